@@ -1,0 +1,207 @@
+"""The command ``reverse-sigmoid``: thin calls into the packages that own the work."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import postprocess
+from exporters import datasets, model_repository
+from exporters.model_repository import SHIPPED
+from postprocess.errors import InputError, ReverseSigmoidError
+from postprocess.parameters import Parameters
+
+app = typer.Typer(
+    help="Serve a classifier on NVIDIA Triton without handing the model to whoever queries it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out_console = Console()
+err_console = Console(stderr=True)
+
+# Numbers of the defence come as text, so that the command line and config.pbtxt share one
+# parser and one message.
+Beta = Annotated[str, typer.Option(help="Magnitude of the perturbation, 0.001 to 100.")]
+Gamma = Annotated[str, typer.Option(help="Slope of the sigmoid, 0.001 to 100.")]
+Margin = Annotated[str, typer.Option(help="Share of the top-1 gap that is kept, 0 to 0.9.")]
+Seed = Annotated[int, typer.Option(help="Of every random choice.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier run made.")]
+
+BETA, GAMMA, MARGIN = f"{SHIPPED.beta:g}", f"{SHIPPED.gamma:g}", f"{SHIPPED.margin:g}"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out_console.print(f"reverse-sigmoid {postprocess.__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for the repository and the report.")] = Path(
+        "demo"
+    ),
+    beta: Beta = BETA,
+    gamma: Gamma = GAMMA,
+    margin: Margin = MARGIN,
+    seed: Seed = 0,
+    force: Force = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Train, export, protect, serve and attack a classifier of handwritten digits."""
+    from deploy import demo
+    from load_tests.report import caption, table_rows
+
+    report = demo.run(
+        out, _parameters(beta, gamma, margin), seed=seed, force=force, console=err_console
+    )
+    if as_json:
+        print(json.dumps(report))
+        return
+    table = Table("", "unprotected", "protected", title="Reverse Sigmoid, served by Triton")
+    for row in table_rows(report):
+        table.add_row(*row)
+    out_console.print(table)
+    _say(caption(report))
+    repository = out / "model_repository"
+    config = repository / model_repository.defence_name(demo.NAME) / "config.pbtxt"
+    _say(f"\nThe report with its plots is {out / 'report.html'}. Next:")
+    _say(f"  reverse-sigmoid serve {repository}      # serve it yourself")
+    _say(f"  ${{EDITOR:-vi}} {config}      # tune beta, gamma and margin")
+    _say("  reverse-sigmoid export mnist --repository models      # a classifier of your own size")
+
+
+@app.command()
+def export(
+    dataset: Annotated[str, typer.Argument(help=f"One of {', '.join(datasets.NAMES)}.")],
+    *,
+    repository: Annotated[Path, typer.Option(help="Model repository to write to.")] = Path(
+        "model_repository"
+    ),
+    name: Annotated[str, typer.Option(help="Public model name.  [default: the data set]")] = "",
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of <name>.npz files, or of STL-10's binary files."),
+    ] = None,
+    architecture: Annotated[str, typer.Option(help="The victim's network.")] = "simple",
+    steps: Annotated[
+        int,
+        typer.Option(min=1, help="Training batches of 64."),
+    ] = 600,
+    beta: Beta = BETA,
+    gamma: Gamma = GAMMA,
+    margin: Margin = MARGIN,
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Train a classifier and write it, protected, to a model repository."""
+    from deploy.progress import Stages
+    from exporters.pipeline import export_classifier
+
+    parameters = _parameters(beta, gamma, margin)
+    public = name or dataset
+    onnx = model_repository.onnx_path(repository, public)
+    if onnx.exists() and not force:
+        raise InputError(f"{onnx} exists; give --force to train anew and replace it")
+    loaded = datasets.load(dataset, data_dir)
+    exported = export_classifier(
+        loaded,
+        repository,
+        parameters,
+        name=public,
+        architecture=architecture,
+        steps=steps,
+        seed=seed,
+        stage=Stages(err_console, total=3).stage,
+    )
+    for path in exported.kept:
+        _say(f"kept as it was: {path}", console=err_console)
+    _say(
+        f"{exported.onnx}: accuracy {exported.accuracy:.4f} on the test set, "
+        f"Keras and onnxruntime differ by at most {exported.parity:.1e}"
+    )
+    _say(f"Next: reverse-sigmoid serve {repository}")
+
+
+@app.command()
+def serve(
+    repository: Annotated[Path, typer.Argument(metavar="MODEL_REPOSITORY")],
+    *,
+    address: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    http_port: Annotated[int, typer.Option(help="Port of HTTP.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="Port of gRPC.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(help="Port of Prometheus metrics.")] = 8002,
+    log: Annotated[Path, typer.Option(help="File that Triton's own log is appended to.")] = Path(
+        "triton.log"
+    ),
+) -> None:
+    """Serve a model repository with the embedded Triton until Ctrl-C or SIGTERM."""
+    from deploy.triton_server import Ports, TritonServer
+
+    ports = Ports(http_port, grpc_port, metrics_port)
+    server = TritonServer(repository, ports=ports, log=log, address=address)
+    _say(f"starting Triton on {repository}, its log is {log}", console=err_console)
+    with server:
+        _say(f"Triton {server.version()} is ready")
+        _say(f"  gRPC     {server.grpc_url}")
+        _say(f"  HTTP     http://{address}:{ports.http}")
+        _say(f"  metrics  http://{address}:{ports.metrics}/metrics")
+        table = Table("model", "version", "what it is")
+        for model in server.models():
+            table.add_row(model.name, model.version, model.summary)
+        out_console.print(table)
+        _say("Whoever reaches these ports can also call the victim behind an ensemble, raw.")
+        _say("Ctrl-C stops.")
+        try:
+            server.wait()
+        except KeyboardInterrupt:
+            _say("stopping Triton", console=err_console)
+
+
+def run() -> int:
+    """Run the command line and return the exit code: 1 with one line for what a person can mend."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return int(app(standalone_mode=False) or 0)
+    except ReverseSigmoidError as error:
+        message = str(error)
+    except click.UsageError as error:
+        message = f"{error.format_message()} (see --help)"
+    except click.Abort as stop:
+        return 143 if isinstance(stop.__cause__, Terminated) else 130
+    _say(f"reverse-sigmoid: {message}", console=err_console)
+    return 1
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, made to unwind like Ctrl-C so that nothing is left behind."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
+
+
+def _parameters(beta: str, gamma: str, margin: str) -> Parameters:
+    strings = {"beta": beta, "gamma": gamma, "margin": margin, "scores": SHIPPED.scores}
+    return Parameters.from_strings(strings, where="reverse-sigmoid")
+
+
+def _say(text: str, *, console: Console = out_console) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,39 @@
+"""The console script: the command line, or the install command of what it lacks."""
+
+import sys
+
+#: Top-level module to the extra that installs it.
+EXTRAS = {
+    "keras": "export",
+    "tensorflow": "export",
+    "tf2onnx": "export",
+    "onnx": "export",
+    "sklearn": "export",
+    "onnxruntime": "serve",
+    "pytriton": "serve",
+    "tritonclient": "serve",
+    "matplotlib": "attack",
+    "scipy": "attack",
+    "click": "all",
+    "typer": "all",
+    "rich": "all",
+}
+
+
+def main() -> None:
+    """Run ``reverse-sigmoid`` and exit with its code."""
+    try:
+        from deploy import cli
+
+        code = cli.run()
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS:
+            raise
+        print(
+            f"reverse-sigmoid: needs {module}, which is not installed: "
+            f"pip install 'triton-reverse-sigmoid[{EXTRAS[module]}]'",
+            file=sys.stderr,
+        )
+        code = 1
+    sys.exit(code)

@@ -1,0 +1,277 @@
+"""The Triton of the nvidia-pytriton wheel: the real server, without Docker."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from deploy import die_with_parent, triton_wheel
+from postprocess.errors import InputError, ReverseSigmoidError
+
+#: What Triton waits for requests in flight when told to stop, and what we wait for Triton.
+EXIT_TIMEOUT_S = 5
+KILL_AFTER_S = EXIT_TIMEOUT_S + 5
+
+
+class ServerError(ReverseSigmoidError):
+    """Triton did not start, did not become ready, or stopped by itself."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The three ports that Triton listens on."""
+
+    http: int = 8000
+    grpc: int = 8001
+    metrics: int = 8002
+
+
+@dataclass(frozen=True)
+class Model:
+    """One version of a model in the repository, as Triton sees it."""
+
+    name: str
+    version: str
+    ready: bool
+    reason: str  #: why it is not ready, where Triton says
+    summary: str  #: one line about what it is
+
+
+def free_ports() -> Ports:
+    """Return three ports that nothing listens on just now."""
+    sockets = [socket.socket() for _ in range(3)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return Ports(*(one.getsockname()[1] for one in sockets))
+    finally:
+        for one in sockets:
+            one.close()
+
+
+class TritonServer:
+    """A Triton process serving one model repository; use it as a context manager.
+
+    Entering starts it and waits until every model is ready; leaving stops it and leaves no
+    process behind. Should this process be killed, the kernel tells Triton to stop.
+    """
+
+    def __init__(
+        self, repository: Path, *, ports: Ports, log: Path, address: str = "127.0.0.1"
+    ) -> None:
+        """Say what to serve; nothing is started yet.
+
+        Args:
+            repository: a Triton model repository.
+            ports: to listen on.
+            log: the file that Triton's own log is appended to.
+            address: to listen on. Any client that reaches it can call the raw classifier.
+        """
+        self.repository, self.ports, self.log, self.address = repository, ports, log, address
+        self._process: subprocess.Popen[bytes] | None = None
+        self._home: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def grpc_url(self) -> str:
+        """HOST:PORT of the gRPC endpoint."""
+        return f"{self.address}:{self.ports.grpc}"
+
+    def __enter__(self) -> "TritonServer":
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self, *, timeout_s: float = 120) -> None:
+        """Start Triton and wait until every model of the repository is ready.
+
+        Raises:
+            InputError: no such repository, a port in use, a log file that cannot be written.
+            ModuleNotFoundError: the nvidia-pytriton wheel is not installed.
+            ServerError: a model did not load, or Triton did not become ready in time.
+        """
+        if not self.repository.is_dir():
+            raise InputError(f"{self.repository}: no such model repository")
+        wheel = triton_wheel.find()
+        self._refuse_ports_in_use()
+        self._home = tempfile.TemporaryDirectory(prefix="reverse-sigmoid-")
+        home = Path(self._home.name)
+        triton_wheel.lay_out_backends(wheel, home / "backends")
+        # Triton's stub puts the working directory first on its import path: keep it empty.
+        (home / "empty").mkdir()
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            log = self.log.open("ab")
+        except OSError as error:
+            raise InputError(f"{self.log}: cannot be written: {error.strerror}") from None
+        with log:
+            self._log_start = log.tell()
+            process = self._process = subprocess.Popen(
+                self._command(wheel, home / "backends"),
+                cwd=home / "empty",
+                env=triton_wheel.environment(wheel),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._wait_until_ready(process, time.monotonic() + timeout_s)
+
+    def stop(self) -> None:
+        """Stop Triton and every process it started; does nothing if there is none."""
+        if self._process is not None:
+            try:
+                self._process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(KILL_AFTER_S)
+            finally:  # a second Ctrl-C comes here at once
+                _kill_group(self._process.pid)
+                self._process.wait()
+                self._process = None
+        if self._home is not None:
+            self._home.cleanup()
+            self._home = None
+
+    def wait(self) -> None:
+        """Return never while Triton runs.
+
+        Raises:
+            ServerError: Triton has stopped by itself.
+        """
+        if self._process is None:
+            raise ServerError("Triton was not started")
+        code = self._process.wait()
+        raise ServerError(f"Triton stopped by itself with exit code {code}; see {self.log}")
+
+    def models(self) -> list[Model]:
+        """Return every model version of the repository, in the order of their names."""
+        with self._client() as client:
+            index = client.get_model_repository_index()
+            return [
+                Model(
+                    name=entry.name,
+                    version=entry.version,
+                    ready=entry.state == "READY",
+                    reason=entry.reason,
+                    summary=_summary(client.get_model_config(entry.name).config)
+                    if entry.state == "READY"
+                    else "",
+                )
+                for entry in index.models
+            ]
+
+    def version(self) -> str:
+        """Return Triton's version, such as 2.51.0."""
+        with self._client() as client:
+            return str(client.get_server_metadata().version)
+
+    def _client(self) -> Any:
+        from tritonclient.grpc import InferenceServerClient
+
+        return InferenceServerClient(self.grpc_url)
+
+    def _command(self, wheel: Path, backends: Path) -> list[str]:
+        return [
+            *(sys.executable, "-I", str(Path(die_with_parent.__file__)), str(os.getpid())),
+            str(wheel / "bin" / "tritonserver"),
+            f"--model-repository={self.repository.resolve()}",
+            f"--backend-directory={backends}",
+            # With true, Triton exits before anybody can ask it which model failed and why.
+            "--exit-on-error=false",
+            f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+            f"--http-address={self.address}",
+            f"--http-port={self.ports.http}",
+            f"--grpc-address={self.address}",
+            f"--grpc-port={self.ports.grpc}",
+            f"--metrics-address={self.address}",
+            f"--metrics-port={self.ports.metrics}",
+        ]
+
+    def _refuse_ports_in_use(self) -> None:
+        for name, port in (
+            ("http", self.ports.http),
+            ("grpc", self.ports.grpc),
+            ("metrics", self.ports.metrics),
+        ):
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((self.address, port))
+                except OSError as error:
+                    raise InputError(
+                        f"--{name}-port {port}: cannot listen on {self.address}:{port}: "
+                        f"{(error.strerror or str(error)).lower()}"
+                    ) from None
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes], deadline: float) -> None:
+        from tritonclient.utils import InferenceServerException
+
+        while True:
+            code = process.poll()
+            if code is not None:
+                raise ServerError(f"Triton exited with code {code}: {self._first_error()}")
+            with contextlib.suppress(InferenceServerException), self._client() as client:
+                if client.is_server_live():
+                    break
+            if time.monotonic() > deadline:
+                raise ServerError(f"Triton is not live in time; see {self.log}")
+            time.sleep(0.05)
+        self._refuse_models_not_ready()
+
+    def _refuse_models_not_ready(self) -> None:
+        """Triton is live once it has tried every model: what is not ready now has failed."""
+        models = self.models()
+        if not models:
+            raise ServerError(f"{self.repository}: no model there that Triton can read")
+        failed = [model for model in models if not model.ready]
+        if failed:
+            model = max(failed, key=lambda model: bool(model.reason))
+            reason = model.reason or self._first_error()
+            raise ServerError(f"model {model.name} did not load: {_one_line(reason)}")
+
+    def _first_error(self) -> str:
+        """Return the first error that Triton logged about a model, or about anything."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            lines = log.read().decode(errors="replace").splitlines()
+        for mark in ("model_repository_manager.cc", ""):
+            for line in lines:
+                if line.startswith("E") and mark in line:
+                    return line.partition("] ")[2].strip('"') or line
+        return f"see {self.log}"
+
+
+def _summary(config: Any) -> str:
+    """Return one line about a model: its steps or its backend, and its parameters."""
+    steps = " -> ".join(step.model_name for step in config.ensemble_scheduling.step)
+    parameters = [f"{key} {value.string_value}" for key, value in config.parameters.items()]
+    return ", ".join([steps or config.backend, *sorted(parameters)])
+
+
+def _one_line(reason: str) -> str:
+    """Return Triton's reason without its stack trace and the names of its exceptions."""
+    text = " ".join(reason.replace("\\n", "\n").split("\n\nAt:")[0].split())
+    return text.removeprefix("Internal: ").removeprefix("TritonModelException: ")
+
+
+def _kill_group(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)

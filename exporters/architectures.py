@@ -1,0 +1,50 @@
+"""The networks of the paper, as Keras models that end in logits."""
+
+from collections.abc import Callable
+from typing import Any
+
+from postprocess.errors import InputError
+
+Shape = tuple[int, int, int]
+
+
+def build(name: str, input_shape: Shape, classes: int) -> Any:
+    """Return a freshly initialised Keras model by name.
+
+    Args:
+        name: one of ``ARCHITECTURES``.
+        input_shape: (height, width, channels).
+        classes: K; the output has shape (batch, K) and holds logits.
+
+    Raises:
+        InputError: the name is unknown.
+    """
+    if name not in ARCHITECTURES:
+        raise InputError(f"unknown architecture {name!r}; known are {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name](input_shape, classes)
+
+
+def simple(input_shape: Shape, classes: int) -> Any:
+    """Return "Simple" of section 4.1: 64-64-pool-128-128-pool, dense 256-256.
+
+    The paper gives neither padding nor activations: 'same' (digits of 8 x 8 pixels would
+    otherwise shrink to nothing) and ReLU here. Its softmax is left to the loss and to the
+    defence, both of which are exact from logits.
+    """
+    import keras
+    from keras import layers
+
+    model = keras.Sequential(name="simple")
+    model.add(keras.Input(input_shape, name="image"))
+    for filters in (64, 128):
+        model.add(layers.Conv2D(filters, 3, padding="same", activation="relu"))
+        model.add(layers.Conv2D(filters, 3, padding="same", activation="relu"))
+        model.add(layers.MaxPooling2D(2))
+    model.add(layers.Flatten())
+    model.add(layers.Dense(256, activation="relu"))
+    model.add(layers.Dense(256, activation="relu"))
+    model.add(layers.Dense(classes, name="scores"))
+    return model
+
+
+ARCHITECTURES: dict[str, Callable[[Shape, int], Any]] = {"simple": simple}

@@ -1,0 +1,171 @@
+"""The image data sets of the paper, and scikit-learn's digits, behind one loader."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from postprocess.errors import InputError
+
+Images = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+#: Share of digits' samples that becomes its test set; scikit-learn publishes no split.
+DIGITS_TEST_SHARE = 0.2
+#: One image in three of each class is never seen by the victim (section 4: "33%").
+HOLD_OFF_ONE_IN = 3
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A classification data set: images in [0, 1], shape (n, height, width, channels)."""
+
+    name: str
+    x_train: Images
+    y_train: Labels
+    x_test: Images
+    y_test: Labels
+    #: Whether a mirrored image keeps its class. Not so for written digits (paper, section 4).
+    flips: bool
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        _, height, width, channels = self.x_train.shape
+        return height, width, channels
+
+    @property
+    def classes(self) -> int:
+        """The number of classes, K."""
+        return int(self.y_train.max()) + 1
+
+
+@dataclass(frozen=True)
+class HoldOff:
+    """The paper's split of a training set: what the victim learns from, what the adversary has."""
+
+    victim_images: Images
+    victim_labels: Labels
+    adversary_images: Images  #: without labels: the adversary has to ask
+
+
+def load(name: str, data_dir: Path | None = None) -> Dataset:
+    """Return a data set by name.
+
+    Args:
+        name: one of ``NAMES``. ``digits`` comes with scikit-learn; the others are read from
+            ``data_dir`` and, without one, fetched through ``keras.datasets``.
+        data_dir: a folder of ``<name>.npz`` files with the arrays x_train, y_train, x_test,
+            y_test (``keras.datasets``' own shapes), or of STL-10's published binary files,
+            in it or in its folder ``stl10_binary``.
+
+    Raises:
+        InputError: the name is unknown, a file is missing, or it does not hold what it must.
+    """
+    if name not in NAMES:
+        raise InputError(f"unknown data set {name!r}; known are {', '.join(NAMES)}")
+    if data_dir is not None and not data_dir.is_dir():
+        raise InputError(f"--data-dir {data_dir}: no such folder")
+    if name == "digits":
+        return _digits()
+    if name == "stl10":
+        arrays = _read_stl10(data_dir)
+    elif data_dir is not None:
+        arrays = _read_npz(data_dir / f"{name}.npz")
+    else:
+        arrays = _fetch(name)
+    x_train, y_train, x_test, y_test = arrays
+    return Dataset(
+        name,
+        _as_images(x_train),
+        y_train.reshape(-1).astype(np.int64),
+        _as_images(x_test),
+        y_test.reshape(-1).astype(np.int64),
+        flips=name != "mnist",
+    )
+
+
+def hold_off(dataset: Dataset, *, seed: int) -> HoldOff:
+    """Return the training set split per class: ceil(n / 3) of each class for the adversary.
+
+    Uniformly at random within each class, as the paper's section 4 has it ("we randomly hold
+    off 33% of the original training data, uniformly from each class"); with ceil, CIFAR-10
+    yields the 16,670 pairs of its section 4.4. Both parts keep the data set's order.
+    """
+    rng = np.random.default_rng(seed)
+    held = np.zeros(len(dataset.y_train), bool)
+    for label in range(dataset.classes):
+        members = np.flatnonzero(dataset.y_train == label)
+        held[rng.permutation(members)[: -(-len(members) // HOLD_OFF_ONE_IN)]] = True
+    return HoldOff(dataset.x_train[~held], dataset.y_train[~held], dataset.x_train[held])
+
+
+def _digits() -> Dataset:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = (digits.images[..., None] / 16).astype(np.float32)
+    labels = digits.target.astype(np.int64)
+    # Fixed, whatever the seed of an experiment: results are compared on one test set.
+    order = np.random.default_rng(0).permutation(len(labels))
+    test, train = np.split(order, [round(len(labels) * DIGITS_TEST_SHARE)])
+    return Dataset("digits", images[train], labels[train], images[test], labels[test], flips=False)
+
+
+def _read_npz(path: Path) -> list[NDArray[np.uint8]]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; --data-dir must hold it")
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = [stored[key] for key in ("x_train", "y_train", "x_test", "y_test")]
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise InputError(
+            f"{path}: expected an .npz file of x_train, y_train, x_test, y_test: {error}"
+        ) from None
+    for images, labels in (arrays[:2], arrays[2:]):
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != labels.size:
+            raise InputError(
+                f"{path}: expected uint8 images (n, height, width[, channels]) and n labels, "
+                f"got {images.dtype} {images.shape} and {labels.shape}"
+            )
+    return arrays
+
+
+def _fetch(name: str) -> list[NDArray[np.uint8]]:
+    import keras.datasets
+
+    (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
+    return [x_train, y_train, x_test, y_test]
+
+
+def _read_stl10(data_dir: Path | None) -> list[NDArray[np.uint8]]:
+    """STL-10's binary files: 96 x 96 x 3 uint8, each channel column by column; labels 1 to 10."""
+    names = ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin")
+    if data_dir is None:
+        raise InputError(f"stl10 needs --data-dir with its published files {', '.join(names)}")
+    folder = data_dir / "stl10_binary" if (data_dir / "stl10_binary").is_dir() else data_dir
+    arrays: list[NDArray[np.uint8]] = []
+    for name in names:
+        path = folder / name
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; --data-dir must hold STL-10's binary files")
+        stored = np.fromfile(path, np.uint8)
+        if name.endswith("_X.bin"):
+            if stored.size % (96 * 96 * 3):
+                raise InputError(f"{path}: {stored.size} bytes are no whole number of images")
+            stored = stored.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)
+        else:
+            if stored.size != len(arrays[-1]) or stored.min() < 1 or stored.max() > 10:
+                raise InputError(f"{path}: expected {len(arrays[-1])} labels from 1 to 10")
+            stored = stored - np.uint8(1)
+        arrays.append(stored)
+    return arrays
+
+
+def _as_images(pixels: NDArray[np.uint8]) -> Images:
+    images = pixels.astype(np.float32) / 255
+    return images if images.ndim == 4 else images[..., None]
+
+
+NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "stl10")

@@ -1,0 +1,91 @@
+"""A data set in, a model repository out: train, export, check, assemble."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from exporters import architectures, datasets, keras_to_onnx, model_repository, onnx_signature
+from exporters.datasets import Dataset
+from exporters.quiet_import import import_quietly
+from exporters.train import Progress, one_hot, predict, train
+from postprocess.errors import InputError
+from postprocess.parameters import Parameters
+
+#: Opens a stage by its title and yields the callback for the steps within it.
+Stage = Callable[[str], AbstractContextManager[Progress]]
+
+#: Images of the test set that Keras and onnxruntime are compared on.
+PARITY_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export made."""
+
+    onnx: Path
+    accuracy: float  #: the victim's, on the test set
+    parity: float  #: largest difference of a logit, Keras against onnxruntime
+    kept: list[Path]  #: files that existed, differ from what would be written, and were kept
+
+
+def export_classifier(
+    dataset: Dataset,
+    repository: Path,
+    parameters: Parameters,
+    *,
+    name: str,
+    architecture: str,
+    steps: int,
+    seed: int,
+    stage: Stage,
+) -> Exported:
+    """Train a victim, write its ONNX file and the three models around it; return what was made.
+
+    It learns from the two thirds of the training set that ``datasets.hold_off`` leaves to the
+    victim, so that the adversary's third is new to it (paper, section 4).
+
+    Args:
+        dataset: to learn.
+        repository: the model repository; created if need be, existing files are kept.
+        parameters: of the defence.
+        name: the public model name.
+        architecture: one of ``architectures.ARCHITECTURES``.
+        steps: training batches of 64.
+        seed: of the hold-off, the initial weights, the shuffles and the augmentation.
+        stage: shows progress.
+
+    Raises:
+        InputError: an unknown architecture, or a file that cannot be written.
+        ParityError: the ONNX graph does not compute what Keras computes.
+    """
+    # Write access and configs first: no one should learn of a typo after an hour of training.
+    onnx = model_repository.onnx_path(repository, name)
+    signature = onnx_signature.of_image_classifier(dataset.input_shape, dataset.classes)
+    kept = model_repository.write(repository, model_repository.files(name, signature, parameters))
+    with stage("load TensorFlow"):
+        import_quietly("keras", "tensorflow")
+    with stage(f"train the victim, {architecture} on {dataset.name}") as progress:
+        import keras
+
+        keras.utils.set_random_seed(seed)
+        model = architectures.build(architecture, dataset.input_shape, dataset.classes)
+        held_off = datasets.hold_off(dataset, seed=seed)
+        train(
+            model,
+            held_off.victim_images,
+            one_hot(held_off.victim_labels, dataset.classes),
+            steps=steps,
+            seed=seed,
+            flips=dataset.flips,
+            progress=progress,
+        )
+    with stage("export it to ONNX and check it against Keras"):
+        logits = predict(model, dataset.x_test)
+        accuracy = float(np.mean(logits.argmax(axis=1) == dataset.y_test))
+        parity = keras_to_onnx.export(model, onnx, check_on=dataset.x_test[:PARITY_IMAGES])
+        if onnx_signature.read(onnx) != signature:
+            raise InputError(f"{onnx}: its tensors are not those of config.pbtxt")
+    return Exported(onnx, accuracy, parity, kept)

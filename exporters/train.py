@@ -1,0 +1,96 @@
+"""Training, the same for a victim and for an adversary's substitute."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.datasets import Images
+
+#: Called after every step with (steps done, steps in all).
+Progress = Callable[[int, int], None]
+
+#: Images move by up to this share of their side (paper, section 4: "shift/flip"; no numbers).
+SHIFT_SHARE = 0.125
+
+
+def train(
+    model: Any,
+    images: Images,
+    targets: NDArray[np.float32],
+    *,
+    steps: int,
+    seed: int,
+    flips: bool,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    progress: Progress | None = None,
+) -> None:
+    """Train a model in place by cross-entropy against probabilities; returns nothing.
+
+    Args:
+        model: a Keras model from images to logits, shape (batch, K).
+        images: shape (n, height, width, channels), in [0, 1].
+        targets: shape (n, K), rows sum to 1: one-hot labels, or a victim's answers.
+        steps: batches to train on. They are drawn epoch by epoch, each a new shuffle.
+        seed: of the shuffles and the augmentation. The initial weights are the caller's.
+        flips: whether to mirror half of the images too.
+        learning_rate: of RMSProp, the paper's optimizer for Simple. It halves the rate for
+            the last quarter of the steps; the paper names no rate and no schedule.
+        progress: called after every step.
+    """
+    import keras
+
+    optimizer = keras.optimizers.RMSprop(learning_rate)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=optimizer, loss=loss)
+    rng = np.random.default_rng(seed)
+    order = np.empty(0, np.intp)
+    for step in range(steps):
+        if step == steps * 3 // 4:
+            optimizer.learning_rate = learning_rate / 2
+        while len(order) < batch_size:
+            order = np.concatenate([order, rng.permutation(len(images))])
+        batch, order = order[:batch_size], order[batch_size:]
+        model.train_on_batch(augment(images[batch], rng, flips=flips), targets[batch])
+        if progress is not None:
+            progress(step + 1, steps)
+
+
+def predict(model: Any, images: Images, *, batch_size: int = 256) -> NDArray[np.float32]:
+    """Return a model's logits for any number of images, shape (n, K)."""
+    import keras
+
+    starts = range(0, len(images), batch_size)
+    batches = [model(images[start : start + batch_size], training=False) for start in starts]
+    logits: NDArray[np.float32] = np.concatenate(
+        [keras.ops.convert_to_numpy(batch) for batch in batches]
+    )
+    return logits
+
+
+def augment(images: Images, rng: np.random.Generator, *, flips: bool) -> Images:
+    """Return the images, each shifted at random (edges filled with 0) and perhaps mirrored.
+
+    Args:
+        images: shape (n, height, width, channels).
+        flips: mirror left to right with probability 1/2.
+    """
+    count, height, width, _ = images.shape
+    reach = max(1, round(height * SHIFT_SHARE)), max(1, round(width * SHIFT_SHARE))
+    padded = np.pad(images, ((0, 0), (reach[0],) * 2, (reach[1],) * 2, (0, 0)))
+    top = rng.integers(0, 2 * reach[0] + 1, count)
+    left = rng.integers(0, 2 * reach[1] + 1, count)
+    rows = top[:, None] + np.arange(height)
+    columns = left[:, None] + np.arange(width)
+    shifted: Images = padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None]]
+    if flips:
+        mirrored = rng.random(count) < 0.5
+        shifted[mirrored] = shifted[mirrored, :, ::-1]
+    return shifted
+
+
+def one_hot(labels: NDArray[np.integer[Any]], classes: int) -> NDArray[np.float32]:
+    """Return labels as probabilities of 0 and 1, shape (n, classes)."""
+    return np.eye(classes, dtype=np.float32)[labels]

@@ -1,0 +1,6 @@
+"""Everything that queries a live endpoint, or learns from its answers.
+
+``endpoint`` asks a model over gRPC, ``attacks`` turn a query budget into a transfer set,
+``substitute`` learns from it, ``measures`` compares victim, protected model and substitute,
+``latency`` times two models in one interleaved run, and ``report`` shows it all to people.
+"""

@@ -1,0 +1,46 @@
+"""The five measures of section 4, between two models' answers to the same inputs.
+
+All take scores of shape (n, K) and compute in float64; ``p`` and ``q`` hold probabilities.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating[Any]]
+
+#: Probabilities are clipped to at least this before a logarithm.
+KL_EPSILON = 1e-12
+
+
+def agreement(scores: Array, reference: Array) -> float:
+    """Return the share of rows with the same top-1 class, 0 to 1."""
+    return float(np.mean(scores.argmax(axis=1) == reference.argmax(axis=1)))
+
+
+def accuracy(scores: Array, labels: NDArray[np.integer[Any]]) -> float:
+    """Return the share of rows whose top-1 class is the label, 0 to 1."""
+    return float(np.mean(scores.argmax(axis=1) == labels))
+
+
+def cosine(p: Array, q: Array) -> float:
+    """Return the mean cosine similarity of the rows, 0 to 1."""
+    p, q = p.astype(np.float64), q.astype(np.float64)
+    norms = np.linalg.norm(p, axis=1) * np.linalg.norm(q, axis=1)
+    return float(np.mean((p * q).sum(axis=1) / norms))
+
+
+def mae(p: Array, q: Array) -> float:
+    """Return the mean absolute difference per class, 0 to 2 / K."""
+    return float(np.mean(np.abs(p.astype(np.float64) - q.astype(np.float64))))
+
+
+def kl_nats(p: Array, q: Array) -> float:
+    """Return the mean over rows of KL(p || q) in nats, both clipped to ``KL_EPSILON``.
+
+    The paper gives neither direction nor unit; this project gives both directions.
+    """
+    p = np.maximum(p.astype(np.float64), KL_EPSILON)
+    q = np.maximum(q.astype(np.float64), KL_EPSILON)
+    return float(np.mean((p * np.log(p / q)).sum(axis=1)))

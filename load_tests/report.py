@@ -1,0 +1,163 @@
+"""A report for people: one HTML file with its table and its plots inside."""
+
+import html
+import io
+from typing import Any
+
+import numpy as np
+
+from postprocess.parameters import Parameters
+from postprocess.postprocessor import Postprocessor
+
+Rows = list[tuple[str, str, str]]
+
+
+def table_rows(report: dict[str, Any]) -> Rows:
+    """Return the demo's table: (what, unprotected, protected), as text.
+
+    Args:
+        report: what the demo wrote to report.json.
+    """
+    return [
+        (
+            "Accuracy on the test set",
+            _share(report["victim_accuracy"]),
+            _share(report["protected_accuracy"]),
+        ),
+        ("Agreement with the victim (top-1)", _share(1.0), _share(report["protected_agreement"])),
+        ("Cosine similarity to the victim", "1.000", f"{report['cosine']:.3f}"),
+        ("Mean absolute error per class", "0.000", f"{report['mae']:.3f}"),
+        ("KL(victim || protected), nats", "0.00", f"{report['kl_nats_victim_protected']:.2f}"),
+        ("KL(protected || victim), nats", "0.00", f"{report['kl_nats_protected_victim']:.2f}"),
+        (
+            "Stolen: agreement of a substitute",
+            _share(report["stolen_agreement_unprotected"]),
+            _share(report["stolen_agreement_protected"]),
+        ),
+        (
+            "Stolen by a thief who keeps only labels",
+            "",
+            _share(report["stolen_agreement_labels_only"]),
+        ),
+        (
+            "Latency p50, ms",
+            f"{report['latency_p50_ms_unprotected']:.2f}",
+            f"{report['latency_p50_ms_protected']:.2f}",
+        ),
+        (
+            "Latency p99, ms",
+            f"{report['latency_p99_ms_unprotected']:.2f}",
+            f"{report['latency_p99_ms_protected']:.2f}",
+        ),
+    ]
+
+
+def caption(report: dict[str, Any]) -> str:
+    """Return one line that says under which conditions the table's numbers were taken."""
+    return (
+        f"{report['dataset']}: beta {report['beta']:g}, gamma {report['gamma']:g}, margin "
+        f"{report['margin']:g}, seed {report['seed']}; query budget {report['query_budget']}, "
+        f"substitutes trained for {report['substitute_steps']} steps of 64; latency of "
+        f"{report['latency_requests']} interleaved requests each, batch 1, one client; "
+        f"Triton {report['triton_version']}, {report['cpu_count']} CPUs; "
+        f"{report['seconds']:.0f} s in all"
+    )
+
+
+def to_html(report: dict[str, Any]) -> str:
+    """Return the whole report as one HTML page that loads nothing from anywhere."""
+    rows = "\n".join(
+        f"<tr><td>{html.escape(what)}</td><td>{html.escape(plain)}</td>"
+        f"<td>{html.escape(protected)}</td></tr>"
+        for what, plain, protected in table_rows(report)
+    )
+    return _PAGE.format(
+        caption=html.escape(caption(report)),
+        rows=rows,
+        curve=_curve(report["beta"], report["gamma"]),
+        bars=_bars(report),
+        command=html.escape(report["command"]),
+    )
+
+
+def _share(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _curve(beta: float, gamma: float) -> str:
+    """Figure 1: the perturbation and the deceptive probability over the true one, as SVG."""
+    parameters = Parameters(
+        beta=beta, gamma=gamma, scores="probabilities", preserve_top1=False, margin=0
+    )
+    y = np.linspace(0, 1, 1001, dtype=np.float32)
+    # Over two classes (y, 1 - y) the normaliser alpha is 1, so this is equation 2 itself.
+    deceptive = Postprocessor(parameters)(np.stack([y, 1 - y], axis=1))[:, 0]
+    figure, axes = _figure()
+    axes.plot(y, y, color="0.7", linestyle="--", label="y, the victim's")
+    axes.plot(y, deceptive, color="tab:blue", label="y - r(y), before the cap")
+    axes.set(xlabel="probability y of a class", ylabel="what is served", xlim=(0, 1), ylim=(0, 1))
+    axes.set_title(f"Reverse Sigmoid, beta {beta:g}, gamma {gamma:g}, two classes")
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def _bars(report: dict[str, Any]) -> str:
+    bars = {
+        "no defence": report["stolen_agreement_unprotected"],
+        "protected,\nprobabilities kept": report["stolen_agreement_protected"],
+        "protected,\nlabels only": report["stolen_agreement_labels_only"],
+    }
+    figure, axes = _figure()
+    drawn = axes.bar(list(bars), list(bars.values()), color=["0.7", "tab:blue", "tab:orange"])
+    axes.bar_label(drawn, fmt="%.3f")
+    axes.axhline(1 / report["classes"], color="0.4", linestyle=":", linewidth=1)
+    axes.set(ylabel="agreement of the substitute", ylim=(0, 1.1))
+    axes.set_title(f"Stolen with {report['query_budget']} queries (dotted: chance)")
+    return _svg(figure)
+
+
+def _figure() -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>Reverse Sigmoid: demo report</title>
+<style>
+  body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 76rem;
+         margin: 2rem auto; padding: 0 1rem }}
+  table {{ border-collapse: collapse }}
+  th, td {{ padding: .3rem 1rem .3rem 0; border-bottom: 1px solid #ddd; text-align: right }}
+  th:first-child, td:first-child {{ text-align: left }}
+  figure {{ display: inline-block; margin: 1rem 1rem 0 0 }}
+  figure svg {{ max-width: 100%; height: auto }}
+  .caption, code {{ color: #555 }}
+</style>
+<h1>Reverse Sigmoid, served by Triton</h1>
+<table>
+<tr><th></th><th>unprotected</th><th>protected</th></tr>
+{rows}
+</table>
+<p class="caption">{caption}</p>
+<p>The thief sees only probabilities that keep the right class on top, and learns a wrong model
+from them. A thief who throws the probabilities away and keeps the labels is not stopped: no
+defence that answers with the right class can do that.</p>
+<figure>{curve}</figure>
+<figure>{bars}</figure>
+<p>Made by <code>{command}</code></p>
+</html>
+"""
