@@ -30,9 +30,11 @@ err_console = Console(stderr=True)
 Beta = Annotated[str, typer.Option(help="Magnitude of the perturbation, 0.001 to 100.")]
 Gamma = Annotated[str, typer.Option(help="Slope of the sigmoid, 0.001 to 100.")]
 Margin = Annotated[str, typer.Option(help="Share of the top-1 gap that is kept, 0 to 0.9.")]
+Steps = Annotated[int, typer.Option(min=1, help="Training batches of 64 images.")]
 Seed = Annotated[int, typer.Option(help="Of every random choice.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier run made.")]
 
+STEPS = 600
 BETA, GAMMA, MARGIN = f"{SHIPPED.beta:g}", f"{SHIPPED.gamma:g}", f"{SHIPPED.margin:g}"
 
 
@@ -61,6 +63,7 @@ def demo(
     beta: Beta = BETA,
     gamma: Gamma = GAMMA,
     margin: Margin = MARGIN,
+    steps: Steps = STEPS,
     seed: Seed = 0,
     force: Force = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -70,7 +73,12 @@ def demo(
     from load_tests.report import caption, table_rows
 
     report = demo.run(
-        out, _parameters(beta, gamma, margin), seed=seed, force=force, console=err_console
+        out,
+        _parameters(beta, gamma, margin),
+        steps=steps,
+        seed=seed,
+        force=force,
+        console=err_console,
     )
     if as_json:
         print(json.dumps(report))
@@ -101,13 +109,10 @@ def export(
         typer.Option(help="Folder of <name>.npz files, or of STL-10's binary files."),
     ] = None,
     architecture: Annotated[str, typer.Option(help="The victim's network.")] = "simple",
-    steps: Annotated[
-        int,
-        typer.Option(min=1, help="Training batches of 64."),
-    ] = 600,
     beta: Beta = BETA,
     gamma: Gamma = GAMMA,
     margin: Margin = MARGIN,
+    steps: Steps = STEPS,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:

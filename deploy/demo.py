@@ -33,20 +33,20 @@ from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
 NAME = "digits"
-STEPS = 600
 LATENCY_REQUESTS = 1000
 #: Marks a folder as made by the demo.
 MARK = ".reverse-sigmoid-demo"
 
 
 def run(
-    out: Path, parameters: Parameters, *, seed: int, force: bool, console: Console
+    out: Path, parameters: Parameters, *, steps: int, seed: int, force: bool, console: Console
 ) -> dict[str, Any]:
     """Return the report of one demo, after writing report.json and report.html to ``out``.
 
     Args:
         out: folder of the model repository, Triton's log and the report.
         parameters: of the defence that is served.
+        steps: training batches of 64, for the victim and for each substitute.
         seed: of the hold-off, the victim, the attack and the substitutes.
         force: replace the report of an earlier demo.
         console: where progress goes.
@@ -62,7 +62,7 @@ def run(
     dataset = datasets.load(NAME)
     held_off = datasets.hold_off(dataset, seed=seed)
     export_classifier(
-        dataset, repository, parameters, name=NAME, architecture="simple", steps=STEPS, seed=seed,
+        dataset, repository, parameters, name=NAME, architecture="simple", steps=steps, seed=seed,
         stage=stages.stage,
     )  # fmt: skip
 
@@ -105,7 +105,7 @@ def run(
     def stolen(title: str, transfer_set: TransferSet, *, labels_only: bool = False) -> float:
         with stages.stage(f"train a substitute, {title}") as progress:
             model = train_substitute(
-                transfer_set, steps=STEPS, seed=seed + 1, flips=dataset.flips,
+                transfer_set, steps=steps, seed=seed + 1, flips=dataset.flips,
                 labels_only=labels_only, progress=progress,
             )  # fmt: skip
             logits = predict(model, dataset.x_test)
@@ -130,7 +130,7 @@ def run(
         "kl_nats_victim_protected": measures.kl_nats(victim_scores, protected_scores),
         "kl_nats_protected_victim": measures.kl_nats(protected_scores, victim_scores),
         "query_budget": len(held_off.adversary_images),
-        "substitute_steps": STEPS,
+        "substitute_steps": steps,
         "stolen_agreement_unprotected": stolen("no defence", transfer_sets["unprotected"]),
         "stolen_agreement_protected": stolen("Reverse Sigmoid", transfer_sets["protected"]),
         "stolen_agreement_labels_only": stolen(

@@ -93,4 +93,5 @@ def augment(images: Images, rng: np.random.Generator, *, flips: bool) -> Images:
 
 def one_hot(labels: NDArray[np.integer[Any]], classes: int) -> NDArray[np.float32]:
     """Return labels as probabilities of 0 and 1, shape (n, classes)."""
-    return np.eye(classes, dtype=np.float32)[labels]
+    rows: NDArray[np.float32] = np.eye(classes, dtype=np.float32)[labels]
+    return rows

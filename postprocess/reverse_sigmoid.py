@@ -24,7 +24,8 @@ def perturb(probabilities: Float32, pseudo_logits: Float32, beta: Float64, gamma
         it is clipped to 0, which the paper leaves open.
     """
     noise = pseudo_logits
-    noise *= np.float32(gamma / 2)
+    with np.errstate(over="ignore"):  # on its way to tanh, infinity is as good
+        noise *= np.float32(gamma / 2)
     np.tanh(noise, out=noise)
     noise *= (beta / 2).astype(np.float32)[:, None]
     perturbed = np.subtract(probabilities, noise, out=noise)

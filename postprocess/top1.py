@@ -68,17 +68,16 @@ def _beta_of_pair(scores: PseudoLogits, below_runner_up: Float64, gamma: float) 
 
 
 def keep_top(perturbed: Float32, scores: PseudoLogits) -> None:
-    """Lift each row's top class, in place, above what rounding to float32 may have put over it.
+    """Lift each row's top class, in place, strictly above all others.
 
-    The cap keeps the order in exact arithmetic; two values closer than one float32 step can
-    still come out equal or swapped. The top class ends strictly highest (equal, where the
-    victim itself has a tie), by a change of a step or two.
+    The cap keeps the order in exact arithmetic, but at the cap two classes may meet, and
+    closer than one float32 step they can come out equal or swapped. The top class moves by a
+    step or two at most. Of several that tie in the victim's row, the first is lifted.
     """
     rows = np.arange(len(perturbed))
     value = perturbed[rows, scores.top]
     perturbed[rows, scores.top] = -1
-    highest = perturbed.max(axis=1)
-    floor = np.where(scores.top_gap > 0, np.nextafter(highest, np.float32(2)), highest)
+    floor = np.nextafter(perturbed.max(axis=1), np.float32(2))
     perturbed[rows, scores.top] = np.maximum(value, floor)
 
 

@@ -1,0 +1,80 @@
+import json
+import signal
+
+import pytest
+from conftest import Running, run_command, wait_for_no_process_naming
+
+KEYS = {
+    "triton_version",
+    "victim_accuracy",
+    "protected_accuracy",
+    "protected_agreement",
+    "stolen_agreement_unprotected",
+    "stolen_agreement_protected",
+    "stolen_agreement_labels_only",
+    "cosine",
+    "mae",
+    "kl_nats_victim_protected",
+    "kl_nats_protected_victim",
+    "latency_p50_ms_unprotected",
+    "latency_p50_ms_protected",
+    "beta",
+    "gamma",
+    "seconds",
+}
+
+
+def test_json_is_one_object_on_stdout_and_a_second_run_overwrites_nothing(tmp_path):
+    out = tmp_path / "out"
+    options = ("--out", out, "--steps", 20, "--beta", "0.9", "--gamma", "0.4")
+    done = run_command("demo", "--json", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report.keys() >= KEYS
+    assert report["beta"] == 0.9
+    assert report["gamma"] == 0.4
+    assert report["protected_agreement"] == 1
+    assert report["protected_accuracy"] == report["victim_accuracy"]
+    assert json.loads((out / "report.json").read_text()) == report
+    assert (out / "report.html").read_text().count("<svg") == 2
+    wait_for_no_process_naming(out)
+
+    again = run_command("demo", *options, cwd=tmp_path)
+    assert again.returncode == 1
+    assert again.stderr == (
+        f"reverse-sigmoid: --out {out}: holds the report of a demo; give --force to replace it\n"
+    )
+    assert json.loads((out / "report.json").read_text()) == report
+
+
+@pytest.mark.parametrize("finished_stages", range(9))
+def test_ctrl_c_in_any_stage_leaves_no_process_and_no_half_written_file(tmp_path, finished_stages):
+    out = tmp_path / "out"
+    with Running("demo", "--out", out, "--steps", 60, cwd=tmp_path) as demo:
+        demo.wait_for(f"[{finished_stages}/9]" if finished_stages else "loading")
+        code = demo.stop(signal.SIGINT)
+        said = demo.stderr.read_text()
+    assert code == 130, said
+    assert "Traceback" not in said
+    wait_for_no_process_naming(out)
+    left = [path.name for path in out.rglob("*") if path.is_file()]
+    assert "report.json" not in left
+    assert not [name for name in left if name.endswith(".part")]
+
+
+def test_an_interrupted_demo_can_be_run_again_but_no_other_folder_is_cleared(tmp_path):
+    out = tmp_path / "out"
+    with Running("demo", "--out", out, "--steps", 60, cwd=tmp_path) as demo:
+        demo.wait_for("[2/9]")
+        assert demo.stop(signal.SIGTERM) == 143
+    again = run_command("demo", "--out", out, "--steps", 20, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+
+    other = tmp_path / "other"
+    (other / "model_repository").mkdir(parents=True)
+    refused = run_command("demo", "--out", other, "--force", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        f"reverse-sigmoid: --out {other}: exists and was not made by a demo; choose another\n"
+    )
+    assert (other / "model_repository").is_dir()

@@ -1,0 +1,169 @@
+import re
+import shutil
+import signal
+import socket
+
+import pytest
+from conftest import Running, run_command, wait_for_no_process_naming
+
+from deploy.triton_server import free_ports
+from load_tests.endpoint import Endpoint
+
+DEFENCE = "digits_reverse_sigmoid"
+
+
+def port_options(ports):
+    return (
+        *("--http-port", ports.http),
+        *("--grpc-port", ports.grpc),
+        *("--metrics-port", ports.metrics),
+    )
+
+
+@pytest.fixture
+def ports():
+    return free_ports()
+
+
+@pytest.fixture
+def serving(repository, ports, tmp_path):
+    with Running("serve", repository, *port_options(ports), cwd=tmp_path) as running:
+        running.wait_for("Ctrl-C stops")
+        yield running
+    wait_for_no_process_naming(repository)
+
+
+def test_serve_prints_endpoints_and_models_and_logs_to_a_file(serving, ports, tmp_path):
+    said = serving.stdout.read_text()
+    assert re.search(r"Triton 2\.\d+\.\d+ is ready", said)
+    assert f"127.0.0.1:{ports.grpc}" in said
+    assert f"http://127.0.0.1:{ports.http}" in said
+    assert f"http://127.0.0.1:{ports.metrics}/metrics" in said
+    for model in ("digits", "digits_classifier", DEFENCE):
+        assert model in said
+    assert "beta 1.5" in said
+    assert "Started GRPCInferenceService" in (tmp_path / "triton.log").read_text()
+    with Endpoint(f"127.0.0.1:{ports.grpc}", "digits") as endpoint:
+        assert endpoint.model == "digits"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_stops_cleanly(serving, repository, number):
+    assert serving.stop(number) == 0
+    wait_for_no_process_naming(repository, timeout_s=0.5)
+    assert serving.stderr.read_text().endswith("stopping Triton\n")
+
+
+def test_triton_goes_when_serve_is_killed(serving, repository):
+    serving.process.kill()
+    serving.process.wait()
+    wait_for_no_process_naming(repository)
+
+
+def test_serve_says_when_triton_stops_by_itself(serving, repository, tmp_path):
+    (triton,) = [
+        int(pid.parent.name)
+        for pid in (tmp_path.__class__("/proc")).glob("[0-9]*/cmdline")
+        if f"--model-repository={repository}".encode() in pid.read_bytes()
+    ]
+    import os
+
+    os.kill(triton, signal.SIGKILL)
+    assert serving.process.wait(30) == 1
+    assert "Triton stopped by itself with exit code -9" in serving.stderr.read_text()
+
+
+def refusal(repository, *options, cwd):
+    """Return the one line that serve says before it exits with 1."""
+    done = run_command("serve", repository, *options, cwd=cwd)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stdout == ""
+    first, *rest = done.stderr.splitlines()
+    if first.startswith("starting Triton"):
+        (first,) = rest
+    wait_for_no_process_naming(repository)
+    return first
+
+
+def set_parameter(repository, name, text):
+    """Rewrite one parameter of the defence; None takes it out."""
+    config = repository / DEFENCE / "config.pbtxt"
+    lines = config.read_text().splitlines(keepends=True)
+    (index,) = [i for i, line in enumerate(lines) if f'parameters {{ key: "{name}"' in line]
+    lines[index] = re.sub(r'string_value: ".*?"', f'string_value: "{text}"', lines[index])
+    if text is None:
+        del lines[index]
+    config.write_text("".join(lines))
+
+
+NUMBER = "expected a number from 0.001 to 100"
+
+
+@pytest.mark.parametrize("name", ["beta", "gamma"])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("-1", "got -1"),
+        ("0", "got 0"),
+        ("nan", "got 'nan'"),
+        ("abc", "got 'abc'"),
+        (None, "but it is missing"),
+    ],
+)
+def test_a_bad_parameter_stops_the_load_in_one_line(repository, ports, tmp_path, name, text, said):
+    # The defence alone: what refuses it refuses the ensemble, and Triton starts sooner.
+    shutil.rmtree(repository / "digits")
+    shutil.rmtree(repository / "digits_classifier")
+    set_parameter(repository, name, text)
+    assert refusal(repository, *port_options(ports), cwd=tmp_path) == (
+        f"reverse-sigmoid: model {DEFENCE} did not load: {repository / DEFENCE / 'config.pbtxt'}: "
+        f"parameter {name}: {NUMBER}, {said}"
+    )
+
+
+def test_an_unknown_parameter_stops_the_ensemble_and_names_the_nearest(repository, ports, tmp_path):
+    config = repository / DEFENCE / "config.pbtxt"
+    config.write_text(config.read_text().replace('"beta"', '"bata"'))
+    said = refusal(repository, *port_options(ports), cwd=tmp_path)
+    assert f"model {DEFENCE} did not load: {config}: unknown parameter 'bata'; " in said
+    assert "did you mean beta?" in said
+
+
+def test_a_repository_without_its_onnx_file_is_refused(repository, ports, tmp_path):
+    onnx = repository / "digits_classifier" / "1" / "model.onnx"
+    onnx.unlink()
+    assert refusal(repository, *port_options(ports), cwd=tmp_path) == (
+        f"reverse-sigmoid: model digits_classifier did not load: {onnx}: no such file; "
+        "export the model first"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("dims: [ 10 ]", "dims: [ 11 ]", "inconsistent shape"),
+        ('name: "digits_reverse_sigmoid"', 'name: "digits_reverse_sigmoid', "failed to read text"),
+        ("TYPE_FP32", "TYPE_FP16", "expected TYPE_FP32, got TYPE_FP16"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused(repository, ports, tmp_path, old, new, said):
+    config = repository / DEFENCE / "config.pbtxt"
+    config.write_text(config.read_text().replace(old, new))
+    assert said in refusal(repository, *port_options(ports), cwd=tmp_path)
+
+
+def test_a_port_in_use_is_refused_by_its_option(repository, ports, tmp_path):
+    with socket.create_server(("127.0.0.1", ports.grpc)):
+        assert refusal(repository, *port_options(ports), cwd=tmp_path) == (
+            f"reverse-sigmoid: --grpc-port {ports.grpc}: cannot listen on "
+            f"127.0.0.1:{ports.grpc}: address already in use"
+        )
+
+
+def test_what_is_no_repository_is_refused(tmp_path, ports):
+    absent, empty = tmp_path / "absent", tmp_path / "empty"
+    empty.mkdir()
+    assert refusal(absent, cwd=tmp_path) == f"reverse-sigmoid: {absent}: no such model repository"
+    assert refusal(empty, *port_options(ports), cwd=tmp_path) == (
+        f"reverse-sigmoid: {empty}: no model there that Triton can read"
+    )

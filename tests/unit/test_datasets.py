@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+
+from exporters import datasets
+from postprocess.errors import InputError
+
+
+def npz_arrays(*, count=30, shape=(28, 28), seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
+    labels = (np.arange(count) % 10).astype(np.uint8)
+    return {"x_train": images, "y_train": labels, "x_test": images[:10], "y_test": labels[:10]}
+
+
+def test_digits_are_the_real_ones_split_without_overlap():
+    digits = datasets.load("digits")
+    assert digits.input_shape == (8, 8, 1)
+    assert digits.classes == 10
+    assert len(digits.x_train) + len(digits.x_test) == 1797
+    assert len(digits.x_test) == 359
+    assert digits.x_train.min() == 0
+    assert digits.x_train.max() == 1
+    assert not digits.flips
+    trained = {image.tobytes() for image in digits.x_train}
+    assert not any(image.tobytes() in trained for image in digits.x_test)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "flips"),
+    [
+        ("mnist", (28, 28), False),
+        ("fashion_mnist", (28, 28), True),
+        ("cifar10", (32, 32, 3), True),
+        ("cifar100", (32, 32, 3), True),
+    ],
+)
+def test_npz_files_of_a_data_dir_are_read(tmp_path, name, shape, flips):
+    arrays = npz_arrays(shape=shape)
+    # keras.datasets gives CIFAR's labels as a column.
+    np.savez(tmp_path / f"{name}.npz", **{**arrays, "y_train": arrays["y_train"][:, None]})
+    loaded = datasets.load(name, tmp_path)
+    assert loaded.input_shape == (*shape[:2], shape[2] if len(shape) == 3 else 1)
+    assert loaded.flips is flips
+    assert loaded.y_train.tolist() == arrays["y_train"].tolist()
+    assert loaded.x_train.dtype == np.float32
+    assert np.allclose(loaded.x_train.reshape(30, *shape) * 255, arrays["x_train"])
+
+
+def write_stl10(folder, pixels, labels):
+    folder.mkdir(exist_ok=True)
+    for split in ("train", "test"):
+        # Published order: image, channel, column, row.
+        pixels.transpose(0, 3, 2, 1).tofile(folder / f"{split}_X.bin")
+        labels.tofile(folder / f"{split}_y.bin")
+
+
+@pytest.mark.parametrize("inner", ["", "stl10_binary"])
+def test_stl10_is_read_from_its_published_binary_files(tmp_path, inner):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 96, 96, 3), dtype=np.uint8)
+    write_stl10(tmp_path / inner, pixels, np.array([1, 10, 3, 3], np.uint8))
+    loaded = datasets.load("stl10", tmp_path)
+    assert loaded.y_train.tolist() == [0, 9, 2, 2]
+    assert np.allclose(loaded.x_test * 255, pixels)
+
+
+def test_the_hold_off_is_a_third_of_each_class_rounded_up():
+    digits = datasets.load("digits")
+    split = datasets.hold_off(digits, seed=3)
+    for label in range(10):
+        count = (digits.y_train == label).sum()
+        assert (split.victim_labels == label).sum() == count - -(-count // 3)
+    assert len(split.victim_images) + len(split.adversary_images) == len(digits.x_train)
+    kept = {image.tobytes() for image in split.victim_images}
+    assert not any(image.tobytes() in kept for image in split.adversary_images)
+
+
+def test_the_hold_off_of_cifar10_has_the_papers_16670_images():
+    labels = np.repeat(np.arange(10), 5_000)
+    images = np.zeros((50_000, 1, 1, 1), np.float32)
+    dataset = datasets.Dataset("cifar10", images, labels, images[:1], labels[:1], flips=True)
+    assert len(datasets.hold_off(dataset, seed=0).adversary_images) == 16_670
+
+
+def test_the_hold_off_follows_its_seed():
+    digits = datasets.load("digits")
+    first, again, other = (datasets.hold_off(digits, seed=seed) for seed in (0, 0, 1))
+    assert np.array_equal(first.adversary_images, again.adversary_images)
+    assert not np.array_equal(first.adversary_images, other.adversary_images)
+
+
+def refusal(name, data_dir=None):
+    with pytest.raises(InputError) as error:
+        datasets.load(name, data_dir)
+    return str(error.value)
+
+
+def test_what_cannot_be_loaded_is_refused_by_name(tmp_path):
+    assert refusal("mnits") == (
+        "unknown data set 'mnits'; known are digits, mnist, fashion_mnist, cifar10, cifar100, stl10"
+    )
+    assert refusal("mnist", tmp_path / "absent") == (
+        f"--data-dir {tmp_path / 'absent'}: no such folder"
+    )
+    assert refusal("mnist", tmp_path) == (
+        f"{tmp_path / 'mnist.npz'}: no such file; --data-dir must hold it"
+    )
+    assert "stl10 needs --data-dir" in refusal("stl10")
+    assert refusal("stl10", tmp_path).startswith(f"{tmp_path / 'train_X.bin'}: no such file")
+
+
+def test_files_that_hold_something_else_are_refused(tmp_path):
+    path = tmp_path / "mnist.npz"
+    path.write_bytes(b"not a zip")
+    assert refusal("mnist", tmp_path).startswith(f"{path}: expected an .npz file of x_train")
+    arrays = npz_arrays()
+    np.savez(path, x_train=arrays["x_train"])
+    assert "y_train" in refusal("mnist", tmp_path)
+    np.savez(path, **{**arrays, "x_train": arrays["x_train"].astype(np.float32)})
+    assert "expected uint8 images" in refusal("mnist", tmp_path)
+    np.savez(path, **{**arrays, "y_train": arrays["y_train"][:5]})
+    assert "expected uint8 images (n, height, width[, channels]) and n labels" in refusal(
+        "mnist", tmp_path
+    )
+
+
+def test_stl10_files_of_another_size_are_refused(tmp_path):
+    pixels = np.zeros((2, 96, 96, 3), np.uint8)
+    write_stl10(tmp_path, pixels, np.array([1, 11], np.uint8))
+    assert refusal("stl10", tmp_path) == (
+        f"{tmp_path / 'train_y.bin'}: expected 2 labels from 1 to 10"
+    )
+    (tmp_path / "train_X.bin").write_bytes(b"123")
+    assert "no whole number of images" in refusal("stl10", tmp_path)
