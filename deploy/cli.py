@@ -2,10 +2,10 @@
 
 import json
 import signal
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +15,9 @@ from exporters import datasets, model_repository
 from exporters.model_repository import SHIPPED
 from postprocess.errors import InputError, ReverseSigmoidError
 from postprocess.parameters import Parameters
+
+# Some versions of Typer bring a click of their own; this is its UsageError in all of them.
+UsageError: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     help="Serve a classifier on NVIDIA Triton without handing the model to whoever queries it.",
@@ -98,7 +101,9 @@ def demo(
 
 @app.command()
 def export(
-    dataset: Annotated[str, typer.Argument(help=f"One of {', '.join(datasets.NAMES)}.")],
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help=f"One of {', '.join(datasets.NAMES)}.")
+    ],
     *,
     repository: Annotated[Path, typer.Option(help="Model repository to write to.")] = Path(
         "model_repository"
@@ -162,8 +167,9 @@ def serve(
 
     ports = Ports(http_port, grpc_port, metrics_port)
     server = TritonServer(repository, ports=ports, log=log, address=address)
-    _say(f"starting Triton on {repository}, its log is {log}", console=err_console)
-    with server:
+    with ExitStack() as stack:
+        with err_console.status(f"starting Triton, its log is {log}"):
+            stack.enter_context(server)
         _say(f"Triton {server.version()} is ready")
         _say(f"  gRPC     {server.grpc_url}")
         _say(f"  HTTP     http://{address}:{ports.http}")
@@ -176,7 +182,7 @@ def serve(
         _say("Ctrl-C stops.")
         try:
             server.wait()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated):
             _say("stopping Triton", console=err_console)
 
 
@@ -187,15 +193,17 @@ def run() -> int:
         return int(app(standalone_mode=False) or 0)
     except ReverseSigmoidError as error:
         message = str(error)
-    except click.UsageError as error:
+    except UsageError as error:
         message = f"{error.format_message()} (see --help)"
-    except click.Abort as stop:
-        return 143 if isinstance(stop.__cause__, Terminated) else 130
+    except (typer.Abort, KeyboardInterrupt):
+        return 130
+    except Terminated:
+        return 143
     _say(f"reverse-sigmoid: {message}", console=err_console)
     return 1
 
 
-class Terminated(KeyboardInterrupt):
+class Terminated(BaseException):
     """SIGTERM, made to unwind like Ctrl-C so that nothing is left behind."""
 
 

@@ -14,7 +14,6 @@ EXTRAS = {
     "tritonclient": "serve",
     "matplotlib": "attack",
     "scipy": "attack",
-    "click": "all",
     "typer": "all",
     "rich": "all",
 }

@@ -8,20 +8,21 @@ from postprocess.errors import InputError
 Shape = tuple[int, int, int]
 
 
-def build(name: str, input_shape: Shape, classes: int) -> Any:
-    """Return a freshly initialised Keras model by name.
+def find(name: str) -> Callable[[Shape, int], Any]:
+    """Return the function that builds a freshly initialised Keras model.
+
+    It takes the input's (height, width, channels) and the number of classes K; the model's
+    output has shape (batch, K) and holds logits.
 
     Args:
         name: one of ``ARCHITECTURES``.
-        input_shape: (height, width, channels).
-        classes: K; the output has shape (batch, K) and holds logits.
 
     Raises:
         InputError: the name is unknown.
     """
     if name not in ARCHITECTURES:
         raise InputError(f"unknown architecture {name!r}; known are {', '.join(ARCHITECTURES)}")
-    return ARCHITECTURES[name](input_shape, classes)
+    return ARCHITECTURES[name]
 
 
 def simple(input_shape: Shape, classes: int) -> Any:

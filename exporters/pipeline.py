@@ -61,6 +61,7 @@ def export_classifier(
         InputError: an unknown architecture, or a file that cannot be written.
         ParityError: the ONNX graph does not compute what Keras computes.
     """
+    build = architectures.find(architecture)
     # Write access and configs first: no one should learn of a typo after an hour of training.
     onnx = model_repository.onnx_path(repository, name)
     signature = onnx_signature.of_image_classifier(dataset.input_shape, dataset.classes)
@@ -71,7 +72,7 @@ def export_classifier(
         import keras
 
         keras.utils.set_random_seed(seed)
-        model = architectures.build(architecture, dataset.input_shape, dataset.classes)
+        model = build(dataset.input_shape, dataset.classes)
         held_off = datasets.hold_off(dataset, seed=seed)
         train(
             model,

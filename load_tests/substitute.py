@@ -34,7 +34,7 @@ def train_substitute(
     keras.utils.set_random_seed(seed)
     classes = transfer_set.scores.shape[1]
     _, height, width, channels = transfer_set.images.shape
-    model = architectures.build(architecture, (height, width, channels), classes)
+    model = architectures.find(architecture)((height, width, channels), classes)
     targets = transfer_set.scores
     if labels_only:
         targets = one_hot(targets.argmax(axis=1), classes)

@@ -2,7 +2,7 @@ import json
 import signal
 
 import pytest
-from conftest import Running, run_command, wait_for_no_process_naming
+from commands import Running, run_command, wait_for_no_process_naming
 
 KEYS = {
     "triton_version",
@@ -51,7 +51,10 @@ def test_json_is_one_object_on_stdout_and_a_second_run_overwrites_nothing(tmp_pa
 def test_ctrl_c_in_any_stage_leaves_no_process_and_no_half_written_file(tmp_path, finished_stages):
     out = tmp_path / "out"
     with Running("demo", "--out", out, "--steps", 60, cwd=tmp_path) as demo:
-        demo.wait_for(f"[{finished_stages}/9]" if finished_stages else "loading")
+        if finished_stages:
+            demo.wait_for(f"[{finished_stages}/9]")
+        else:
+            demo.wait_until(out.exists)
         code = demo.stop(signal.SIGINT)
         said = demo.stderr.read_text()
     assert code == 130, said

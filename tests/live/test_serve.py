@@ -1,10 +1,12 @@
+import os
 import re
 import shutil
 import signal
 import socket
+from pathlib import Path
 
 import pytest
-from conftest import Running, run_command, wait_for_no_process_naming
+from commands import Running, run_command, wait_for_no_process_naming
 
 from deploy.triton_server import free_ports
 from load_tests.endpoint import Endpoint
@@ -60,14 +62,12 @@ def test_triton_goes_when_serve_is_killed(serving, repository):
     wait_for_no_process_naming(repository)
 
 
-def test_serve_says_when_triton_stops_by_itself(serving, repository, tmp_path):
+def test_serve_says_when_triton_stops_by_itself(serving, repository):
     (triton,) = [
-        int(pid.parent.name)
-        for pid in (tmp_path.__class__("/proc")).glob("[0-9]*/cmdline")
-        if f"--model-repository={repository}".encode() in pid.read_bytes()
+        int(command.parent.name)
+        for command in Path("/proc").glob("[0-9]*/cmdline")
+        if f"--model-repository={repository}".encode() in command.read_bytes()
     ]
-    import os
-
     os.kill(triton, signal.SIGKILL)
     assert serving.process.wait(30) == 1
     assert "Triton stopped by itself with exit code -9" in serving.stderr.read_text()
@@ -78,11 +78,9 @@ def refusal(repository, *options, cwd):
     done = run_command("serve", repository, *options, cwd=cwd)
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stdout == ""
-    first, *rest = done.stderr.splitlines()
-    if first.startswith("starting Triton"):
-        (first,) = rest
     wait_for_no_process_naming(repository)
-    return first
+    (line,) = done.stderr.splitlines()
+    return line
 
 
 def set_parameter(repository, name, text):

@@ -1,0 +1,82 @@
+import os
+
+import pytest
+from commands import run_command
+
+NUMBER = "expected a number from 0.001 to 100"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("export", "mnits"), "unknown data set 'mnits'; known are digits, mnist, fashion_mnist"),
+        (("export", "digits", "--architecture", "resnet"), "unknown architecture 'resnet'"),
+        (("export", "digits", "--beta", "-1"), f"parameter beta: {NUMBER}, got -1"),
+        (("export", "digits", "--beta", "0"), f"parameter beta: {NUMBER}, got 0"),
+        (("export", "digits", "--beta", "nan"), f"parameter beta: {NUMBER}, got 'nan'"),
+        (("export", "digits", "--gamma", "abc"), f"parameter gamma: {NUMBER}, got 'abc'"),
+        (("demo", "--margin", "2"), "parameter margin: expected a number from 0 to 0.9, got 2"),
+        (("export", "stl10"), "stl10 needs --data-dir with its published files"),
+        (("export", "mnist", "--data-dir", "absent"), "--data-dir absent: no such folder"),
+        (("serve", "absent"), "absent: no such model repository"),
+        (("export",), "Missing argument 'DATASET'"),
+        (("export", "digits", "--steps", "0"), "Invalid value for '--steps'"),
+        (("demo", "--bata", "1"), "No such option: --bata"),
+    ],
+)
+def test_bad_input_exits_with_1_and_one_line_and_writes_nothing(tmp_path, arguments, said):
+    done = run_command(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("reverse-sigmoid: ")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_does_not_overwrite_silently(tmp_path):
+    onnx = tmp_path / "model_repository" / "digits_classifier" / "1" / "model.onnx"
+    onnx.parent.mkdir(parents=True)
+    onnx.write_text("theirs")
+    done = run_command("export", "digits", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "exists; give --force to train anew and replace it" in done.stderr
+    assert onnx.read_text() == "theirs"
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "arguments"),
+    [
+        ("tensorflow", "export", ("export", "digits", "--steps", "1")),
+        ("sklearn", "export", ("export", "digits", "--steps", "1")),
+        ("pytriton", "serve", ("serve", ".")),
+        ("scipy", "attack", ("demo", "--steps", "1")),
+        ("typer", "all", ("--help",)),
+    ],
+)
+def test_a_missing_extra_names_its_install_command(tmp_path, module, extra, arguments):
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    # An interpreter in which the module is not to be found, as in an install without the extra.
+    (hidden / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Hide:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] == {module!r}:\n"
+        f"            raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)\n"
+        "sys.meta_path.insert(0, Hide())\n"
+    )
+    done = run_command(*arguments, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(hidden)})
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"reverse-sigmoid: needs {module}, which is not installed: "
+        f"pip install 'triton-reverse-sigmoid[{extra}]'"
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_help_names_every_command(tmp_path):
+    done = run_command("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for command in ("demo", "export", "serve"):
+        assert command in done.stdout
