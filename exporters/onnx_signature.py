@@ -79,8 +79,8 @@ def _tensor(value: Any, where: str) -> Tensor:
     if tensor.elem_type != onnx.TensorProto.FLOAT:
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
         raise InputError(f"{where} {value.name}: expected FLOAT, got {kind}")
-    batch, *rest = tensor.shape.dim
-    if batch.HasField("dim_value"):
+    batch, rest = tensor.shape.dim[:1], tensor.shape.dim[1:]
+    if not batch or batch[0].HasField("dim_value"):
         raise InputError(f"{where} {value.name}: expected a free batch dimension first")
     if not all(dimension.dim_value > 0 for dimension in rest):
         raise InputError(f"{where} {value.name}: expected fixed sizes after the batch dimension")

@@ -1,0 +1,94 @@
+"""The commands of README.md, read out of it and run in a copy of the checkout."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import Running, run_command, wait_for_no_process_naming
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+TEST_COMMAND = "pytest"
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """What a clone holds, without what an earlier command may have left in ours."""
+    copy = tmp_path_factory.mktemp("readme") / "checkout"
+    shutil.copytree(
+        ROOT / "model_repository",
+        copy / "model_repository",
+        ignore=shutil.ignore_patterns("*.onnx", "__pycache__"),
+    )
+    return copy
+
+
+def test_the_readme_has_these_commands_and_no_others():
+    install = "python -m pip install -c deploy/constraints.txt -e"
+    assert blocks("bash") == [
+        f"{install} '.[all]' && reverse-sigmoid demo\n",
+        f"{install} '.[all,test]' && {TEST_COMMAND}\n",
+        "reverse-sigmoid export digits\n",
+        "reverse-sigmoid serve model_repository\n",
+    ]
+
+
+def test_ci_installs_and_tests_as_the_readme_does():
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "python -m pip install --quiet -c deploy/constraints.txt -e '.[all,test]'" in script
+    assert script.splitlines()[-1] == TEST_COMMAND
+
+
+def test_the_demo_ends_with_the_readmes_table(checkout):
+    done = run_command("demo", cwd=checkout)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout
+    for row in ("Accuracy on the test set", "Stolen: agreement of a substitute", "Latency p99"):
+        assert row in said
+    report = json.loads((checkout / "demo" / "report.json").read_text())
+    assert report["seconds"] < 180
+    assert report["protected_agreement"] == 1
+    assert report["protected_accuracy"] == report["victim_accuracy"] > 0.97
+    drop = report["stolen_agreement_unprotected"] - report["stolen_agreement_protected"]
+    assert drop >= 0.20
+    assert report["stolen_agreement_labels_only"] > 0.9
+    for command in re.findall(r"^  (reverse-sigmoid \w+)", said, re.MULTILINE):
+        assert run_command(command.split()[1], "--help", cwd=checkout).returncode == 0
+    wait_for_no_process_naming(checkout)
+
+
+def test_the_worked_example_is_exported_served_and_queried_as_written(checkout):
+    export, serve = (block.split() for block in blocks("bash")[2:])
+    done = run_command(*export[1:], cwd=checkout)
+    assert done.returncode == 0, done.stderr
+    (client,) = blocks("python")
+    with Running(*serve[1:], cwd=checkout) as server:
+        server.wait_for("Ctrl-C stops")
+        said = server.stdout.read_text()
+        for line in blocks("text")[0].splitlines():
+            assert line in said
+        answer = subprocess.run(
+            [sys.executable, "-c", client],
+            cwd=checkout,
+            timeout=60,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert answer.stdout.startswith("[0 1 2 3 4] [0.1")
+        assert server.stop() == 0
+
+
+def test_the_parameters_that_the_readme_shows_are_those_that_are_shipped():
+    config = (ROOT / "model_repository/digits_reverse_sigmoid/config.pbtxt").read_text()
+    shown = re.findall(r"^parameters \{.*?\} \}", README, re.MULTILINE)
+    assert len(shown) == 3
+    assert all(line in config for line in shown)
