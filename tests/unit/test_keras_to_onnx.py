@@ -37,7 +37,7 @@ def test_simple_fits_every_data_set(shape):
 def test_an_export_that_differs_from_keras_is_not_written(model, tmp_path, monkeypatch, error):
     honest = keras_to_onnx.predict
     monkeypatch.setattr(keras_to_onnx, "predict", lambda *given: honest(*given) + error)
-    with pytest.raises(keras_to_onnx.ParityError, match="at most 0.0001 is allowed"):
+    with pytest.raises(keras_to_onnx.ParityError, match=r"at most 0\.0001 is allowed"):
         keras_to_onnx.export(model, tmp_path / "model.onnx", check_on=IMAGES)
     assert list(tmp_path.iterdir()) == []
 
