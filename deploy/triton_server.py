@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from deploy import die_with_parent, triton_wheel
+from load_tests.endpoint import connect
 from postprocess.errors import InputError, ReverseSigmoidError
 
 #: What Triton waits for requests in flight when told to stop, and what we wait for Triton.
@@ -123,6 +124,8 @@ class TritonServer:
         except OSError as error:
             raise InputError(f"{self.log}: cannot be written: {error.strerror}") from None
         with log:
+            if not self.log.is_file():
+                raise InputError(f"{self.log}: expected a regular file for Triton's log")
             self._log_start = log.tell()
             process = self._process = subprocess.Popen(
                 self._command(wheel, home / "backends"),
@@ -163,7 +166,7 @@ class TritonServer:
 
     def models(self) -> list[Model]:
         """Return every model version of the repository, in the order of their names."""
-        with self._client() as client:
+        with connect(self.grpc_url) as client:
             index = client.get_model_repository_index()
             return [
                 Model(
@@ -180,13 +183,8 @@ class TritonServer:
 
     def version(self) -> str:
         """Return Triton's version, such as 2.51.0."""
-        with self._client() as client:
+        with connect(self.grpc_url) as client:
             return str(client.get_server_metadata().version)
-
-    def _client(self) -> Any:
-        from tritonclient.grpc import InferenceServerClient
-
-        return InferenceServerClient(self.grpc_url)
 
     def _command(self, wheel: Path, backends: Path) -> list[str]:
         return [
@@ -228,7 +226,7 @@ class TritonServer:
             code = process.poll()
             if code is not None:
                 raise ServerError(f"Triton exited with code {code}: {self._first_error()}")
-            with contextlib.suppress(InferenceServerException), self._client() as client:
+            with contextlib.suppress(InferenceServerException), connect(self.grpc_url) as client:
                 if client.is_server_live():
                     break
             if time.monotonic() > deadline:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,22 @@ from postprocess.errors import ReverseSigmoidError
 Scores = NDArray[np.float32]
 #: Anything that can be queried: a live endpoint, or a victim in this process.
 Query = Callable[[Images], Scores]
+
+
+def connect(url: str) -> Any:
+    """Return tritonclient's gRPC client for HOST:PORT, connected without any proxy.
+
+    gRPC would send even loopback traffic through the proxy that ``http_proxy`` names.
+    """
+    from tritonclient.grpc import InferenceServerClient
+
+    unlimited = -1  # what tritonclient sets itself, unless it is given options
+    options = [
+        ("grpc.max_send_message_length", unlimited),
+        ("grpc.max_receive_message_length", unlimited),
+        ("grpc.enable_http_proxy", 0),
+    ]
+    return InferenceServerClient(url, channel_args=options)
 
 
 class EndpointError(ReverseSigmoidError):
@@ -39,7 +56,7 @@ class Endpoint:
 
         self._grpc, self._failure = grpc, utils.InferenceServerException
         self.url, self.model, self._timeout_s = url, model, timeout_s
-        self._client = grpc.InferenceServerClient(url)
+        self._client = connect(url)
         try:
             metadata = self._client.get_model_metadata(model, client_timeout=timeout_s)
         except self._failure as error:

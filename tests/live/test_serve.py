@@ -28,7 +28,9 @@ def ports():
 
 
 @pytest.fixture
-def serving(repository, ports, tmp_path):
+def serving(repository, ports, tmp_path, monkeypatch):
+    # As on many company machines; nothing here may go through it.
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with Running("serve", repository, *port_options(ports), cwd=tmp_path) as running:
         running.wait_for("Ctrl-C stops")
         yield running
@@ -156,6 +158,11 @@ def test_a_port_in_use_is_refused_by_its_option(repository, ports, tmp_path):
             f"reverse-sigmoid: --grpc-port {ports.grpc}: cannot listen on "
             f"127.0.0.1:{ports.grpc}: address already in use"
         )
+
+
+def test_a_log_that_is_no_file_is_refused(repository, ports, tmp_path):
+    said = refusal(repository, *port_options(ports), "--log", "/dev/stdout", cwd=tmp_path)
+    assert said == "reverse-sigmoid: /dev/stdout: expected a regular file for Triton's log"
 
 
 def test_what_is_no_repository_is_refused(tmp_path, ports):
