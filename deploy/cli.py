@@ -189,31 +189,39 @@ def serve(
 def run() -> int:
     """Run the command line and return the exit code: 1 with one line for what a person can mend."""
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup wants it ignored
+        signal.signal(signal.SIGHUP, _terminate)
     try:
         return int(app(standalone_mode=False) or 0)
     except ReverseSigmoidError as error:
         message = str(error)
     except UsageError as error:
+        if not error.format_message():  # nothing was asked for, and the help was shown
+            return 2
         message = f"{error.format_message()} (see --help)"
     except (typer.Abort, KeyboardInterrupt):
         return 130
-    except Terminated:
-        return 143
+    except Terminated as stop:
+        return 128 + stop.number
     _say(f"reverse-sigmoid: {message}", console=err_console)
     return 1
 
 
 class Terminated(BaseException):
-    """SIGTERM, made to unwind like Ctrl-C so that nothing is left behind."""
+    """SIGTERM or SIGHUP, made to unwind like Ctrl-C so that nothing is left behind."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def _terminate(number: int, frame: object) -> None:
-    raise Terminated
+    raise Terminated(number)
 
 
 def _parameters(beta: str, gamma: str, margin: str) -> Parameters:
     strings = {"beta": beta, "gamma": gamma, "margin": margin, "scores": SHIPPED.scores}
-    return Parameters.from_strings(strings, where="reverse-sigmoid")
+    return Parameters.from_strings(strings, where="command line")
 
 
 def _say(text: str, *, console: Console = out_console) -> None:

@@ -35,4 +35,6 @@ def main() -> None:
             file=sys.stderr,
         )
         code = 1
+    except KeyboardInterrupt:  # while the above was being imported
+        code = 130
     sys.exit(code)

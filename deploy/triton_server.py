@@ -1,6 +1,7 @@
 """The Triton of the nvidia-pytriton wheel: the real server, without Docker."""
 
 import contextlib
+import ipaddress
 import os
 import signal
 import socket
@@ -111,8 +112,13 @@ class TritonServer:
         """
         if not self.repository.is_dir():
             raise InputError(f"{self.repository}: no such model repository")
+        if any(character.isspace() for character in str(self.repository.resolve())):
+            raise InputError(
+                f"{self.repository}: Triton's Python backend hangs on a path with white space; "
+                "move the model repository"
+            )
         wheel = triton_wheel.find()
-        self._refuse_ports_in_use()
+        self._refuse_addresses()
         self._home = tempfile.TemporaryDirectory(prefix="reverse-sigmoid-")
         home = Path(self._home.name)
         triton_wheel.lay_out_backends(wheel, home / "backends")
@@ -203,19 +209,27 @@ class TritonServer:
             f"--metrics-port={self.ports.metrics}",
         ]
 
-    def _refuse_ports_in_use(self) -> None:
-        for name, port in (
-            ("http", self.ports.http),
-            ("grpc", self.ports.grpc),
-            ("metrics", self.ports.metrics),
-        ):
+    def _refuse_addresses(self) -> None:
+        """Refuse what cannot be listened on, before Triton says so in its own way."""
+        try:
+            ipaddress.IPv4Address(self.address)
+        except ValueError:
+            raise InputError(f"--address: expected an IPv4 address, got {self.address!r}") from None
+        taken: dict[int, str] = {}
+        for name, port in vars(self.ports).items():
+            option = f"--{name}-port {port}"
+            if not 1 <= port <= 65535:
+                raise InputError(f"{option}: expected a port from 1 to 65535")
+            if port in taken:
+                raise InputError(f"{option}: the same as {taken[port]}")
+            taken[port] = option
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
                     probe.bind((self.address, port))
                 except OSError as error:
                     raise InputError(
-                        f"--{name}-port {port}: cannot listen on {self.address}:{port}: "
+                        f"{option}: cannot listen on {self.address}:{port}: "
                         f"{(error.strerror or str(error)).lower()}"
                     ) from None
 
@@ -250,10 +264,13 @@ class TritonServer:
         with self.log.open("rb") as log:
             log.seek(self._log_start)
             lines = log.read().decode(errors="replace").splitlines()
+        # Where in the file it is comes from protobuf, in a line of its own before Triton's.
+        marker = "Error parsing text-format inference.ModelConfig: "
+        place = "".join(f": {line.partition(marker)[2]}" for line in lines if marker in line)
         for mark in ("model_repository_manager.cc", ""):
             for line in lines:
                 if line.startswith("E") and mark in line:
-                    return line.partition("] ")[2].strip('"') or line
+                    return (line.partition("] ")[2].strip('"') or line) + place
         return f"see {self.log}"
 
 

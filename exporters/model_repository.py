@@ -5,6 +5,7 @@ The commented config.pbtxt files are the operator's place to tune, so a file tha
 kept as it is.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from postprocess.parameters import Parameters
 #: The defence that is shipped. Chosen by measuring, see the comments that stand in the
 #: config.pbtxt it is written to.
 SHIPPED = Parameters(beta=1.5, gamma=0.2, margin=0.01, scores="logits")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 #: Most rows in one request, and in one batch that Triton puts together.
 MAX_BATCH_SIZE = 256
@@ -43,7 +46,15 @@ def files(name: str, signature: Signature, parameters: Parameters) -> dict[str, 
         name: the public model name.
         signature: of the victim's graph.
         parameters: of the defence.
+
+    Raises:
+        InputError: the name is not one that Triton can serve.
     """
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            "model name: expected letters, digits, '_', '-' and '.', the first a letter or a "
+            f"digit, got {name!r}"
+        )
     classifier, defence = classifier_name(name), defence_name(name)
     return {
         f"{name}/config.pbtxt": _ensemble_config(name, signature),

@@ -11,6 +11,8 @@ NUMBER = "expected a number from 0.001 to 100"
     [
         (("export", "mnits"), "unknown data set 'mnits'; known are digits, mnist, fashion_mnist"),
         (("export", "digits", "--architecture", "resnet"), "unknown architecture 'resnet'"),
+        (("export", "digits", "--name", "../x"), "model name: expected letters, digits"),
+        (("export", "digits", "--name", "a/b"), "model name: expected letters, digits"),
         (("export", "digits", "--beta", "-1"), f"parameter beta: {NUMBER}, got -1"),
         (("export", "digits", "--beta", "0"), f"parameter beta: {NUMBER}, got 0"),
         (("export", "digits", "--beta", "nan"), f"parameter beta: {NUMBER}, got 'nan'"),
@@ -19,6 +21,12 @@ NUMBER = "expected a number from 0.001 to 100"
         (("export", "stl10"), "stl10 needs --data-dir with its published files"),
         (("export", "mnist", "--data-dir", "absent"), "--data-dir absent: no such folder"),
         (("serve", "absent"), "absent: no such model repository"),
+        (
+            ("serve", ".", "--grpc-port", "99999"),
+            "--grpc-port 99999: expected a port from 1 to 65535",
+        ),
+        (("serve", ".", "--grpc-port", "8000"), "--grpc-port 8000: the same as --http-port 8000"),
+        (("serve", ".", "--address", "127.0.0"), "expected an IPv4 address, got '127.0.0'"),
         (("export",), "Missing argument 'DATASET'"),
         (("export", "digits", "--steps", "0"), "Invalid value for '--steps'"),
         (("demo", "--bata", "1"), "No such option: --bata"),
@@ -31,6 +39,7 @@ def test_bad_input_exits_with_1_and_one_line_and_writes_nothing(tmp_path, argume
     assert done.stderr.startswith("reverse-sigmoid: ")
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+    assert done.stderr.count("reverse-sigmoid: ") == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -80,3 +89,10 @@ def test_help_names_every_command(tmp_path):
     assert done.returncode == 0
     for command in ("demo", "export", "serve"):
         assert command in done.stdout
+
+
+def test_no_command_shows_the_help(tmp_path):
+    done = run_command(cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Usage: reverse-sigmoid" in done.stdout
+    assert "(see --help)" not in done.stderr

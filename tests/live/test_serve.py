@@ -51,7 +51,7 @@ def test_serve_prints_endpoints_and_models_and_logs_to_a_file(serving, ports, tm
         assert endpoint.model == "digits"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_serve_stops_cleanly(serving, repository, number):
     assert serving.stop(number) == 0
     wait_for_no_process_naming(repository, timeout_s=0.5)
@@ -158,6 +158,20 @@ def test_a_port_in_use_is_refused_by_its_option(repository, ports, tmp_path):
             f"reverse-sigmoid: --grpc-port {ports.grpc}: cannot listen on "
             f"127.0.0.1:{ports.grpc}: address already in use"
         )
+
+
+def test_a_repository_whose_path_triton_hangs_on_is_refused(repository, tmp_path):
+    spaced = repository.rename(tmp_path / "my models")
+    assert "hangs on a path with white space" in refusal(spaced, cwd=tmp_path)
+
+
+def test_a_config_that_does_not_parse_is_refused_with_its_line(repository, ports, tmp_path):
+    config = repository / DEFENCE / "config.pbtxt"
+    config.write_text(config.read_text().replace('string_value: "1.5"', "string_value: 1.5"))
+    said = refusal(repository, *port_options(ports), cwd=tmp_path)
+    (line,) = [n for n, text in enumerate(config.read_text().splitlines(), 1) if ": 1.5 }" in text]
+    assert f"{config}: {line}:" in said
+    assert said.endswith("Expected string, got: 1.5")
 
 
 def test_a_log_that_is_no_file_is_refused(repository, ports, tmp_path):
