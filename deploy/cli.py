@@ -34,8 +34,7 @@ Beta = Annotated[str, typer.Option(help="Magnitude of the perturbation, 0.001 to
 Gamma = Annotated[str, typer.Option(help="Slope of the sigmoid, 0.001 to 100.")]
 Margin = Annotated[str, typer.Option(help="Share of the top-1 gap that is kept, 0 to 0.9.")]
 Steps = Annotated[int, typer.Option(min=1, help="Training batches of 64 images.")]
-Seed = Annotated[int, typer.Option(help="Of every random choice.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier run made.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 2, help="Of every random choice.")]
 
 STEPS = 600
 BETA, GAMMA, MARGIN = f"{SHIPPED.beta:g}", f"{SHIPPED.gamma:g}", f"{SHIPPED.margin:g}"
@@ -68,7 +67,7 @@ def demo(
     margin: Margin = MARGIN,
     steps: Steps = STEPS,
     seed: Seed = 0,
-    force: Force = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier demo.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Train, export, protect, serve and attack a classifier of handwritten digits."""
@@ -119,7 +118,9 @@ def export(
     margin: Margin = MARGIN,
     steps: Steps = STEPS,
     seed: Seed = 0,
-    force: Force = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Train anew and replace the ONNX file.")
+    ] = False,
 ) -> None:
     """Train a classifier and write it, protected, to a model repository."""
     from deploy.progress import Stages
@@ -130,6 +131,9 @@ def export(
     onnx = model_repository.onnx_path(repository, public)
     if onnx.exists() and not force:
         raise InputError(f"{onnx} exists; give --force to train anew and replace it")
+    config = repository / model_repository.defence_name(public) / "config.pbtxt"
+    if config.exists() and (beta, gamma, margin) != (BETA, GAMMA, MARGIN):
+        raise InputError(f"{config} exists; set beta, gamma and margin in it")
     loaded = datasets.load(dataset, data_dir)
     exported = export_classifier(
         loaded,
@@ -195,6 +199,8 @@ def run() -> int:
         return int(app(standalone_mode=False) or 0)
     except ReverseSigmoidError as error:
         message = str(error)
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     except UsageError as error:
         if not error.format_message():  # nothing was asked for, and the help was shown
             return 2

@@ -153,8 +153,8 @@ def run(
 def _claim(out: Path, *, force: bool) -> None:
     """Make ``out`` a demo's folder, rid of what an earlier demo left in it.
 
-    Only a folder with our mark in it is ever cleared, so that no ``--out`` can cost anybody
-    a file of theirs.
+    Only in a folder with our mark is anything removed, and only what a demo writes, so that no
+    ``--out`` can cost anybody a file of theirs.
     """
     mark = out / MARK
     if out.exists() and not mark.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -165,7 +165,9 @@ def _claim(out: Path, *, force: bool) -> None:
         write_text(mark, "reverse-sigmoid demo may clear this folder\n")
         for name in ("report.json", "report.html", "triton.log"):
             (out / name).unlink(missing_ok=True)
-        if (out / "model_repository").exists():
-            shutil.rmtree(out / "model_repository")
+        for relative in model_repository.model_names(NAME):
+            model = out / "model_repository" / relative
+            if model.exists():
+                shutil.rmtree(model)
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written: {error.strerror}") from None

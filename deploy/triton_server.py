@@ -63,7 +63,8 @@ class TritonServer:
     """A Triton process serving one model repository; use it as a context manager.
 
     Entering starts it and waits until every model is ready; leaving stops it and leaves no
-    process behind. Should this process be killed, the kernel tells Triton to stop.
+    process behind. Should this process be killed, the kernel tells Triton to stop; so it does
+    when the thread that entered ends, which therefore has to outlive the server.
     """
 
     def __init__(
@@ -146,18 +147,19 @@ class TritonServer:
 
     def stop(self) -> None:
         """Stop Triton and every process it started; does nothing if there is none."""
-        if self._process is not None:
-            try:
+        try:
+            if self._process is not None:
                 self._process.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(KILL_AFTER_S)
-            finally:  # a second Ctrl-C comes here at once
+        finally:  # a second Ctrl-C comes here at once
+            if self._process is not None:
                 _kill_group(self._process.pid)
                 self._process.wait()
                 self._process = None
-        if self._home is not None:
-            self._home.cleanup()
-            self._home = None
+            if self._home is not None:
+                self._home.cleanup()
+                self._home = None
 
     def wait(self) -> None:
         """Return never while Triton runs.
@@ -241,7 +243,7 @@ class TritonServer:
             if code is not None:
                 raise ServerError(f"Triton exited with code {code}: {self._first_error()}")
             with contextlib.suppress(InferenceServerException), connect(self.grpc_url) as client:
-                if client.is_server_live():
+                if client.is_server_live(client_timeout=5):
                     break
             if time.monotonic() > deadline:
                 raise ServerError(f"Triton is not live in time; see {self.log}")

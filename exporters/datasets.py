@@ -1,7 +1,10 @@
 """The image data sets of the paper, and scikit-learn's digits, behind one loader."""
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +78,7 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
         arrays = _read_npz(data_dir / f"{name}.npz")
     else:
         arrays = _fetch(name)
+    _refuse_unlike(name, *arrays)
     x_train, y_train, x_test, y_test = arrays
     return Dataset(
         name,
@@ -86,18 +90,37 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
     )
 
 
+def _refuse_unlike(name: str, x_train: Any, y_train: Any, x_test: Any, y_test: Any) -> None:
+    """Refuse arrays that are not two parts of one classification data set."""
+    for images, labels in ((x_train, y_train), (x_test, y_test)):
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != labels.size:
+            raise InputError(
+                f"{name}: expected uint8 images (n, height, width[, channels]) and n labels, "
+                f"got {images.dtype} {images.shape} and {labels.shape}"
+            )
+        if labels.size == 0 or labels.dtype.kind not in "iu" or labels.min() < 0:
+            raise InputError(f"{name}: expected whole numbers from 0 as labels, at least one")
+    if x_test.shape[1:] != x_train.shape[1:] or y_test.max() > y_train.max():
+        raise InputError(f"{name}: the test set is not of the training set's shape and classes")
+
+
 def hold_off(dataset: Dataset, *, seed: int) -> HoldOff:
     """Return the training set split per class: ceil(n / 3) of each class for the adversary.
 
     Uniformly at random within each class, as the paper's section 4 has it ("we randomly hold
     off 33% of the original training data, uniformly from each class"); with ceil, CIFAR-10
     yields the 16,670 pairs of its section 4.4. Both parts keep the data set's order.
+
+    Raises:
+        InputError: nothing is left for the victim.
     """
     rng = np.random.default_rng(seed)
     held = np.zeros(len(dataset.y_train), bool)
     for label in range(dataset.classes):
         members = np.flatnonzero(dataset.y_train == label)
         held[rng.permutation(members)[: -(-len(members) // HOLD_OFF_ONE_IN)]] = True
+    if held.all():
+        raise InputError(f"{dataset.name}: too few images per class to hold a third off")
     return HoldOff(dataset.x_train[~held], dataset.y_train[~held], dataset.x_train[held])
 
 
@@ -119,23 +142,20 @@ def _read_npz(path: Path) -> list[NDArray[np.uint8]]:
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = [stored[key] for key in ("x_train", "y_train", "x_test", "y_test")]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path}: expected an .npz file of x_train, y_train, x_test, y_test: {error}"
         ) from None
-    for images, labels in (arrays[:2], arrays[2:]):
-        if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != labels.size:
-            raise InputError(
-                f"{path}: expected uint8 images (n, height, width[, channels]) and n labels, "
-                f"got {images.dtype} {images.shape} and {labels.shape}"
-            )
     return arrays
 
 
 def _fetch(name: str) -> list[NDArray[np.uint8]]:
     import keras.datasets
 
-    (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
+    try:
+        (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
+    except Exception as error:  # Keras raises no narrower one when it cannot download
+        raise InputError(f"{name}: cannot be downloaded ({error}); give --data-dir") from None
     return [x_train, y_train, x_test, y_test]
 
 
@@ -156,7 +176,7 @@ def _read_stl10(data_dir: Path | None) -> list[NDArray[np.uint8]]:
                 raise InputError(f"{path}: {stored.size} bytes are no whole number of images")
             stored = stored.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)
         else:
-            if stored.size != len(arrays[-1]) or stored.min() < 1 or stored.max() > 10:
+            if stored.size != len(arrays[-1]) or not np.isin(stored, np.arange(1, 11)).all():
                 raise InputError(f"{path}: expected {len(arrays[-1])} labels from 1 to 10")
             stored = stored - np.uint8(1)
         arrays.append(stored)

@@ -7,6 +7,7 @@ kept as it is.
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from exporters.atomic_file import write_text
@@ -32,6 +33,11 @@ def classifier_name(name: str) -> str:
 def defence_name(name: str) -> str:
     """Return the defence's model name behind the public name."""
     return f"{name}_reverse_sigmoid"
+
+
+def model_names(name: str) -> tuple[str, str, str]:
+    """Return the names of the three models: ensemble, victim, defence."""
+    return name, classifier_name(name), defence_name(name)
 
 
 def onnx_path(repository: Path, name: str) -> Path:
@@ -86,6 +92,23 @@ def write(repository: Path, texts: Mapping[str, str]) -> list[Path]:
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
     return kept
+
+
+def refuse_other_tensors(kept: list[Path], signature: Signature) -> None:
+    """Refuse kept config files that declare other tensors than the classifier has.
+
+    Raises:
+        InputError: a file of ``kept`` does not fit the signature.
+    """
+    scores = replace(signature.output, name="victim_scores")
+    for path in kept:
+        fits = [_tensor(tensor) for tensor in (signature.input, signature.output, scores)]
+        text = path.read_text(encoding="utf-8")
+        if path.name == "config.pbtxt" and sum(tensor in text for tensor in fits) < 2:
+            raise InputError(
+                f"{path}: exists and declares other tensors than {fits[0]} and {fits[1]}; "
+                "choose another --name, or remove it"
+            )
 
 
 def _tensor(tensor: Tensor) -> str:
@@ -157,12 +180,16 @@ dynamic_batching {{ }}
 def _as_strings(parameters: Parameters) -> dict[str, str]:
     return {
         "defense": parameters.defense,
-        "beta": f"{parameters.beta:g}",
-        "gamma": f"{parameters.gamma:g}",
+        "beta": _exact(parameters.beta),
+        "gamma": _exact(parameters.gamma),
         "preserve_top1": str(parameters.preserve_top1).lower(),
-        "margin": f"{parameters.margin:g}",
+        "margin": _exact(parameters.margin),
         "scores": parameters.scores,
     }
+
+
+def _exact(number: float) -> str:
+    return repr(float(number)).removesuffix(".0")
 
 
 _PARAMETERS = """\
@@ -195,7 +222,8 @@ parameters {{ key: "scores" value: {{ string_value: "{scores}" }} }}
 parameters {{ key: "beta" value: {{ string_value: "{beta}" }} }}
 
 # Slope, 0.001 to 100. Lowering it keeps more of the victim's probabilities, for thieves too.
-# Keep it below 1: only then do two probabilities share one answer, which makes it ambiguous.
+# Below 1, with beta * gamma below 1 too, two probabilities share one answer, which makes it
+# hard to invert; at 1 no two do.
 parameters {{ key: "gamma" value: {{ string_value: "{gamma}" }} }}
 
 # true: beta is lowered, for a row at a time, to where its top class is about to be passed, so

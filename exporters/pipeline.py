@@ -58,7 +58,8 @@ def export_classifier(
         stage: shows progress.
 
     Raises:
-        InputError: an unknown architecture, or a file that cannot be written.
+        InputError: an unknown architecture, a file that cannot be written, or one that exists
+            and describes a classifier of another shape.
         ParityError: the ONNX graph does not compute what Keras computes.
     """
     build = architectures.find(architecture)
@@ -66,6 +67,7 @@ def export_classifier(
     onnx = model_repository.onnx_path(repository, name)
     signature = onnx_signature.of_image_classifier(dataset.input_shape, dataset.classes)
     kept = model_repository.write(repository, model_repository.files(name, signature, parameters))
+    model_repository.refuse_other_tensors(kept, signature)
     with stage("load TensorFlow"):
         import_quietly("keras", "tensorflow")
     with stage(f"train the victim, {architecture} on {dataset.name}") as progress:

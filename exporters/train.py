@@ -78,7 +78,7 @@ def augment(images: Images, rng: np.random.Generator, *, flips: bool) -> Images:
         flips: mirror left to right with probability 1/2.
     """
     count, height, width, _ = images.shape
-    reach = max(1, round(height * SHIFT_SHARE)), max(1, round(width * SHIFT_SHARE))
+    reach = max(1, int(height * SHIFT_SHARE)), max(1, int(width * SHIFT_SHARE))
     padded = np.pad(images, ((0, 0), (reach[0],) * 2, (reach[1],) * 2, (0, 0)))
     top = rng.integers(0, 2 * reach[0] + 1, count)
     left = rng.integers(0, 2 * reach[1] + 1, count)

@@ -90,7 +90,8 @@ def _curve(beta: float, gamma: float) -> str:
         beta=beta, gamma=gamma, scores="probabilities", preserve_top1=False, margin=0
     )
     y = np.linspace(0, 1, 1001, dtype=np.float32)
-    # Over two classes (y, 1 - y) the normaliser alpha is 1, so this is equation 2 itself.
+    # Over two classes (y, 1 - y) the normaliser alpha is 1, so this is equation 2 itself
+    # (beyond beta 2 clipped at 0 and 1).
     deceptive = Postprocessor(parameters)(np.stack([y, 1 - y], axis=1))[:, 0]
     figure, axes = _figure()
     axes.plot(y, y, color="0.7", linestyle="--", label="y, the victim's")

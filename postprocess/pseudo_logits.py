@@ -45,7 +45,8 @@ def from_logits(logits: Float32) -> PseudoLogits:
     top = logits.argmax(axis=1)
     others = logits.copy()
     others[rows, top] = -np.inf
-    runner_up = others.max(axis=1)
+    second = others.argmax(axis=1)
+    runner_up = others[rows, second]
     # Every other class impossible (a one-hot row): measure from the top class instead.
     only = runner_up == -np.inf
     top_logit = logits[rows, top]
@@ -55,7 +56,7 @@ def from_logits(logits: Float32) -> PseudoLogits:
     with np.errstate(divide="ignore", over="ignore", under="ignore"):
         below = np.subtract(others, runner_up[:, None], out=others)  # g_j - m2, in [-inf, 0]
         weight = np.exp(below)
-        rest = weight.sum(axis=1).astype(np.float64)
+        rest = weight.sum(axis=1, dtype=np.float64)
         scale = np.exp(-top_gap)  # exp(m2 - g_k), in [0, 1]
         total = 1.0 + rest * scale  # sum over all i of exp(g_i - g_k)
 
@@ -63,7 +64,9 @@ def from_logits(logits: Float32) -> PseudoLogits:
         pseudo_logits = below
         pseudo_logits -= top_gap.astype(np.float32)[:, None]
         pseudo_logits -= np.log1p(np.maximum(remainder, 0, out=remainder), out=remainder)
+        # The two that decide most, in float64: there the sums above would cancel.
         pseudo_logits[rows, top] = top_gap - np.log(rest)
+        pseudo_logits[rows, second] = -top_gap - np.log1p((rest - 1.0) * scale)
 
         probabilities = weight
         probabilities *= (scale / total).astype(np.float32)[:, None]

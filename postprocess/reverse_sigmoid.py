@@ -30,5 +30,5 @@ def perturb(probabilities: Float32, pseudo_logits: Float32, beta: Float64, gamma
     noise *= (beta / 2).astype(np.float32)[:, None]
     perturbed = np.subtract(probabilities, noise, out=noise)
     np.maximum(perturbed, 0, out=perturbed)
-    perturbed /= perturbed.sum(axis=1, keepdims=True)
+    perturbed /= perturbed.sum(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
     return perturbed

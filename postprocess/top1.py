@@ -72,7 +72,7 @@ def keep_top(perturbed: Float32, scores: PseudoLogits) -> None:
 
     The cap keeps the order in exact arithmetic, but at the cap two classes may meet, and
     closer than one float32 step they can come out equal or swapped. The top class moves by a
-    step or two at most. Of several that tie in the victim's row, the first is lifted.
+    few steps at most. Of several that tie in the victim's row, the first is lifted.
     """
     rows = np.arange(len(perturbed))
     value = perturbed[rows, scores.top]

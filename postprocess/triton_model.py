@@ -1,7 +1,7 @@
 """The Triton adapter: a TritonPythonModel that runs the defence on every batch of requests.
 
 It fails closed. Whatever goes wrong, a request is answered with an error; the victim's
-scores are never passed on, and neither scores nor paths stand in an error's text.
+scores are never passed on, and neither scores nor paths stand in the text of that error.
 """
 
 import json
@@ -50,7 +50,8 @@ class TritonPythonModel:
             return self._respond(requests)
         except Exception:
             self._log(traceback.format_exc(), error=True)
-            return [self._refuse("internal error, see the server's log") for _ in requests]
+            reason, code = "internal error, see the server's log", pb_utils.TritonError.INTERNAL
+            return [self._refuse(reason, code) for _ in requests]
 
     def _respond(self, requests: list[Any]) -> list[Any]:
         responses: list[Any] = [None] * len(requests)
@@ -91,8 +92,8 @@ class TritonPythonModel:
             )
         return scores
 
-    def _refuse(self, reason: str) -> Any:
-        error = pb_utils.TritonError(f"{self.name}: {reason}", pb_utils.TritonError.INVALID_ARG)
+    def _refuse(self, reason: str, code: int = pb_utils.TritonError.INVALID_ARG) -> Any:
+        error = pb_utils.TritonError(f"{self.name}: {reason}", code)
         return pb_utils.InferenceResponse(output_tensors=[], error=error)
 
     def _log(self, text: str, *, error: bool = False) -> None:

@@ -27,6 +27,8 @@ NUMBER = "expected a number from 0.001 to 100"
         ),
         (("serve", ".", "--grpc-port", "8000"), "--grpc-port 8000: the same as --http-port 8000"),
         (("serve", ".", "--address", "127.0.0"), "expected an IPv4 address, got '127.0.0'"),
+        (("serve", "x" * 300), "File name too long"),
+        (("demo", "--seed", "-1"), "Invalid value for '--seed'"),
         (("export",), "Missing argument 'DATASET'"),
         (("export", "digits", "--steps", "0"), "Invalid value for '--steps'"),
         (("demo", "--bata", "1"), "No such option: --bata"),
@@ -51,6 +53,13 @@ def test_export_does_not_overwrite_silently(tmp_path):
     assert done.returncode == 1
     assert "exists; give --force to train anew and replace it" in done.stderr
     assert onnx.read_text() == "theirs"
+
+    config = tmp_path / "model_repository" / "digits_reverse_sigmoid" / "config.pbtxt"
+    config.parent.mkdir()
+    config.write_text("theirs")
+    done = run_command("export", "digits", "--force", "--beta", "0.5", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "exists; set beta, gamma and margin in it" in done.stderr
 
 
 @pytest.mark.parametrize(

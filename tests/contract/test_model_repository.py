@@ -1,6 +1,9 @@
 from pathlib import Path
 
+import pytest
+
 from exporters import model_repository, onnx_signature
+from postprocess.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 GENERATED = model_repository.files(
@@ -23,6 +26,15 @@ def test_the_committed_example_holds_nothing_else():
     assert found == set(GENERATED)
 
 
+def test_kept_files_of_another_classifier_are_refused(tmp_path):
+    model_repository.write(tmp_path, GENERATED)
+    other = onnx_signature.of_image_classifier((28, 28, 1), 10)
+    texts = model_repository.files("digits", other, model_repository.SHIPPED)
+    kept = model_repository.write(tmp_path, texts)
+    with pytest.raises(InputError, match="declares other tensors"):
+        model_repository.refuse_other_tensors(kept, other)
+
+
 def test_files_that_an_operator_edited_are_kept_and_named(tmp_path):
     assert model_repository.write(tmp_path, GENERATED) == []
     assert model_repository.write(tmp_path, GENERATED) == []
@@ -30,4 +42,7 @@ def test_files_that_an_operator_edited_are_kept_and_named(tmp_path):
     edited = config.read_text().replace('"1.5"', '"0.9"')
     config.write_text(edited)
     assert model_repository.write(tmp_path, GENERATED) == [config]
+    model_repository.refuse_other_tensors(
+        [config], onnx_signature.of_image_classifier((8, 8, 1), 10)
+    )
     assert config.read_text() == edited

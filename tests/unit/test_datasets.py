@@ -110,8 +110,10 @@ def test_what_cannot_be_loaded_is_refused_by_name(tmp_path):
 
 def test_files_that_hold_something_else_are_refused(tmp_path):
     path = tmp_path / "mnist.npz"
-    path.write_bytes(b"not a zip")
-    assert refusal("mnist", tmp_path).startswith(f"{path}: expected an .npz file of x_train")
+    np.savez(path, **npz_arrays())
+    for content in (b"not a zip", path.read_bytes()[:5000]):
+        path.write_bytes(content)
+        assert refusal("mnist", tmp_path).startswith(f"{path}: expected an .npz file of x_train")
     arrays = npz_arrays()
     np.savez(path, x_train=arrays["x_train"])
     assert "y_train" in refusal("mnist", tmp_path)
@@ -121,6 +123,27 @@ def test_files_that_hold_something_else_are_refused(tmp_path):
     assert "expected uint8 images (n, height, width[, channels]) and n labels" in refusal(
         "mnist", tmp_path
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"y_train": np.arange(30.0)}, "expected whole numbers from 0 as labels"),
+        ({"y_train": np.arange(30) - 1}, "expected whole numbers from 0 as labels"),
+        ({"y_test": np.arange(10) + 100}, "the test set is not of the training set's shape"),
+        ({"x_test": np.zeros((10, 20, 28), np.uint8)}, "the test set is not of the training"),
+        ({"x_test": np.zeros((0, 28, 28), np.uint8), "y_test": np.arange(0)}, "at least one"),
+    ],
+)
+def test_labels_and_test_sets_that_do_not_fit_are_refused(tmp_path, changes, said):
+    np.savez(tmp_path / "mnist.npz", **{**npz_arrays(), **changes})
+    assert said in refusal("mnist", tmp_path)
+
+
+def test_a_data_set_with_one_image_per_class_has_none_to_hold_off(tmp_path):
+    np.savez(tmp_path / "mnist.npz", **npz_arrays(count=10))
+    with pytest.raises(InputError, match="too few images per class"):
+        datasets.hold_off(datasets.load("mnist", tmp_path), seed=0)
 
 
 def test_stl10_files_of_another_size_are_refused(tmp_path):

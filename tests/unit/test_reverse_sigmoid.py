@@ -111,6 +111,28 @@ def test_rows_where_plain_differences_cancel_are_exact(row, gamma):
             assert served[0].argmax() == logits[0].argmax()
 
 
+@pytest.mark.parametrize("classes", [127, 128])
+@pytest.mark.parametrize("top", [5, 12, 40])
+def test_many_small_classes_sum_to_one_at_a_small_beta(classes, top):
+    logits = np.zeros((4, classes), np.float32)
+    logits[:, 3] = top
+    odds, y = oracle.log_odds(logits)
+    for beta in (0.001, 0.1, 1):
+        served = defence(beta=beta, gamma=0.2)(logits)
+        expected = oracle.reverse_sigmoid(odds, y, beta=beta, gamma=0.2, preserve_top1=True)
+        assert np.abs(served - expected).max() <= 1e-6
+        assert np.abs(served.sum(axis=1, dtype=np.float64) - 1).max() <= 1e-6
+
+
+def test_a_steep_slope_near_one_half_is_exact():
+    logits = np.array([[0, 0, -15.54], [1, 1, 0.5]], np.float32)
+    odds, y = oracle.log_odds(logits)
+    for beta in (1.5, 100):
+        settings = {"beta": beta, "gamma": 100, "preserve_top1": False}
+        served = defence(**settings)(logits)
+        assert np.abs(served - oracle.reverse_sigmoid(odds, y, **settings)).max() <= 1e-6
+
+
 def test_the_scores_are_not_changed_and_no_row_depends_on_its_batch():
     logits = normal_logits(10, 5, rows=64)
     before = logits.copy()
