@@ -50,8 +50,8 @@ class TritonPythonModel:
             return self._respond(requests)
         except Exception:
             self._log(traceback.format_exc(), error=True)
-            reason, code = "internal error, see the server's log", pb_utils.TritonError.INTERNAL
-            return [self._refuse(reason, code) for _ in requests]
+            reason = "internal error, see the server's log"
+            return [self._refuse(reason, ours=True) for _ in requests]
 
     def _respond(self, requests: list[Any]) -> list[Any]:
         responses: list[Any] = [None] * len(requests)
@@ -92,8 +92,10 @@ class TritonPythonModel:
             )
         return scores
 
-    def _refuse(self, reason: str, code: int = pb_utils.TritonError.INVALID_ARG) -> Any:
-        error = pb_utils.TritonError(f"{self.name}: {reason}", code)
+    def _refuse(self, reason: str, *, ours: bool = False) -> Any:
+        kinds = pb_utils.TritonError
+        code = kinds.INTERNAL if ours else kinds.INVALID_ARG
+        error = kinds(f"{self.name}: {reason}", code)
         return pb_utils.InferenceResponse(output_tensors=[], error=error)
 
     def _log(self, text: str, *, error: bool = False) -> None:
