@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from deploy.triton_server import TritonServer, free_ports
+from exporters import datasets
+from load_tests.endpoint import Endpoint, EndpointError
+
+BROKEN_MODEL_PY = """
+from postprocess.triton_model import TritonPythonModel as Whole
+
+
+class TritonPythonModel(Whole):
+    def initialize(self, args):
+        super().initialize(args)
+        self.postprocessor = Broken(self.postprocessor.parameters)
+
+
+class Broken:
+    def __init__(self, parameters):
+        self.parameters = parameters
+
+    def bad_rows(self, scores):
+        return (scores != scores).any(axis=1)
+
+    def __call__(self, scores):
+        {body}
+"""
+
+
+@pytest.mark.parametrize(
+    "body", ["raise RuntimeError(str(scores))", "return scores[:0]", "return scores * float('nan')"]
+)
+def test_a_defence_that_breaks_answers_with_an_error_and_no_scores(repository, tmp_path, body):
+    model = repository / "digits_reverse_sigmoid" / "1" / "model.py"
+    model.write_text(BROKEN_MODEL_PY.format(body=body))
+    images = datasets.load("digits").x_test[:2]
+    with (
+        TritonServer(repository, ports=free_ports(), log=tmp_path / "triton.log") as server,
+        Endpoint(server.grpc_url, "digits") as endpoint,
+        Endpoint(server.grpc_url, "digits_classifier") as victim,
+    ):
+        with pytest.raises(EndpointError) as refusal:
+            endpoint(images)
+        assert np.isfinite(victim(images)).all()
+    assert str(refusal.value).endswith(
+        "[StatusCode.INTERNAL] in ensemble 'digits', digits_reverse_sigmoid: internal error, "
+        "see the server's log"
+    )
