@@ -1,8 +1,8 @@
 """The defence's parameters: a frozen dataclass that cannot exist invalid.
 
 In config.pbtxt they are the string parameters of the defence's model. Whatever is unknown,
-malformed, not finite, out of range or missing stops the load, and the message names the
-file, the key, what was expected and what came.
+malformed, not finite, out of range, missing or contradictory stops the load, and the message
+names the file, the key, what was expected and what came.
 """
 
 import difflib
@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from postprocess.errors import InputError
@@ -19,10 +20,32 @@ TRITONS_OWN = frozenset({"EXECUTION_ENV_PATH", "FORCE_CPU_ONLY_INPUT_TENSORS"})
 
 #: Lowest and highest value of each number. Below 0.001 the perturbation sinks under what a
 #: client can see, which would be no defence under the name of one.
-RANGES = {"beta": (0.001, 100.0), "gamma": (0.001, 100.0), "margin": (0.0, 0.9)}
-CHOICES = {"defense": ("reverse_sigmoid",), "scores": ("logits", "probabilities")}
+RANGES = {
+    "beta": (0.001, 100.0),
+    "gamma": (0.001, 100.0),
+    "margin": (0.0, 0.9),
+    "rho": (0.001, 100.0),
+    "frequency": (0.001, 1e6),
+    "jitter": (0.0, 0.9),
+    "seed": (0, 2**63 - 1),
+    "decimals": (1, 6),
+    "decoy": (1, 100),
+}
+#: The defences of section 4.2, and the parameters that each of them cannot do without.
+NEEDS = {
+    "reverse_sigmoid": ("beta", "gamma"),
+    "uniform": ("beta",),
+    "uniform_concave": ("beta", "rho"),
+    "uniform_convex": ("beta", "rho"),
+    "sine": ("beta", "frequency"),
+    "none": (),
+}
+CHOICES = {"defense": tuple(NEEDS), "scores": ("logits", "probabilities")}
+#: Hardened modes: they build on Reverse Sigmoid and on no other defence.
+HARDENED = ("decimals", "key_file", "decoy")
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_INTEGER = re.compile(r"[0-9]{1,20}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,34 +53,71 @@ class Parameters:
     """What the defence does; every field is a key of config.pbtxt's ``parameters``.
 
     Raises:
-        InputError: a number out of range or not finite, or an unknown choice.
+        InputError: a number out of range or not finite, an unknown choice, a parameter that
+            the chosen defence needs and that is missing, or one that it cannot have.
     """
 
-    #: Magnitude of the perturbation (equation 2), 0.001 to 100.
-    beta: float
-    #: Slope: how early the sigmoid saturates (equation 2), 0.001 to 100.
-    gamma: float
     #: What the victim's output tensor holds: "logits" or "probabilities".
     scores: str
-    #: Which defence runs; "reverse_sigmoid".
+    #: Which defence runs: one of section 4.2, or "none".
     defense: str = "reverse_sigmoid"
-    #: Enforce the accuracy constraint by capping beta per row.
+    #: Magnitude of the perturbation (equation 2), 0.001 to 100.
+    beta: float | None = None
+    #: Slope: how early the sigmoid saturates (equation 2), 0.001 to 100; reverse_sigmoid.
+    gamma: float | None = None
+    #: Enforce the accuracy constraint.
     preserve_top1: bool = True
     #: How far below its cap beta stays, as a fraction of the cap, 0 to 0.9: the share of the
     #: victim's own top-1 gap that survives, before normalising, in a row that is capped.
     margin: float = 0.0
+    #: Each score is a classifier of its own (yes or no); rows do not sum to 1.
+    multi_label: bool = False
+    #: Width of the bell in y, 0.001 to 100; uniform_concave and uniform_convex.
+    rho: float | None = None
+    #: Angular frequency in radians per unit of y, 0.001 to 1e6; sine.
+    frequency: float | None = None
+    #: Of the random defences, 0 to 2**63 - 1; without it every start draws anew.
+    seed: int | None = None
+    #: Decimals that answers are rounded to, 1 to 6; a hardened mode.
+    decimals: int | None = None
+    #: File with the secret of the keyed modes, at least 16 bytes; absolute, or relative to the
+    #: defence's model directory. A hardened mode.
+    key_file: str | None = None
+    #: How far the key moves beta and gamma, as a share of them, 0 to 0.9; with key_file.
+    jitter: float = 0.5
+    #: Levels of confidence that an answer shows, 1 to 100; a hardened mode, with key_file.
+    decoy: int | None = None
 
     def __post_init__(self) -> None:
-        for name, (low, high) in RANGES.items():
-            value = getattr(self, name)
-            if not (math.isfinite(value) and low <= value <= high):
-                raise InputError(f"parameter {name}: expected {_wanted(name)}, got {value:g}")
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
-                raise InputError(
-                    f"parameter {name}: expected {' or '.join(choices)}, got {value!r}"
-                )
+                raise InputError(f"parameter {name}: expected {_wanted(name)}, got {value!r}")
+        for name in NEEDS[self.defense]:
+            if getattr(self, name) is None:
+                raise InputError(f"parameter {name}: expected {_wanted(name)}, but it is missing")
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and low <= value <= high):
+                raise InputError(f"parameter {name}: expected {_wanted(name)}, got {value:g}")
+        self._refuse_contradictions()
+
+    def _refuse_contradictions(self) -> None:
+        if self.defense != "reverse_sigmoid":
+            for name in HARDENED:
+                if getattr(self, name) is not None:
+                    raise InputError(
+                        f"parameter {name}: expected defense reverse_sigmoid with it, "
+                        f"got {self.defense}"
+                    )
+        if self.decoy is not None and self.key_file is None:
+            raise InputError(
+                "parameter key_file: expected the path of a file with decoy, but it is missing"
+            )
+        if not self.preserve_top1:
+            for name in ("decimals", "decoy"):
+                if getattr(self, name) is not None:
+                    raise InputError(f"parameter {name}: expected preserve_top1 true with it")
 
     @classmethod
     def from_strings(cls, strings: Mapping[str, str], *, where: str) -> "Parameters":
@@ -86,6 +146,38 @@ class Parameters:
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
 
+    def __str__(self) -> str:
+        """Return what is set, as ``key value`` pairs; the key's file is named, never read."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return ", ".join(f"{name} {value}" for name, value in given.items() if value is not None)
+
+
+def read_key(key_file: str, *, directory: Path) -> bytes:
+    """Return the secret in ``key_file``, without the white space around it.
+
+    Args:
+        key_file: an absolute path, or one relative to ``directory``.
+        directory: the defence's model directory.
+
+    Raises:
+        InputError: the file cannot be read, or holds fewer than 16 bytes.
+    """
+    path = directory / key_file
+    try:
+        key = path.read_bytes().strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"parameter key_file: {path}: {reason}") from None
+    if len(key) < KEY_BYTES:
+        raise InputError(
+            f"parameter key_file: {path}: expected at least {KEY_BYTES} bytes, got {len(key)}"
+        )
+    return key
+
+
+#: Fewest bytes of a secret: 128 bits cannot be guessed.
+KEY_BYTES = 16
+
 
 def _unknown(key: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.5)
@@ -97,17 +189,22 @@ def _wanted(name: str) -> str:
     if name in CHOICES:
         return " or ".join(CHOICES[name])
     low, high = RANGES[name]
+    if isinstance(low, int):
+        return f"an integer from {low} to {high}"
     return f"a number from {low:g} to {high:g}"
 
 
-def _parse(name: str, kind: Any, text: str) -> float | bool | str:
+def _parse(name: str, kind: Any, text: str) -> float | int | bool | str:
     if kind is bool:
         if text not in ("true", "false"):
             raise InputError(f"parameter {name}: expected true or false, got {text!r}")
         return text == "true"
-    if kind is float:
+    if name in RANGES:
+        whole = isinstance(RANGES[name][0], int)
         # float() would take "1_0", " 1 " and digits of other scripts too.
-        if not _NUMBER.fullmatch(text):
+        if not (_INTEGER if whole else _NUMBER).fullmatch(text):
             raise InputError(f"parameter {name}: expected {_wanted(name)}, got {text!r}")
-        return float(text)
+        return int(text) if whole else float(text)
+    if not text:
+        raise InputError(f"parameter {name}: expected a path, got ''")
     return text

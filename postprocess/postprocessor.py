@@ -62,10 +62,10 @@ class Postprocessor:
         batch = pseudo_logits.from_logits(logits)
         beta = np.full(len(logits), parameters.beta)
         if parameters.preserve_top1:
-            cap = top1.largest_beta(batch, logits, parameters.gamma)
+            cap = top1.largest_beta(batch, logits, parameters.gamma or 0.0)
             beta = np.minimum(beta, (1 - parameters.margin) * cap)
         perturbed = reverse_sigmoid.perturb(
-            batch.probabilities, batch.pseudo_logits, beta, parameters.gamma
+            batch.probabilities, batch.pseudo_logits, beta, parameters.gamma or 0.0
         )
         if single:
             probability = perturbed[:, 0].copy()

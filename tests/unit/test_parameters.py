@@ -7,7 +7,12 @@ from postprocess.parameters import Parameters
 
 GOOD = {"beta": "1.5", "gamma": "0.2", "scores": "logits"}
 NUMBER = "expected a number from 0.001 to 100"
-KNOWN = "known are beta, gamma, scores, defense, preserve_top1, margin"
+KNOWN = (
+    "known are scores, defense, beta, gamma, preserve_top1, margin, multi_label, rho, frequency, "
+    "seed, decimals, key_file, jitter, decoy"
+)
+DEFENCES = "reverse_sigmoid or uniform or uniform_concave or uniform_convex or sine or none"
+WITH_KEY = {"key_file": "secret"}
 
 
 def test_strings_become_parameters():
@@ -60,7 +65,35 @@ def test_parameters_cannot_be_changed():
             {"scores": "softmax"},
             "parameter scores: expected logits or probabilities, got 'softmax'",
         ),
-        ({"defense": "none"}, "parameter defense: expected reverse_sigmoid, got 'none'"),
+        ({"defense": "off"}, f"parameter defense: expected {DEFENCES}, got 'off'"),
+        ({"defense": "None"}, f"parameter defense: expected {DEFENCES}, got 'None'"),
+        (
+            {"defense": "sine"},
+            "parameter frequency: expected a number from 0.001 to 1e+06, but it is missing",
+        ),
+        ({"defense": "uniform_convex"}, f"parameter rho: {NUMBER}, but it is missing"),
+        (
+            {"defense": "none", "decimals": "2"},
+            "parameter decimals: expected defense reverse_sigmoid with it, got none",
+        ),
+        (
+            {"seed": "-1"},
+            "parameter seed: expected an integer from 0 to 9223372036854775807, got '-1'",
+        ),
+        ({"decimals": "2.0"}, "parameter decimals: expected an integer from 1 to 6, got '2.0'"),
+        ({"decimals": "7"}, "parameter decimals: expected an integer from 1 to 6, got 7"),
+        (
+            {"decimals": "2", "preserve_top1": "false"},
+            "parameter decimals: expected preserve_top1 true with it",
+        ),
+        (
+            {"decoy": "4"},
+            "parameter key_file: expected the path of a file with decoy, but it is missing",
+        ),
+        ({"decoy": "0", **WITH_KEY}, "parameter decoy: expected an integer from 1 to 100, got 0"),
+        ({"jitter": "1", **WITH_KEY}, "parameter jitter: expected a number from 0 to 0.9, got 1"),
+        ({"key_file": ""}, "parameter key_file: expected a path, got ''"),
+        ({"multi_label": "1"}, "parameter multi_label: expected true or false, got '1'"),
         ({"preserve_top1": "yes"}, "parameter preserve_top1: expected true or false, got 'yes'"),
         ({"preserve_top1": "True"}, "parameter preserve_top1: expected true or false, got 'True'"),
         ({"bata": "1"}, f"unknown parameter 'bata'; did you mean beta? {KNOWN}"),
