@@ -44,6 +44,9 @@ CHOICES = {"defense": tuple(NEEDS), "scores": ("logits", "probabilities")}
 #: Hardened modes: they build on Reverse Sigmoid and on no other defence.
 HARDENED = ("decimals", "key_file", "decoy")
 
+#: Fewest bytes of a secret: 128 bits cannot be guessed.
+KEY_BYTES = 16
+
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(r"[0-9]{1,20}")
 
@@ -152,12 +155,13 @@ class Parameters:
         return ", ".join(f"{name} {value}" for name, value in given.items() if value is not None)
 
 
-def read_key(key_file: str, *, directory: Path) -> bytes:
+def read_key(key_file: str, *, directory: Path, where: str) -> bytes:
     """Return the secret in ``key_file``, without the white space around it.
 
     Args:
         key_file: an absolute path, or one relative to ``directory``.
         directory: the defence's model directory.
+        where: what the error message calls the place of the parameter.
 
     Raises:
         InputError: the file cannot be read, or holds fewer than 16 bytes.
@@ -167,16 +171,13 @@ def read_key(key_file: str, *, directory: Path) -> bytes:
         key = path.read_bytes().strip()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"parameter key_file: {path}: {reason}") from None
+        raise InputError(f"{where}: parameter key_file: {path}: {reason}") from None
     if len(key) < KEY_BYTES:
         raise InputError(
-            f"parameter key_file: {path}: expected at least {KEY_BYTES} bytes, got {len(key)}"
+            f"{where}: parameter key_file: {path}: expected at least {KEY_BYTES} bytes, "
+            f"got {len(key)}"
         )
     return key
-
-
-#: Fewest bytes of a secret: 128 bits cannot be guessed.
-KEY_BYTES = 16
 
 
 def _unknown(key: str, known: list[str]) -> str:

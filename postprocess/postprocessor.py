@@ -1,86 +1,131 @@
 """Scores in, protected probabilities out: the one door to the defence."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-from postprocess import pseudo_logits, reverse_sigmoid, top1
+from postprocess import baselines, decoy, keyed, pseudo_logits, quantise, reverse_sigmoid, top1
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
-from postprocess.pseudo_logits import Float32
+from postprocess.pseudo_logits import Float32, PseudoLogits
+from postprocess.scores import BadRowsError, Scores, bad_rows, to_logits, to_pair
 
-#: How far a row that claims to hold probabilities may be from summing to 1. Wide enough for
-#: float16 softmax outputs over 1,000 classes, narrow enough to refuse logits.
-PROBABILITY_SUM_TOLERANCE = 0.01
+
+@dataclass(frozen=True)
+class Protected:
+    """What the defence made of a batch."""
+
+    probabilities: Scores  #: shape and type of the scores it was given
+    capped: NDArray[np.bool_]  #: rows in which the accuracy constraint had a say, shape (rows,)
 
 
 class Postprocessor:
     """The defence of one model: a function of a batch of scores, and nothing else."""
 
-    def __init__(self, parameters: Parameters) -> None:
-        self.parameters = parameters
-
-    def bad_rows(self, scores: Float32) -> NDArray[np.bool_]:
-        """Return which rows cannot be protected, shape (rows,), for scores (rows, K).
-
-        A row is bad if it holds NaN or an infinity, or if the parameters say probabilities
-        and it is none: an entry below 0, or a sum further than 0.01 from 1 (one sigmoid
-        output, K = 1: an entry above 1).
-        """
-        good: NDArray[np.bool_] = np.isfinite(scores).all(axis=1)
-        if self.parameters.scores == "probabilities":
-            good &= (scores >= 0).all(axis=1)
-            if scores.shape[1] == 1:
-                good &= scores[:, 0] <= 1
-            else:
-                with np.errstate(over="ignore"):
-                    total = scores.sum(axis=1)
-                good &= np.abs(total - 1) <= PROBABILITY_SUM_TOLERANCE
-        return np.logical_not(good)
-
-    def __call__(self, scores: Float32) -> Float32:
-        """Return the protected probabilities of a batch.
-
-        Args:
-            scores: shape (rows, K), float32: logits or probabilities, as the parameters say.
-                K = 1 is one sigmoid output and stands for the pair (p, 1 - p).
-
-        Returns:
-            a new float32 array of the same shape, in [0, 1]. Rows sum to 1 (K >= 2). With
-            ``preserve_top1`` every row's top class is the victim's: the first of its highest
-            scores, or its side of 1/2 where K = 1.
+    def __init__(self, parameters: Parameters, *, key: bytes = b"") -> None:
+        """Take the parameters, and the secret that they name in ``key_file``.
 
         Raises:
-            InputError: a row is bad (see ``bad_rows``); nothing is returned then.
+            InputError: ``key_file`` is given and the key is empty.
         """
-        if scores.ndim != 2 or scores.shape[1] == 0:
-            raise InputError(f"scores: expected shape (rows, K) with K >= 1, got {scores.shape}")
-        if self.bad_rows(scores).any():
-            raise InputError(f"scores: expected finite {self.parameters.scores} in every row")
-        single = scores.shape[1] == 1
-        logits = self._pair(scores) if single else self._logits(scores)
-        parameters = self.parameters
-        batch = pseudo_logits.from_logits(logits)
-        beta = np.full(len(logits), parameters.beta)
-        if parameters.preserve_top1:
-            cap = top1.largest_beta(batch, logits, parameters.gamma or 0.0)
-            beta = np.minimum(beta, (1 - parameters.margin) * cap)
-        perturbed = reverse_sigmoid.perturb(
-            batch.probabilities, batch.pseudo_logits, beta, parameters.gamma or 0.0
-        )
+        if parameters.key_file is not None and not key:
+            raise InputError("parameter key_file: expected its key, got none")
+        self.parameters = parameters
+        self._key = key
+        self._rng = np.random.default_rng(parameters.seed)
+
+    def __call__(self, scores: Scores) -> Scores:
+        """Return the protected probabilities of a batch; see ``protect``."""
+        return self.protect(scores).probabilities
+
+    def protect(self, scores: Scores) -> Protected:
+        """Return the protected probabilities of a batch, and what they took.
+
+        Args:
+            scores: shape (rows, K), float16, float32 or float64: logits or probabilities, as
+                the parameters say. K = 1 is one sigmoid output and stands for (p, 1 - p), and
+                so does every entry with ``multi_label``.
+
+        Returns:
+            a new array of the same shape and type, in [0, 1]. Rows sum to 1, unless K = 1 or
+            ``multi_label``. With ``preserve_top1`` every row's top class is the victim's: the
+            first of its highest scores, or each entry's side of 1/2.
+
+        Raises:
+            InputError: not a batch of rows.
+            BadRowsError: a row holds no scores of that kind; nothing is returned then.
+        """
+        if scores.ndim != 2 or scores.shape[1] == 0 or scores.dtype.kind != "f":
+            raise InputError(
+                f"scores: expected floats of shape (rows, K) with K >= 1, "
+                f"got {scores.dtype} of shape {scores.shape}"
+            )
+        probabilities = self.parameters.scores == "probabilities"
+        single = scores.shape[1] == 1 or self.parameters.multi_label
+        bad = bad_rows(scores, probabilities=probabilities, single=single)
+        if bad.any():
+            raise BadRowsError(
+                f"expected finite {self.parameters.scores}, row {int(bad.argmax())} holds none", bad
+            )
         if single:
-            probability = perturbed[:, 0].copy()
+            return self._protect_pairs(scores, probabilities=probabilities)
+        batch = pseudo_logits.from_logits(to_logits(scores, probabilities=probabilities))
+        perturbed, capped = self._perturb(batch)
+        answer = perturbed.astype(scores.dtype, copy=False)
+        if self.parameters.preserve_top1:
+            top1.keep_top(answer, batch.top)
+        return Protected(answer, capped)
+
+    def _protect_pairs(self, scores: Scores, *, probabilities: bool) -> Protected:
+        """Protect every entry as a yes-or-no classifier of its own."""
+        batch = pseudo_logits.from_logits(
+            to_pair(scores.reshape(-1, 1), probabilities=probabilities)
+        )
+        perturbed, capped = self._perturb(batch)
+        answer = perturbed[:, 0].astype(scores.dtype)
+        if self.parameters.preserve_top1:
+            top1.keep_side(answer, batch)
+        return Protected(answer.reshape(scores.shape), capped.reshape(scores.shape).any(axis=1))
+
+    def _perturb(self, batch: PseudoLogits) -> tuple[Float32, NDArray[np.bool_]]:
+        """Return rows that sum to 1, shape (rows, K >= 2), and which were constrained."""
+        parameters = self.parameters
+        if parameters.defense == "reverse_sigmoid":
+            perturbed, capped = self._reverse_sigmoid(batch)
+        else:
+            perturbed = batch.probabilities.copy()
+            if parameters.defense != "none":
+                perturbed += baselines.noise(batch.probabilities, parameters, self._rng)
+            capped = np.zeros(len(perturbed), np.bool_)
             if parameters.preserve_top1:
-                top1.keep_side(probability, batch)
-            return probability[:, None]
+                capped = top1.lift_top(perturbed, batch, margin=parameters.margin)
+        perturbed = baselines.normalise(perturbed)
+        if parameters.decoy is not None:
+            top1.keep_top(perturbed, batch.top)
+            perturbed = decoy.replace(perturbed, batch.top, levels=parameters.decoy, key=self._key)
+        if parameters.decimals is not None:
+            top1.keep_top(perturbed, batch.top)
+            perturbed = quantise.quantise(perturbed, batch.top, decimals=parameters.decimals)
+        return perturbed, capped
+
+    def _reverse_sigmoid(self, batch: PseudoLogits) -> tuple[Float32, NDArray[np.bool_]]:
+        parameters = self.parameters
+        gamma: float | Float32 = float(parameters.gamma or 0)
+        beta = np.full(len(batch.top), float(parameters.beta or 0))
+        if self._key:
+            of_beta, of_gamma = keyed.jitter(
+                batch.probabilities, batch.top, key=self._key, share=parameters.jitter
+            )
+            beta *= of_beta
+        capped = np.zeros(len(beta), np.bool_)
         if parameters.preserve_top1:
-            top1.keep_top(perturbed, batch)
-        return perturbed
-
-    def _logits(self, scores: Float32) -> Float32:
-        return scores if self.parameters.scores == "logits" else pseudo_logits.log_of(scores)
-
-    def _pair(self, scores: Float32) -> Float32:
-        """Logits of (p, 1 - p), shape (rows, 2), for a single sigmoid output."""
-        if self.parameters.scores == "logits":
-            return np.concatenate([scores, np.zeros_like(scores)], axis=1)
-        return pseudo_logits.log_of(np.concatenate([scores, 1 - scores], axis=1))
+            cap = (1 - parameters.margin) * top1.largest_beta(batch, parameters.gamma or 0.0)
+            capped = cap < beta
+            np.minimum(beta, cap, out=beta)
+        if self._key:
+            gamma = gamma * of_gamma
+        perturbed = reverse_sigmoid.perturb(batch.probabilities, batch.pseudo_logits, beta, gamma)
+        if self._key and parameters.preserve_top1:
+            capped |= top1.lift_top(perturbed, batch, margin=parameters.margin)
+        return perturbed, capped

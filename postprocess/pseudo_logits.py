@@ -23,6 +23,7 @@ class PseudoLogits:
     The per-row scalars are float64: they decide the accuracy constraint.
     """
 
+    logits: Float32  #: shape (rows, K), what the rest was made of
     probabilities: Float32  #: y, shape (rows, K), in [0, 1], rows sum to 1
     pseudo_logits: Float32  #: s^-1(y), shape (rows, K), in [-inf, inf]
     top: NDArray[np.intp]  #: k, shape (rows,)
@@ -71,18 +72,4 @@ def from_logits(logits: Float32) -> PseudoLogits:
         probabilities = weight
         probabilities *= (scale / total).astype(np.float32)[:, None]
         probabilities[rows, top] = 1.0 / total
-    return PseudoLogits(probabilities, pseudo_logits, top, top_gap, runner_up, rest)
-
-
-def log_of(probabilities: Float32) -> Float32:
-    """Return logits whose softmax is these probabilities, renormalised to sum to 1.
-
-    Args:
-        probabilities: shape (rows, K), float32, every entry >= 0, at least one > 0.
-
-    ``from_logits`` then takes ``1 - y_k`` as the sum of the other entries, so a saturated top
-    class keeps what its tail still tells. What the victim's own softmax has rounded away
-    stays lost, which is why a victim that serves logits is the better one.
-    """
-    with np.errstate(divide="ignore"):
-        return np.log(probabilities)
+    return PseudoLogits(logits, probabilities, pseudo_logits, top, top_gap, runner_up, rest)

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from postprocess.pseudo_logits import Float32, Float64, PseudoLogits
+from postprocess.scores import Scores
 
 
-def largest_beta(scores: PseudoLogits, logits: Float32, gamma: float) -> Float64:
+def largest_beta(scores: PseudoLogits, gamma: float) -> Float64:
     """Return, for each row, the largest beta at which no class passes the top class.
 
     Args:
-        scores: what ``from_logits`` made of ``logits``.
-        logits: shape (rows, K), the victim's.
+        scores: the victim's.
         gamma: the slope, > 0.
 
     Returns:
@@ -29,6 +29,7 @@ def largest_beta(scores: PseudoLogits, logits: Float32, gamma: float) -> Float64
     1/2 and convex above, so the steepest secant from y_k ends at the runner-up or at the
     least likely class, and only these two are looked at. For gamma > 1 all are.
     """
+    logits = scores.logits
     if gamma <= 1:
         lowest = logits.min(axis=1).astype(np.float64)
         gap = np.stack([np.zeros(len(logits)), scores.runner_up - lowest], axis=1)
@@ -67,29 +68,53 @@ def _beta_of_pair(scores: PseudoLogits, below_runner_up: Float64, gamma: float) 
     return ratio
 
 
-def keep_top(perturbed: Float32, scores: PseudoLogits) -> None:
-    """Lift each row's top class, in place, strictly above all others.
+def lift_top(perturbed: Float32, scores: PseudoLogits, *, margin: float) -> NDArray[np.bool_]:
+    """Lift each row's top class, in place, to the highest of the others; return which rows.
 
-    The cap keeps the order in exact arithmetic, but at the cap two classes may meet, and
-    closer than one float32 step they can come out equal or swapped. The top class moves by a
-    few steps at most. Of several that tie in the victim's row, the first is lifted.
+    For perturbations that no lower beta would reconcile with the accuracy constraint without
+    giving the row away: noise drawn class by class.
+
+    Args:
+        perturbed: shape (rows, K), before it is normalised.
+        margin: the share of the victim's own gap, top class to runner-up, that is put on top.
     """
     rows = np.arange(len(perturbed))
     value = perturbed[rows, scores.top]
-    perturbed[rows, scores.top] = -1
-    floor = np.nextafter(perturbed.max(axis=1), np.float32(2))
+    perturbed[rows, scores.top] = -np.inf
+    gap = scores.probabilities[rows, scores.top] * -np.expm1(-scores.top_gap)
+    floor = (perturbed.max(axis=1) + margin * gap).astype(np.float32)
     perturbed[rows, scores.top] = np.maximum(value, floor)
+    lifted: NDArray[np.bool_] = value < floor
+    return lifted
 
 
-def keep_side(probability: Float32, scores: PseudoLogits) -> None:
+def keep_top(perturbed: Scores, top: NDArray[np.intp]) -> None:
+    """Lift each row's top class, in place, strictly above all others.
+
+    The cap keeps the order in exact arithmetic, but at the cap two classes may meet, and
+    closer than one step of the answer's type they can come out equal or swapped. The top class
+    moves by a few steps at most. Of several that tie in the victim's row, the first is lifted.
+
+    Args:
+        perturbed: shape (rows, K), of the type that is answered with.
+        top: the top class of each row, shape (rows,).
+    """
+    rows = np.arange(len(perturbed))
+    value = perturbed[rows, top]
+    perturbed[rows, top] = -1
+    floor = np.nextafter(perturbed.max(axis=1), perturbed.dtype.type(2))
+    perturbed[rows, top] = np.maximum(value, floor)
+
+
+def keep_side(probability: Scores, pair: PseudoLogits) -> None:
     """Keep, in place, a single sigmoid output on its side of 1/2; shape (rows,).
 
-    ``scores`` are those of the pair (p, 1 - p): top class 0 means p > 1/2.
+    ``pair`` is of (p, 1 - p): top class 0 means p > 1/2.
     """
-    half = np.float32(0.5)
-    above, below = np.nextafter(half, np.float32(1)), np.nextafter(half, np.float32(0))
-    decided: NDArray[np.bool_] = scores.top_gap > 0
-    upper = decided & (scores.top == 0)
-    lower = decided & (scores.top == 1)
-    probability[upper] = np.maximum(probability[upper], above)
-    probability[lower] = np.minimum(probability[lower], below)
+    half = probability.dtype.type(0.5)
+    one, nothing = probability.dtype.type(1), probability.dtype.type(0)
+    decided: NDArray[np.bool_] = pair.top_gap > 0
+    upper = decided & (pair.top == 0)
+    lower = decided & (pair.top == 1)
+    probability[upper] = np.maximum(probability[upper], np.nextafter(half, one))
+    probability[lower] = np.minimum(probability[lower], np.nextafter(half, nothing))

@@ -6,29 +6,31 @@ from exporters import datasets
 from load_tests.endpoint import Endpoint, EndpointError
 
 BROKEN_MODEL_PY = """
+from postprocess.postprocessor import Protected
 from postprocess.triton_model import TritonPythonModel as Whole
 
 
 class TritonPythonModel(Whole):
     def initialize(self, args):
         super().initialize(args)
-        self.postprocessor = Broken(self.postprocessor.parameters)
+        self.postprocessor.protect = protect
 
 
-class Broken:
-    def __init__(self, parameters):
-        self.parameters = parameters
-
-    def bad_rows(self, scores):
-        return (scores != scores).any(axis=1)
-
-    def __call__(self, scores):
-        {body}
+def protect(scores):
+    {body}
 """
+NONE = "scores[:, 0] != scores[:, 0]"
 
 
 @pytest.mark.parametrize(
-    "body", ["raise RuntimeError(str(scores))", "return scores[:0]", "return scores * float('nan')"]
+    "body",
+    [
+        "raise RuntimeError(str(scores))",
+        f"return Protected(scores[:0], {NONE})",
+        f"return Protected(scores * float('nan'), {NONE})",
+        f"return Protected(scores.astype('f8'), {NONE})",
+        "return scores",
+    ],
 )
 def test_a_defence_that_breaks_answers_with_an_error_and_no_scores(repository, tmp_path, body):
     model = repository / "digits_reverse_sigmoid" / "1" / "model.py"

@@ -5,6 +5,7 @@ import pytest
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
+from postprocess.scores import BadRowsError
 
 SCALES = [2, 10, 100, 1000]
 GAMMAS = [0.05, 0.1, 0.2, 0.4, 1, 2.5]
@@ -147,13 +148,19 @@ def test_no_rows_give_no_rows():
     assert defence()(np.empty((0, 10), np.float32)).shape == (0, 10)
 
 
+def bad_rows(rows, **changes):
+    with pytest.raises(BadRowsError) as refusal:
+        defence(**changes)(rows)
+    return refusal.value
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_row_that_is_not_finite_is_bad_and_no_batch_with_it_is_answered(bad):
+def test_a_row_that_is_not_finite_is_named_and_no_batch_with_it_is_answered(bad):
     logits = normal_logits(10, 5, rows=4)
     logits[2, 7] = bad
-    assert defence().bad_rows(logits).tolist() == [False, False, True, False]
-    with pytest.raises(InputError, match="expected finite logits in every row"):
-        defence()(logits)
+    refusal = bad_rows(logits)
+    assert refusal.rows.tolist() == [False, False, True, False]
+    assert str(refusal) == "expected finite logits, row 2 holds none"
 
 
 @pytest.mark.parametrize(
@@ -161,16 +168,16 @@ def test_a_row_that_is_not_finite_is_bad_and_no_batch_with_it_is_answered(bad):
 )
 def test_logits_declared_as_probabilities_are_bad_rows(row):
     rows = np.array([row, [0.2, 0.3, 0.5]], np.float32)
-    assert defence(scores="probabilities").bad_rows(rows).tolist() == [True, False]
+    assert bad_rows(rows, scores="probabilities").rows.tolist() == [True, False]
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01])
 def test_a_single_probability_outside_0_to_1_is_a_bad_row(value):
     rows = np.array([[value], [0.5]], np.float32)
-    assert defence(scores="probabilities").bad_rows(rows).tolist() == [True, False]
+    assert bad_rows(rows, scores="probabilities").rows.tolist() == [True, False]
 
 
 @pytest.mark.parametrize("shape", [(10,), (2, 3, 10), (4, 0)])
 def test_scores_of_another_shape_are_refused(shape):
-    with pytest.raises(InputError, match=r"expected shape \(rows, K\)"):
+    with pytest.raises(InputError, match=r"expected floats of shape \(rows, K\)"):
         defence()(np.zeros(shape, np.float32))

@@ -1,0 +1,115 @@
+"""What the defence counts, on Triton's /metrics.
+
+Every call of Triton's metrics costs up to 0.1 ms, so counts gather here and go out at most once
+a second, with the requests of that second or the next. The size of the perturbation is measured
+on a sample: at most one batch in ``MEASURE_EVERY_S``, and ``MEASURE_ROWS`` rows of it.
+"""
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from postprocess.parameters import Parameters
+from postprocess.perturbation import perturbation
+from postprocess.postprocessor import Protected
+from postprocess.scores import Scores
+
+PUBLISH_EVERY_S = 1.0
+MEASURE_EVERY_S = 0.1
+MEASURE_ROWS = 64
+
+COUNTERS = {
+    "requests": "Requests that reached the defence",
+    "rows": "Rows that were protected",
+    "capped_rows": "Rows in which the accuracy constraint lowered beta",
+    "refused_requests": "Requests refused because of their scores, answered with an error",
+    "refused_rows": "Rows of these",
+    "failed_requests": "Requests that the defence failed on, answered with an error",
+    "measured_rows": "Rows whose perturbation was measured: a sample of all rows",
+    "perturbation_l1": "Sum over the measured rows of |y - yhat|, 0 to 2 each",
+    "perturbation_kl_nats": "Sum over the measured rows of KL(y || yhat), in nats",
+    "top1_margin": "Sum over the measured rows of the top probability less the next",
+}
+
+
+class Metrics:
+    """The counts of one instance of the defence: ``add`` gathers, ``publish`` sends."""
+
+    def __init__(self, model: str, version: str, config: Path) -> None:
+        """Register the metrics with Triton.
+
+        Args:
+            model: the defence's name, a label.
+            version: its version, a label.
+            config: its config.pbtxt, watched for edits that are not in force.
+        """
+        labels = {"model": model, "version": version}
+        self._sums = dict.fromkeys(COUNTERS, 0.0)
+        self._families = []  # Triton drops a family that nobody holds
+        self._counters = {}
+        for name, description in COUNTERS.items():
+            family = pb_utils.MetricFamily(
+                name=f"reverse_sigmoid_{name}_total",
+                description=description,
+                kind=pb_utils.MetricFamily.COUNTER,
+            )
+            self._families.append(family)
+            self._counters[name] = family.Metric(labels=labels)
+        family = pb_utils.MetricFamily(
+            name="reverse_sigmoid_config_not_in_force",
+            description="1 if config.pbtxt is no longer what this instance was loaded with",
+            kind=pb_utils.MetricFamily.GAUGE,
+        )
+        self._families.append(family)
+        self._not_in_force = family.Metric(labels=labels)
+        self._config, self._loaded = config, _content(config)
+        self._next_publish = self._next_measure = 0.0
+
+    def add(self, name: str, amount: float = 1) -> None:
+        """Add to one of ``COUNTERS``."""
+        self._sums[name] += amount
+
+    def count(self, parameters: Parameters, scores: Scores, protected: Protected) -> None:
+        """Count a protected batch and, if it is time, measure some of it.
+
+        Args:
+            parameters: of the defence.
+            scores: the victim's, shape (rows, K).
+            protected: what became of them.
+        """
+        rows = len(scores)
+        self._sums["rows"] += rows
+        self._sums["capped_rows"] += int(np.count_nonzero(protected.capped))
+        now = time.monotonic()
+        if now < self._next_measure or not rows:
+            return
+        self._next_measure = now + MEASURE_EVERY_S
+        sample = slice(0, None, -(-rows // MEASURE_ROWS))
+        size = perturbation(scores[sample], protected.probabilities[sample], parameters)
+        self._sums["measured_rows"] += len(size.l1)
+        self._sums["perturbation_l1"] += float(size.l1.sum())
+        self._sums["perturbation_kl_nats"] += float(size.kl_nats.sum())
+        self._sums["top1_margin"] += float(size.top1_margin.sum())
+
+    def publish(self, *, now: bool = False) -> None:
+        """Send what was added since the last time, at most once a second unless ``now``."""
+        clock = time.monotonic()
+        if clock < self._next_publish and not now:
+            return
+        self._next_publish = clock + PUBLISH_EVERY_S
+        for name, amount in self._sums.items():
+            # An invalid amount would abort the whole server.
+            if math.isfinite(amount) and amount > 0:
+                self._counters[name].increment(amount)
+            self._sums[name] = 0.0
+        self._not_in_force.set(float(_content(self._config) != self._loaded))
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
