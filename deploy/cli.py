@@ -190,6 +190,33 @@ def serve(
             _say("stopping Triton", console=err_console)
 
 
+@app.command()
+def check(
+    repository: Annotated[Path, typer.Argument(metavar="MODEL_REPOSITORY")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Look for what would stop a model repository from loading, leak, or defend badly.
+
+    Exits with 1 if there is an error; warnings do not change the exit code.
+    """
+    from deploy.check import check as check_repository
+
+    checked = check_repository(repository)
+    if as_json:
+        print(json.dumps(checked.as_json(), indent=2))
+    else:
+        for finding in checked.findings:
+            _say(f"{finding.level:7} {finding.code}: {finding.message}")
+        errors = len(checked.errors)
+        _say(
+            f"{repository}: {checked.models} models, {errors} errors, "
+            f"{len(checked.findings) - errors} warnings"
+        )
+    if checked.errors:
+        raise typer.Exit(1)
+
+
 def run() -> int:
     """Run the command line and return the exit code: 1 with one line for what a person can mend."""
     signal.signal(signal.SIGTERM, _terminate)

@@ -13,17 +13,12 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 import postprocess
+from postprocess import defence_config
+from postprocess.defence_config import ANY_SCORES, INPUT_NAME, MAX_BATCH_SIZE, OUTPUT_NAME
 from postprocess.errors import InputError
 from postprocess.metrics import Metrics
-from postprocess.parameters import Parameters, read_key
 from postprocess.postprocessor import Postprocessor
 from postprocess.scores import BadRowsError, Scores
-
-#: Triton's name of the types that scores may have, and NumPy's.
-DATA_TYPES = {"TYPE_FP16": np.float16, "TYPE_FP32": np.float32, "TYPE_FP64": np.float64}
-
-#: What a config.pbtxt that names no tensors gets: FP32 scores of any number of classes.
-INPUT_NAME, OUTPUT_NAME, MAX_BATCH_SIZE = "victim_scores", "scores", 256
 
 
 class TritonPythonModel:
@@ -37,9 +32,8 @@ class TritonPythonModel:
         """Return the config with the tensors and batching that it leaves out."""
         given = config.as_dict()
         if not given["input"] and not given["output"]:
-            tensor = {"data_type": "TYPE_FP32", "dims": [-1]}
-            config.add_input({"name": INPUT_NAME, **tensor})
-            config.add_output({"name": OUTPUT_NAME, **tensor})
+            config.add_input({"name": INPUT_NAME, **ANY_SCORES})
+            config.add_output({"name": OUTPUT_NAME, **ANY_SCORES})
             if not given["max_batch_size"]:
                 config.set_max_batch_size(MAX_BATCH_SIZE)
             if "dynamic_batching" not in given:
@@ -50,28 +44,14 @@ class TritonPythonModel:
         """Read config.pbtxt; raise, and so stop the load, unless all of it is understood."""
         self.name = args["model_name"]
         directory = Path(args["model_repository"])
-        where = str(directory / "config.pbtxt")
         try:
-            config = json.loads(args["model_config"])
-            strings = {
-                key: value["string_value"] for key, value in config.get("parameters", {}).items()
-            }
-            parameters = Parameters.from_strings(strings, where=where)
-            key = b""
-            if parameters.key_file is not None:
-                key = read_key(parameters.key_file, directory=directory, where=where)
-            given = _only_tensor(config["input"], "input", where)
-            made = _only_tensor(config["output"], "output", where)
-            _refuse_unlike(given, made, where)
+            self.config = defence_config.read(json.loads(args["model_config"]), directory=directory)
         except InputError as error:
             raise pb_utils.TritonModelException(str(error)) from None
-        self.input, self.output = given["name"], made["name"]
-        self.data_type = np.dtype(DATA_TYPES[given["data_type"]])
-        self.classes = int(given["dims"][-1])  # -1: any number
-        self.postprocessor = Postprocessor(parameters, key=key)
+        self.postprocessor = Postprocessor(self.config.parameters, key=self.config.key)
         self.metrics = Metrics(self.name, args["model_version"], directory / "config.pbtxt")
         self._log(
-            f"{parameters}, from triton-reverse-sigmoid {postprocess.__version__} "
+            f"{self.config.parameters}, from triton-reverse-sigmoid {postprocess.__version__} "
             f"at {Path(postprocess.__file__).parent}"
         )
 
@@ -125,7 +105,7 @@ class TritonPythonModel:
                     first = int(error.rows[end - scores.size // classes : end].argmax())
                     kind = self.postprocessor.parameters.scores
                     responses[index] = self._refuse(
-                        f"{self.input}: expected finite {kind}, "
+                        f"{self.config.input}: expected finite {kind}, "
                         f"row {first} of the request holds none",
                         rows=scores.size // classes,
                     )
@@ -134,31 +114,31 @@ class TritonPythonModel:
                 self._protect(classes, good, responses)
             return
         answer = protected.probabilities
-        if answer.shape != batch.shape or answer.dtype != self.data_type:
+        if answer.shape != batch.shape or answer.dtype != self.config.data_type:
             raise RuntimeError("the defence returned something that is no batch of rows")
         if not np.isfinite(answer.sum(dtype=np.float32)):
             raise RuntimeError("the defence returned rows that are not finite")
         start = 0
         for (index, scores), end in zip(group, ends, strict=True):
-            tensor = pb_utils.Tensor(self.output, answer[start:end].reshape(scores.shape))
+            tensor = pb_utils.Tensor(self.config.output, answer[start:end].reshape(scores.shape))
             responses[index] = pb_utils.InferenceResponse(output_tensors=[tensor])
             start = end
         self.metrics.count(self.postprocessor.parameters, batch, protected)
 
     def _scores(self, request: Any) -> Scores:
-        tensor = pb_utils.get_input_tensor_by_name(request, self.input)
+        tensor = pb_utils.get_input_tensor_by_name(request, self.config.input)
         scores: Scores = tensor.as_numpy()
-        if scores.dtype != self.data_type:
-            raise InputError(f"{self.input}: expected {self.data_type}, got {scores.dtype}")
-        if scores.ndim == 0 or scores.shape[-1] < 1 or scores.shape[-1] != self._wanted(scores):
+        if scores.dtype != self.config.data_type:
             raise InputError(
-                f"{self.input}: expected a last axis of "
-                f"{self.classes if self.classes > 0 else 'at least 1'}, got shape {scores.shape}"
+                f"{self.config.input}: expected {self.config.data_type}, got {scores.dtype}"
+            )
+        classes = self.config.classes
+        if scores.ndim == 0 or scores.shape[-1] == 0 or classes not in (-1, scores.shape[-1]):
+            wanted = "at least 1" if classes == -1 else classes
+            raise InputError(
+                f"{self.config.input}: expected a last axis of {wanted}, got shape {scores.shape}"
             )
         return scores
-
-    def _wanted(self, scores: Scores) -> int:
-        return self.classes if self.classes > 0 else scores.shape[-1]
 
     def _refuse(self, reason: str, *, rows: int = 0) -> Any:
         self.metrics.add("refused_requests")
@@ -175,27 +155,3 @@ class TritonPythonModel:
     def _log(self, text: str, *, error: bool = False) -> None:
         log = pb_utils.Logger.log_error if error else pb_utils.Logger.log_info
         log(f"{self.name}: {text}")
-
-
-def _only_tensor(tensors: list[dict[str, Any]], kind: str, where: str) -> dict[str, Any]:
-    if len(tensors) != 1:
-        raise InputError(f"{where}: {kind}: expected exactly one tensor, got {len(tensors)}")
-    if tensors[0]["data_type"] not in DATA_TYPES:
-        raise InputError(
-            f"{where}: {kind}: expected {' or '.join(DATA_TYPES)}, got {tensors[0]['data_type']}"
-        )
-    return tensors[0]
-
-
-def _refuse_unlike(given: dict[str, Any], made: dict[str, Any], where: str) -> None:
-    dims = [int(size) for size in given["dims"]]
-    if given["data_type"] != made["data_type"]:
-        raise InputError(
-            f"{where}: expected the same data_type for input and output, "
-            f"got {given['data_type']} and {made['data_type']}"
-        )
-    if dims != [int(size) for size in made["dims"]] or not dims or dims[-1] == 0:
-        raise InputError(
-            f"{where}: expected the same dims for input and output, the last one the number of "
-            f"classes, got {given['dims']} and {made['dims']}"
-        )

@@ -1,0 +1,142 @@
+"""A model repository, looked at before anybody serves it.
+
+Every config.pbtxt is parsed by the grammar that Triton parses it by, and a defence's is then
+read by the very code that runs at its load. What would stop the load or let raw scores out is
+an error; what loads and defends badly is a warning.
+"""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy import ensemble_check, model_config
+from deploy.finding import Finding, error, warning
+from postprocess import defence_config, lint
+from postprocess.defence_config import DefenceConfig
+from postprocess.errors import InputError
+
+#: How the model.py of a defence is known from other Python models.
+DEFENCE_MARK = "postprocess.triton_model"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found out."""
+
+    findings: list[Finding]
+    defences: dict[str, DefenceConfig]  #: those that would load, by model name
+    models: int
+
+    @property
+    def errors(self) -> list[Finding]:
+        """Return what has to be mended before the repository is served."""
+        return [finding for finding in self.findings if finding.level == "error"]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the findings, and the parameters of each defence that would load."""
+        parameters = {name: asdict(read.parameters) for name, read in self.defences.items()}
+        return {
+            "models": self.models,
+            "findings": [asdict(finding) for finding in self.findings],
+            "defences": {
+                name: {key: value for key, value in each.items() if value is not None}
+                for name, each in parameters.items()
+            },
+        }
+
+
+def check(repository: Path) -> Checked:
+    """Return what is wrong with a model repository, and what is weak about its defences.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    if not repository.is_dir():
+        raise InputError(f"{repository}: no such model repository")
+    folders = sorted(path for path in repository.iterdir() if path.is_dir())
+    findings = []
+    if not folders:
+        findings.append(error("no-models", "", f"{repository}: no model there"))
+    configs: dict[str, Any] = {}
+    for folder in folders:
+        try:
+            configs[folder.name] = model_config.read(folder / "config.pbtxt")
+        except InputError as refusal:
+            findings.append(error("config", folder.name, str(refusal)))
+    defending = {name for name in configs if _defends(repository / name, configs[name])}
+    defences = {}
+    for name, config in configs.items():
+        findings += _check_model(repository / name, config)
+        if name in defending:
+            try:
+                defences[name] = _read_defence(repository / name, config)
+            except InputError as refusal:
+                findings.append(error("defence", name, str(refusal)))
+            else:
+                findings += _check_settings(repository / name, defences[name])
+    findings += ensemble_check.check_steps(repository, configs)
+    findings += ensemble_check.check_ways_round(repository, configs, defending)
+    return Checked(findings, defences, len(folders))
+
+
+def _check_model(folder: Path, config: Any) -> list[Finding]:
+    """Look at what every model needs: its name, a version, its file, each parameter once."""
+    path, name = folder / "config.pbtxt", folder.name
+    found = []
+    if config.name not in ("", name):
+        found.append(
+            error("name", name, f"{path}: name: expected the folder's, {name}, got {config.name}")
+        )
+    for key, count in Counter(model_config.parameter_keys(path)).items():
+        if count > 1:
+            message = f"{path}: parameter {key}: expected once, got {count} times"
+            found.append(error("duplicate-parameter", name, message))
+    versions = _versions(folder)
+    if not versions:
+        message = f"{folder}: expected a version folder such as {folder / '1'}"
+        found.append(error("no-version", name, message))
+    for version in versions:
+        file = _file(config, version)
+        if file is not None and not file.is_file():
+            found.append(error("no-file", name, f"{file}: no such file"))
+    return found
+
+
+def _versions(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if entry.is_dir() and entry.name.isdigit()]
+
+
+def _file(config: Any, version: Path) -> Path | None:
+    name = {"python": "model.py", "onnxruntime": "model.onnx"}.get(config.backend)
+    return version / (config.default_model_filename or name) if name else None
+
+
+def _defends(folder: Path, config: Any) -> bool:
+    """Say whether a model's code is the defence's, whatever its config says."""
+    files = [_file(config, version) for version in _versions(folder)]
+    return config.backend == "python" and any(
+        file is not None and file.is_file() and DEFENCE_MARK in file.read_text(errors="replace")
+        for file in files
+    )
+
+
+def _read_defence(folder: Path, config: Any) -> DefenceConfig:
+    """Read a defence as its load would."""
+    values = model_config.as_dict(config)
+    if not config.input and not config.output:  # completed at the load
+        values["input"] = [{"name": defence_config.INPUT_NAME, **defence_config.ANY_SCORES}]
+        values["output"] = [{"name": defence_config.OUTPUT_NAME, **defence_config.ANY_SCORES}]
+    return defence_config.read(values, directory=folder)
+
+
+def _check_settings(folder: Path, defence: DefenceConfig) -> list[Finding]:
+    found = lint.warnings(
+        defence.parameters,
+        classes=defence.classes if defence.classes > 0 else None,
+        resolution=float(np.finfo(defence.data_type).eps),
+    )
+    where = folder / "config.pbtxt"
+    return [warning(each.code, folder.name, f"{where}: {each.message}") for each in found]

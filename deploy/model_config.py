@@ -1,0 +1,90 @@
+"""A model's config.pbtxt, read by the grammar that Triton reads it by."""
+
+from pathlib import Path
+from typing import Any
+
+from postprocess.errors import InputError
+from postprocess.parameters import Parameters
+
+
+def read(path: Path) -> Any:
+    """Return the ``ModelConfig`` message that a config.pbtxt holds.
+
+    Raises:
+        InputError: "path: line: what is wrong", or the file cannot be read.
+    """
+    from google.protobuf import text_format
+    from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}: {line}: expected UTF-8") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        return text_format.Parse(text, ModelConfig())
+    except text_format.ParseError as error:
+        # Its text starts with "line:column : ", where it knows them.
+        reason = str(error).partition(" : ")[2] if error.GetLine() else str(error)
+        place = f"{error.GetLine()}: " if error.GetLine() else ""
+        raise InputError(f"{path}: {place}{' '.join(reason.split())}") from None
+
+
+def strings(config: Any) -> dict[str, str]:
+    """Return the string parameters of a ``ModelConfig``, sorted by key."""
+    return {key: config.parameters[key].string_value for key in sorted(config.parameters)}
+
+
+def is_defence(config: Any) -> bool:
+    """Say whether a loaded model is our defence: it has the parameters that only ours has."""
+    if config.backend != "python":
+        return False
+    try:
+        Parameters.from_strings(strings(config), where="")
+    except InputError:
+        return False
+    return True
+
+
+def in_words(parameters: dict[str, str]) -> str:
+    """Return the parameters as a person reads them, ``beta 1.5, gamma 0.2``."""
+    return ", ".join(f"{key} {value}" for key, value in parameters.items())
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """Return a ``ModelConfig`` as the dictionary that Triton hands to a Python model."""
+    from google.protobuf.json_format import MessageToDict
+
+    values: dict[str, Any] = MessageToDict(config, preserving_proto_field_name=True)
+    return values
+
+
+def data_type_name(tensor: Any) -> str:
+    """Return Triton's name of a tensor's type, such as TYPE_FP32."""
+    from tritonclient.grpc.model_config_pb2 import DataType
+
+    return str(DataType.Name(tensor.data_type))
+
+
+def parameter_keys(path: Path) -> list[str]:
+    """Return the keys of a config.pbtxt's parameters, as often as they stand there.
+
+    Of two parameters of one key the parsed message keeps only one, and Triton's own parser not
+    the same one as Python's.
+    """
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+    from tritonclient.grpc import model_config_pb2
+
+    # The same grammar, with the map of parameters read as the list that it is on the wire.
+    file = descriptor_pb2.FileDescriptorProto()
+    model_config_pb2.DESCRIPTOR.CopyToProto(file)
+    (message,) = [kind for kind in file.message_type if kind.name == "ModelConfig"]
+    (entry,) = [kind for kind in message.nested_type if kind.name == "ParametersEntry"]
+    entry.options.map_entry = False
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    listing = message_factory.GetMessageClass(pool.FindMessageTypeByName("inference.ModelConfig"))
+    config: Any = text_format.Parse(path.read_text(encoding="utf-8"), listing())
+    return [parameter.key for parameter in config.parameters]

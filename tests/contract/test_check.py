@@ -1,0 +1,205 @@
+"""One mistake at a time in the worked example, each with what check says about it."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from commands import run_command
+
+ROOT = Path(__file__).parents[2]
+DEFENCE, VICTIM = "digits_reverse_sigmoid", "digits_classifier"
+REACHABLE = ("warning", "raw-reachable")
+
+
+@pytest.fixture
+def repository(tmp_path):
+    copy = shutil.copytree(ROOT / "model_repository", tmp_path / "repository")
+    (copy / VICTIM / "1" / "model.onnx").touch()
+    return copy
+
+
+def edit(repository, model, old, new):
+    config = repository / model / "config.pbtxt"
+    text = config.read_text()
+    assert old in text
+    config.write_text(text.replace(old, new))
+
+
+def set_parameter(repository, name, text):
+    config = repository / DEFENCE / "config.pbtxt"
+    pattern = rf'(parameters {{ key: "{name}" value: {{ string_value: ")[^"]*'
+    changed, count = re.subn(pattern, rf"\g<1>{text}", config.read_text())
+    assert count == 1
+    config.write_text(changed)
+
+
+def add(repository, line, model=DEFENCE):
+    with (repository / model / "config.pbtxt").open("a") as config:
+        config.write(line + "\n")
+
+
+def parameter(name, text):
+    return f'parameters {{ key: "{name}" value: {{ string_value: "{text}" }} }}'
+
+
+def check(repository):
+    done = run_command("check", repository, "--json", cwd=repository.parent)
+    assert done.stderr == ""
+    report = json.loads(done.stdout)
+    found = [(each["level"], each["code"]) for each in report["findings"]]
+    assert done.returncode == (1 if "error" in dict(found) else 0)
+    return report
+
+
+def codes(report):
+    return [
+        (each["level"], each["code"])
+        for each in report["findings"]
+        if each["code"] != "raw-reachable"
+    ]
+
+
+def test_the_worked_example_has_no_fault_but_that_its_victim_can_be_reached(repository):
+    report = check(repository)
+    (finding,) = report["findings"]
+    assert (finding["level"], finding["code"], finding["model"]) == (*REACHABLE, VICTIM)
+    assert report["models"] == 3
+    assert report["defences"][DEFENCE]["beta"] == 1.5
+
+
+def test_people_get_a_line_for_each_finding_and_a_sum(repository):
+    set_parameter(repository, "beta", "-1")
+    done = run_command("check", repository, cwd=repository.parent)
+    assert done.returncode == 1
+    first, *_, last = done.stdout.splitlines()
+    config = repository / DEFENCE / "config.pbtxt"
+    assert first == (
+        f"error   defence: {config}: parameter beta: expected a number from 0.001 to 100, got -1"
+    )
+    assert last == f"{repository}: 3 models, 1 errors, 1 warnings"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "level", "code"),
+    [
+        ("beta", "-1", "error", "defence"),
+        ("beta", "nan", "error", "defence"),
+        ("defense", "nothing", "error", "defence"),
+        ("defense", "sine", "error", "defence"),
+        ("preserve_top1", "false", "warning", "top1-not-kept"),
+        ("beta", "0.9", "warning", "weak"),
+        ("beta", "0.21", "warning", "helps-the-thief"),
+        ("gamma", "1", "warning", "no-ambiguity"),
+        ("gamma", "0.8", "warning", "no-ambiguity"),
+        ("margin", "0", "warning", "margin-below-resolution"),
+        ("margin", "0.2", "warning", "weak"),
+        ("defense", "none", "warning", "defense-none"),
+    ],
+)
+def test_a_parameter_is_judged_as_the_load_and_experience_judge_it(
+    repository, name, text, level, code
+):
+    set_parameter(repository, name, text)
+    assert (level, code) in codes(check(repository))
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        (parameter("bata", "1"), "defence", "did you mean beta?"),
+        (parameter("beta", "0.5"), "duplicate-parameter", "beta: expected once, got 2 times"),
+        (parameter("key_file", "/absent/key"), "defence", "/absent/key: No such file or directory"),
+        ("max_batch_sise: 3", "config", 'no field named "max_batch_sise"'),
+        ("parameters {", "config", "config.pbtxt: "),
+        ('input [ { name: "x" data_type: TYPE_FP32 dims: [ 10 ] } ]', "defence", "exactly one"),
+    ],
+)
+def test_a_line_too_many_is_an_error_that_says_so(repository, line, code, said):
+    add(repository, line)
+    report = check(repository)
+    (message,) = [each["message"] for each in report["findings"] if each["code"] == code]
+    assert said in message
+    assert str(repository / DEFENCE / "config.pbtxt") in message
+
+
+@pytest.mark.parametrize(
+    ("model", "old", "new", "code", "said"),
+    [
+        (DEFENCE, "dims: [ 10 ]", "dims: [ 11 ]", "step", "expected dims [10], got [11]"),
+        (DEFENCE, "TYPE_FP32", "TYPE_FP16", "step", "expected TYPE_FP32, got TYPE_FP16"),
+        (DEFENCE, "max_batch_size: 256", "max_batch_size: 8", "batch", "expected at most 8"),
+        (VICTIM, "max_batch_size: 256", "max_batch_size: 0", "batch", "expected 0, as step"),
+        (VICTIM, '"scores"', '"logits"', "step", "output_map scores: expected logits"),
+        ("digits", 'model_name: "digits_c', 'model_name: "c', "step", "step classifier: expected"),
+        ("digits", 'name: "digits"', 'name: "digit"', "name", "expected the folder's, digits"),
+        (
+            "digits",
+            'output [ { name: "scores"',
+            'output [ { name: "victim_scores" data_type: TYPE_FP32 dims: [ 10 ] },'
+            ' { name: "scores"',
+            "raw-output",
+            "output victim_scores: expected what a defence makes",
+        ),
+        (
+            "digits",
+            'output [ { name: "scores"',
+            'output [ { name: "other" data_type: TYPE_FP32 dims: [ 10 ] }, { name: "scores"',
+            "step",
+            "output other: expected a step that makes it",
+        ),
+    ],
+)
+def test_steps_that_do_not_fit_or_leak_are_errors(repository, model, old, new, code, said):
+    edit(repository, model, old, new)
+    report = check(repository)
+    messages = [each["message"] for each in report["findings"] if each["code"] == code]
+    assert any(said in message for message in messages), report["findings"]
+
+
+def test_an_ensemble_that_leaves_the_defence_out_is_an_error(repository):
+    shutil.copytree(repository / "digits", repository / "raw")
+    text = (repository / "digits" / "config.pbtxt").read_text()
+    text = text.replace('name: "digits"', 'name: "raw"', 1)
+    start = text.index("    },\n    {")
+    end = text.index("    }\n  ]")
+    text = text[:start] + text[end:]
+    text = text.replace('value: "victim_scores"', 'value: "scores"')
+    (repository / "raw" / "config.pbtxt").write_text(text)
+    report = check(repository)
+    assert ("error", "raw-ensemble") in codes(report)
+
+
+def test_what_is_missing_is_named(repository):
+    (repository / VICTIM / "1" / "model.onnx").unlink()
+    shutil.rmtree(repository / DEFENCE / "1")
+    (repository / "digits" / "config.pbtxt").unlink()
+    report = check(repository)
+    said = {each["code"]: each["message"] for each in report["findings"]}
+    assert said["no-file"] == f"{repository / VICTIM / '1' / 'model.onnx'}: no such file"
+    assert said["no-version"].startswith(f"{repository / DEFENCE}: expected a version folder")
+    assert said["config"] == (
+        f"{repository / 'digits' / 'config.pbtxt'}: cannot be read: No such file or directory"
+    )
+
+
+def test_a_config_of_name_backend_and_parameters_alone_is_whole(repository):
+    keep = [
+        line
+        for line in (repository / DEFENCE / "config.pbtxt").read_text().splitlines()
+        if line.startswith(("name", "backend", "parameters"))
+    ]
+    (repository / DEFENCE / "config.pbtxt").write_text("\n".join(keep))
+    report = check(repository)
+    assert codes(report) == []
+    assert report["defences"][DEFENCE]["gamma"] == 0.2
+
+
+def test_what_is_no_repository_is_refused(tmp_path):
+    done = run_command("check", tmp_path / "absent", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == f"reverse-sigmoid: {tmp_path / 'absent'}: no such model repository\n"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert codes(check(empty)) == [("error", "no-models")]
