@@ -47,11 +47,12 @@ def jitter(
         y: the victim's probabilities, shape (rows, K).
         top: the top class of each row, whose gamma stays: its factor is 1.
         key: the secret.
-        share: how far a factor may be from 1, 0 to 0.9.
+        share: how far a factor may be from 1, 0 to 0.9. That of beta is never below it: a
+            lower beta would leave the top class a wider gap.
     """
     rounded = np.rint(y / np.float32(QUANTUM)).astype(np.uint8)
     messages = np.concatenate([top[:, None].astype("<i4").view(np.uint8), rounded], axis=1)
-    factors = 1 + np.float32(share) * (2 * uniform(key, b"jitter", messages, y.shape[1] + 1) - 1)
-    of_gamma = np.ascontiguousarray(factors[:, 1:])
+    drawn = np.float32(share) * uniform(key, b"jitter", messages, y.shape[1] + 1)
+    of_gamma = 1 - share + 2 * drawn[:, 1:]
     of_gamma[np.arange(len(y)), top] = 1
-    return factors[:, 0].astype(np.float64), of_gamma
+    return 1 + drawn[:, 0].astype(np.float64), of_gamma

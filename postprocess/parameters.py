@@ -87,7 +87,7 @@ class Parameters:
     #: defence's model directory. A hardened mode.
     key_file: str | None = None
     #: How far the key moves beta and gamma, as a share of them, 0 to 0.9; with key_file.
-    jitter: float = 0.5
+    jitter: float = 0.9
     #: Levels of confidence that an answer shows, 1 to 100; a hardened mode, with key_file.
     decoy: int | None = None
 

@@ -1,0 +1,33 @@
+"""Recovery from a lookup table: undo a defence whose parameters are known.
+
+The adversary protects the answers of a model of their own, the shadow, with a copy of the
+defence, and looks every answer of the endpoint up among them. What stands beside the nearest is
+taken for what the victim said.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from load_tests.endpoint import Scores
+
+#: Rows of the table's answers that are compared with all others at a time.
+CHUNK = 256
+
+
+def recover(answers: Scores, shadow: Scores, defence: Callable[[Scores], Scores]) -> Scores:
+    """Return, for each answer, the shadow's probabilities whose protected form is nearest.
+
+    Args:
+        answers: the endpoint's, shape (n, K), rows sum to 1.
+        shadow: probabilities of the adversary's own model, shape (m, K): the prior.
+        defence: what the adversary takes the endpoint's to be, from probabilities to answers.
+    """
+    table = defence(shadow).astype(np.float64)
+    lengths = (table**2).sum(axis=1)
+    nearest = [
+        (lengths - 2 * chunk @ table.T).argmin(axis=1)
+        for chunk in np.array_split(answers.astype(np.float64), -(-len(answers) // CHUNK))
+    ]
+    recovered: Scores = shadow[np.concatenate(nearest)]
+    return recovered
