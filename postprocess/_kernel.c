@@ -38,7 +38,7 @@ struct settings {
 /* One value for each lane. */
 struct lanes {
     float top[LANES], second[LANES], least[LANES];
-    float junk[LANES]; /* NaN where a score was not finite */
+    int32_t size[LANES]; /* largest of the scores' bits without the sign: not finite? */
     double weight[LANES]; /* sum of w */
     float reference[LANES], unit[LANES]; /* what weigh measures from: m2, or 1 / p2 */
     float share[LANES]; /* y_j / w_j */
@@ -50,6 +50,7 @@ struct lanes {
     float highest[LANES]; /* highest z but the top's */
     float alpha[LANES]; /* what makes the row sum to 1 */
     float key[LANES]; /* the score by which the top class is found */
+    int32_t tied[LANES], capped[LANES];
 };
 
 static const float LOG2E = 1.44269504f;
@@ -76,15 +77,16 @@ INLINE float power_of_2(float x) {
     return float_of(bits_of(p) + (int32_t)((uint32_t)bits_of(shifted) << 23));
 }
 
-/* 2^x - 1 for x < 127, to full relative accuracy. */
-INLINE float power_of_2_less_1(float x) {
+/* 2^x and 1 - 2^x for x < 127, both to full relative accuracy. */
+struct power { float value, less; };
+INLINE struct power power_and_less(float x) {
     x = larger(x, -126.0f);
     float shifted = x + 0x1.8p23f;
     float f = x - (shifted - 0x1.8p23f);
     float p = f * (0.693147188f + f * (0.240226508f + f * (0.0555035711f + f * (0.00961808256f +
               f * (0.00133908634f + f * 0.000154531629f)))));
     float whole = float_of((127 << 23) + (int32_t)((uint32_t)bits_of(shifted) << 23));
-    return whole * p + (whole - 1.0f);
+    return (struct power){whole * p + whole, (1.0f - whole) - whole * p};
 }
 
 /* log2(1 + u) given both, full relative accuracy even where 1 + u rounds u away. */
@@ -112,21 +114,23 @@ INLINE float log2_of_score(float p) {
     return choose(p > 0.0f, value, -1e30f);
 }
 
-INLINE void peak(float v, float *top, float *second, float *least, float *junk) {
+INLINE void peak(float v, float *top, float *second, float *least, int32_t *size) {
+    int32_t bits = bits_of(v) & 0x7fffffff;
     *second = larger(*second, smaller(v, *top));
     *top = larger(v, *top);
     *least = smaller(v, *least);
-    *junk += 0.0f * (-FLT_MAX > v ? -FLT_MAX : v);
+    *size = bits > *size ? bits : *size;
 }
 
 INLINE void peaks(const float *v, int64_t steps, struct lanes *l) {
-    float top[LANES], second[LANES], least[LANES], junk[LANES];
-    EACH_LANE { top[r] = second[r] = -INFINITY; least[r] = INFINITY; junk[r] = 0.0f; }
+    float top[LANES], second[LANES], least[LANES];
+    int32_t size[LANES];
+    EACH_LANE { top[r] = second[r] = -INFINITY; least[r] = INFINITY; size[r] = 0; }
     for (int64_t j = 0; j < steps; j++, v += LANES) {
-        EACH_LANE peak(v[r], &top[r], &second[r], &least[r], &junk[r]);
+        EACH_LANE peak(v[r], &top[r], &second[r], &least[r], &size[r]);
     }
     EACH_LANE {
-        l->top[r] = top[r]; l->second[r] = second[r]; l->least[r] = least[r]; l->junk[r] = junk[r];
+        l->top[r] = top[r]; l->second[r] = second[r]; l->least[r] = least[r]; l->size[r] = size[r];
     }
 }
 
@@ -138,13 +142,13 @@ INLINE void pad(const float *v, int left, int zero, float *step) {
 
 /* All lanes into the first, by halves. */
 INLINE double total_of(double *lanes) {
-    for (int half = LANES / 2; half; half /= 2)
+    _Pragma("GCC unroll 8") for (int half = LANES / 2; half; half /= 2)
         for (int r = 0; r < half; r++) lanes[r] += lanes[r + half];
     return lanes[0];
 }
 
 INLINE float highest_of(float *lanes) {
-    for (int half = LANES / 2; half; half /= 2)
+    _Pragma("GCC unroll 8") for (int half = LANES / 2; half; half /= 2)
         for (int r = 0; r < half; r++) lanes[r] = larger(lanes[r + half], lanes[r]);
     return lanes[0];
 }
@@ -172,11 +176,11 @@ INLINE float weight_of(int probabilities, float score, const struct lanes *l, in
 INLINE void weigh(int probabilities, const float *restrict v, float *restrict w, int64_t steps, struct lanes *restrict l) {
     double total[LANES];
     EACH_LANE total[r] = 0.0;
-    for (int64_t start = 0; start < steps; start += CHUNK) {
-        int64_t end = start + CHUNK < steps ? start + CHUNK : steps;
+    while (steps > 0) {
         float part[LANES];
         EACH_LANE part[r] = 0.0f;
-        for (int64_t j = start; j < end; j++, v += LANES, w += LANES) {
+        int chunk = steps < CHUNK ? (int)steps : CHUNK;
+        for (int j = 0; j < chunk; j++, v += LANES, w += LANES) {
             EACH_LANE {
                 float weight = weight_of(probabilities, v[r], l, r);
                 w[r] = weight;
@@ -184,39 +188,73 @@ INLINE void weigh(int probabilities, const float *restrict v, float *restrict w,
             }
         }
         EACH_LANE total[r] += (double)part[r];
+        steps -= chunk;
     }
     EACH_LANE l->weight[r] = total[r];
 }
 
-/* z_j of one class that is not on top, from its weight and the log2 of it. */
-INLINE float shaded(const struct settings *restrict s, const struct lanes *l, int r, float slope,
-                    float w, float d) {
-    float y = w * l->share[r];
-    float odds = power_of_2(d * slope + l->offset[r]); /* y^gamma */
+/* y_j of one class, and s_j as the quotient of two terms of one sign. */
+struct tone { float y, odds, both; };
+
+INLINE struct tone tone_of(const struct settings *s, float slope, float share, float offset,
+                           float w, float d) {
     const float *c = s->powers;
+    float y = w * share;
+    float odds = power_of_2(d * slope + offset); /* y^gamma */
     float against = c[0] + y * (c[1] + y * (c[2] + y * (c[3] + y * (c[4] + y * (c[5] +
                     y * c[6]))))); /* (1 - y)^gamma */
-    return (y + 0.5f * l->beta[r]) - l->beta[r] * (odds / (odds + against));
+    return (struct tone){y, odds, odds + against};
 }
 
-INLINE void shade(const struct settings *restrict s, int probabilities, const float *restrict v, float *restrict w,
-                  int64_t steps, int valid, struct lanes *restrict l) {
-    float slope = s->gamma * (probabilities ? 1.0f : LOG2E);
+/* The slope of log y^gamma in what log_weight returns. */
+INLINE float slope_of(const struct settings *s, int probabilities) {
+    return s->gamma * (probabilities ? 1.0f : LOG2E);
+}
+
+/* Larger of two floats that are not negative; the adders are busier with floats. */
+INLINE float larger_positive(float a, float b) {
+    int32_t i = bits_of(a), j = bits_of(b);
+    return float_of(i > j ? i : j);
+}
+
+INLINE void shade(const struct settings *s, int probabilities, const float *restrict v,
+                  float *restrict w, int64_t steps, int valid, struct lanes *restrict l) {
+    float slope = slope_of(s, probabilities);
     double total[LANES];
     float highest[LANES];
     EACH_LANE { total[r] = 0.0; highest[r] = 0.0f; }
     for (int64_t start = 0; start < steps; start += CHUNK) {
-        int64_t end = start + CHUNK < steps ? start + CHUNK : steps;
+        int64_t end = start + CHUNK < steps ? start + CHUNK : steps, j = start;
         float part[LANES];
         EACH_LANE part[r] = 0.0f;
-        for (int64_t j = start; j < end; j++, v += LANES, w += LANES) {
+        for (; j + 1 < end; j += 2, v += 2 * LANES, w += 2 * LANES) {
+            EACH_LANE { /* two steps for one division, which costs as much as ten products */
+                const float *v1 = v + LANES;
+                float *w1 = w + LANES;
+                float beta = l->beta[r], m2 = l->second[r], from = l->reference[r];
+                struct tone a = tone_of(s, slope, l->share[r], l->offset[r], w[r],
+                                        log_weight(probabilities, v[r], m2, from));
+                struct tone b = tone_of(s, slope, l->share[r], l->offset[r], w1[r],
+                                        log_weight(probabilities, v1[r], m2, from));
+                float inverse = beta / (a.both * b.both);
+                float z = (a.y + 0.5f * beta) - a.odds * (b.both * inverse);
+                float z1 = (b.y + 0.5f * beta) - b.odds * (a.both * inverse);
+                w[r] = z;
+                w1[r] = z1;
+                part[r] += z;
+                part[r] += z1;
+                highest[r] = larger_positive(larger_positive(z, z1), highest[r]);
+            }
+        }
+        for (; j < end; j++, v += LANES, w += LANES) {
             EACH_LANE {
                 float d = log_weight(probabilities, v[r], l->second[r], l->reference[r]);
-                float z = shaded(s, l, r, slope, w[r], d);
+                struct tone a = tone_of(s, slope, l->share[r], l->offset[r], w[r], d);
+                float z = (a.y + 0.5f * l->beta[r]) - l->beta[r] * (a.odds / a.both);
                 z = r < valid ? z : 0.0f;
                 w[r] = z;
                 part[r] += z;
-                highest[r] = larger(z, highest[r]);
+                highest[r] = larger_positive(z, highest[r]);
             }
         }
         EACH_LANE total[r] += (double)part[r];
@@ -226,7 +264,8 @@ INLINE void shade(const struct settings *restrict s, int probabilities, const fl
 
 /* What settle knows of each row before it knows beta. */
 struct standing {
-    float gap[LANES], q[LANES]; /* of the runner-up: log2 (e_k / e_j), and 1 - e_j / e_k */
+    float ratio[LANES]; /* y_j / y_k of the runner-up */
+    float gap[LANES], q[LANES]; /* and -log2, and 1 less that */
     float least_gap[LANES], least_q[LANES]; /* of the least class */
     float log_rest[LANES]; /* log2 of the sum over i != k of w_i */
     float odds[LANES]; /* (1 - y_k) / y_k */
@@ -242,27 +281,30 @@ INLINE float log2_ratio(float low, float high) {
     return choose(over < 4.0f, log2_of_1_plus(over), apart);
 }
 
-INLINE void measure(const struct settings *restrict s, int probabilities, const struct lanes *l,
+INLINE void measure(const struct settings *s, int probabilities, const struct lanes *l,
                     struct standing *t) {
     EACH_LANE {
         float top = l->top[r], second = l->second[r], least = l->least[r];
         if (probabilities) {
             t->gap[r] = log2_ratio(second, top);
+            t->ratio[r] = second / top;
             t->q[r] = one_less_ratio(second, top);
             t->least_gap[r] = log2_ratio(least, top);
             t->least_q[r] = one_less_ratio(least, top);
         } else {
             t->gap[r] = smaller((top - second) * LOG2E, 1e30f);
-            t->q[r] = -power_of_2_less_1(-t->gap[r]);
+            struct power p = power_and_less(-t->gap[r]);
+            t->ratio[r] = p.value;
+            t->q[r] = p.less;
             t->least_gap[r] = smaller((top - least) * LOG2E, 1e30f);
-            t->least_q[r] = -power_of_2_less_1(-t->least_gap[r]);
+            t->least_q[r] = power_and_less(-t->least_gap[r]).less;
         }
     }
     EACH_LANE {
         float rest = larger((float)(l->weight[r] - 1.0), 1.0f);
         t->log_rest[r] = log2_of(rest);
-        t->odds[r] = rest * power_of_2(-t->gap[r]);
-        t->log_a[r] = larger(s->gamma * (t->log_rest[r] - t->gap[r]), -100.0f);
+        t->odds[r] = rest * t->ratio[r];
+        t->log_a[r] = larger(s->gamma * (t->log_rest[r] - t->gap[r]), -60.0f);
         t->a[r] = power_of_2(t->log_a[r]);
     }
 }
@@ -273,12 +315,13 @@ INLINE float catching_beta(float gamma, const struct standing *t, int r, float g
     float excess = choose(t->gap[r] > 60.0f, t->gap[r] - t->log_rest[r],
                           log2_of_1_plus(q / t->odds[r]));
     float x = gamma * (gap + excess);
-    float ratio = q * (1.0f + t->a[r]) * (1.0f + power_of_2(-(x + t->log_a[r]))) /
-                  ((1.0f + t->odds[r]) * -power_of_2_less_1(-x));
+    struct power p = power_and_less(-x); /* 1 / (a p.value) is odds of j, to the gamma */
+    float ratio = q * (1.0f + t->a[r]) * (t->a[r] + p.value) /
+                  ((1.0f + t->odds[r]) * t->a[r] * p.less);
     return choose(q > 0.0f, ratio, INFINITY);
 }
 
-INLINE void settle(const struct settings *restrict s, int probabilities, struct lanes *l) {
+INLINE void settle(const struct settings *s, int probabilities, struct lanes *l) {
     struct standing t;
     measure(s, probabilities, l, &t);
     EACH_LANE l->beta[r] = s->beta;
@@ -291,9 +334,9 @@ INLINE void settle(const struct settings *restrict s, int probabilities, struct 
         }
     }
     EACH_LANE {
-        float total = 1.0f + t.odds[r]; /* sum of all exp(g_i - g_k) */
-        l->share[r] = power_of_2(-t.gap[r]) / total;
-        float own = 1.0f / total - l->beta[r] * (1.0f / (1.0f + t.a[r]) - 0.5f);
+        float y_top = 1.0f / (1.0f + t.odds[r]);
+        l->share[r] = t.ratio[r] * y_top;
+        float own = y_top - l->beta[r] * (1.0f / (1.0f + t.a[r]) - 0.5f);
         l->own[r] = larger(own, 0.0f);
         float second = l->second[r];
         float log_total = t.gap[r] + log2_of_1_plus(t.odds[r]);
@@ -301,31 +344,36 @@ INLINE void settle(const struct settings *restrict s, int probabilities, struct 
         float offset = log_total + choose(second > 0.0f, base, 0.0f);
         l->offset[r] = -s->gamma * (probabilities ? offset : log_total);
     }
-    float slope = s->gamma * (probabilities ? 1.0f : LOG2E);
     EACH_LANE {
-        float second = l->second[r], reference = l->reference[r];
-        float d = log_weight(probabilities, second, second, reference);
-        l->stand_in[r] = shaded(s, l, r, slope, weight_of(probabilities, second, l, r), d);
+        float second = l->second[r], beta = l->beta[r];
+        struct tone a = tone_of(s, slope_of(s, probabilities), l->share[r], l->offset[r],
+                                weight_of(probabilities, second, l, r),
+                                log_weight(probabilities, second, second, l->reference[r]));
+        l->stand_in[r] = (a.y + 0.5f * beta) - beta * (a.odds / a.both);
     }
 }
 
 /* Which of the lanes holds the first bad row, or LANES. */
-INLINE int first_bad(const struct settings *restrict s, int probabilities, const struct lanes *l, int count) {
-    for (int r = 0; r < count; r++) {
-        int bad = !(l->junk[r] == 0.0f) || l->top[r] == -INFINITY;
+INLINE int first_bad(const struct settings *s, int probabilities, const struct lanes *l) {
+    int32_t bad[LANES], any = 0;
+    float lowest = s->impossible && !probabilities ? -INFINITY : -FLT_MAX;
+    EACH_LANE {
+        float top = l->top[r], least = l->least[r];
+        bad[r] = (l->size[r] > 0x7f800000) | (top > FLT_MAX) | (top < -FLT_MAX) | (least < lowest);
         if (probabilities) {
-            double sum = l->top[r] + (l->weight[r] - 1.0) * (double)l->second[r];
-            bad = bad || l->least[r] < 0.0f || !(fabs(sum - 1.0) <= 0.01);
-        } else {
-            bad = bad || (!s->impossible && l->least[r] == -INFINITY);
+            double sum = (double)top + (l->weight[r] - 1.0) * (double)l->second[r];
+            bad[r] |= (least < 0.0f) | !(fabs(sum - 1.0) <= 0.01);
         }
-        if (bad) return r;
+    }
+    for (int r = 0; r < LANES; r++) any |= bad[r];
+    if (any) {
+        for (int r = 0; r < LANES; r++) if (bad[r]) return r;
     }
     return LANES;
 }
 
 /* What a row is multiplied by, and what its top class gets: strictly above all others. */
-INLINE void finish(const struct settings *restrict s, struct lanes *l) {
+INLINE void finish(const struct settings *s, struct lanes *l) {
     EACH_LANE {
         float alpha = (float)(1.0 / (l->sum[r] - (double)l->stand_in[r] + (double)l->own[r]));
         float above = float_of(bits_of(l->highest[r] * alpha) + 1);
@@ -333,6 +381,8 @@ INLINE void finish(const struct settings *restrict s, struct lanes *l) {
         l->alpha[r] = alpha;
         l->own[r] = s->preserve_top1 ? larger(own, above) : own;
         l->key[r] = l->top[r] > l->second[r] ? l->top[r] : NAN; /* tied: see lift_first */
+        l->tied[r] = l->top[r] == l->second[r];
+        l->capped[r] = l->beta[r] < s->beta;
     }
 }
 
@@ -395,14 +445,14 @@ INLINE void from_tile(const float *tile, float *out, int64_t classes, int count)
 }
 
 /* Sixteen rows, or fewer, of fewer than WIDE classes. */
-INLINE int narrow(const struct settings *restrict s, int probabilities, const float *v, float *out,
+INLINE int narrow(const struct settings *s, int probabilities, const float *v, float *out,
                   int64_t classes, int count, struct lanes *l) {
     float tile[WIDE * LANES], w[WIDE * LANES];
     to_tile(v, tile, classes, count);
     peaks(tile, classes, l);
     take_reference(l);
     weigh(probabilities, tile, w, classes, l);
-    int bad = first_bad(s, probabilities, l, count);
+    int bad = first_bad(s, probabilities, l);
     if (bad < LANES) return bad;
     settle(s, probabilities, l);
     shade(s, probabilities, tile, w, classes, LANES, l);
@@ -428,28 +478,29 @@ INLINE void row_peaks(const float *v, int64_t classes, struct lanes *l, int row)
     struct lanes one;
     int64_t steps = classes / LANES;
     peaks(v, steps, &one);
-    for (int half = LANES / 2; half; half /= 2) {
+    _Pragma("GCC unroll 8") for (int half = LANES / 2; half; half /= 2) {
         for (int r = 0; r < half; r++) {
             float lower = smaller(one.top[r + half], one.top[r]);
             one.second[r] = larger(larger(one.second[r + half], one.second[r]), lower);
             one.top[r] = larger(one.top[r + half], one.top[r]);
             one.least[r] = smaller(one.least[r + half], one.least[r]);
-            one.junk[r] += one.junk[r + half];
+            one.size[r] = one.size[r + half] > one.size[r] ? one.size[r + half] : one.size[r];
         }
     }
-    float top = one.top[0], second = one.second[0], least = one.least[0], junk = one.junk[0];
-    for (int64_t j = steps * LANES; j < classes; j++) peak(v[j], &top, &second, &least, &junk);
-    l->top[row] = top; l->second[row] = second; l->least[row] = least; l->junk[row] = junk;
+    float top = one.top[0], second = one.second[0], least = one.least[0];
+    int32_t size = one.size[0];
+    for (int64_t j = steps * LANES; j < classes; j++) peak(v[j], &top, &second, &least, &size);
+    l->top[row] = top; l->second[row] = second; l->least[row] = least; l->size[row] = size;
 }
 
 /* Sixteen rows, or fewer, of WIDE classes or more, each for itself; what is left over of a row
  * after its last full step goes through a step of its own, padded with impossible classes. */
-INLINE int wide(const struct settings *restrict s, int probabilities, const float *v, float *out,
+INLINE int wide(const struct settings *s, int probabilities, const float *v, float *out,
                 int64_t classes, int count, struct lanes *l) {
     int64_t steps = classes / LANES, full = steps * LANES;
     int left = (int)(classes - full);
     float tail[LANES], tail_w[LANES];
-    struct lanes one, end;
+    struct lanes one;
     for (int row = 0; row < LANES; row++) row_peaks(v + (row < count ? row : count - 1) * classes, classes, l, row);
     take_reference(l);
     for (int row = 0; row < count; row++) {
@@ -458,14 +509,13 @@ INLINE int wide(const struct settings *restrict s, int probabilities, const floa
         l->weight[row] = total_of(one.weight);
         if (left) {
             pad(v + row * classes + full, left, probabilities, tail);
-            end = one;
-            weigh(probabilities, tail, tail_w, 1, &end);
-            l->weight[row] += total_of(end.weight);
+            weigh(probabilities, tail, tail_w, 1, &one);
+            l->weight[row] += total_of(one.weight);
             memcpy(out + row * classes + full, tail_w, (size_t)left * sizeof(float));
         }
     }
     for (int row = count; row < LANES; row++) l->weight[row] = l->weight[count - 1];
-    int bad = first_bad(s, probabilities, l, count);
+    int bad = first_bad(s, probabilities, l);
     if (bad < LANES) return bad;
     settle(s, probabilities, l);
     for (int row = 0; row < count; row++) {
@@ -493,7 +543,7 @@ INLINE int wide(const struct settings *restrict s, int probabilities, const floa
     return LANES;
 }
 
-INLINE int64_t run(const struct settings *restrict s, int probabilities, const float *v, float *out,
+INLINE int64_t run(const struct settings *s, int probabilities, const float *v, float *out,
                    int64_t rows, int64_t classes) {
     int64_t capped = 0;
     for (int64_t row = 0; row < rows; row += LANES, v += LANES * classes, out += LANES * classes) {
@@ -502,25 +552,38 @@ INLINE int64_t run(const struct settings *restrict s, int probabilities, const f
         int bad = classes < WIDE ? narrow(s, probabilities, v, out, classes, count, &l)
                                  : wide(s, probabilities, v, out, classes, count, &l);
         if (bad < LANES) return -(row + bad + 1);
-        for (int r = 0; r < count; r++) {
-            capped += l.beta[r] < s->beta;
-            if (l.top[r] == l.second[r] && s->preserve_top1)
-                lift_first(v + r * classes, out + r * classes, classes, l.top[r], l.own[r]);
-        }
+        int32_t tied = 0, lowered = 0;
+        for (int r = 0; r < LANES; r++) tied |= l.tied[r];
+        for (int r = 0; r < LANES; r++) lowered += r < count ? l.capped[r] : 0;
+        capped += lowered;
+        for (int r = 0; tied && s->preserve_top1 && r < count; r++)
+            if (l.tied[r]) lift_first(v + r * classes, out + r * classes, classes, l.top[r], l.own[r]);
     }
     return capped;
 }
 
-#define VERSION(name, isa) \
-    isa static int64_t name(const struct settings *restrict s, const float *v, float *out, int64_t n, int64_t k) { \
-        return s->probabilities ? run(s, 1, v, out, n, k) : run(s, 0, v, out, n, k); \
+#define VERSION(name, isa)                                                            \
+    isa static int64_t name(const struct settings *s, const float *v, float *out,     \
+                            int64_t rows, int64_t classes) {                          \
+        return s->probabilities ? run(s, 1, v, out, rows, classes)                    \
+                                : run(s, 0, v, out, rows, classes);                   \
     }
-VERSION(v4, __attribute__((target("arch=x86-64-v4"))))
-VERSION(v3, __attribute__((target("arch=x86-64-v3"))))
-VERSION(plain, )
 
-int64_t reverse_sigmoid(const struct settings *restrict s, const float *v, float *out, int64_t n, int64_t k) {
-    if (__builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) return v4(s, v, out, n, k);
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return v3(s, v, out, n, k);
-    return plain(s, v, out, n, k);
+VERSION(plain, )
+#ifdef __x86_64__
+VERSION(avx2, __attribute__((target("avx2,fma,bmi2"))))
+VERSION(avx512, __attribute__((target("avx2,fma,bmi2,avx512f,avx512vl,avx512dq,avx512bw"))))
+#endif
+
+/* Returns in how many rows beta was lowered, or -1 - r if row r is the first bad one. */
+int64_t reverse_sigmoid(const struct settings *s, const float *v, float *out, int64_t rows,
+                        int64_t classes) {
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512bw"))
+        return avx512(s, v, out, rows, classes);
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return avx2(s, v, out, rows, classes);
+#endif
+    return plain(s, v, out, rows, classes);
 }

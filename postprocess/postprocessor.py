@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from postprocess import pseudo_logits, reverse_sigmoid, top1
 from postprocess.errors import InputError
+from postprocess.kernel import kernel_for
 from postprocess.parameters import Parameters
 from postprocess.pseudo_logits import Float32
 
@@ -16,8 +17,10 @@ PROBABILITY_SUM_TOLERANCE = 0.01
 class Postprocessor:
     """The defence of one model: a function of a batch of scores, and nothing else."""
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: Parameters, *, native: bool = True) -> None:
+        """Take the parameters; ``native=False`` keeps to NumPy even where the kernel is there."""
         self.parameters = parameters
+        self.kernel = kernel_for(parameters) if native else None
 
     def bad_rows(self, scores: Float32) -> NDArray[np.bool_]:
         """Return which rows cannot be protected, shape (rows,), for scores (rows, K).
@@ -54,9 +57,16 @@ class Postprocessor:
         """
         if scores.ndim != 2 or scores.shape[1] == 0:
             raise InputError(f"scores: expected shape (rows, K) with K >= 1, got {scores.shape}")
-        if self.bad_rows(scores).any():
-            raise InputError(f"scores: expected finite {self.parameters.scores} in every row")
         single = scores.shape[1] == 1
+        if self.kernel is not None and not single:
+            # The kernel walks over memory itself; a slice or a transposed array is copied.
+            rows = scores if scores.flags.carray else np.require(scores, np.float32, ["C", "A"])
+            out = np.empty(rows.shape, np.float32)
+            if self.kernel(rows, out) < 0:
+                raise self._refusal()
+            return out
+        if self.bad_rows(scores).any():
+            raise self._refusal()
         logits = self._pair(scores) if single else self._logits(scores)
         parameters = self.parameters
         batch = pseudo_logits.from_logits(logits)
@@ -75,6 +85,9 @@ class Postprocessor:
         if parameters.preserve_top1:
             top1.keep_top(perturbed, batch)
         return perturbed
+
+    def _refusal(self) -> InputError:
+        return InputError(f"scores: expected finite {self.parameters.scores} in every row")
 
     def _logits(self, scores: Float32) -> Float32:
         return scores if self.parameters.scores == "logits" else pseudo_logits.log_of(scores)

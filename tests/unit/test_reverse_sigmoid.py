@@ -6,6 +6,8 @@ from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 
+pytestmark = pytest.mark.usefixtures("both_paths")
+
 SCALES = [2, 10, 100, 1000]
 GAMMAS = [0.05, 0.1, 0.2, 0.4, 1, 2.5]
 BETAS = [0.1, 0.9, 1, 1.5, 2.5]
