@@ -156,6 +156,8 @@ INLINE float highest_of(float *lanes) {
 /* Whence weigh measures. A runner-up of probability 0 makes every weight 0. */
 INLINE void take_reference(struct lanes *l) {
     EACH_LANE {
+        l->weight[r] = l->sum[r] = 0.0;
+        l->highest[r] = 0.0f;
         float m2 = l->second[r];
         l->reference[r] = m2 == -INFINITY ? 0.0f : m2;
         l->unit[r] = m2 > 0.0f ? 1.0f / (m2 * SCALE) : 0.0f;
@@ -173,9 +175,11 @@ INLINE float weight_of(int probabilities, float score, const struct lanes *l, in
     return probabilities ? g * SCALE * l->unit[r] : power_of_2((g - l->reference[r]) * LOG2E);
 }
 
-INLINE void weigh(int probabilities, const float *restrict v, float *restrict w, int64_t steps, struct lanes *restrict l) {
+/* Adds to l->weight. */
+INLINE void weigh(int probabilities, const float *restrict v, float *restrict w, int64_t steps,
+                  struct lanes *restrict l) {
     double total[LANES];
-    EACH_LANE total[r] = 0.0;
+    EACH_LANE total[r] = l->weight[r];
     while (steps > 0) {
         float part[LANES];
         EACH_LANE part[r] = 0.0f;
@@ -217,12 +221,13 @@ INLINE float larger_positive(float a, float b) {
     return float_of(i > j ? i : j);
 }
 
+/* Adds to l->sum and l->highest; lanes from valid on are left out of them. */
 INLINE void shade(const struct settings *s, int probabilities, const float *restrict v,
                   float *restrict w, int64_t steps, int valid, struct lanes *restrict l) {
     float slope = slope_of(s, probabilities);
     double total[LANES];
     float highest[LANES];
-    EACH_LANE { total[r] = 0.0; highest[r] = 0.0f; }
+    EACH_LANE { total[r] = l->sum[r]; highest[r] = l->highest[r]; }
     for (int64_t start = 0; start < steps; start += CHUNK) {
         int64_t end = start + CHUNK < steps ? start + CHUNK : steps, j = start;
         float part[LANES];
@@ -471,6 +476,7 @@ INLINE void spread(const struct lanes *l, int row, struct lanes *one) {
         one->second[r] = l->second[row]; one->reference[r] = l->reference[row];
         one->unit[r] = l->unit[row]; one->share[r] = l->share[row];
         one->offset[r] = l->offset[row]; one->beta[r] = l->beta[row];
+        one->weight[r] = one->sum[r] = 0.0; one->highest[r] = 0.0f;
     }
 }
 
@@ -504,33 +510,34 @@ INLINE int wide(const struct settings *s, int probabilities, const float *v, flo
     for (int row = 0; row < LANES; row++) row_peaks(v + (row < count ? row : count - 1) * classes, classes, l, row);
     take_reference(l);
     for (int row = 0; row < count; row++) {
+        const float *g = v + row * classes;
+        float *w = out + row * classes;
         spread(l, row, &one);
-        weigh(probabilities, v + row * classes, out + row * classes, steps, &one);
-        l->weight[row] = total_of(one.weight);
+        weigh(probabilities, g, w, steps, &one);
         if (left) {
-            pad(v + row * classes + full, left, probabilities, tail);
+            pad(g + full, left, probabilities, tail);
             weigh(probabilities, tail, tail_w, 1, &one);
-            l->weight[row] += total_of(one.weight);
-            memcpy(out + row * classes + full, tail_w, (size_t)left * sizeof(float));
+            memcpy(w + full, tail_w, (size_t)left * sizeof(float));
         }
+        l->weight[row] = total_of(one.weight);
     }
     for (int row = count; row < LANES; row++) l->weight[row] = l->weight[count - 1];
     int bad = first_bad(s, probabilities, l);
     if (bad < LANES) return bad;
     settle(s, probabilities, l);
     for (int row = 0; row < count; row++) {
+        const float *g = v + row * classes;
+        float *z = out + row * classes;
         spread(l, row, &one);
-        shade(s, probabilities, v + row * classes, out + row * classes, steps, LANES, &one);
+        shade(s, probabilities, g, z, steps, LANES, &one);
+        if (left) {
+            pad(g + full, left, probabilities, tail);
+            pad(z + full, left, 1, tail_w);
+            shade(s, probabilities, tail, tail_w, 1, left, &one);
+            memcpy(z + full, tail_w, (size_t)left * sizeof(float));
+        }
         l->sum[row] = total_of(one.sum);
         l->highest[row] = highest_of(one.highest);
-        if (left) {
-            pad(v + row * classes + full, left, probabilities, tail);
-            pad(out + row * classes + full, left, 1, tail_w);
-            shade(s, probabilities, tail, tail_w, 1, left, &one);
-            memcpy(out + row * classes + full, tail_w, (size_t)left * sizeof(float));
-            l->sum[row] += total_of(one.sum);
-            l->highest[row] = larger(l->highest[row], highest_of(one.highest));
-        }
     }
     for (int row = count; row < LANES; row++) { l->sum[row] = 1.0; l->highest[row] = 0.0f; }
     finish(s, l);
