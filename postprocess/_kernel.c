@@ -19,45 +19,58 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { LANES = 16, TERMS = 7, WIDE = 192, CHUNK = 16 };
+enum {
+    LANES = 16,
+    TERMS = 7,
+    WIDE = 192, /* classes from which a row is wide; a narrower block stays in the L1 cache */
+    CHUNK = 16, /* float32 sums of this many terms go into a float64 one */
+};
 
 #define INLINE static inline __attribute__((always_inline))
 #define EACH_LANE _Pragma("omp simd") for (int r = 0; r < LANES; r++)
 
-/* Has a twin in kernel.py. */
+/* Its twin is _Settings in kernel.py. */
 struct settings {
     float beta;
     float gamma;
-    float kept; /* 1 - margin */
-    float powers[TERMS]; /* (1 - y)^gamma for y in [0, 1/2], by rising power of y */
+    float kept;            /* 1 - margin */
+    float powers[TERMS];   /* (1 - y)^gamma for y in [0, 1/2], by rising power of y */
     int32_t probabilities; /* what the scores are; otherwise logits */
-    int32_t impossible; /* a logit of -inf is a class of probability 0, not a bad row */
+    int32_t impossible;    /* a logit of -inf is a class of probability 0, not a bad row */
     int32_t preserve_top1;
 };
 
 /* One value for each lane. */
 struct lanes {
     float top[LANES], second[LANES], least[LANES];
-    int32_t size[LANES]; /* largest of the scores' bits without the sign: not finite? */
+    int32_t size[LANES];  /* largest of the scores' bits without the sign: not finite? */
     double weight[LANES]; /* sum of w */
     float reference[LANES], unit[LANES]; /* what weigh measures from: m2, or 1 / p2 */
-    float share[LANES]; /* y_j / w_j */
-    float offset[LANES]; /* log2 of y_j^gamma, less gamma log2 w_j */
+    float share[LANES];                  /* y_j / w_j */
+    float offset[LANES];                 /* log2 of y_j^gamma, less gamma log2 w_j */
     float beta[LANES];
-    float own[LANES]; /* z of the top class */
+    float own[LANES];      /* z of the top class */
     float stand_in[LANES]; /* what shade sums in its place */
-    double sum[LANES]; /* sum of z, as shade leaves it */
-    float highest[LANES]; /* highest z but the top's */
-    float alpha[LANES]; /* what makes the row sum to 1 */
-    float key[LANES]; /* the score by which the top class is found */
+    double sum[LANES];     /* sum of z, as shade leaves it */
+    float highest[LANES];  /* highest z but the top's */
+    float alpha[LANES];    /* what makes the row sum to 1 */
+    float key[LANES];      /* the score by which the top class is found */
     int32_t tied[LANES], capped[LANES];
 };
 
 static const float LOG2E = 1.44269504f;
 static const float SCALE = 0x1p64f; /* lifts every float32 above 0 out of the subnormals */
 
-INLINE int32_t bits_of(float x) { int32_t i; memcpy(&i, &x, 4); return i; }
-INLINE float float_of(int32_t i) { float x; memcpy(&x, &i, 4); return x; }
+INLINE int32_t bits_of(float x) {
+    int32_t i;
+    memcpy(&i, &x, 4);
+    return i;
+}
+INLINE float float_of(int32_t i) {
+    float x;
+    memcpy(&x, &i, 4);
+    return x;
+}
 INLINE float larger(float a, float b) { return a > b ? a : b; }
 INLINE float smaller(float a, float b) { return a < b ? a : b; }
 
@@ -72,19 +85,24 @@ INLINE float power_of_2(float x) {
     x = larger(x, -126.0f);
     float shifted = x + 0x1.8p23f; /* rounds to an integer, and holds it in its low bits */
     float f = x - (shifted - 0x1.8p23f);
-    float p = 1.0f + f * (0.69314719f + f * (0.24022107f + f * (0.05550357f + f * (0.00967603f +
-              f * 0.00133909f))));
+    float p =
+        1.0f + f * (0.69314719f +
+                    f * (0.24022107f + f * (0.05550357f + f * (0.00967603f + f * 0.00133909f))));
     return float_of(bits_of(p) + (int32_t)((uint32_t)bits_of(shifted) << 23));
 }
 
 /* 2^x and 1 - 2^x for x < 127, both to full relative accuracy. */
-struct power { float value, less; };
+struct power {
+    float value, less;
+};
 INLINE struct power power_and_less(float x) {
     x = larger(x, -126.0f);
     float shifted = x + 0x1.8p23f;
     float f = x - (shifted - 0x1.8p23f);
-    float p = f * (0.693147188f + f * (0.240226508f + f * (0.0555035711f + f * (0.00961808256f +
-              f * (0.00133908634f + f * 0.000154531629f)))));
+    float p = f * (0.693147188f +
+                   f * (0.240226508f +
+                        f * (0.0555035711f +
+                             f * (0.00961808256f + f * (0.00133908634f + f * 0.000154531629f)))));
     float whole = float_of((127 << 23) + (int32_t)((uint32_t)bits_of(shifted) << 23));
     return (struct power){whole * p + whole, (1.0f - whole) - whole * p};
 }
@@ -96,21 +114,21 @@ INLINE float log2_parts(float x, float u) {
     f = choose(exponent == 0, u, f);
     float s = f / (2.0f + f);
     float t = s * s;
-    return (float)exponent + s * (2.88539008f + t * (0.961798850f + t * (0.576713600f +
-           t * 0.431760720f)));
+    return (float)exponent +
+           s * (2.88539008f + t * (0.961798850f + t * (0.576713600f + t * 0.431760720f)));
 }
 INLINE float log2_of(float x) { return log2_parts(x, x - 1.0f); }
 INLINE float log2_of_1_plus(float u) { return log2_parts(1.0f + u, u); }
 
-/* log2 of a probability: no division, absolute accuracy. */
+/* log2 of a probability, also of a subnormal one; of 0 it is as good as -inf. Absolute accuracy. */
 INLINE float log2_of_score(float p) {
     float scaled = p * SCALE;
     int32_t exponent = (bits_of(scaled) - bits_of(0.707106781f)) >> 23;
     float f = float_of(bits_of(scaled) - (int32_t)((uint32_t)exponent << 23)) - 1.0f;
     float s = f / (2.0f + f);
     float t = s * s;
-    float value = (float)(exponent - 64) + s * (2.88539008f + t * (0.961798850f +
-                  t * (0.576713600f + t * 0.431760720f)));
+    float value = (float)(exponent - 64) +
+                  s * (2.88539008f + t * (0.961798850f + t * (0.576713600f + t * 0.431760720f)));
     return choose(p > 0.0f, value, -1e30f);
 }
 
@@ -125,12 +143,19 @@ INLINE void peak(float v, float *top, float *second, float *least, int32_t *size
 INLINE void peaks(const float *v, int64_t steps, struct lanes *l) {
     float top[LANES], second[LANES], least[LANES];
     int32_t size[LANES];
-    EACH_LANE { top[r] = second[r] = -INFINITY; least[r] = INFINITY; size[r] = 0; }
+    EACH_LANE {
+        top[r] = second[r] = -INFINITY;
+        least[r] = INFINITY;
+        size[r] = 0;
+    }
     for (int64_t j = 0; j < steps; j++, v += LANES) {
         EACH_LANE peak(v[r], &top[r], &second[r], &least[r], &size[r]);
     }
     EACH_LANE {
-        l->top[r] = top[r]; l->second[r] = second[r]; l->least[r] = least[r]; l->size[r] = size[r];
+        l->top[r] = top[r];
+        l->second[r] = second[r];
+        l->least[r] = least[r];
+        l->size[r] = size[r];
     }
 }
 
@@ -142,13 +167,15 @@ INLINE void pad(const float *v, int left, int zero, float *step) {
 
 /* All lanes into the first, by halves. */
 INLINE double total_of(double *lanes) {
-    _Pragma("GCC unroll 8") for (int half = LANES / 2; half; half /= 2)
+#pragma GCC unroll 8
+    for (int half = LANES / 2; half; half /= 2)
         for (int r = 0; r < half; r++) lanes[r] += lanes[r + half];
     return lanes[0];
 }
 
 INLINE float highest_of(float *lanes) {
-    _Pragma("GCC unroll 8") for (int half = LANES / 2; half; half /= 2)
+#pragma GCC unroll 8
+    for (int half = LANES / 2; half; half /= 2)
         for (int r = 0; r < half; r++) lanes[r] = larger(lanes[r + half], lanes[r]);
     return lanes[0];
 }
@@ -198,15 +225,19 @@ INLINE void weigh(int probabilities, const float *restrict v, float *restrict w,
 }
 
 /* y_j of one class, and s_j as the quotient of two terms of one sign. */
-struct tone { float y, odds, both; };
+struct tone {
+    float y, odds, both;
+};
 
 INLINE struct tone tone_of(const struct settings *s, float slope, float share, float offset,
                            float w, float d) {
     const float *c = s->powers;
     float y = w * share;
     float odds = power_of_2(d * slope + offset); /* y^gamma */
-    float against = c[0] + y * (c[1] + y * (c[2] + y * (c[3] + y * (c[4] + y * (c[5] +
-                    y * c[6]))))); /* (1 - y)^gamma */
+    float against =
+        c[0] +
+        y * (c[1] +
+             y * (c[2] + y * (c[3] + y * (c[4] + y * (c[5] + y * c[6]))))); /* (1 - y)^gamma */
     return (struct tone){y, odds, odds + against};
 }
 
@@ -215,7 +246,7 @@ INLINE float slope_of(const struct settings *s, int probabilities) {
     return s->gamma * (probabilities ? 1.0f : LOG2E);
 }
 
-/* Larger of two floats that are not negative; the adders are busier with floats. */
+/* Of two floats that are not negative; the units for integers are the less busy ones. */
 INLINE float larger_positive(float a, float b) {
     int32_t i = bits_of(a), j = bits_of(b);
     return float_of(i > j ? i : j);
@@ -227,7 +258,10 @@ INLINE void shade(const struct settings *s, int probabilities, const float *rest
     float slope = slope_of(s, probabilities);
     double total[LANES];
     float highest[LANES];
-    EACH_LANE { total[r] = l->sum[r]; highest[r] = l->highest[r]; }
+    EACH_LANE {
+        total[r] = l->sum[r];
+        highest[r] = l->highest[r];
+    }
     for (int64_t start = 0; start < steps; start += CHUNK) {
         int64_t end = start + CHUNK < steps ? start + CHUNK : steps, j = start;
         float part[LANES];
@@ -264,17 +298,20 @@ INLINE void shade(const struct settings *s, int probabilities, const float *rest
         }
         EACH_LANE total[r] += (double)part[r];
     }
-    EACH_LANE { l->sum[r] = total[r]; l->highest[r] = highest[r]; }
+    EACH_LANE {
+        l->sum[r] = total[r];
+        l->highest[r] = highest[r];
+    }
 }
 
 /* What settle knows of each row before it knows beta. */
 struct standing {
-    float ratio[LANES]; /* y_j / y_k of the runner-up */
-    float gap[LANES], q[LANES]; /* and -log2, and 1 less that */
+    float ratio[LANES];                     /* y_j / y_k of the runner-up */
+    float gap[LANES], q[LANES];             /* and -log2, and 1 less that */
     float least_gap[LANES], least_q[LANES]; /* of the least class */
-    float log_rest[LANES]; /* log2 of the sum over i != k of w_i */
-    float odds[LANES]; /* (1 - y_k) / y_k */
-    float log_a[LANES], a[LANES]; /* odds^gamma: s_k = 1 / (1 + a) */
+    float log_rest[LANES];                  /* log2 of the sum over i != k of w_i */
+    float odds[LANES];                      /* (1 - y_k) / y_k */
+    float log_a[LANES], a[LANES];           /* odds^gamma: s_k = 1 / (1 + a) */
 };
 
 INLINE float one_less_ratio(float low, float high) { return (high - low) / high; }
@@ -317,12 +354,12 @@ INLINE void measure(const struct settings *s, int probabilities, const struct la
 /* (y_k - y_j) / (s_k - s_j) for a class j of this gap and q: the beta at which it catches up
  * with the top. Written as products, for near ties are where plain differences cancel. */
 INLINE float catching_beta(float gamma, const struct standing *t, int r, float gap, float q) {
-    float excess = choose(t->gap[r] > 60.0f, t->gap[r] - t->log_rest[r],
-                          log2_of_1_plus(q / t->odds[r]));
+    float excess =
+        choose(t->gap[r] > 60.0f, t->gap[r] - t->log_rest[r], log2_of_1_plus(q / t->odds[r]));
     float x = gamma * (gap + excess);
     struct power p = power_and_less(-x); /* 1 / (a p.value) is odds of j, to the gamma */
-    float ratio = q * (1.0f + t->a[r]) * (t->a[r] + p.value) /
-                  ((1.0f + t->odds[r]) * t->a[r] * p.less);
+    float ratio =
+        q * (1.0f + t->a[r]) * (t->a[r] + p.value) / ((1.0f + t->odds[r]) * t->a[r] * p.less);
     return choose(q > 0.0f, ratio, INFINITY);
 }
 
@@ -372,7 +409,8 @@ INLINE int first_bad(const struct settings *s, int probabilities, const struct l
     }
     for (int r = 0; r < LANES; r++) any |= bad[r];
     if (any) {
-        for (int r = 0; r < LANES; r++) if (bad[r]) return r;
+        for (int r = 0; r < LANES; r++)
+            if (bad[r]) return r;
     }
     return LANES;
 }
@@ -394,11 +432,17 @@ INLINE void finish(const struct settings *s, struct lanes *l) {
 /* Of several classes that tie on top, lift the first. */
 INLINE void lift_first(const float *v, float *out, int64_t classes, float top, float value) {
     for (int64_t j = 0; j < classes; j++) {
-        if (v[j] == top) { out[j] = value; return; }
+        if (v[j] == top) {
+            out[j] = value;
+            return;
+        }
     }
 }
 
 typedef float quad __attribute__((vector_size(16)));
+#ifndef __has_builtin
+#define __has_builtin(name) 0
+#endif
 #if __has_builtin(__builtin_shufflevector)
 #define PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
@@ -407,14 +451,19 @@ typedef int32_t quad_of_int __attribute__((vector_size(16)));
 #endif
 
 /* Four times four floats, transposed. */
-INLINE void transpose(const float *a, const float *b, const float *c, const float *d,
-                      float *to, int64_t stride) {
+INLINE void transpose(const float *a, const float *b, const float *c, const float *d, float *to,
+                      int64_t stride) {
     quad in[4], out[4];
-    memcpy(&in[0], a, 16); memcpy(&in[1], b, 16); memcpy(&in[2], c, 16); memcpy(&in[3], d, 16);
+    memcpy(&in[0], a, 16);
+    memcpy(&in[1], b, 16);
+    memcpy(&in[2], c, 16);
+    memcpy(&in[3], d, 16);
     quad ab = PICK(in[0], in[1], 0, 4, 1, 5), cd = PICK(in[2], in[3], 0, 4, 1, 5);
     quad ef = PICK(in[0], in[1], 2, 6, 3, 7), gh = PICK(in[2], in[3], 2, 6, 3, 7);
-    out[0] = PICK(ab, cd, 0, 1, 4, 5); out[1] = PICK(ab, cd, 2, 3, 6, 7);
-    out[2] = PICK(ef, gh, 0, 1, 4, 5); out[3] = PICK(ef, gh, 2, 3, 6, 7);
+    out[0] = PICK(ab, cd, 0, 1, 4, 5);
+    out[1] = PICK(ab, cd, 2, 3, 6, 7);
+    out[2] = PICK(ef, gh, 0, 1, 4, 5);
+    out[3] = PICK(ef, gh, 2, 3, 6, 7);
     for (int i = 0; i < 4; i++) memcpy(to + i * stride, &out[i], 16);
 }
 
@@ -473,10 +522,14 @@ INLINE int narrow(const struct settings *s, int probabilities, const float *v, f
 /* One value of a row in all lanes, for a stage to run over the classes of that row alone. */
 INLINE void spread(const struct lanes *l, int row, struct lanes *one) {
     EACH_LANE {
-        one->second[r] = l->second[row]; one->reference[r] = l->reference[row];
-        one->unit[r] = l->unit[row]; one->share[r] = l->share[row];
-        one->offset[r] = l->offset[row]; one->beta[r] = l->beta[row];
-        one->weight[r] = one->sum[r] = 0.0; one->highest[r] = 0.0f;
+        one->second[r] = l->second[row];
+        one->reference[r] = l->reference[row];
+        one->unit[r] = l->unit[row];
+        one->share[r] = l->share[row];
+        one->offset[r] = l->offset[row];
+        one->beta[r] = l->beta[row];
+        one->weight[r] = one->sum[r] = 0.0;
+        one->highest[r] = 0.0f;
     }
 }
 
@@ -484,7 +537,8 @@ INLINE void row_peaks(const float *v, int64_t classes, struct lanes *l, int row)
     struct lanes one;
     int64_t steps = classes / LANES;
     peaks(v, steps, &one);
-    _Pragma("GCC unroll 8") for (int half = LANES / 2; half; half /= 2) {
+#pragma GCC unroll 8
+    for (int half = LANES / 2; half; half /= 2) {
         for (int r = 0; r < half; r++) {
             float lower = smaller(one.top[r + half], one.top[r]);
             one.second[r] = larger(larger(one.second[r + half], one.second[r]), lower);
@@ -496,7 +550,10 @@ INLINE void row_peaks(const float *v, int64_t classes, struct lanes *l, int row)
     float top = one.top[0], second = one.second[0], least = one.least[0];
     int32_t size = one.size[0];
     for (int64_t j = steps * LANES; j < classes; j++) peak(v[j], &top, &second, &least, &size);
-    l->top[row] = top; l->second[row] = second; l->least[row] = least; l->size[row] = size;
+    l->top[row] = top;
+    l->second[row] = second;
+    l->least[row] = least;
+    l->size[row] = size;
 }
 
 /* Sixteen rows, or fewer, of WIDE classes or more, each for itself; what is left over of a row
@@ -507,7 +564,8 @@ INLINE int wide(const struct settings *s, int probabilities, const float *v, flo
     int left = (int)(classes - full);
     float tail[LANES], tail_w[LANES];
     struct lanes one;
-    for (int row = 0; row < LANES; row++) row_peaks(v + (row < count ? row : count - 1) * classes, classes, l, row);
+    for (int row = 0; row < LANES; row++)
+        row_peaks(v + (row < count ? row : count - 1) * classes, classes, l, row);
     take_reference(l);
     for (int row = 0; row < count; row++) {
         const float *g = v + row * classes;
@@ -539,13 +597,17 @@ INLINE int wide(const struct settings *s, int probabilities, const float *v, flo
         l->sum[row] = total_of(one.sum);
         l->highest[row] = highest_of(one.highest);
     }
-    for (int row = count; row < LANES; row++) { l->sum[row] = 1.0; l->highest[row] = 0.0f; }
+    for (int row = count; row < LANES; row++) {
+        l->sum[row] = 1.0;
+        l->highest[row] = 0.0f;
+    }
     finish(s, l);
     for (int row = 0; row < count; row++) {
         const float *g = v + row * classes;
         float *z = out + row * classes;
         float key = l->key[row], own = l->own[row], alpha = l->alpha[row];
-        _Pragma("omp simd") for (int64_t j = 0; j < classes; j++) z[j] = g[j] == key ? own : z[j] * alpha;
+#pragma omp simd
+        for (int64_t j = 0; j < classes; j++) z[j] = g[j] == key ? own : z[j] * alpha;
     }
     return LANES;
 }
@@ -564,16 +626,17 @@ INLINE int64_t run(const struct settings *s, int probabilities, const float *v, 
         for (int r = 0; r < LANES; r++) lowered += r < count ? l.capped[r] : 0;
         capped += lowered;
         for (int r = 0; tied && s->preserve_top1 && r < count; r++)
-            if (l.tied[r]) lift_first(v + r * classes, out + r * classes, classes, l.top[r], l.own[r]);
+            if (l.tied[r])
+                lift_first(v + r * classes, out + r * classes, classes, l.top[r], l.own[r]);
     }
     return capped;
 }
 
-#define VERSION(name, isa)                                                            \
-    isa static int64_t name(const struct settings *s, const float *v, float *out,     \
-                            int64_t rows, int64_t classes) {                          \
-        return s->probabilities ? run(s, 1, v, out, rows, classes)                    \
-                                : run(s, 0, v, out, rows, classes);                   \
+#define VERSION(name, isa)                                                                      \
+    isa static int64_t name(const struct settings *s, const float *v, float *out, int64_t rows, \
+                            int64_t classes) {                                                  \
+        return s->probabilities ? run(s, 1, v, out, rows, classes)                              \
+                                : run(s, 0, v, out, rows, classes);                             \
     }
 
 VERSION(plain, )
