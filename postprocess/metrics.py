@@ -9,7 +9,6 @@ import math
 import time
 from pathlib import Path
 
-import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from postprocess.parameters import Parameters
@@ -82,7 +81,7 @@ class Metrics:
         """
         rows = len(scores)
         self._sums["rows"] += rows
-        self._sums["capped_rows"] += int(np.count_nonzero(protected.capped))
+        self._sums["capped_rows"] += protected.capped_rows
         now = time.monotonic()
         if now < self._next_measure or not rows:
             return

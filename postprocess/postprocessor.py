@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from postprocess import baselines, decoy, keyed, pseudo_logits, quantise, reverse_sigmoid, top1
 from postprocess.errors import InputError
+from postprocess.kernel import kernel_for
 from postprocess.parameters import Parameters
 from postprocess.pseudo_logits import Float32, PseudoLogits
 from postprocess.scores import BadRowsError, Scores, bad_rows, to_logits, to_pair
@@ -17,14 +18,19 @@ class Protected:
     """What the defence made of a batch."""
 
     probabilities: Scores  #: shape and type of the scores it was given
-    capped: NDArray[np.bool_]  #: rows in which the accuracy constraint had a say, shape (rows,)
+    capped_rows: int  #: in how many rows the accuracy constraint had a say
 
 
 class Postprocessor:
     """The defence of one model: a function of a batch of scores, and nothing else."""
 
-    def __init__(self, parameters: Parameters, *, key: bytes = b"") -> None:
-        """Take the parameters, and the secret that they name in ``key_file``.
+    def __init__(self, parameters: Parameters, *, key: bytes = b"", native: bool = True) -> None:
+        """Take what the defence needs to know.
+
+        Args:
+            parameters: of the defence.
+            key: the secret that they name in ``key_file``.
+            native: use the compiled kernel where it is there and does what the parameters ask.
 
         Raises:
             InputError: ``key_file`` is given and the key is empty.
@@ -34,6 +40,7 @@ class Postprocessor:
         self.parameters = parameters
         self._key = key
         self._rng = np.random.default_rng(parameters.seed)
+        self.kernel = kernel_for(parameters) if native else None
 
     def __call__(self, scores: Scores) -> Scores:
         """Return the protected probabilities of a batch; see ``protect``."""
@@ -61,8 +68,15 @@ class Postprocessor:
                 f"scores: expected floats of shape (rows, K) with K >= 1, "
                 f"got {scores.dtype} of shape {scores.shape}"
             )
-        probabilities = self.parameters.scores == "probabilities"
         single = scores.shape[1] == 1 or self.parameters.multi_label
+        if self.kernel is not None and scores.dtype == np.float32 and not single:
+            # The kernel walks over memory itself; a slice or a transposed array is copied.
+            rows = scores if scores.flags.carray else np.require(scores, np.float32, ["C", "A"])
+            out = np.empty(rows.shape, np.float32)
+            capped_rows = self.kernel(rows, out)
+            if capped_rows >= 0:
+                return Protected(out, capped_rows)
+        probabilities = self.parameters.scores == "probabilities"
         bad = bad_rows(scores, probabilities=probabilities, single=single)
         if bad.any():
             raise BadRowsError(
@@ -75,7 +89,7 @@ class Postprocessor:
         answer = perturbed.astype(scores.dtype, copy=False)
         if self.parameters.preserve_top1:
             top1.keep_top(answer, batch.top)
-        return Protected(answer, capped)
+        return Protected(answer, int(np.count_nonzero(capped)))
 
     def _protect_pairs(self, scores: Scores, *, probabilities: bool) -> Protected:
         """Protect every entry as a yes-or-no classifier of its own."""
@@ -86,7 +100,8 @@ class Postprocessor:
         answer = perturbed[:, 0].astype(scores.dtype)
         if self.parameters.preserve_top1:
             top1.keep_side(answer, batch)
-        return Protected(answer.reshape(scores.shape), capped.reshape(scores.shape).any(axis=1))
+        capped_rows = np.count_nonzero(capped.reshape(scores.shape).any(axis=1))
+        return Protected(answer.reshape(scores.shape), int(capped_rows))
 
     def _perturb(self, batch: PseudoLogits) -> tuple[Float32, NDArray[np.bool_]]:
         """Return rows that sum to 1, shape (rows, K >= 2), and which were constrained."""

@@ -66,8 +66,9 @@ def from_logits(logits: Float32) -> PseudoLogits:
         pseudo_logits -= top_gap.astype(np.float32)[:, None]
         pseudo_logits -= np.log1p(np.maximum(remainder, 0, out=remainder), out=remainder)
         # The two that decide most, in float64: there the sums above would cancel.
-        pseudo_logits[rows, top] = top_gap - np.log(rest)
         pseudo_logits[rows, second] = -top_gap - np.log1p((rest - 1.0) * scale)
+        # The top last: of a one-hot row of class 0, second is 0 as well.
+        pseudo_logits[rows, top] = top_gap - np.log(rest)
 
         probabilities = weight
         probabilities *= (scale / total).astype(np.float32)[:, None]

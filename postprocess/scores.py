@@ -54,11 +54,13 @@ def to_logits(scores: Scores, *, probabilities: bool) -> Float32:
     """
     if not probabilities:
         if scores.dtype == np.float64:
-            return _narrow(scores - scores.max(axis=1, keepdims=True))
+            wide = scores.astype(np.float64, copy=False)
+            return _narrow(wide - wide.max(axis=1, keepdims=True))
         return scores.astype(np.float32, copy=False)
-    wide = scores if scores.dtype == np.float64 else scores.astype(np.float32, copy=False)
+    wide = scores.astype(np.float64)
+    wide /= wide.max(axis=1, keepdims=True)
     with np.errstate(divide="ignore"):
-        return _narrow(np.log(wide / wide.max(axis=1, keepdims=True)))
+        return _narrow(np.log(wide, out=wide))
 
 
 def to_pair(scores: Scores, *, probabilities: bool) -> Float32:
@@ -70,10 +72,8 @@ def to_pair(scores: Scores, *, probabilities: bool) -> Float32:
     return np.concatenate([logits, np.zeros_like(logits)], axis=1)
 
 
-def _narrow(below_top: Scores) -> Float32:
+def _narrow(below_top: NDArray[np.float64]) -> Float32:
     """Return logits measured from the row's highest, as float32, still below it if they were."""
-    if below_top.dtype == np.float32:
-        return below_top
     with np.errstate(over="ignore", under="ignore"):
         narrow: Float32 = below_top.astype(np.float32)
     narrow[(below_top < 0) & (narrow == 0)] = -np.finfo(np.float32).smallest_subnormal

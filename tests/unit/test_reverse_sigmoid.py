@@ -7,6 +7,8 @@ from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 from postprocess.scores import BadRowsError
 
+pytestmark = pytest.mark.usefixtures("both_paths")
+
 SCALES = [2, 10, 100, 1000]
 GAMMAS = [0.05, 0.1, 0.2, 0.4, 1, 2.5]
 BETAS = [0.1, 0.9, 1, 1.5, 2.5]

@@ -7,6 +7,8 @@ from hypothesis.extra.numpy import arrays
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 
+pytestmark = pytest.mark.usefixtures("both_paths")
+
 ROWS, BATCH = 1_000_000, 2_000
 
 

@@ -1,0 +1,166 @@
+"""The defence in C, where it was compiled: ``_kernel.c`` beside this file, bound with ctypes.
+
+It answers what ``pseudo_logits``, ``top1`` and ``reverse_sigmoid`` answer, several times
+faster. Those stay the reference, and they run wherever the kernel does not: it was not
+compiled, gamma is above 1, or beta is so large that float32 exponentials would show.
+"""
+
+import ctypes
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from postprocess.parameters import Parameters
+from postprocess.pseudo_logits import Float32
+
+#: Above it the error of s, 1e-7, times beta would leave the 1e-6 that is promised.
+MAX_BETA = 4.0
+#: Above it the accuracy constraint has to look at every class, not at two.
+MAX_GAMMA = 1.0
+
+#: Coefficients of (1 - y)^gamma, as in _kernel.c.
+_TERMS = 7
+
+
+class _Settings(ctypes.Structure):
+    """``struct settings`` of _kernel.c, field by field."""
+
+    _fields_ = (
+        ("beta", ctypes.c_float),
+        ("gamma", ctypes.c_float),
+        ("kept", ctypes.c_float),
+        ("powers", ctypes.c_float * _TERMS),
+        ("probabilities", ctypes.c_int32),
+        ("impossible", ctypes.c_int32),
+        ("preserve_top1", ctypes.c_int32),
+    )
+
+
+def open_library() -> ctypes.CDLL | None:
+    """Return the compiled kernel that lies beside this file, or None where there is none."""
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"_kernel{suffix}")
+        if path.exists():
+            try:
+                library = ctypes.CDLL(str(path))
+            except OSError:  # compiled for another machine
+                continue
+            function = library.reverse_sigmoid
+            function.restype = ctypes.c_int64
+            function.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int64] * 2
+            return library
+    return None
+
+
+_library = open_library()
+
+
+def _address_of(array: Any) -> Any:
+    """A pointer to a writable array's first byte, at a quarter of what ``array.ctypes`` costs."""
+    return ctypes.byref(ctypes.c_char.from_buffer(array))
+
+
+class Kernel:
+    """The defence of one model for K >= 2 classes. Holds no state, may be called by threads."""
+
+    def __init__(
+        self, library: ctypes.CDLL, parameters: Parameters, *, impossible: bool = False
+    ) -> None:
+        self._function = library.reverse_sigmoid
+        self._settings = _Settings(
+            beta=parameters.beta,
+            gamma=parameters.gamma,
+            kept=1 - parameters.margin,
+            powers=(ctypes.c_float * _TERMS)(*_powers(parameters.gamma or 0)),
+            probabilities=parameters.scores == "probabilities",
+            impossible=impossible,
+            preserve_top1=parameters.preserve_top1,
+        )
+        self._address = ctypes.addressof(self._settings)
+
+    def __call__(self, scores: Float32, out: Float32) -> int:
+        """Return in how many rows the accuracy constraint lowered beta; the answer is in ``out``.
+
+        Args:
+            scores: shape (rows, K), K >= 2, float32, C-contiguous.
+            out: the same, writable and not overlapping ``scores``. Every entry is written.
+
+        Returns:
+            a count from 0 to rows; or, if a row is bad (see ``Postprocessor.bad_rows``),
+            -1 - r with r the first such row. ``out`` then holds rubbish and must be dropped.
+
+        Raises:
+            ValueError: the arrays are not as above.
+        """
+        if (
+            scores.shape != out.shape
+            or scores.ndim != 2
+            or scores.shape[1] < 2
+            or scores.dtype != np.float32
+            or out.dtype != np.float32
+            or not out.flags.carray
+        ):
+            raise ValueError("kernel: expected two float32 arrays of one shape (rows, K), K >= 2")
+        if not out.size:
+            return 0
+        flags = scores.flags
+        source: Any
+        if flags.carray:
+            source = _address_of(scores)
+        elif flags.c_contiguous and flags.aligned:
+            source = scores.ctypes.data
+        else:
+            raise ValueError("kernel: expected C-contiguous scores")
+        target = _address_of(out)
+        capped: int = self._function(self._address, source, target, *scores.shape)
+        return capped
+
+
+def kernel_for(parameters: Parameters, *, impossible: bool = False) -> Kernel | None:
+    """Return the kernel for these parameters, or None where the NumPy path has to do it.
+
+    Args:
+        parameters: of the model.
+        impossible: take a logit of -inf as a class of probability 0. Otherwise such a row is
+            bad.
+    """
+    beta, gamma = parameters.beta or np.inf, parameters.gamma or np.inf
+    plain = parameters.defense == "reverse_sigmoid" and not (
+        parameters.multi_label or parameters.decimals or parameters.key_file
+    )
+    if _library is None or not plain or gamma > MAX_GAMMA or beta > MAX_BETA:
+        return None
+    return Kernel(_library, parameters, impossible=impossible)
+
+
+def perturb(
+    logits: Float32,
+    *,
+    beta: float,
+    gamma: float,
+    margin: float,
+    preserve_top1: bool,
+    out: Float32,
+) -> int | None:
+    """Return what ``Kernel`` returns for logits, which may be -inf; None if there is no kernel.
+
+    For a single call. A model keeps the ``Kernel`` that ``kernel_for`` returns.
+    """
+    parameters = Parameters(
+        beta=beta, gamma=gamma, margin=margin, preserve_top1=preserve_top1, scores="logits"
+    )
+    kernel = kernel_for(parameters, impossible=True)
+    return None if kernel is None else kernel(logits, out)
+
+
+def _powers(gamma: float) -> list[float]:
+    """Coefficients of (1 - y)^gamma by rising power of y, for y in [0, 1/2]: error 2e-7.
+
+    No class but the top one can have more than 1/2. At gamma <= 1 the error moves s by at
+    most a quarter of that.
+    """
+    points = 0.25 + 0.25 * np.cos(np.pi * (np.arange(_TERMS) + 0.5) / _TERMS)
+    powers = np.vander(points, _TERMS, increasing=True)
+    return [float(value) for value in np.linalg.solve(powers, (1 - points) ** gamma)]

@@ -1,0 +1,14 @@
+import pytest
+
+from postprocess import kernel
+
+
+@pytest.fixture(scope="module", params=["kernel", "numpy"])
+def both_paths(request):
+    """Run a module's tests twice: with the compiled kernel, and with NumPy alone."""
+    if request.param == "kernel" and kernel._library is None:
+        pytest.skip("the kernel was not compiled here")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "numpy":
+            patch.setattr(kernel, "_library", None)
+        yield request.param
