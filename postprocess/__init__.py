@@ -1,14 +1,21 @@
 """The Reverse Sigmoid defence that runs as the last step of a Triton ensemble.
 
-Read in the order of the pipeline:
+What config.pbtxt says: ``parameters``, refused unless every word is understood;
+``defence_config``, those and the tensors around them; ``lint``, settings that load and defend
+badly.
 
-1. ``parameters``       what config.pbtxt says, refused unless every word of it is understood
+From scores to protected probabilities, in the order of the pipeline:
+
+1. ``scores``           what the victim hands over, checked and made into logits
 2. ``pseudo_logits``    softmax and its pseudo-logits, stable in float32
 3. ``top1``             the accuracy constraint: the largest beta that keeps the top class
-4. ``reverse_sigmoid``  equation 2: the perturbation itself
-5. ``kernel``           2 to 4 once more, in C, for speed; where it was not compiled they run
-6. ``postprocessor``    the above in order: scores in, protected probabilities out
-7. ``triton_model``     Triton requests in, Triton responses out; no maths
+4. ``reverse_sigmoid``  equation 2, or one of the paper's ``baselines``
+5. ``keyed``, ``decoy``, ``quantise``: the hardened modes
+6. ``kernel``           2 to 4 once more, in C, for speed; where it was not compiled they run
+7. ``postprocessor``    the one door to all of the above
+
+Around it: ``triton_model``, Triton requests in, Triton responses out, no maths; ``metrics``, what
+it counts; ``perturbation``, how far answers are from the victim's.
 
 NumPy is all it needs, and it imports nothing else of this project.
 """

@@ -135,26 +135,6 @@ def kernel_for(parameters: Parameters, *, impossible: bool = False) -> Kernel | 
     return Kernel(_library, parameters, impossible=impossible)
 
 
-def perturb(
-    logits: Float32,
-    *,
-    beta: float,
-    gamma: float,
-    margin: float,
-    preserve_top1: bool,
-    out: Float32,
-) -> int | None:
-    """Return what ``Kernel`` returns for logits, which may be -inf; None if there is no kernel.
-
-    For a single call. A model keeps the ``Kernel`` that ``kernel_for`` returns.
-    """
-    parameters = Parameters(
-        beta=beta, gamma=gamma, margin=margin, preserve_top1=preserve_top1, scores="logits"
-    )
-    kernel = kernel_for(parameters, impossible=True)
-    return None if kernel is None else kernel(logits, out)
-
-
 def _powers(gamma: float) -> list[float]:
     """Coefficients of (1 - y)^gamma by rising power of y, for y in [0, 1/2]: error 2e-7.
 
