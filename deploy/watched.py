@@ -1,0 +1,139 @@
+"""One protected ensemble under watch: its probe, and what reloads do to the known answer."""
+
+import copy
+import time
+from collections.abc import Callable
+from typing import Any
+
+from deploy.edits import Edits
+from deploy.probe import ChangedAnswerError, Probe, RawAnswerError
+from deploy.protected import Protected
+from deploy.questions import ProbeError
+from deploy.status_file import ModelStatus, now
+from deploy.triton_server import TritonServer
+
+#: Changed answers in a row, without any reload, until they are taken for a failure. Rounded
+#: answers may differ now and then by a digit.
+CHANGES = 3
+#: How often a lasting outage is reported again.
+REMIND_S = 60
+
+
+class Watched:
+    """An ensemble, its known answer and its state."""
+
+    def __init__(
+        self,
+        protected: Protected,
+        server: TritonServer,
+        edits: Edits,
+        say: Callable[[str], None],
+        *,
+        timeout_s: float,
+    ) -> None:
+        """Say what to watch; ``begin`` has to learn its answer."""
+        self.protected, self.name = protected, protected.name
+        self.status = ModelStatus(protected.defence)
+        self._server, self._edits, self._say = server, edits, say
+        self._probe = Probe(protected, timeout_s=timeout_s)
+        self.recoveries = 0
+        self._changes = 0
+        self._down_since: float | None = None
+        self._said, self._said_at = "", 0.0
+
+    def begin(self, client: Any) -> None:
+        """Learn the known answer.
+
+        Raises:
+            ProbeError: neither the ensemble nor its defence answers.
+        """
+        for warning in self._probe.choose(client):
+            self._say(f"warning: {warning}")
+        self._stubs, self._parameters = self._generation(client)
+        self._good()
+
+    def check(self, client: Any) -> None:
+        """Ask once; learn anew where a reload explains another answer.
+
+        Raises:
+            ProbeError: the ensemble does not answer as it should.
+        """
+        try:
+            self._probe.check(client)
+            self._changes = 0
+        except (ChangedAnswerError, RawAnswerError) as error:
+            if self._generation(client) != (self._stubs, self._parameters):
+                self.relearn(client)
+            else:
+                self._changes += 1
+                if isinstance(error, RawAnswerError) or self._changes >= CHANGES:
+                    raise
+        self._good()
+
+    def relearn(self, client: Any) -> None:
+        """Take the answer after a reload for the known one.
+
+        Raises:
+            ProbeError: there is none, or it is raw although the parameters are the same.
+        """
+        stubs, parameters = self._generation(client)
+        fresh = copy.copy(self._probe)
+        fresh.learn(client)
+        if self._probe.distinct and not fresh.distinct:
+            if parameters == self._parameters:
+                raise RawAnswerError("answered with the victim's own scores")
+            self._say(f"warning: {self.name}: these parameters leave the victim's scores as good "
+                      "as they are")  # fmt: skip
+        self._probe, self._stubs, self._parameters = fresh, stubs, parameters
+        self._changes = 0
+
+    def examine(self, client: Any) -> ProbeError | None:
+        """Return what is wrong with the ensemble, None if nothing is.
+
+        It is asked twice: a single failure may be a reload's. Where no answer came in time but
+        others were answered, it is overloaded, which no recovery would help.
+        """
+        try:
+            self.check(client)
+            return None
+        except RawAnswerError as error:
+            return error
+        except ProbeError as error:
+            first, before = error, self._probe.answered(client)
+        try:
+            self.check(client)
+            return None
+        except ProbeError as error:
+            after = self._probe.answered(client)
+            if first.silent and error.silent and before is not None and after != before:
+                self.status.reason = f"overloaded: {error}, while others are answered"
+                return None
+            return error
+
+    def dead_models(self, client: Any) -> dict[str, ProbeError]:
+        """Return the models of the ensemble that do not answer by themselves, and how."""
+        return self._probe.dead_models(client)
+
+    def down(self, text: str, *, state: str = "recovering") -> None:
+        """Report an outage, unless that was just said."""
+        self.status.state, self.status.reason = state, text
+        if self._down_since is None:
+            self._down_since = time.monotonic()
+        if text != self._said or time.monotonic() - self._said_at > REMIND_S:
+            self._said, self._said_at = text, time.monotonic()
+            self._say(f"{self.name}: {text}")
+
+    def _good(self) -> None:
+        self.status.state, self.status.reason = "ready", None
+        self.status.last_probe_at = now()
+        self.status.probe_latency_ms = round(self._probe.latency_ms, 2)
+        if self._down_since is not None:
+            self.recoveries += 1
+            self._say(f"{self.name}: answers again, {time.monotonic() - self._down_since:.1f} s "
+                      "after it was found down")  # fmt: skip
+            self._down_since, self._said = None, ""
+
+    def _generation(self, client: Any) -> tuple[list[int], dict[str, str]]:
+        """Return what differs after a reload: the models' processes and the parameters."""
+        stubs = [pid for model in self.protected.models for pid in self._server.stubs(model)]
+        return stubs, self._edits.read_in_force(client, self.protected.defence)
