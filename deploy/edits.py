@@ -42,7 +42,6 @@ class Edits:
     def __init__(self, server: TritonServer) -> None:
         """Start with what is on disk, which Triton has just loaded."""
         self._server = server
-        self._log_end = triton_log.size(server.log)
         self._files = {path.parent.name: _File(_stamp(path)) for path in self._paths()}
         #: Defence to the parameters that Triton reports.
         self.in_force: dict[str, dict[str, str]] = {}
@@ -84,12 +83,12 @@ class Edits:
             model, stamp = path.parent.name, _stamp(path)
             file = self._files.setdefault(model, _File(stamp))
             if stamp != file.stamp:  # judged once it has stopped changing
-                file.stamp, file.looks_left, file.log_start = stamp, _LOOKS, self._log_end
+                file.stamp, file.looks_left = stamp, _LOOKS
+                file.log_start = triton_log.size(self._server.log)
                 continue
             line = self._judge(model, file)
             if line:
                 lines.append(f"{model}: {line}")
-        self._log_end = triton_log.size(self._server.log)
         return lines
 
     def _judge(self, model: str, file: _File) -> str | None:

@@ -77,6 +77,16 @@ def infer(client: Any, model: str, inputs: Tensors, *, timeout_s: float) -> Any:
         raise _probe_error(error, timeout_s) from None
 
 
+def alive(client: Any, *, timeout_s: float = 3) -> bool:
+    """Say whether Triton answers anything at all."""
+    from tritonclient.utils import InferenceServerException
+
+    try:
+        return bool(client.is_server_live(client_timeout=timeout_s))
+    except InferenceServerException:
+        return False
+
+
 def _signature(client: Any, model: str) -> tuple[Any, bool]:
     from tritonclient.utils import InferenceServerException
 

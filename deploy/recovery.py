@@ -25,19 +25,20 @@ def reload(server: TritonServer, dead: dict[str, ProbeError], client: Any) -> st
     names = ", ".join(dead)
     for model, how in dead.items():
         if how.silent:  # lets go of the requests that wait for it
-            for pid in server.stubs(model):
+            for pid in server.stubs().get(model, []):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-    if server.control_mode == "explicit":
-        try:
-            for model in dead:
-                client.load_model(model, client_timeout=RELOAD_S)
-        except InferenceServerException:
-            return None
-        return f"loaded {names} again"
-    if server.control_mode == "poll" and all([_touch(server, model) for model in dead]):
-        return f"touched {names}, for Triton to load it again"
-    return None
+    # In both modes Triton loads only what has changed.
+    if server.control_mode == "none" or not all([_touch(server, model) for model in dead]):
+        return None
+    if server.control_mode == "poll":
+        return f"touched the files of {names}, for Triton to load it again"
+    try:
+        for model in dead:
+            client.load_model(model, client_timeout=RELOAD_S)
+    except InferenceServerException:
+        return None
+    return f"touched the files of {names} and loaded it again"
 
 
 def _touch(server: TritonServer, model: str) -> bool:

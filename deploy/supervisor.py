@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from deploy import protected, triton_log
 from deploy.edits import Edits
 from deploy.probe import RawAnswerError
-from deploy.questions import ProbeError
+from deploy.questions import ProbeError, alive
 from deploy.recovery import RELOAD_S, Restarts, reload
 from deploy.status_file import Status
 from deploy.triton_server import ServerError, TritonServer
@@ -124,6 +124,9 @@ class Supervisor:
             one.down(f"UNPROTECTED: {error}; Triton is stopped at once")
             self._restart(f"{one.name}: {error}")
             return
+        if not alive(client):
+            self._restart(f"{one.name}: {error}; Triton itself does not answer")
+            return
         dead = one.dead_models(client)
         one.down(f"DOWN: {error}; at fault: {', '.join(dead) or 'none of its models alone'}")
         held = self._held(one, error)
@@ -163,7 +166,8 @@ class Supervisor:
 
     def _restart(self, why: str) -> None:
         for one in self._watched.values():
-            one.down(why)
+            if not one.is_down:
+                one.down(f"DOWN: {why}")
         if not self._watched:
             self._say(why)
         self._write_status("recovering")

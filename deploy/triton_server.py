@@ -224,19 +224,21 @@ class TritonServer:
         """The process id of tritonserver, None where it was not started."""
         return None if self._process is None else self._process.pid
 
-    def stubs(self, model: str) -> list[int]:
-        """Return the process ids of a model of the Python backend, the living ones."""
-        found = []
-        folder = f"{self.repository.resolve() / model}/".encode()
+    def stubs(self) -> dict[str, list[int]]:
+        """Return model name to the process ids of its instances in the Python backend.
+
+        Only living ones are found; while a model is being reloaded, the old ones too.
+        """
+        found: dict[str, list[int]] = {}
         for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                program, *arguments = (entry / "cmdline").read_bytes().split(b"\0")
-                if program.endswith(b"/triton_python_backend_stub") and (
-                    arguments[0].startswith(folder)
-                    and arguments[1].startswith(self._shared_memory.encode())
+            with contextlib.suppress(OSError, ValueError):
+                program, path, region, *_ = (entry / "cmdline").read_text().split("\0")
+                if "triton_python_backend_stub" in program and region.startswith(
+                    self._shared_memory
                 ):
-                    found.append(int(entry.name))
-        return sorted(found)
+                    model = Path(path).relative_to(self.repository.resolve()).parts[0]
+                    found.setdefault(model, []).append(int(entry.name))
+        return {model: sorted(pids) for model, pids in found.items()}
 
     def models(self) -> list[Model]:
         """Return every model version of the repository, in the order of their names."""

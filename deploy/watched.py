@@ -39,7 +39,7 @@ class Watched:
         self.recoveries = 0
         self._changes = 0
         self._down_since: float | None = None
-        self._said, self._said_at = "", 0.0
+        self._said: dict[str, float] = {}
 
     def begin(self, client: Any) -> None:
         """Learn the known answer.
@@ -49,7 +49,7 @@ class Watched:
         """
         for warning in self._probe.choose(client):
             self._say(f"warning: {warning}")
-        self._stubs, self._parameters = self._generation(client)
+        self._stubs, self._parameters = self._living(), self._in_force(client)
         self._good()
 
     def check(self, client: Any) -> None:
@@ -58,40 +58,43 @@ class Watched:
         Raises:
             ProbeError: the ensemble does not answer as it should.
         """
+        stubs = self._living()  # before the answer: whatever comes after explains no change
         try:
             self._probe.check(client)
             self._changes = 0
         except (ChangedAnswerError, RawAnswerError) as error:
-            if self._generation(client) != (self._stubs, self._parameters):
-                self.relearn(client)
+            if (stubs, self._in_force(client)) != (self._stubs, self._parameters):
+                self._relearn(client)
             else:
                 self._changes += 1
                 if isinstance(error, RawAnswerError) or self._changes >= CHANGES:
                     raise
+        self._stubs = stubs
         self._good()
 
-    def relearn(self, client: Any) -> None:
+    def _relearn(self, client: Any) -> None:
         """Take the answer after a reload for the known one.
 
         Raises:
             ProbeError: there is none, or it is raw although the parameters are the same.
         """
-        stubs, parameters = self._generation(client)
+        parameters = self._in_force(client)
         fresh = copy.copy(self._probe)
         fresh.learn(client)
         if self._probe.distinct and not fresh.distinct:
             if parameters == self._parameters:
                 raise RawAnswerError("answered with the victim's own scores")
-            self._say(f"warning: {self.name}: these parameters leave the victim's scores as good "
-                      "as they are")  # fmt: skip
-        self._probe, self._stubs, self._parameters = fresh, stubs, parameters
-        self._changes = 0
+            self._say(
+                f"warning: {self.name}: these parameters leave the victim's scores as they are"
+            )
+        self._probe, self._parameters, self._changes = fresh, parameters, 0
 
     def examine(self, client: Any) -> ProbeError | None:
         """Return what is wrong with the ensemble, None if nothing is.
 
-        It is asked twice: a single failure may be a reload's. Where no answer came in time but
-        others were answered, it is overloaded, which no recovery would help.
+        Unless a process is gone it is asked twice: a single failure may be a reload's. Where
+        no answer came in time but others were answered, it is overloaded, which no recovery
+        would help.
         """
         try:
             self.check(client)
@@ -99,6 +102,8 @@ class Watched:
         except RawAnswerError as error:
             return error
         except ProbeError as error:
+            if self._lost():
+                return error
             first, before = error, self._probe.answered(client)
         try:
             self.check(client)
@@ -111,16 +116,22 @@ class Watched:
             return error
 
     def dead_models(self, client: Any) -> dict[str, ProbeError]:
-        """Return the models of the ensemble that do not answer by themselves, and how."""
-        return self._probe.dead_models(client)
+        """Return the models that lost a process, or else do not answer alone, and how."""
+        lost = {model: ProbeError("its process is gone") for model in self._lost()}
+        return lost or self._probe.dead_models(client)
+
+    @property
+    def is_down(self) -> bool:
+        """Whether an outage was reported that has not ended."""
+        return self._down_since is not None
 
     def down(self, text: str, *, state: str = "recovering") -> None:
         """Report an outage, unless that was just said."""
         self.status.state, self.status.reason = state, text
         if self._down_since is None:
             self._down_since = time.monotonic()
-        if text != self._said or time.monotonic() - self._said_at > REMIND_S:
-            self._said, self._said_at = text, time.monotonic()
+        if time.monotonic() - self._said.get(text, -REMIND_S) >= REMIND_S:
+            self._said[text] = time.monotonic()
             self._say(f"{self.name}: {text}")
 
     def _good(self) -> None:
@@ -131,9 +142,16 @@ class Watched:
             self.recoveries += 1
             self._say(f"{self.name}: answers again, {time.monotonic() - self._down_since:.1f} s "
                       "after it was found down")  # fmt: skip
-            self._down_since, self._said = None, ""
+            self._down_since, self._said = None, {}
 
-    def _generation(self, client: Any) -> tuple[list[int], dict[str, str]]:
-        """Return what differs after a reload: the models' processes and the parameters."""
-        stubs = [pid for model in self.protected.models for pid in self._server.stubs(model)]
-        return stubs, self._edits.read_in_force(client, self.protected.defence)
+    def _lost(self) -> list[str]:
+        """Return the models with fewer processes than at the last good answer."""
+        now = self._living()
+        return [model for model, stubs in self._stubs.items() if len(now[model]) < len(stubs)]
+
+    def _living(self) -> dict[str, list[int]]:
+        stubs = self._server.stubs()
+        return {model: stubs.get(model, []) for model in self.protected.models}
+
+    def _in_force(self, client: Any) -> dict[str, str]:
+        return self._edits.read_in_force(client, self.protected.defence)
