@@ -68,4 +68,6 @@ def environment(wheel: Path) -> dict[str, str]:
     variables["LD_LIBRARY_PATH"] = ":".join(str(entry) for entry in libraries if entry)
     # The stub takes its environment from the first python3 on the path.
     variables["PATH"] = f"{Path(sys.prefix) / 'bin'}:{variables.get('PATH', os.defpath)}"
+    # A __pycache__ beside model.py looks like an edit to Triton's polling, which would reload.
+    variables["PYTHONDONTWRITEBYTECODE"] = "1"
     return variables

@@ -8,7 +8,7 @@ from typing import Any
 from deploy.edits import Edits
 from deploy.probe import ChangedAnswerError, Probe, RawAnswerError
 from deploy.protected import Protected
-from deploy.questions import ProbeError
+from deploy.questions import ProbeError, alive
 from deploy.status_file import ModelStatus, now
 from deploy.triton_server import TritonServer
 
@@ -92,9 +92,9 @@ class Watched:
     def examine(self, client: Any) -> ProbeError | None:
         """Return what is wrong with the ensemble, None if nothing is.
 
-        Unless a process is gone it is asked twice: a single failure may be a reload's. Where
-        no answer came in time but others were answered, it is overloaded, which no recovery
-        would help.
+        Unless a process is gone, or Triton deaf, it is asked twice: a single failure may be a
+        reload's. Where no answer came in time but others were answered, it is overloaded,
+        which no recovery would help.
         """
         try:
             self.check(client)
@@ -102,7 +102,7 @@ class Watched:
         except RawAnswerError as error:
             return error
         except ProbeError as error:
-            if self._lost():
+            if self._lost() or not alive(client):
                 return error
             first, before = error, self._probe.answered(client)
         try:
