@@ -87,10 +87,12 @@ class Load:
     def __init__(self, serving, *, clients=4):
         self.serving, self.answers, self.errors = serving, [], []
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._query) for _ in range(clients)]
+        # Connected at once, while all is well.
+        endpoints = [Endpoint(serving.url, "digits", timeout_s=10) for _ in range(clients)]
+        self._threads = [threading.Thread(target=self._query, args=(one,)) for one in endpoints]
 
-    def _query(self):
-        with Endpoint(self.serving.url, "digits", timeout_s=10) as endpoint:
+    def _query(self, endpoint):
+        with endpoint:
             while not self._stop.is_set():
                 try:
                     self.answers.append(endpoint(IMAGES))
