@@ -104,7 +104,7 @@ def test_a_defence_that_is_taken_out_by_a_load_request_is_put_back(serve):
         load(serving, "digits", config=json.dumps(bare))
         serving.wait_for_recovery()
         assert "digits: UNPROTECTED: answered with the victim's own scores" in serving.said
-        assert serving.answers_with(beta=1.5)
+        serving.wait_until(lambda: serving.answers_with(beta=1.5), 10)
         assert serving.status["restarts"] == 1
         assert serving.stop() == 0
 

@@ -73,7 +73,7 @@ def test_a_triton_that_stops_or_falls_silent_is_restarted(serve, number):
         os.kill(first, number)
         serving.wait_for_recovery()
         assert "restarting Triton, 1 of at most 5" in serving.said
-        assert serving.answers_with(beta=1.5)
+        serving.wait_until(lambda: serving.answers_with(beta=1.5), 10)
         clients.__exit__()
         assert clients.raw_answers() == 0
         serving.wait_until(lambda: serving.status["state"] == "ready", 5)
@@ -106,7 +106,7 @@ def test_a_dead_defence_whose_file_is_refused_waits_for_the_repair(serve):
         assert serving.status["restarts"] == 1
         serving.edit('"-1"', '"0.5"')
         serving.wait_for_recovery()
-        assert serving.answers_with(beta=0.5)
+        serving.wait_until(lambda: serving.answers_with(beta=0.5), 10)
         assert serving.stop() == 0
 
 
