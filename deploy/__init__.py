@@ -5,4 +5,10 @@ the commands, ``demo`` the whole way of the data once, ``progress`` what a perso
 meanwhile. ``triton_server`` runs the Triton of the nvidia-pytriton wheel, ``triton_wheel``
 lays out what that wheel holds, ``die_with_parent`` sees that it never outlives us, and
 ``backends/onnxruntime`` is its backend for ONNX models.
+
+While it serves, ``supervisor`` goes round: ``protected`` finds the ensembles that end in our
+defence, ``watched`` keeps each one's state, ``probe`` its question and known answer, made of
+``questions``; ``recovery`` brings back what fails. ``edits`` follows changes of config.pbtxt,
+read by ``model_config``, and ``triton_log`` finds Triton's reason when it refuses one.
+``status_file`` is what a machine may read of it all.
 """

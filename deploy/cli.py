@@ -3,6 +3,7 @@
 import json
 import signal
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -165,15 +166,69 @@ def serve(
     log: Annotated[Path, typer.Option(help="File that Triton's own log is appended to.")] = Path(
         "triton.log"
     ),
+    model_control_mode: Annotated[
+        str,
+        typer.Option(
+            metavar="none|poll|explicit",
+            help="When an edited config.pbtxt takes effect: at the next start, by itself, or by "
+            "a load request, which whoever reaches a port can send.",
+        ),
+    ] = "poll",
+    poll_seconds: Annotated[
+        int, typer.Option(min=1, help="How often mode poll looks for edits.")
+    ] = 1,
+    startup_timeout_seconds: Annotated[
+        float, typer.Option(min=1, help="How long loading all models may take.")
+    ] = 120,
+    supervise: Annotated[
+        bool,
+        typer.Option(
+            "--supervise/--no-supervise",
+            help="Ask every protected ensemble again and again, and bring back what fails.",
+        ),
+    ] = True,
+    probe_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Time between two such questions.")
+    ] = 1,
+    probe_timeout_seconds: Annotated[
+        float, typer.Option(min=0.1, help="How long their answer may take.")
+    ] = 3,
+    max_restarts: Annotated[
+        int, typer.Option(min=0, help="Restarts of Triton in 10 minutes before serve gives up.")
+    ] = 5,
+    status_file: Annotated[
+        Path | None, typer.Option(help="JSON file that is kept up to date for machines.")
+    ] = None,
 ) -> None:
     """Serve a model repository with the embedded Triton until Ctrl-C or SIGTERM."""
+    from deploy.supervisor import Supervisor
     from deploy.triton_server import Ports, TritonServer
 
     ports = Ports(http_port, grpc_port, metrics_port)
-    server = TritonServer(repository, ports=ports, log=log, address=address)
+    server = TritonServer(
+        repository,
+        ports=ports,
+        log=log,
+        address=address,
+        control_mode=model_control_mode,
+        poll_s=poll_seconds,
+        startup_timeout_s=startup_timeout_seconds,
+    )
     with ExitStack() as stack:
         with err_console.status(f"starting Triton, its log is {log}"):
             stack.enter_context(server)
+            supervisor = (
+                Supervisor(
+                    server,
+                    _report,
+                    probe_s=probe_seconds,
+                    timeout_s=probe_timeout_seconds,
+                    max_restarts=max_restarts,
+                    status_file=status_file,
+                )
+                if supervise
+                else None
+            )
         _say(f"Triton {server.version()} is ready")
         _say(f"  gRPC     {server.grpc_url}")
         _say(f"  HTTP     http://{address}:{ports.http}")
@@ -183,8 +238,12 @@ def serve(
             table.add_row(model.name, model.version, model.summary)
         out_console.print(table)
         _say("Whoever reaches these ports can also call the victim behind an ensemble, raw.")
+        if supervisor is not None:
+            _say(f"Asked every {probe_seconds:g} s: {', '.join(supervisor.names) or 'no ensemble'}")
         _say("Ctrl-C stops.")
         try:
+            if supervisor is not None:
+                supervisor.run()
             server.wait()
         except (KeyboardInterrupt, Terminated):
             _say("stopping Triton", console=err_console)
@@ -255,6 +314,11 @@ def _terminate(number: int, frame: object) -> None:
 def _parameters(beta: str, gamma: str, margin: str) -> Parameters:
     strings = {"beta": beta, "gamma": gamma, "margin": margin, "scores": SHIPPED.scores}
     return Parameters.from_strings(strings, where="command line")
+
+
+def _report(text: str) -> None:
+    """Print one line of a long run, with its time."""
+    _say(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}", console=err_console)
 
 
 def _say(text: str, *, console: Console = out_console) -> None:

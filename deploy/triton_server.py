@@ -9,12 +9,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from deploy import die_with_parent, triton_wheel
+from deploy.triton_log import first_error, one_line
 from load_tests.endpoint import connect
 from postprocess.errors import InputError, ReverseSigmoidError
 
@@ -23,8 +25,19 @@ EXIT_TIMEOUT_S = 5
 KILL_AFTER_S = EXIT_TIMEOUT_S + 5
 
 
+#: What Triton can be told about when to read the repository again, in its own words.
+CONTROL_MODES = ("none", "poll", "explicit")
+
+#: Where the Python backend and its stubs share memory.
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+
+
 class ServerError(ReverseSigmoidError):
     """Triton did not start, did not become ready, or stopped by itself."""
+
+
+class ModelError(ServerError):
+    """Triton runs, but one of its models did not load."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,15 @@ class TritonServer:
     """
 
     def __init__(
-        self, repository: Path, *, ports: Ports, log: Path, address: str = "127.0.0.1"
+        self,
+        repository: Path,
+        *,
+        ports: Ports,
+        log: Path,
+        address: str = "127.0.0.1",
+        control_mode: str = "none",
+        poll_s: int = 1,
+        startup_timeout_s: float = 120,
     ) -> None:
         """Say what to serve; nothing is started yet.
 
@@ -77,8 +98,23 @@ class TritonServer:
             ports: to listen on.
             log: the file that Triton's own log is appended to.
             address: to listen on. Any client that reaches it can call the raw classifier.
+            control_mode: one of ``CONTROL_MODES``. In "explicit", any client that reaches the
+                address can also load models, with configurations of its own.
+            poll_s: how often the repository is looked at in mode "poll".
+            startup_timeout_s: how long loading all models may take.
+
+        Raises:
+            InputError: no such control mode.
         """
+        if control_mode not in CONTROL_MODES:
+            raise InputError(
+                f"--model-control-mode: expected {', '.join(CONTROL_MODES)}, got {control_mode!r}"
+            )
         self.repository, self.ports, self.log, self.address = repository, ports, log, address
+        self.control_mode, self.poll_s = control_mode, poll_s
+        self.startup_timeout_s = startup_timeout_s
+        # Of this server alone, so that what its killed stubs leave behind can be told apart.
+        self._shared_memory = f"reverse_sigmoid_{uuid.uuid4().hex}_"
         self._process: subprocess.Popen[bytes] | None = None
         self._home: tempfile.TemporaryDirectory[str] | None = None
 
@@ -103,10 +139,11 @@ class TritonServer:
     ) -> None:
         self.stop()
 
-    def start(self, *, timeout_s: float = 120) -> None:
+    def start(self) -> None:
         """Start Triton and wait until every model of the repository is ready.
 
         Raises:
+            ModelError: a model did not load; Triton runs without it.
             InputError: no such repository, a port in use, a log file that cannot be written.
             ModuleNotFoundError: the nvidia-pytriton wheel is not installed.
             ServerError: a model did not load, or Triton did not become ready in time.
@@ -143,15 +180,15 @@ class TritonServer:
                 stderr=log,
                 start_new_session=True,
             )
-        self._wait_until_ready(process, time.monotonic() + timeout_s)
+        self._wait_until_ready(process, time.monotonic() + self.startup_timeout_s)
 
-    def stop(self) -> None:
+    def stop(self, *, kill_after_s: float = KILL_AFTER_S) -> None:
         """Stop Triton and every process it started; does nothing if there is none."""
         try:
             if self._process is not None:
                 self._process.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(KILL_AFTER_S)
+                    self._process.wait(kill_after_s)
         finally:  # a second Ctrl-C comes here at once
             if self._process is not None:
                 _kill_group(self._process.pid)
@@ -160,17 +197,48 @@ class TritonServer:
             if self._home is not None:
                 self._home.cleanup()
                 self._home = None
+            for left_behind in _SHARED_MEMORY.glob(f"{self._shared_memory}*"):
+                left_behind.unlink(missing_ok=True)
 
-    def wait(self) -> None:
-        """Return never while Triton runs.
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Return after the timeout; without one, never while Triton runs.
 
         Raises:
-            ServerError: Triton has stopped by itself.
+            ServerError: Triton has stopped by itself, or does not run.
         """
         if self._process is None:
-            raise ServerError("Triton was not started")
-        code = self._process.wait()
+            raise ServerError("Triton does not run")
+        try:
+            code = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return
         raise ServerError(f"Triton stopped by itself with exit code {code}; see {self.log}")
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives; it may be deaf."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of tritonserver, None where it was not started."""
+        return None if self._process is None else self._process.pid
+
+    def stubs(self) -> dict[str, list[int]]:
+        """Return model name to the process ids of its instances in the Python backend.
+
+        Only living ones are found; while a model is being reloaded, the old ones too.
+        """
+        found: dict[str, list[int]] = {}
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError, ValueError):
+                program, path, region, *_ = (entry / "cmdline").read_text().split("\0")
+                if "triton_python_backend_stub" in program and region.startswith(
+                    self._shared_memory
+                ):
+                    model = Path(path).relative_to(self.repository.resolve()).parts[0]
+                    found.setdefault(model, []).append(int(entry.name))
+        return {model: sorted(pids) for model, pids in found.items()}
 
     def models(self) -> list[Model]:
         """Return every model version of the repository, in the order of their names."""
@@ -209,6 +277,13 @@ class TritonServer:
             f"--grpc-port={self.ports.grpc}",
             f"--metrics-address={self.address}",
             f"--metrics-port={self.ports.metrics}",
+            f"--backend-config=python,shm-region-prefix-name={self._shared_memory}",
+            f"--model-control-mode={self.control_mode}",
+            *{
+                "none": [],
+                "poll": [f"--repository-poll-secs={self.poll_s}"],
+                "explicit": ["--load-model=*"],
+            }[self.control_mode],
         ]
 
     def _refuse_addresses(self) -> None:
@@ -241,12 +316,16 @@ class TritonServer:
         while True:
             code = process.poll()
             if code is not None:
-                raise ServerError(f"Triton exited with code {code}: {self._first_error()}")
+                raise ServerError(
+                    f"Triton exited with code {code}: {first_error(self.log, self._log_start)}"
+                )
             with contextlib.suppress(InferenceServerException), connect(self.grpc_url) as client:
                 if client.is_server_live(client_timeout=5):
                     break
             if time.monotonic() > deadline:
-                raise ServerError(f"Triton is not live in time; see {self.log}")
+                raise ServerError(
+                    f"Triton is not live after {self.startup_timeout_s:g} s; see {self.log}"
+                )
             time.sleep(0.05)
         self._refuse_models_not_ready()
 
@@ -258,22 +337,8 @@ class TritonServer:
         failed = [model for model in models if not model.ready]
         if failed:
             model = max(failed, key=lambda model: bool(model.reason))
-            reason = model.reason or self._first_error()
-            raise ServerError(f"model {model.name} did not load: {_one_line(reason)}")
-
-    def _first_error(self) -> str:
-        """Return the first error that Triton logged about a model, or about anything."""
-        with self.log.open("rb") as log:
-            log.seek(self._log_start)
-            lines = log.read().decode(errors="replace").splitlines()
-        # Where in the file it is comes from protobuf, in a line of its own before Triton's.
-        marker = "Error parsing text-format inference.ModelConfig: "
-        place = "".join(f": {line.partition(marker)[2]}" for line in lines if marker in line)
-        for mark in ("model_repository_manager.cc", ""):
-            for line in lines:
-                if line.startswith("E") and mark in line:
-                    return (line.partition("] ")[2].strip('"') or line) + place
-        return f"see {self.log}"
+            reason = model.reason or first_error(self.log, self._log_start)
+            raise ModelError(f"model {model.name} did not load: {one_line(reason)}")
 
 
 def _summary(config: Any) -> str:
@@ -281,12 +346,6 @@ def _summary(config: Any) -> str:
     steps = " -> ".join(step.model_name for step in config.ensemble_scheduling.step)
     parameters = [f"{key} {value.string_value}" for key, value in config.parameters.items()]
     return ", ".join([steps or config.backend, *sorted(parameters)])
-
-
-def _one_line(reason: str) -> str:
-    """Return Triton's reason without its stack trace and the names of its exceptions."""
-    text = " ".join(reason.replace("\\n", "\n").split("\n\nAt:")[0].split())
-    return text.removeprefix("Internal: ").removeprefix("TritonModelException: ")
 
 
 def _kill_group(group: int) -> None:

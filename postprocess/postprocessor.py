@@ -1,13 +1,13 @@
 """Scores in, protected probabilities out: the one door to the defence."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from postprocess import baselines, decoy, keyed, pseudo_logits, quantise, reverse_sigmoid, top1
 from postprocess.errors import InputError
-from postprocess.kernel import kernel_for
+from postprocess.kernel import Kernel, kernel_for
 from postprocess.parameters import Parameters
 from postprocess.pseudo_logits import Float32, PseudoLogits
 from postprocess.scores import BadRowsError, Scores, bad_rows, to_logits, to_pair
@@ -41,6 +41,10 @@ class Postprocessor:
         self._key = key
         self._rng = np.random.default_rng(parameters.seed)
         self.kernel = kernel_for(parameters) if native else None
+        #: The same for what ``to_logits`` makes of float16 and float64.
+        self._kernel_of_logits = (
+            kernel_for(replace(parameters, scores="logits"), impossible=True) if native else None
+        )
 
     def __call__(self, scores: Scores) -> Scores:
         """Return the protected probabilities of a batch; see ``protect``."""
@@ -70,10 +74,7 @@ class Postprocessor:
             )
         single = scores.shape[1] == 1 or self.parameters.multi_label
         if self.kernel is not None and scores.dtype == np.float32 and not single:
-            # The kernel walks over memory itself; a slice or a transposed array is copied.
-            rows = scores if scores.flags.carray else np.require(scores, np.float32, ["C", "A"])
-            out = np.empty(rows.shape, np.float32)
-            capped_rows = self.kernel(rows, out)
+            out, capped_rows = _run(self.kernel, scores)
             if capped_rows >= 0:
                 return Protected(out, capped_rows)
         probabilities = self.parameters.scores == "probabilities"
@@ -84,12 +85,17 @@ class Postprocessor:
             )
         if single:
             return self._protect_pairs(scores, probabilities=probabilities)
-        batch = pseudo_logits.from_logits(to_logits(scores, probabilities=probabilities))
-        perturbed, capped = self._perturb(batch)
+        logits = to_logits(scores, probabilities=probabilities)
+        if self._kernel_of_logits is not None:
+            perturbed, capped_rows = _run(self._kernel_of_logits, logits)
+        else:
+            batch = pseudo_logits.from_logits(logits)
+            perturbed, capped = self._perturb(batch)
+            capped_rows = int(np.count_nonzero(capped))
         answer = perturbed.astype(scores.dtype, copy=False)
         if self.parameters.preserve_top1:
-            top1.keep_top(answer, batch.top)
-        return Protected(answer, int(np.count_nonzero(capped)))
+            top1.keep_top(answer, logits.argmax(axis=1))
+        return Protected(answer, capped_rows)
 
     def _protect_pairs(self, scores: Scores, *, probabilities: bool) -> Protected:
         """Protect every entry as a yes-or-no classifier of its own."""
@@ -144,3 +150,11 @@ class Postprocessor:
         if self._key and parameters.preserve_top1:
             capped |= top1.lift_top(perturbed, batch, margin=parameters.margin)
         return perturbed, capped
+
+
+def _run(kernel: Kernel, scores: Float32) -> tuple[Float32, int]:
+    """Return the kernel's answer and its count; below 0 the answer is none, see ``Kernel``."""
+    # The kernel walks over memory itself; a slice or a transposed array is copied.
+    rows = scores if scores.flags.carray else np.require(scores, np.float32, ["C", "A"])
+    out = np.empty(rows.shape, np.float32)
+    return out, kernel(rows, out)

@@ -1,25 +1,16 @@
-import os
 import re
 import shutil
 import signal
 import socket
-from pathlib import Path
 
 import pytest
 from commands import Running, run_command, wait_for_no_process_naming
+from serving import port_options
 
 from deploy.triton_server import free_ports
 from load_tests.endpoint import Endpoint
 
 DEFENCE = "digits_reverse_sigmoid"
-
-
-def port_options(ports):
-    return (
-        *("--http-port", ports.http),
-        *("--grpc-port", ports.grpc),
-        *("--metrics-port", ports.metrics),
-    )
 
 
 @pytest.fixture
@@ -62,17 +53,6 @@ def test_triton_goes_when_serve_is_killed(serving, repository):
     serving.process.kill()
     serving.process.wait()
     wait_for_no_process_naming(repository)
-
-
-def test_serve_says_when_triton_stops_by_itself(serving, repository):
-    (triton,) = [
-        int(command.parent.name)
-        for command in Path("/proc").glob("[0-9]*/cmdline")
-        if f"--model-repository={repository}".encode() in command.read_bytes()
-    ]
-    os.kill(triton, signal.SIGKILL)
-    assert serving.process.wait(30) == 1
-    assert "Triton stopped by itself with exit code -9" in serving.stderr.read_text()
 
 
 def refusal(repository, *options, cwd):

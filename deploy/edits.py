@@ -1,0 +1,150 @@
+"""Edits of config.pbtxt files while they are served: which took effect, which were refused.
+
+A refused edit leaves the last good version serving, and Triton calls that READY; only its log
+tells. So each edited file is read here as the defence will read it, and what it says is
+compared with the parameters that Triton reports.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy import triton_log
+from deploy.model_config import in_words, is_defence, read, strings
+from deploy.triton_server import TritonServer
+from postprocess.errors import InputError
+from postprocess.parameters import Parameters
+
+Stamp = tuple[int, int, int]
+
+#: How many looks an edited file is followed for, a second or so each.
+_LOOKS = 60
+
+_TAKES_EFFECT = {
+    "none": "when serve is started again",
+    "explicit": "with POST /v2/repository/models/{model}/load",
+}
+
+
+@dataclass
+class _File:
+    """A config.pbtxt as it was last seen."""
+
+    stamp: Stamp | None
+    looks_left: int = 0
+    log_start: int = 0
+    problem: str | None = None
+
+
+class Edits:
+    """The config.pbtxt files of a repository and the defences' parameters in force."""
+
+    def __init__(self, server: TritonServer) -> None:
+        """Start with what is on disk, which Triton has just loaded."""
+        self._server = server
+        self._files = {path.parent.name: _File(_stamp(path)) for path in self._paths()}
+        #: Defence to the parameters that Triton reports.
+        self.in_force: dict[str, dict[str, str]] = {}
+
+    def problem(self, model: str) -> str | None:
+        """Return why the model's config.pbtxt on disk was refused, None if it was not."""
+        file = self._files.get(model)
+        return None if file is None else file.problem
+
+    def refused_on_disk(self, model: str) -> str | None:
+        """Read the model's config.pbtxt now and return what is wrong with it."""
+        path = self._path(model)
+        try:
+            config = read(path)
+            if model in self.in_force:
+                Parameters.from_strings(strings(config), where=str(path))
+        except InputError as error:
+            return str(error)
+        return None
+
+    def read_in_force(self, client: Any, model: str) -> dict[str, str]:
+        """Return the parameters that Triton reports of a defence now, none of other models."""
+        from tritonclient.utils import InferenceServerException
+
+        try:
+            config = client.get_model_config(model, client_timeout=5).config
+        except InferenceServerException:
+            return {}
+        return strings(config) if is_defence(config) else {}
+
+    def look(self, client: Any) -> list[str]:
+        """Return one line for each thing that happened since the last look.
+
+        Raises:
+            InferenceServerException: Triton did not answer.
+        """
+        lines = self._changes_in_force(client)
+        for path in self._paths():
+            model, stamp = path.parent.name, _stamp(path)
+            file = self._files.setdefault(model, _File(stamp))
+            if stamp != file.stamp:  # judged once it has stopped changing
+                file.stamp, file.looks_left = stamp, _LOOKS
+                file.log_start = triton_log.size(self._server.log)
+                continue
+            line = self._judge(model, file)
+            if line:
+                lines.append(f"{model}: {line}")
+        return lines
+
+    def _judge(self, model: str, file: _File) -> str | None:
+        """Return what is to be said about a file that has not changed since the last look."""
+        if not file.looks_left:
+            return None
+        fresh = file.looks_left == _LOOKS
+        file.looks_left -= 1
+        if fresh:
+            file.problem = self.refused_on_disk(model)
+        if file.problem is None and self._differs(model):
+            # The file reads well, and yet Triton may refuse what it says.
+            file.problem = triton_log.refusal(self._server.log, file.log_start, model)
+        if file.problem is not None:
+            file.looks_left = 0
+            serving = in_words(self.in_force.get(model, {}))
+            kept = f"; still serving {serving}" if serving else ""
+            return f"EDIT REFUSED: {file.problem}{kept}"
+        takes_effect = _TAKES_EFFECT.get(self._server.control_mode)
+        if fresh and takes_effect and self._differs(model):
+            return f"config.pbtxt was edited; takes effect {takes_effect}".format(model=model)
+        return None
+
+    def _differs(self, model: str) -> bool:
+        """Say whether a defence's file says other parameters than those in force."""
+        if model not in self.in_force:
+            return True
+        try:
+            return strings(read(self._path(model))) != self.in_force[model]
+        except InputError:
+            return True
+
+    def _changes_in_force(self, client: Any) -> list[str]:
+        lines = []
+        index = client.get_model_repository_index(client_timeout=5)
+        for model in sorted({entry.name for entry in index.models if entry.state == "READY"}):
+            before = self.in_force.get(model)
+            now = self.read_in_force(client, model)
+            if not now:
+                continue
+            self.in_force[model] = now
+            if before is not None and now != before:
+                aside = ", which is not what its config.pbtxt says" if self._differs(model) else ""
+                lines.append(f"{model}: new parameters in force{aside}: {in_words(now)}")
+        return lines
+
+    def _path(self, model: str) -> Path:
+        return self._server.repository / model / "config.pbtxt"
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._server.repository.glob("*/config.pbtxt"))
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

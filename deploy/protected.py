@@ -1,0 +1,70 @@
+"""Which ensembles of a live Triton end in our defence, and what stands before it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deploy.model_config import is_defence
+
+
+@dataclass(frozen=True)
+class Victim:
+    """The step whose output the defence reads, where clients' own tensors feed it."""
+
+    model: str
+    #: The model's input to the ensemble's.
+    inputs: Mapping[str, str]
+    output: str
+
+
+@dataclass(frozen=True)
+class Protected:
+    """An ensemble whose answer is our defence's."""
+
+    name: str
+    defence: str
+    #: The ensemble's output that the defence writes.
+    output: str
+    #: None where another step stands between the clients and the classifier.
+    victim: Victim | None
+    #: Every model that the ensemble runs, in the order of its steps.
+    models: tuple[str, ...]
+
+
+def find(client: Any) -> list[Protected]:
+    """Return every ready ensemble that ends in a defence, in the order of their names.
+
+    Raises:
+        InferenceServerException: Triton did not answer.
+    """
+    ready = [entry.name for entry in client.get_model_repository_index().models
+             if entry.state == "READY"]  # fmt: skip
+    configs = {name: client.get_model_config(name).config for name in sorted(set(ready))}
+    found = (_protected(config, configs) for config in configs.values())
+    return [one for one in found if one is not None]
+
+
+def _protected(config: Any, configs: Mapping[str, Any]) -> Protected | None:
+    outputs = {output.name for output in config.output}
+    steps = list(config.ensemble_scheduling.step)
+    for step in steps:
+        answered = sorted(outputs & set(step.output_map.values()))
+        defence = configs.get(step.model_name)
+        if answered and defence is not None and is_defence(defence):
+            return Protected(
+                name=config.name,
+                defence=step.model_name,
+                output=answered[0],
+                victim=_victim(config, steps, set(step.input_map.values())),
+                models=tuple(step.model_name for step in steps),
+            )
+    return None
+
+
+def _victim(config: Any, steps: list[Any], read: set[str]) -> Victim | None:
+    given = {tensor.name for tensor in config.input}
+    for step in steps:
+        for output, tensor in step.output_map.items():
+            if tensor in read and set(step.input_map.values()) <= given:
+                return Victim(step.model_name, dict(step.input_map), output)
+    return None

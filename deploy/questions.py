@@ -1,0 +1,126 @@
+"""Questions that a model takes: tensors made up from its metadata, sent over gRPC."""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from postprocess.errors import ReverseSigmoidError
+
+Tensors = Mapping[str, NDArray[Any]]
+
+#: What is tried for a dimension that a model leaves open, and what tensors are filled with.
+OPEN_SIZES = (1, 8, 32, 224)
+FILLS = ("random", "ones", "zeros")
+#: Of every question to a model whose usual answer time is not known.
+PATIENCE_S = 30.0
+
+
+class ProbeError(ReverseSigmoidError):
+    """A probe was answered with an error, not in time, or with something unprotected."""
+
+    def __init__(self, text: str, *, silent: bool = False, unknown: bool = False) -> None:
+        super().__init__(text)
+        self.silent = silent  #: no answer in time
+        self.unknown = unknown  #: Triton has no such model loaded
+
+
+def candidates(client: Any, model: str) -> list[Tensors]:
+    """Return inputs of the right names, datatypes and shapes, the likeliest first.
+
+    Raises:
+        ProbeError: Triton does not tell the model's tensors.
+    """
+    metadata, batched = _signature(client, model)
+    shapes = {tensor.name: list(tensor.shape) for tensor in metadata.inputs}
+    inner = [size for shape in shapes.values() for size in shape[batched:]]
+    sizes = OPEN_SIZES if -1 in inner else OPEN_SIZES[:1]
+    return [
+        {
+            tensor.name: _filled(tensor.datatype, _close(shapes[tensor.name], batched, size), fill)
+            for tensor in metadata.inputs
+        }
+        for size, fill in itertools.product(sizes, FILLS)
+    ]
+
+
+def synthetic_scores(client: Any, model: str) -> Tensors:
+    """Return one row of probabilities, which are valid logits too, for a defence alone.
+
+    Raises:
+        ProbeError: Triton does not tell the model's tensors.
+    """
+    metadata, batched = _signature(client, model)
+    tensor = metadata.inputs[0]
+    values = np.random.default_rng(0).random(_close(list(tensor.shape), batched, 10)) + 0.1
+    return {tensor.name: (values / values.sum(axis=-1, keepdims=True)).astype(np.float32)}
+
+
+def infer(client: Any, model: str, inputs: Tensors, *, timeout_s: float) -> Any:
+    """Return Triton's result for named input arrays.
+
+    Raises:
+        ProbeError: an error, or no answer in time.
+    """
+    from tritonclient.grpc import InferInput
+    from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+    tensors = []
+    for name, values in inputs.items():
+        tensors.append(InferInput(name, values.shape, np_to_triton_dtype(values.dtype)))
+        tensors[-1].set_data_from_numpy(values)
+    try:
+        return client.infer(model, tensors, client_timeout=timeout_s)
+    except InferenceServerException as error:
+        raise _probe_error(error, timeout_s) from None
+
+
+def alive(client: Any, *, timeout_s: float = 3) -> bool:
+    """Say whether Triton answers anything at all."""
+    from tritonclient.utils import InferenceServerException
+
+    try:
+        return bool(client.is_server_live(client_timeout=timeout_s))
+    except InferenceServerException:
+        return False
+
+
+def _signature(client: Any, model: str) -> tuple[Any, bool]:
+    from tritonclient.utils import InferenceServerException
+
+    try:
+        config = client.get_model_config(model, client_timeout=PATIENCE_S).config
+        metadata = client.get_model_metadata(model, client_timeout=PATIENCE_S)
+    except InferenceServerException as error:
+        raise _probe_error(error, PATIENCE_S) from None
+    return metadata, config.max_batch_size > 0
+
+
+def _probe_error(error: Any, timeout_s: float) -> ProbeError:
+    status, text = str(error.status()), " ".join(str(error.message()).split())
+    if "DEADLINE_EXCEEDED" in status:
+        return ProbeError(f"no answer within {timeout_s:g} s", silent=True)
+    return ProbeError(text, unknown="unknown model" in text or "no available versions" in text)
+
+
+def _close(shape: list[int], batched: bool, size: int) -> list[int]:
+    """Return the shape with its open dimensions set, the batch to one row."""
+    batch, rest = shape[:batched], shape[batched:]
+    return [1] * len(batch) + [size if one < 0 else one for one in rest]
+
+
+def _filled(datatype: str, shape: list[int], fill: str) -> NDArray[Any]:
+    from tritonclient.utils import triton_to_np_dtype
+
+    dtype = np.dtype(triton_to_np_dtype(datatype))
+    if fill == "random":
+        rng = np.random.default_rng(0)
+        whole = dtype.kind in "iubO"
+        values: NDArray[Any] = rng.integers(0, 2, shape) if whole else rng.random(shape)
+    else:
+        values = np.full(shape, 1 if fill == "ones" else 0)
+    if dtype.kind == "O":
+        return np.array([str(one).encode() for one in values.flat], dtype=object).reshape(shape)
+    return values.astype(dtype)

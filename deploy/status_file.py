@@ -1,0 +1,50 @@
+"""What ``serve`` knows about its models, as a JSON file for machines."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+from exporters.atomic_file import write_text
+from postprocess.errors import InputError
+
+
+@dataclass
+class ModelStatus:
+    """One protected ensemble."""
+
+    defence: str  #: the model that defends it
+    state: str = "ready"  #: ready; recovering; failed: it waits for the operator
+    reason: str | None = None  #: why it is not ready, or that it is overloaded
+    last_probe_at: str | None = None  #: of the last good probe, ISO 8601, UTC
+    probe_latency_ms: float | None = None  #: of the last good probe
+    parameters: dict[str, str] = field(default_factory=dict)  #: in force, as Triton reports them
+    rejected_edit: str | None = None  #: why config.pbtxt, as it stands on disk, was refused
+
+
+@dataclass
+class Status:
+    """All of it; ``write`` adds when it was written, ISO 8601, UTC."""
+
+    state: str = "ready"  #: ready; recovering or failed, if any model is; stopped
+    triton_pid: int | None = None
+    restarts: int = 0  #: of Triton, since serve was started
+    recoveries: int = 0  #: outages that ended, since serve was started
+    models: dict[str, ModelStatus] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        text = json.dumps({"written_at": now(), **asdict(self)}, indent=2) + "\n"
+        try:
+            write_text(path, text)
+        except OSError as error:
+            raise InputError(f"--status-file {path}: cannot be written: {error.strerror}") from None
+
+
+def now() -> str:
+    """Return the time, ISO 8601, UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,127 @@
+"""Processes that die or fall silent while they are served."""
+
+import os
+import signal
+
+import pytest
+from commands import wait_for_no_process_naming
+from serving import CLASSIFIER, DEFENCE, Load, Serving
+
+from deploy.triton_server import free_ports
+
+RAISES = """
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        error = pb_utils.TritonError("broken")
+        return [pb_utils.InferenceResponse([], error) for _ in requests]
+"""
+
+
+@pytest.fixture
+def serve(repository, tmp_path):
+    def start(*options):
+        return Serving(repository, free_ports(), *options, cwd=tmp_path)
+
+    yield start
+    wait_for_no_process_naming(repository)
+
+
+def shared_memory():
+    names = os.listdir("/dev/shm")  # noqa: S108
+    return {name for name in names if name.startswith("reverse_sigmoid_")}
+
+
+KILLED, STOPPED = signal.SIGKILL, signal.SIGSTOP
+
+
+@pytest.mark.parametrize(
+    ("mode", "outages"),
+    [
+        ("poll", [(CLASSIFIER, KILLED), (DEFENCE, KILLED), (DEFENCE, STOPPED)]),
+        ("explicit", [(DEFENCE, KILLED)]),
+    ],
+)
+def test_dead_and_silent_models_are_loaded_again_without_a_raw_answer(serve, mode, outages):
+    before = shared_memory()
+    with serve("--model-control-mode", mode) as serving, Load(serving) as clients:
+        for number, (model, how) in enumerate(outages, 1):
+            for stub in serving.stubs(model):
+                os.kill(stub, how)
+            serving.wait_for_recovery(number)
+            (down, *_) = [x for x in serving.said.splitlines() if "digits: DOWN" in x][number - 1 :]
+            assert f"at fault: {model}" in down
+            serving.wait_until(lambda: serving.answers_with(beta=1.5), 5)
+        assert serving.said.count("touched the files of ") == len(outages)
+        assert "restarting" not in serving.said
+        clients.__exit__()
+        assert clients.errors
+        assert clients.raw_answers() == 0
+        assert clients.answers_other_than(1.5) == 0
+        serving.wait_until(lambda: serving.status["state"] == "ready", 5)
+        assert serving.status["recoveries"] == len(outages)
+        assert serving.stop() == 0
+    assert shared_memory() <= before
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_triton_that_stops_or_falls_silent_is_restarted(serve, number):
+    with serve() as serving, Load(serving) as clients:
+        first = serving.status["triton_pid"]
+        os.kill(first, number)
+        serving.wait_for_recovery()
+        assert "restarting Triton, 1 of at most 5" in serving.said
+        serving.wait_until(lambda: serving.answers_with(beta=1.5), 10)
+        clients.__exit__()
+        assert clients.raw_answers() == 0
+        serving.wait_until(lambda: serving.status["state"] == "ready", 5)
+        assert serving.status["triton_pid"] != first
+        assert serving.status["restarts"] == 1
+        assert serving.stop() == 0
+
+
+def test_a_model_that_no_reload_mends_is_restarted_and_then_given_up(serve):
+    with serve("--max-restarts", 1, "--model-control-mode", "none") as serving:
+        (serving.repository / DEFENCE / "1" / "model.py").write_text(RAISES)
+        os.kill(serving.stubs(DEFENCE)[0], signal.SIGKILL)
+        assert serving.process.wait(90) == 1
+        assert "restarting Triton, 1 of at most 1" in serving.said
+        last = serving.said.splitlines()[-1]
+        assert last.startswith(
+            "reverse-sigmoid: giving up after 1 restarts of Triton within 10 minutes: digits: "
+        )
+        assert "broken" in last
+        assert serving.status["state"] == "failed"
+
+
+def test_a_dead_defence_whose_file_is_refused_waits_for_the_repair(serve):
+    with serve() as serving:
+        serving.edit('"1.5"', '"-1"')
+        serving.wait_for("EDIT REFUSED", timeout_s=10)
+        os.kill(serving.status["triton_pid"], signal.SIGKILL)
+        serving.wait_for("digits: STAYS DOWN until this is mended: ")
+        serving.wait_until(lambda: serving.status["state"] == "failed", 10)
+        assert serving.status["restarts"] == 1
+        serving.edit('"-1"', '"0.5"')
+        serving.wait_for_recovery()
+        serving.wait_until(lambda: serving.answers_with(beta=0.5), 10)
+        assert serving.stop() == 0
+
+
+def test_ctrl_c_while_triton_restarts_leaves_nothing_behind(serve):
+    with serve() as serving:
+        os.kill(serving.status["triton_pid"], signal.SIGKILL)
+        serving.wait_for("restarting Triton")
+        assert serving.stop() == 0
+        wait_for_no_process_naming(serving.repository, timeout_s=0.5)
+
+
+def test_without_supervision_serve_ends_with_triton(serve, tmp_path):
+    with serve("--no-supervise") as serving:
+        (triton,) = {os.getpgid(stub) for stub in serving.stubs(DEFENCE)}
+        os.kill(triton, signal.SIGKILL)
+        assert serving.process.wait(30) == 1
+        assert "Triton stopped by itself with exit code -9" in serving.said
+        assert not serving.status_file.exists()

@@ -1,0 +1,133 @@
+"""A served repository under load, edited and hurt while it answers."""
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import oracle
+from commands import Running
+from scipy.special import softmax
+
+from exporters import datasets
+from exporters.atomic_file import write_text
+from load_tests.endpoint import Endpoint, EndpointError
+
+DEFENCE, CLASSIFIER = "digits_reverse_sigmoid", "digits_classifier"
+IMAGES = datasets.load("digits").x_test[:8]
+
+
+def port_options(ports):
+    return (
+        *("--http-port", ports.http),
+        *("--grpc-port", ports.grpc),
+        *("--metrics-port", ports.metrics),
+    )
+
+
+class Serving(Running):
+    """``reverse-sigmoid serve``, ready, with a status file."""
+
+    def __init__(self, repository, ports, *options, cwd):
+        self.repository, self.url = repository, f"127.0.0.1:{ports.grpc}"
+        self.config = repository / DEFENCE / "config.pbtxt"
+        self.status_file = cwd / "status.json"
+        options = (*port_options(ports), "--status-file", self.status_file, *options)
+        super().__init__("serve", repository, *options, cwd=cwd)
+        self.wait_for("Ctrl-C stops")
+        with Endpoint(self.url, CLASSIFIER) as victim:
+            self.logits = victim(IMAGES)
+
+    @property
+    def status(self):
+        return json.loads(self.status_file.read_text())
+
+    @property
+    def said(self):
+        return self.stderr.read_text()
+
+    def edit(self, old, new):
+        """Edit the defence's config.pbtxt as the README asks for: whole, then moved."""
+        text = self.config.read_text()
+        assert old in text
+        write_text(self.config, text.replace(old, new))
+
+    def answer(self):
+        with Endpoint(self.url, "digits", timeout_s=10) as endpoint:
+            return endpoint(IMAGES)
+
+    def expected(self, *, beta):
+        settings = {"beta": beta, "gamma": 0.2, "margin": 0.01, "preserve_top1": True}
+        return oracle.reverse_sigmoid(*oracle.log_odds(self.logits), **settings)
+
+    def answers_with(self, *, beta):
+        """Say whether it answers now, and as it should."""
+        try:
+            answer = self.answer()
+        except EndpointError:  # gRPC waits a while before it connects to a new server
+            return False
+        return np.abs(answer - self.expected(beta=beta)).max() <= 1e-5
+
+    def wait_for_recovery(self, number=1, *, timeout_s=60):
+        self.wait_until(lambda: self.said.count("answers again") >= number, timeout_s)
+
+    def stubs(self, model):
+        """Return the process ids of a model's instances."""
+        found = []
+        for command in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                parts = command.read_bytes().decode().split("\0")
+            except OSError:
+                continue
+            stub = parts[0].endswith("/triton_python_backend_stub")
+            if stub and parts[1].startswith(f"{self.repository / model}/"):
+                found.append(int(command.parent.name))
+        return found
+
+
+class Load:
+    """Clients that query the ensemble without pause; what they got is kept."""
+
+    def __init__(self, serving, *, clients=4):
+        self.serving, self.answers, self.errors = serving, [], []
+        self._stop = threading.Event()
+        # Connected at once, while all is well.
+        endpoints = [Endpoint(serving.url, "digits", timeout_s=10) for _ in range(clients)]
+        self._threads = [threading.Thread(target=self._query, args=(one,)) for one in endpoints]
+
+    def _query(self, endpoint):
+        with endpoint:
+            while not self._stop.is_set():
+                try:
+                    self.answers.append(endpoint(IMAGES))
+                except EndpointError as error:
+                    self.errors.append(str(error))
+                    time.sleep(0.05)
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def raw_answers(self):
+        """Return how many answers held a row of the victim's logits or probabilities."""
+        answers = np.array(self.answers)
+        raw = [self.serving.logits, softmax(self.serving.logits, axis=1)]
+        return sum(
+            int((np.abs(answers - one).max(axis=2) <= 1e-4).any(axis=1).sum()) for one in raw
+        )
+
+    def answers_other_than(self, *betas):
+        """Return how many answers are none of the protected ones that may be expected."""
+        answers = np.array(self.answers)
+        known = [
+            np.abs(answers - self.serving.expected(beta=beta)).max(axis=(1, 2)) <= 1e-4
+            for beta in betas
+        ]
+        return int((~np.any(known, axis=0)).sum())
