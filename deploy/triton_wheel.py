@@ -48,10 +48,6 @@ def lay_out_backends(wheel: Path, backends: Path) -> None:
     # Copies: Triton refuses a library that a link leads out of the backend directory.
     for name in ("libtriton_python.so", "triton_python_backend_utils.py"):
         shutil.copyfile(wheel / "backends" / "python" / name, python / name)
-    # A __pycache__ beside model.py looks like an edit to Triton's polling, which would reload.
-    # The stub heeds no PYTHON* variable, but imports this before model.py.
-    with (python / "triton_python_backend_utils.py").open("a", encoding="utf-8") as utilities:
-        utilities.write("\nimport sys\n\nsys.dont_write_bytecode = True\n")
     stub = wheel / "python_backend_stubs" / VERSION / "triton_python_backend_stub"
     if not stub.is_file():
         raise InputError(f"nvidia-pytriton has no Python backend for Python {VERSION}")

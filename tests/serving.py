@@ -72,6 +72,16 @@ class Serving(Running):
     def wait_for_recovery(self, number=1, *, timeout_s=60):
         self.wait_until(lambda: self.said.count("answers again") >= number, timeout_s)
 
+    def settled_stubs(self, model, *, settled_s=4):
+        """Return them once no reload has exchanged them for a while."""
+        stubs, since = self.stubs(model), time.monotonic()
+        while time.monotonic() - since < settled_s:
+            time.sleep(0.1)
+            now = self.stubs(model)
+            if now != stubs:
+                stubs, since = now, time.monotonic()
+        return stubs
+
     def stubs(self, model):
         """Return the process ids of a model's instances."""
         found = []
