@@ -33,8 +33,8 @@ SEED = 20260101
 #: A contender is called until this time has passed, at least once, and the calls averaged.
 AT_LEAST_SECONDS = 0.0005
 
-ART = "ART float32"
-OURS = "ours, logits"
+ART, EXACT_ART = "ART float32", "ART float64"
+OURS, OURS_PROBABILITIES, NUMPY = "ours", "ours from probabilities", "ours without kernel"
 Contender = Callable[[], object]
 
 
@@ -99,12 +99,12 @@ def _contenders(
     numpy_only = defence("logits", native=False)
     contenders: dict[str, Contender] = {
         ART: lambda: art(probabilities),
-        "ART float64": lambda: art(exact_probabilities),
-        "ours, NumPy alone": lambda: numpy_only(logits),
+        EXACT_ART: lambda: art(exact_probabilities),
+        NUMPY: lambda: numpy_only(logits),
     }
     if from_logits.kernel is not None:
         contenders[OURS] = lambda: from_logits(logits)
-        contenders["ours, probabilities"] = lambda: from_probabilities(probabilities)
+        contenders[OURS_PROBABILITIES] = lambda: from_probabilities(probabilities)
     return contenders
 
 
@@ -129,18 +129,22 @@ def _interleaved_seconds(
 
 
 def _cell(seconds: dict[str, list[float]], *, batch: int, classes: int) -> dict[str, Any]:
-    """Rows per second (median), and how many times ART float32's: 10, 50, 90 percent."""
-    art = np.array(seconds[ART])
+    """Rows per second (median), and how many times ART's: 10, 50, 90 percent of the rounds."""
     return {
         "classes": classes,
         "batch": batch,
         "rows_per_second": {
             name: batch / float(np.median(values)) for name, values in seconds.items()
         },
-        "times_art_float32": {
-            name: [float(q) for q in np.quantile(art / np.array(values), (0.1, 0.5, 0.9))]
-            for name, values in seconds.items()
-            if name != ART
+        "times": {
+            art: {
+                name: np.quantile(
+                    np.array(seconds[art]) / np.array(values), (0.1, 0.5, 0.9)
+                ).tolist()
+                for name, values in seconds.items()
+                if name not in (ART, EXACT_ART)
+            }
+            for art in (ART, EXACT_ART)
         },
     }
 
@@ -171,18 +175,18 @@ def _cpu() -> str:
 
 
 def _table(result: dict[str, Any]) -> str:
-    """Thousands of rows per second, and ratios to ART float32 as median (10th to 90th)."""
-    names = list(result["cells"][0]["rows_per_second"])
-    head = ["K", "batch", *(f"{name}, 1,000 rows/s" for name in names)]
-    head += [f"{name}: times ART" for name in names if name.startswith("ours")]
+    """Rows per second, and ratios to ART as median (10th to 90th percentile)."""
+    columns = [(ART, OURS), (EXACT_ART, OURS), (ART, OURS_PROBABILITIES), (ART, NUMPY)]
+    columns = [pair for pair in columns if pair[1] in result["cells"][0]["rows_per_second"]]
+    head = ["K", "batch", "rows/s, " + columns[0][1]]
+    head += [f"{ours} : {art}" for art, ours in columns]
     lines = ["| " + " | ".join(head) + " |", "|" + " ---: |" * len(head)]
     for cell in result["cells"]:
         row = [str(cell["classes"]), str(cell["batch"])]
-        row += [f"{cell['rows_per_second'][name] / 1000:,.0f}" for name in names]
-        for name in names:
-            if name.startswith("ours"):
-                low, middle, high = cell["times_art_float32"][name]
-                row.append(f"{middle:.1f} ({low:.1f} to {high:.1f})")
+        row.append(f"{cell['rows_per_second'][columns[0][1]]:,.0f}")
+        for art, ours in columns:
+            low, middle, high = cell["times"][art][ours]
+            row.append(f"{middle:.1f} ({low:.1f} to {high:.1f})")
         lines.append("| " + " | ".join(row) + " |")
     about = ", ".join(f"{key} {value}" for key, value in result["about"].items())
     return "\n".join([*lines, "", about])

@@ -1,6 +1,7 @@
 """Scores in, protected probabilities out: the one door to the defence."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,7 @@ from postprocess.pseudo_logits import Float32, PseudoLogits
 from postprocess.scores import BadRowsError, Scores, bad_rows, to_logits, to_pair
 
 
-@dataclass(frozen=True)
-class Protected:
+class Protected(NamedTuple):
     """What the defence made of a batch."""
 
     probabilities: Scores  #: shape and type of the scores it was given
