@@ -135,7 +135,8 @@ def _tensor(tensor: Tensor, *, of_graph: bool = False) -> str:
     """Return one tensor's declaration; to the graph itself, a flat one is reshaped."""
     dims = ", ".join(str(size) for size in tensor.dims)
     reshape = " reshape: { shape: [ ] }" if tensor.flat and of_graph else ""
-    return f"{{ name: {_quoted(tensor.name)} data_type: {tensor.data_type} dims: [ {dims} ]{reshape} }}"
+    name = _quoted(tensor.name)
+    return f"{{ name: {name} data_type: {tensor.data_type} dims: [ {dims} ]{reshape} }}"
 
 
 def _list(tensors: Iterable[Tensor], *, of_graph: bool = False) -> str:
@@ -165,8 +166,8 @@ def _meaning(signature: Signature, parameters: Parameters) -> str:
     elif parameters.multi_label:
         labels = f"{count} labels" if count > 0 else "labels"
         says = (
-            f"# Reverse Sigmoid probabilities of {labels}, each a yes or no of its own: in [0, 1],\n"
-            "# on the classifier's side of 1/2. They do not sum to 1."
+            f"# Reverse Sigmoid probabilities of {labels}, each a yes or no of its own:\n"
+            "# in [0, 1], on the classifier's side of 1/2. They do not sum to 1."
         )
     else:
         classes = f"{count} classes" if count > 0 else "classes of the last axis"

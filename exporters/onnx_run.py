@@ -183,9 +183,7 @@ def read_sample(path: Path, values: list[Value], batched: bool) -> Source:
         kind = value.data_type.removeprefix("TYPE_")
         if kind == "STRING" and array.dtype.kind == "U":
             array = sample[value.name] = array.astype(object)
-        expected = {"STRING": "O", "BOOL": "bool"}.get(
-            kind, kind.lower().replace("fp", "float")
-        )
+        expected = {"STRING": "O", "BOOL": "bool"}.get(kind, kind.lower().replace("fp", "float"))
         wanted = value.shape or ()
         fits = array.dtype == np.dtype(expected) and array.ndim == len(wanted) and array.size > 0
         for axis, (size, there) in enumerate(zip(wanted, array.shape, strict=False)):

@@ -66,7 +66,10 @@ def read(path: Path) -> Signature:
     """
     model = onnx_graph.load(path)
     found = []
-    for kind, values in (("input", onnx_graph.inputs(model)), ("output", onnx_graph.outputs(model))):
+    for kind, values in (
+        ("input", onnx_graph.inputs(model)),
+        ("output", onnx_graph.outputs(model)),
+    ):
         if len(values) != 1:
             names = ", ".join(value.name for value in values)
             raise InputError(f"{path}: expected one {kind}, got {names}")

@@ -116,7 +116,9 @@ def understand(
     """
     single = rows.shape[1] == 1
     if multi_label and end is not None and end.op == "Softmax":
-        raise InputError("--multi-label: the graph ends in a Softmax, so its classes exclude each other")
+        raise InputError(
+            "--multi-label: the graph ends in a Softmax, so its classes exclude each other"
+        )
     found = end is not None and end.op == "Sigmoid"
     multi = not single and (found if multi_label is None else multi_label)
     tolerance = SUM_TOLERANCE[data_type]

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 
+Array = NDArray[Any]
 Float64 = NDArray[np.float64]
 
 #: How far the activation of the cut logits may be from the original probabilities.
@@ -74,7 +76,7 @@ def verify(
             continue
         before, after = original[finite], written[finite]
         largest = max(largest, _difference(before, after, data_type, what))
-        protected = postprocessor(after.astype(np.float32))
+        protected = postprocessor(after)
         _refuse_other_answers(before.astype(np.float64), protected, data_type, what)
         compared += len(before)
     return Verified(compared, largest)
@@ -90,9 +92,7 @@ def activation(logits: Float64, op: str) -> Float64:
     return result
 
 
-def _difference(
-    before: NDArray[np.generic], after: NDArray[np.generic], data_type: str, what: Scores
-) -> float:
+def _difference(before: Array, after: Array, data_type: str, what: Scores) -> float:
     if before.shape != after.shape or not np.isfinite(after).all():
         raise CutError("the written classifier does not give finite scores where the original does")
     was, now = before.astype(np.float64), after.astype(np.float64)
@@ -110,9 +110,7 @@ def _difference(
     return difference
 
 
-def _refuse_other_answers(
-    before: Float64, protected: NDArray[np.float32], data_type: str, what: Scores
-) -> None:
+def _refuse_other_answers(before: Float64, protected: Array, data_type: str, what: Scores) -> None:
     sides = what.multi_label or before.shape[1] == 1
     if not np.isfinite(protected).all():
         raise InputError("verification: a protected answer is not finite")
