@@ -205,8 +205,12 @@ class _Work:
         labels = [value for value in self.candidates if self._follows(value)]
         names = [value.name for value in labels]
         self.dropped = [name for name in self.others if name not in names]
+        maybe = [value.name for value in self.candidates]
         self.warnings += [
-            f"output {name} is dropped: what it says beside the top class can leak the model"
+            f"output {name} is dropped: it was not seen to follow from the top class; "
+            "real rows with --sample may show that it does"
+            if name in maybe and self.asked.sample is None
+            else f"output {name} is dropped: what it says beside the top class can leak the model"
             for name in self.dropped
         ]
         self.signature = Signature(

@@ -160,7 +160,7 @@ def sklearn_strings_file(path):
     from sklearn.preprocessing import OneHotEncoder
 
     rows = np.array([(colour, size) for colour in COLOURS for size in SIZES] * 3, dtype=object)
-    labels = np.array(["stop", "go", "wait"] * 6)
+    labels = np.array([{"red": "stop", "green": "go", "blue": "wait"}[colour] for colour, _ in rows])
     model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression())
     model.fit(rows, labels)
     onnx_model = to_onnx(
