@@ -196,7 +196,7 @@ def protect(
 ) -> None:
     """Write the three models that serve an ONNX classifier of yours, protected."""
     from deploy import protect_summary
-    from exporters.protect import Asked
+    from exporters.classifier import Asked
     from exporters.protect import protect as protect_onnx
 
     if scores not in ("", *CHOICES["scores"]):
@@ -214,7 +214,7 @@ def protect(
     )
     with err_console.status(f"reading and verifying {model}"):
         done = protect_onnx(model, repository, _parameters(beta, gamma, margin), asked)
-    for warning in done.warnings:
+    for warning in done.classifier.warnings:
         _say(f"warning: {warning}", console=err_console)
     if as_json:
         print(json.dumps(protect_summary.as_dict(done)))

@@ -12,20 +12,20 @@ def as_dict(done: Protected) -> dict[str, Any]:
 
     Shapes are the ones that clients see, -1 where a size is free.
     """
-    signature, parameters = done.signature, done.parameters
+    signature, parameters = done.classifier.signature, done.parameters
 
     def tensor(one: Tensor) -> dict[str, Any]:
         shape = one.shape(batched=signature.batched)
         return {"name": one.name, "data_type": one.data_type, "shape": shape}
 
     return {
-        "onnx": str(done.onnx),
+        "onnx": str(done.classifier.path),
         "repository": str(done.repository),
         "models": list(model_repository.model_names(done.name)),
         "inputs": [tensor(one) for one in signature.inputs],
         "output": tensor(signature.scores),
         "labels": [tensor(one) for one in signature.labels],
-        "dropped": done.dropped,
+        "dropped": done.classifier.dropped,
         "scores": done.scores.kind,
         "cut": done.scores.cut.op if done.scores.cut else None,
         "multi_label": done.scores.multi_label,
@@ -37,7 +37,7 @@ def as_dict(done: Protected) -> dict[str, Any]:
         "verified_rows": done.verified.rows,
         "cut_difference": done.verified.cut_difference,
         "files": [str(path) for path in done.files],
-        "warnings": done.warnings,
+        "warnings": done.classifier.warnings,
         "next": f"reverse-sigmoid serve {done.repository}",
     }
 

@@ -6,13 +6,12 @@ kept as it is.
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 
-from exporters import defence_parameters
+from exporters import config_pbtxt
 from exporters.atomic_file import write_text
-from exporters.onnx_signature import Signature, Tensor
+from exporters.onnx_signature import Signature
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
@@ -59,14 +58,15 @@ def files(
         InputError: the name is not one that Triton can serve.
     """
     refuse_name(name)
-    classifier, defence = classifier_name(name), defence_name(name)
+    names = model_names(name)
+    _, classifier, defence = names
     return {
-        f"{name}/config.pbtxt": _ensemble_config(name, signature, parameters),
+        f"{name}/config.pbtxt": config_pbtxt.of_ensemble(names, signature, parameters),
         # Triton wants a version folder even of an ensemble, git keeps no empty one.
         f"{name}/1/.gitkeep": "",
-        f"{classifier}/config.pbtxt": _classifier_config(name, signature),
+        f"{classifier}/config.pbtxt": config_pbtxt.of_classifier(names, signature),
         f"{classifier}/1/.gitkeep": "",
-        f"{defence}/config.pbtxt": _defence_config(name, signature, parameters),
+        f"{defence}/config.pbtxt": config_pbtxt.of_defence(names, signature, parameters),
         f"{defence}/1/model.py": _MODEL_PY_SELF_CONTAINED if self_contained else _MODEL_PY,
     }
 
@@ -112,133 +112,14 @@ def refuse_other_tensors(kept: list[Path], signature: Signature) -> None:
         InputError: a file of ``kept`` does not fit the signature.
     """
     for path in kept:
-        fits = [_tensor(tensor) for tensor in (*signature.inputs, signature.scores)]
-        inner = _tensor(_inner_scores(signature))
+        tensors = (*signature.inputs, signature.scores, config_pbtxt.inner_scores(signature))
+        *fits, inner = [config_pbtxt.declaration(tensor) for tensor in tensors]
         text = path.read_text(encoding="utf-8")
         if path.name == "config.pbtxt" and sum(tensor in text for tensor in (*fits, inner)) < 2:
             raise InputError(
                 f"{path}: exists and declares other tensors than {' and '.join(fits)}; "
                 "choose another --name, or remove it"
             )
-
-
-def _inner_scores(signature: Signature) -> Tensor:
-    """Return the tensor between victim and defence; its name is the ensemble's alone."""
-    name = "victim_scores"
-    taken = {tensor.name for tensor in (*signature.inputs, signature.scores, *signature.labels)}
-    while name in taken:
-        name += "_"
-    return replace(signature.scores, name=name, flat=False)
-
-
-def _tensor(tensor: Tensor, *, of_graph: bool = False) -> str:
-    """Return one tensor's declaration; to the graph itself, a flat one is reshaped."""
-    dims = ", ".join(str(size) for size in tensor.dims)
-    reshape = " reshape: { shape: [ ] }" if tensor.flat and of_graph else ""
-    name = _quoted(tensor.name)
-    return f"{{ name: {name} data_type: {tensor.data_type} dims: [ {dims} ]{reshape} }}"
-
-
-def _list(tensors: Iterable[Tensor], *, of_graph: bool = False) -> str:
-    found = [_tensor(tensor, of_graph=of_graph) for tensor in tensors]
-    if len(found) == 1:
-        return f"[ {found[0]} ]"
-    return "[\n  " + ",\n  ".join(found) + "\n]"
-
-
-def _quoted(name: str) -> str:
-    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-def _map(kind: str, outer: str, inner: str) -> str:
-    return f"      {kind}_map {{ key: {_quoted(inner)} value: {_quoted(outer)} }}"
-
-
-def _meaning(signature: Signature, parameters: Parameters) -> str:
-    """Return what the answer of the ensemble is, as comments."""
-    count = signature.classes
-    if count == 1:
-        says = (
-            "# The Reverse Sigmoid probability of a yes, in [0, 1]: its side of 1/2 is the\n"
-            "# classifier's own."
-        )
-    elif parameters.multi_label:
-        labels = f"{count} labels" if count > 0 else "labels"
-        says = (
-            f"# Reverse Sigmoid probabilities of {labels}, each a yes or no of its own:\n"
-            "# in [0, 1], on the classifier's side of 1/2. They do not sum to 1."
-        )
-    else:
-        classes = f"{count} classes" if count > 0 else "classes of the last axis"
-        says = f"# Reverse Sigmoid probabilities over the {classes}; each row sums to 1."
-    for label in signature.labels:
-        says += f"\n# {label.name} is the classifier's own: it tells the top class, and no more."
-    return says
-
-
-def _ensemble_config(name: str, signature: Signature, parameters: Parameters) -> str:
-    inner, scores = _inner_scores(signature).name, signature.scores.name
-    to_victim = "\n".join(_map("input", given.name, given.name) for given in signature.inputs)
-    labels = "".join("\n" + _map("output", label.name, label.name) for label in signature.labels)
-    return f"""\
-# The public model: what clients call. Its answer is the defence's, the last step below.
-name: "{name}"
-platform: "ensemble"
-max_batch_size: {signature.max_batch_size}
-input {_list(signature.inputs)}
-{_meaning(signature, parameters)}
-output {_list((signature.scores, *signature.labels))}
-ensemble_scheduling {{
-  step [
-    {{
-      model_name: "{classifier_name(name)}"
-      model_version: -1
-{to_victim}
-{_map("output", inner, scores)}{labels}
-    }},
-    {{
-      model_name: "{defence_name(name)}"
-      model_version: -1
-{_map("input", inner, inner)}
-{_map("output", scores, scores)}
-    }}
-  ]
-}}
-"""
-
-
-def _classifier_config(name: str, signature: Signature) -> str:
-    return f"""\
-# The victim: the classifier itself. Whoever can reach this name gets its raw scores, so let
-# clients reach the ensemble "{name}" only.
-name: "{classifier_name(name)}"
-backend: "onnxruntime"
-max_batch_size: {signature.max_batch_size}
-input {_list(signature.inputs, of_graph=True)}
-output {_list((signature.scores, *signature.labels), of_graph=True)}
-{_batching(signature)}"""
-
-
-def _defence_config(name: str, signature: Signature, parameters: Parameters) -> str:
-    return f"""\
-# The defence: Reverse Sigmoid. Every parameter is a string; one that is unknown, malformed,
-# missing or out of range stops this model from loading, and with it the ensemble "{name}".
-name: "{defence_name(name)}"
-backend: "python"
-max_batch_size: {signature.max_batch_size}
-input {_list([_inner_scores(signature)])}
-output {_list([signature.scores])}
-
-{defence_parameters.text(parameters)}
-instance_group [ {{ kind: KIND_CPU count: 1 }} ]
-{_batching(signature)}"""
-
-
-def _batching(signature: Signature) -> str:
-    if not signature.batched:
-        return "# No batch dimension: Triton runs requests one at a time.\n"
-    return "# Merges requests that wait, without delaying any.\ndynamic_batching { }\n"
 
 
 _MODEL_PY = '''\

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters import model_repository
-from exporters.evidence import Evidence, as_rows
-from exporters.onnx_run import Runner, Source
+from exporters.classifier import Classifier
+from exporters.evidence import as_rows
+from exporters.onnx_run import Runner
 from exporters.score_output import Scores, top
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
@@ -45,30 +46,26 @@ def read_parameters(config: Path) -> Parameters:
     return Parameters.from_strings(strings, where=str(config))
 
 
-def verify(
-    repository: Path, name: str, scores: str, data_type: str, what: Scores, evidence: Evidence,
-    source: Source,
-) -> Verified:  # fmt: skip
+def verify(repository: Path, name: str, classifier: Classifier, what: Scores) -> Verified:
     """Return what was compared, once written victim and defence give the original's answers.
 
     Args:
         repository: that the three models were written to.
         name: the public model name.
-        scores: the output that holds the scores.
-        data_type: of the scores.
-        what: the scores are.
-        evidence: what the original graph gave on ``source``.
-        source: of inputs.
+        classifier: the original.
+        what: the scores that were written are.
 
     Raises:
         CutError: the logits are not those of the original's probabilities.
         InputError: an answer is not finite, does not sum to 1, or has another top class.
     """
+    scores, data_type = classifier.value.name, classifier.value.data_type
+    evidence = classifier.evidence
     runner = Runner(model_repository.onnx_path(repository, name))
     config = repository / model_repository.defence_name(name) / "config.pbtxt"
     postprocessor = Postprocessor(read_parameters(config))
     compared, largest = 0, 0.0
-    feeds = source.feeds(evidence.rows_at_once)
+    feeds = classifier.source.feeds(evidence.rows_at_once)
     for feed, original in zip(feeds, evidence.scores, strict=False):
         written = as_rows(runner(feed, [scores])[scores], flat=evidence.flat)
         finite = np.isfinite(original).all(axis=1)

@@ -30,7 +30,7 @@ def keras_file(path, *, softmax):
         layers.append(keras.layers.Softmax(name="probabilities"))
     model = keras.Sequential(layers)
     signature = [tf.TensorSpec((None, 8, 8, 1), tf.float32, name="image")]
-    function = tf.function(lambda image: model(image), input_signature=signature)
+    function = tf.function(model, input_signature=signature)
     tf2onnx.convert.from_function(
         function, input_signature=signature, opset=17, output_path=str(path)
     )
@@ -160,7 +160,9 @@ def sklearn_strings_file(path):
     from sklearn.preprocessing import OneHotEncoder
 
     rows = np.array([(colour, size) for colour in COLOURS for size in SIZES] * 3, dtype=object)
-    labels = np.array([{"red": "stop", "green": "go", "blue": "wait"}[colour] for colour, _ in rows])
+    labels = np.array(
+        [{"red": "stop", "green": "go", "blue": "wait"}[colour] for colour, _ in rows]
+    )
     model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression())
     model.fit(rows, labels)
     onnx_model = to_onnx(

@@ -12,8 +12,9 @@ import victims
 from commands import run_command
 
 from deploy.triton_server import TritonServer, free_ports
+from exporters.classifier import Asked
 from exporters.model_repository import SHIPPED, onnx_path
-from exporters.protect import Asked, protect
+from exporters.protect import protect
 from load_tests.endpoint import connect
 
 SETTINGS = {
@@ -216,7 +217,7 @@ def clients(triton):
 
 def reference(name, case, found, folder, feed):
     """Return (the answer that a client must get, the original's scores) from onnxruntime."""
-    signature = found.signature
+    signature = found.classifier.signature
     scores = signature.scores.name
     flat = signature.scores.flat
     logits = session(onnx_path(folder / "repository", name)).run([scores], feed)[0]
@@ -233,16 +234,16 @@ def top(scores, sides):
 
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_found_in_the_graph(protected, name):
-    folder, found = protected
+    _, found = protected
     case, one = CASES[name], found[name]
     assert (one.scores.cut and one.scores.cut.op) == case.cut
     assert one.scores.kind == one.parameters.scores == case.kind
     assert one.scores.multi_label == one.parameters.multi_label == case.multi_label
-    assert one.signature.classes == case.classes
-    assert one.signature.max_batch_size == (256 if case.batched else 0)
-    assert tuple(label.name for label in one.signature.labels) == case.labels
-    assert one.dropped == []
-    assert one.warnings == []
+    assert one.classifier.signature.classes == case.classes
+    assert one.classifier.signature.max_batch_size == (256 if case.batched else 0)
+    assert tuple(label.name for label in one.classifier.signature.labels) == case.labels
+    assert one.classifier.dropped == []
+    assert one.classifier.warnings == []
     assert one.verified.rows >= 500
 
 
@@ -250,7 +251,7 @@ def test_what_is_found_in_the_graph(protected, name):
 def test_clients_get_equation_2_of_the_victims_scores(protected, triton, name):
     folder, found = protected
     case, one = CASES[name], found[name]
-    tolerance = 1e-3 if one.signature.scores.data_type == "TYPE_FP16" else 1e-6
+    tolerance = 1e-3 if one.classifier.signature.scores.data_type == "TYPE_FP16" else 1e-6
     sides = case.classes == 1 or case.multi_label
     rng = np.random.default_rng(1)
     for rows in (1,) if name == "one_row" else ROWS:
@@ -262,8 +263,8 @@ def test_clients_get_equation_2_of_the_victims_scores(protected, triton, name):
         public = {key: array[:, None] if array.ndim == 1 else array for key, array in feed.items()}
         for client, module in clients(triton):
             served = ask(client, module, name, public)
-            assert set(served) == {one.signature.scores.name, *case.labels}
-            answer = served[one.signature.scores.name]
+            assert set(served) == {one.classifier.signature.scores.name, *case.labels}
+            answer = served[one.classifier.signature.scores.name]
             assert answer.dtype == original.dtype
             assert answer.shape == original.shape
             assert np.abs(answer - expected).max() <= tolerance
@@ -310,7 +311,9 @@ def test_a_self_contained_defence_runs_its_own_copy(protected, triton):
     log = (folder / "triton.log").read_text()
     copy = folder / "repository" / "flat_reverse_sigmoid" / "1" / "postprocess"
     at = [
-        line.rpartition(" at ")[2].strip('"') for line in log.splitlines() if "triton-reverse-sigmoid" in line
+        line.rpartition(" at ")[2].strip('"')
+        for line in log.splitlines()
+        if "triton-reverse-sigmoid" in line
     ]
     assert str(copy) in at
     assert len(set(at)) == 2  # all others are the installed package
