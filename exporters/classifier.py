@@ -101,7 +101,9 @@ class Classifier:
     def _source(self, outputs: list[str]) -> Source:
         if self.asked.sample is not None:
             return onnx_run.read_sample(self.asked.sample, self.inputs, self.batched)
-        return onnx_run.random_source(self.runner, self.inputs, outputs, self.batched)
+        return onnx_run.random_source(
+            self.runner, self.inputs, outputs, self.batched, onnx_graph.strings(self.model)
+        )
 
     def _run(self, outputs: list[str]) -> dict[str, Any]:
         try:
@@ -151,10 +153,15 @@ class Classifier:
             labels=[value.name for value in self.candidates], rows=self._max_batch_size() or 2,
         )  # fmt: skip
         asked = self.asked
-        self.scores, warnings = score_output.understand(
-            self.evidence.all_scores(), self.end, self.value.data_type,
-            asked=asked.scores, multi_label=asked.multi_label,
-        )  # fmt: skip
+        try:
+            self.scores, warnings = score_output.understand(
+                self.evidence.all_scores(),
+                self.end,
+                asked=asked.scores,
+                multi_label=asked.multi_label,
+            )
+        except InputError as error:
+            raise InputError(f"output {self.value.name}: {error}") from None
         self.warnings += warnings
         labels = [value for value in self.candidates if self._follows(value)]
         names = [value.name for value in labels]

@@ -180,6 +180,15 @@ def external_files(model: Any, path: Path) -> list[str]:
     return sorted(found)
 
 
+def strings(model: Any) -> list[str]:
+    """Return the words that a graph knows: categories, keys and labels of its nodes."""
+    found: set[str] = set()
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            found.update(word.decode(errors="replace") for word in attribute.strings)
+    return sorted(found)[:1000]
+
+
 def _value(entry: Any) -> Value:
     import onnx
 

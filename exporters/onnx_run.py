@@ -26,7 +26,9 @@ SCALES = (None, 1.0, 10.0, 0.1, 100.0)
 #: Most rows and most input elements of one call, so that activations stay small.
 MAX_ROWS = 256
 MAX_ELEMENTS = 2**19
-_STRINGS = ("", "a", "b", "yes", "no", "0", "1", "red", "the quick brown fox")
+#: Most input elements of the first call, in which sizes are tried.
+TRIED_ELEMENTS = 2**24
+_STRINGS = ("", "a", "yes", "no", "0", "1", "the quick brown fox")
 
 
 class Runner:
@@ -66,6 +68,7 @@ class Source:
     batched: bool
     size: int = SIZES[0]  #: of symbolic dimensions
     vocabulary: int = VOCABULARIES[0]  #: integers are drawn below it
+    strings: tuple[str, ...] = _STRINGS
     sample: Feed | None = None
 
     def feeds(self, rows: int) -> Iterator[Feed]:
@@ -86,9 +89,12 @@ class Source:
         if self.sample is not None:
             row = sum(array[:1].size for array in self.sample.values())
         else:
-            sizes = [self._shape(value, 1) for value in self.values]
-            row = sum(int(np.prod(shape)) for shape in sizes)
+            row = self.elements(1)
         return max(1, min(MAX_ROWS, MAX_ELEMENTS // max(1, row)))
+
+    def elements(self, rows: int) -> int:
+        """Return how many elements one random call of so many rows has."""
+        return sum(int(np.prod(self._shape(value, rows))) for value in self.values)
 
     def _slices(self, sample: Feed, rows: int) -> Iterator[Feed]:
         if self.batched:
@@ -115,7 +121,7 @@ class Source:
     def _draw(self, value: Value, rng: np.random.Generator, rows: int, turn: int) -> Array:
         shape, kind = self._shape(value, rows), value.data_type.removeprefix("TYPE_")
         if kind == "STRING":
-            return rng.choice(np.array(_STRINGS, dtype=object), shape)
+            return rng.choice(np.array(self.strings, dtype=object), shape)
         if kind == "BOOL":
             return rng.random(shape) < 0.5
         if not kind.startswith("FP"):
@@ -134,8 +140,17 @@ class Source:
         return drawn.astype({"FP16": "f2", "FP32": "f4", "FP64": "f8"}[kind])
 
 
-def random_source(runner: Runner, values: list[Value], outputs: list[str], batched: bool) -> Source:
+def random_source(
+    runner: Runner, values: list[Value], outputs: list[str], batched: bool, words: list[str]
+) -> Source:
     """Return random input that the graph runs on.
+
+    Args:
+        runner: of the graph.
+        values: its inputs.
+        outputs: what it is asked for.
+        batched: the first dimension of every input is the batch.
+        words: strings that the graph knows, drawn beside strings that it does not.
 
     Raises:
         InputError: it runs on none; the message holds onnxruntime's first reason.
@@ -147,7 +162,9 @@ def random_source(runner: Runner, values: list[Value], outputs: list[str], batch
     first: Exception | None = None
     for vocabulary in VOCABULARIES if whole else VOCABULARIES[:1]:
         for size in SIZES if free else SIZES[:1]:
-            source = Source(tuple(values), batched, size, vocabulary)
+            source = Source(tuple(values), batched, size, vocabulary, (*sorted(words), *_STRINGS))
+            if source.elements(2) > TRIED_ELEMENTS and first is not None:
+                continue
             try:
                 runner(next(source.feeds(2)), outputs)
             except Exception as error:
@@ -197,8 +214,14 @@ def read_sample(path: Path, values: list[Value], batched: bool) -> Source:
                 f"({', '.join(str(size or '?') for size in wanted)}), "
                 f"got {array.dtype} {array.shape}"
             )
-    if batched and len({len(array) for array in sample.values()}) > 1:
+    counts = {len(array) for array in sample.values()}
+    if batched and len(counts) > 1:
         raise InputError(f"--sample {path}: expected the same number of rows in every array")
+    if batched and counts == {1}:
+        raise InputError(
+            f"--sample {path}: expected at least 2 rows, to see that they do not depend on each "
+            "other"
+        )
     return Source(tuple(values), batched, sample=sample)
 
 

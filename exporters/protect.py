@@ -1,5 +1,6 @@
 """An ONNX file in, three models out: read, cut, write, verify, and only then put in place."""
 
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
@@ -128,11 +129,12 @@ def _refuse_existing(repository: Path, name: str, *, force: bool) -> None:
 
 
 def _folder_beside(repository: Path) -> tempfile.TemporaryDirectory[str]:
-    """Return a temporary folder, on the repository's file system but not in it."""
+    """Return a temporary folder, on the repository's file system if may be, but not in it."""
     parent = repository.absolute().parent
     while not parent.is_dir():
         parent = parent.parent
-    return tempfile.TemporaryDirectory(dir=parent, prefix=".reverse-sigmoid-")
+    writable = os.access(parent, os.W_OK)
+    return tempfile.TemporaryDirectory(dir=parent if writable else None, prefix=".reverse-sigmoid-")
 
 
 def _in_order(staged: Path, name: str) -> list[str]:

@@ -206,8 +206,8 @@ def linear_file(
     return graph_file(
         path,
         [*nodes, *more],
-        [("x", kind, (batch, features))],
-        [(output, kind, (batch, classes)), *more_outputs],
+        [("x", kind, (batch, features) if batch else (features,))],
+        [(output, kind, (batch, classes) if batch else (classes,)), *more_outputs],
         weights,
         opset=opset,
     )
@@ -224,6 +224,16 @@ def flat_file(path):
         [("age", TensorProto.FLOAT, ("N",))],
         [("risk", TensorProto.FLOAT, ("N",))],
         {"factor": np.array([0.7], np.float32)},
+    )
+
+
+def any_classes_file(path):
+    """As many scores as there are inputs, in every request other ones."""
+    return graph_file(
+        path,
+        [helper.make_node("Neg", ["x"], ["h"]), helper.make_node("Softmax", ["h"], ["scores"])],
+        [("x", TensorProto.FLOAT, ("N", "K"))],
+        [("scores", TensorProto.FLOAT, ("N", "K"))],
     )
 
 

@@ -111,6 +111,63 @@ def test_whoever_else_reads_the_probabilities_still_gets_them(tmp_path):
     assert np.array_equal(after[2], np.ones(5))
 
 
+@pytest.mark.parametrize(("asked", "warned"), [(None, 0), (False, 1)])
+def test_a_sigmoid_of_several_classes_is_multi_label_unless_it_is_said_not_to_be(
+    tmp_path, asked, warned
+):
+    path = linear_file(tmp_path / "m.onnx", SIGMOID)
+    done = protected(tmp_path, path, multi_label=asked)
+    assert (done.scores.cut.op, done.scores.multi_label) == ("Sigmoid", asked is None)
+    assert len(done.classifier.warnings) == warned
+    text = (done.repository / "m_reverse_sigmoid" / "config.pbtxt").read_text()
+    assert ('parameters { key: "multi_label"' in text) == (asked is None)
+    public = (done.repository / "m" / "config.pbtxt").read_text()
+    assert ("They do not sum to 1" in public) == (asked is None)
+    assert ("each row sums to 1" in public) == (asked is False)
+
+
+def test_logits_may_be_multi_label(tmp_path):
+    done = protected(tmp_path, linear_file(tmp_path / "m.onnx", ("Neg", {})), multi_label=True)
+    assert (done.scores.kind, done.scores.multi_label) == ("logits", True)
+
+
+def test_one_logit_is_warned_about(tmp_path):
+    done = protected(tmp_path, linear_file(tmp_path / "m.onnx", ("Neg", {}), classes=1))
+    assert done.classifier.warnings == ["the one score of a row is taken for the logit of a yes"]
+
+
+def test_probabilities_called_logits_are_warned_about(tmp_path):
+    path = linear_file(tmp_path / "m.onnx", SOFTMAX, ("Abs", {}))
+    done = protected(tmp_path, path, scores="logits")
+    assert done.scores.kind == "logits"
+    assert done.classifier.warnings == [
+        "--scores logits: on the input that was tried they look like probabilities"
+    ]
+
+
+def test_a_cut_that_would_lose_what_the_probabilities_tell_is_left_out(tmp_path):
+    """float32 probabilities given as float16: the logits do not fit into float16."""
+    path = linear_file(
+        tmp_path / "m.onnx",
+        ("Mul", {}),
+        output="h",
+        more=[
+            node("Softmax", ["h"], ["soft"]),
+            node("Cast", ["soft"], ["scores"], to=TensorProto.FLOAT16),
+        ],
+    )
+    model = onnx.load(str(path))
+    model.graph.node[1].input.append("thousand")
+    model.graph.initializer.append(helper.make_tensor("thousand", FLOAT, (), [1e3]))
+    model.graph.output[0].name = "scores"
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    onnx.save(model, str(path))
+    done = protected(tmp_path, path)
+    assert (done.scores.kind, done.scores.cut) == ("probabilities", None)
+    (warning,) = done.classifier.warnings
+    assert warning.startswith("left as probabilities: ")
+
+
 def test_log_probabilities_are_logits(tmp_path):
     path = linear_file(tmp_path / "m.onnx", ("LogSoftmax", {"axis": -1}))
     done = protected(tmp_path, path)
@@ -173,7 +230,7 @@ def test_what_is_no_function_of_the_top_class_is_dropped_from_every_model(tmp_pa
     outputs = [value.name for value in onnx.load(str(victim(done))).graph.output]
     assert outputs == ["scores", "label"]
     for file in done.repository.rglob("config.pbtxt"):
-        assert not re.search("last|embedding", file.read_text())
+        assert not re.search('"(last|embedding)"', file.read_text())
 
 
 def test_the_only_float_a_softmax_or_a_known_name_is_the_score_tensor(tmp_path):
@@ -336,7 +393,7 @@ def nothing(path):
 
 
 def not_a_number(path):
-    linear_file(path, ("Neg", {}), ("Sqrt", {}), ("Log", {}), ("Neg", {}), ("Sqrt", {}))
+    linear_file(path, ("Abs", {}), ("Neg", {}), ("Log", {}))
 
 
 def no_outputs(path):
@@ -403,8 +460,11 @@ REFUSED = {
         "{path}: several outputs could be the scores: a, b; name one with --output",
     ),
     "no float": (
-        lambda path: linear_file(path, ("Cast", {"to": INT64}), output="n") and None, {},
-        "{path}: *",
+        lambda path: graph_file(
+            path, [node("Cast", ["x"], ["n"], to=INT64)], [("x", FLOAT, ("N", 2))],
+            [("n", INT64, ("N", 2))],
+        ),
+        {}, "{path}: no output holds scores of FLOAT16, FLOAT or DOUBLE; there are n (INT64)",
     ),
     "an unknown output": (
         two_floats, {"output": "c"}, "{path}: --output c: no such output; there are a, b",
@@ -435,16 +495,22 @@ REFUSED = {
     ),
     "logits called probabilities": (
         lambda path: linear_file(path, ("Neg", {})), {"scores": "probabilities"},
-        "{path}: --scores probabilities: on the input that was tried, scores lie outside [0, 1]",
+        "{path}: output scores: --scores probabilities: on the input that was tried, scores lie "
+        "outside [0, 1]",
     ),
     "yes or no, or what": (
         lambda path: linear_file(path, SIGMOID, ("Neg", {}), ("Sigmoid", {}), ("Abs", {})), {},
-        "{path}: the scores lie in [0, 1] and rows do not sum to 1: give --multi-label if each "
-        "is a yes or no of its own, or --scores logits",
+        "{path}: output scores: the scores lie in [0, 1] and rows do not sum to 1: give "
+        "--multi-label if each is a yes or no of its own, or --scores logits",
+    ),
+    "a softmax of one class": (
+        lambda path: linear_file(path, SOFTMAX, classes=1), {},
+        "{path}: output scores: a Softmax over one class is always 1",
     ),
     "a softmax of labels": (
         lambda path: linear_file(path, SOFTMAX), {"multi_label": True},
-        "{path}: --multi-label: the graph ends in a Softmax, so its classes exclude each other",
+        "{path}: output scores: --multi-label: the graph ends in a Softmax, so its classes "
+        "exclude each other",
     ),
     "data of another folder": (
         lambda path: external("../secret", path), {},
@@ -500,6 +566,7 @@ def test_what_cannot_be_protected_is_refused_in_one_line(tmp_path, case):
         ({"y": X}, "expected the arrays x, got y"),
         ({"x": X.astype(float)}, "array x: expected FP32 of shape (N, 6), got float64 (5, 6)"),
         ({"x": X[:, :5]}, "array x: expected FP32 of shape (N, 6), got float32 (5, 5)"),
+        ({"x": X[:1]}, "expected at least 2 rows, to see that they do not depend on each other"),
         ({"x": X[:0]}, "array x: expected FP32 of shape (N, 6), got float32 (0, 6)"),
     ],
 )
@@ -553,8 +620,8 @@ def test_a_file_that_cannot_be_placed_takes_the_others_back(tmp_path, monkeypatc
     other = linear_file(tmp_path / "other.onnx", SIGMOID)
     with pytest.raises(InputError, match="cannot be written: No space left on device"):
         protected(tmp_path, other, name="m", force=True)
+    moves.clear()
     with pytest.raises(InputError, match="cannot be written: No space left on device"):
-        moves.clear()
         protected(tmp_path, other)
     after = {file: file.read_bytes() for file in done.repository.rglob("*") if file.is_file()}
     assert after == before

@@ -78,9 +78,11 @@ class TritonPythonModel:
     def _run(self, feeds: list[Feed]) -> list[Any]:
         """Run requests, alike but for their number of rows, as one batch."""
         try:
-            if len(feeds) == 1:
+            if not self.batched:
                 return [self._response(self.session.run(self.outputs, feeds[0]))]
-            batch = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
+            batch = feeds[0]
+            if len(feeds) > 1:
+                batch = {name: np.concatenate([feed[name] for feed in feeds]) for name in batch}
             ends = np.cumsum([len(next(iter(feed.values()))) for feed in feeds])
             results = self.session.run(self.outputs, batch)
             if any(len(result) != ends[-1] for result in results):
@@ -88,7 +90,7 @@ class TritonPythonModel:
             parts = [np.split(result, ends[:-1]) for result in results]
             return [self._response(part) for part in zip(*parts, strict=True)]
         except Exception:
-            if len(feeds) > 1:  # one client's bad row must not fail the others'
+            if len(feeds) > 1:  # one client's bad row must not fail the others
                 return [answer for feed in feeds for answer in self._run([feed])]
             return [self._failed()]
 
