@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from exporters import evidence as evidence_of
-from exporters import onnx_graph, onnx_run, onnx_signature, score_output
+from exporters import external_data, onnx_graph, onnx_run, onnx_signature, score_output
 from exporters.evidence import Evidence
 from exporters.onnx_graph import Value
 from exporters.onnx_run import Runner, Source
@@ -53,7 +53,7 @@ class Classifier:
         model = onnx_graph.load(path)
         self.path, self.model, self.asked = path, model, asked
         self.warnings = _version_warnings(model)
-        self.external = onnx_graph.external_files(model, path)
+        self.external = external_data.files(model, path)
         self.inputs = onnx_graph.inputs(model)
         for value in self.inputs:
             _refuse_input(value)
@@ -157,6 +157,7 @@ class Classifier:
             self.scores, warnings = score_output.understand(
                 self.evidence.all_scores(),
                 self.end,
+                rank=len(self.value.shape or ()),
                 asked=asked.scores,
                 multi_label=asked.multi_label,
             )
@@ -167,11 +168,13 @@ class Classifier:
         names = [value.name for value in labels]
         self.dropped = [name for name in self.others if name not in names]
         maybe = [value.name for value in self.candidates]
+        where = "random input; real rows with --sample may show that it does"
+        if asked.sample is not None:
+            where = "the rows of --sample"
         self.warnings += [
-            f"output {name} is dropped: it was not seen to follow from the top class; "
-            "real rows with --sample may show that it does"
-            if name in maybe and self.asked.sample is None
-            else f"output {name} is dropped: what it says beside the top class can leak the model"
+            f"output {name} is dropped: it was not seen to follow from the top class on {where}"
+            if name in maybe
+            else f"output {name} is dropped: what it says beside the scores can leak the model"
             for name in self.dropped
         ]
         self.signature = Signature(

@@ -18,7 +18,7 @@ Array = NDArray[Any]
 ENOUGH_ROWS = 4096
 ENOUGH_SCORES = 2**23
 ENOUGH_SECONDS = 10.0
-#: How far scores may move, as a share of a row's largest, when rows run apart.
+#: How far scores may move, as a share of the largest, when rows run apart.
 ROUNDING = {"TYPE_FP16": 3e-2, "TYPE_FP32": 1e-3, "TYPE_FP64": 1e-3}
 #: Calls on which rows are run together and apart.
 INDEPENDENCE_CALLS = 4
@@ -115,10 +115,11 @@ def refuse_dependent_rows(runner: Runner, source: Source, scores: Value, *, flat
         if len(together) == count and all(len(one) == 1 for one in apart):
             a = as_rows(together, flat=flat).astype(np.float64)
             b = as_rows(np.concatenate(apart), flat=flat).astype(np.float64)
-            finite = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
+            finite = np.isfinite(a).all(axis=1)
+            # A deviation over one row is no number: a row must be finite in both or in none.
+            same = np.array_equal(finite, np.isfinite(b).all(axis=1))
             a, b = a[finite], b[finite]
-            allowed = tolerance * (1 + np.abs(a).max(axis=1, initial=0.0, keepdims=True))
-            if (np.abs(a - b) <= allowed).all():
+            if same and (np.abs(a - b) <= tolerance * (1 + np.abs(a).max(initial=0.0))).all():
                 continue
         raise InputError(
             f"output {scores.name}: rows that run together get other scores than apart, so "

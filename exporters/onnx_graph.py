@@ -6,7 +6,7 @@ them.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from postprocess.errors import InputError
@@ -23,8 +23,10 @@ DATA_TYPES = {
 }
 #: The types that scores may have.
 FLOATS = ("TYPE_FP16", "TYPE_FP32", "TYPE_FP64")
-#: What an exporter may put behind the last activation without changing what it says.
-_TRANSPARENT = ("Identity", "Cast")
+#: What an exporter may put behind the last activation without changing what it says; a Sigmoid
+#: looks at no axis, so that the shape may change behind it.
+_BEHIND_SOFTMAX = ("Identity", "Cast")
+_BEHIND_SIGMOID = (*_BEHIND_SOFTMAX, "Squeeze", "Unsqueeze", "Reshape", "Flatten")
 #: Since this opset Softmax has an axis; before, it flattened all axes from its axis on.
 _SOFTMAX_HAS_AXIS = 13
 
@@ -41,10 +43,11 @@ class Value:
 
 @dataclass(frozen=True)
 class Ending:
-    """The last activation of a graph's output, with nothing but casts behind it."""
+    """The last activation of a graph's output, with nothing that computes behind it."""
 
     op: str  #: "Softmax" or "Sigmoid"
     logits: str  #: the tensor that goes into it
+    behind: tuple[Any, ...] = ()  #: the nodes from it to the output, in their order
 
 
 def load(path: Path) -> Any:
@@ -105,13 +108,15 @@ def ending(model: Any, output: str, *, rank: int) -> Ending | None:
     """
     producer = {name: node for node in model.graph.node for name in node.output}
     node = producer.get(output)
-    while node is not None and node.op_type in _TRANSPARENT and not node.domain:
+    behind: list[Any] = []
+    while node is not None and node.op_type in _BEHIND_SIGMOID and not node.domain:
+        behind.insert(0, node)
         node = producer.get(node.input[0])
     if node is None or node.domain not in ("", "ai.onnx"):
         return None
     if node.op_type == "Sigmoid":
-        return Ending("Sigmoid", node.input[0])
-    if node.op_type != "Softmax":
+        return Ending("Sigmoid", node.input[0], tuple(behind))
+    if node.op_type != "Softmax" or any(one.op_type not in _BEHIND_SOFTMAX for one in behind):
         return None
     old = opset(model) < _SOFTMAX_HAS_AXIS
     axis = next((item.i for item in node.attribute if item.name == "axis"), 1 if old else -1)
@@ -120,7 +125,7 @@ def ending(model: Any, output: str, *, rank: int) -> Ending | None:
             f"output {output}: ends in a Softmax over axis {axis} of {rank}; expected the "
             "classes on the last axis, so transpose the logits before the Softmax"
         )
-    return Ending("Softmax", node.input[0])
+    return Ending("Softmax", node.input[0], tuple(behind))
 
 
 def cut(model: Any, output: str, end: Ending) -> None:
@@ -132,14 +137,20 @@ def cut(model: Any, output: str, end: Ending) -> None:
 
     graph = model.graph
     taken = set(_names(graph))
-    uncut = f"{output}_uncut"
-    while uncut in taken:
-        uncut += "_"
-    _rename(graph, output, uncut)
-    (declared,) = [entry for entry in graph.output if entry.name == output]
-    # A Cast to the type that is there already costs nothing: onnxruntime takes it out.
-    kind = declared.type.tensor_type.elem_type
-    graph.node.append(helper.make_node("Cast", [end.logits], [output], name=uncut, to=kind))
+    prefix = f"{output}_uncut"
+    while any(name.startswith(prefix) for name in taken):
+        prefix += "_"
+    _rename(graph, output, prefix)
+    # What stood behind the activation stands once more behind the logits.
+    tensor = end.logits
+    for index, node in enumerate(end.behind or [helper.make_node("Identity", [""], [""])]):
+        copy = type(node)()
+        copy.CopyFrom(node)
+        copy.name = f"{prefix}_{index}"
+        copy.input[0] = tensor
+        tensor = copy.output[0] = f"{prefix}_{index}"
+        graph.node.append(copy)
+    graph.node[-1].output[0] = output
 
 
 def keep_outputs(model: Any, names: list[str]) -> None:
@@ -147,37 +158,6 @@ def keep_outputs(model: Any, names: list[str]) -> None:
     kept = [entry for entry in model.graph.output if entry.name in names]
     del model.graph.output[:]
     model.graph.output.extend(kept)
-
-
-def external_files(model: Any, path: Path) -> list[str]:
-    """Return the relative paths of the data files that hold the graph's weights.
-
-    Raises:
-        InputError: a path is absolute or leads out of the graph's folder, is the graph's own
-            new name, or nothing is there.
-    """
-    import onnx
-
-    found = set()
-    for tensor in _tensors(model):
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            continue
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        location = PurePosixPath(entries.get("location", ""))
-        if location.is_absolute() or ".." in location.parts or not location.parts:
-            raise InputError(
-                f"{path}: external data {str(location)!r}: expected a path inside the ONNX "
-                "file's own folder"
-            )
-        if str(location) in ("model.onnx", ".gitkeep"):
-            raise InputError(
-                f"{path}: external data {str(location)!r}: Triton's own name; save the ONNX "
-                "file with another location"
-            )
-        if not (path.parent / location).is_file():
-            raise InputError(f"{path}: external data {str(location)!r}: no such file")
-        found.add(str(location))
-    return sorted(found)
 
 
 def strings(model: Any) -> list[str]:
@@ -206,7 +186,8 @@ def _value(entry: Any) -> Value:
     return Value(entry.name, DATA_TYPES.get(kind, ""), shape, kind)
 
 
-def _subgraphs(node: Any) -> Iterator[Any]:
+def subgraphs(node: Any) -> Iterator[Any]:
+    """Yield the graphs in a node's attributes: the bodies of If, Loop and Scan."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g
@@ -218,7 +199,7 @@ def _names(graph: Any) -> Iterator[str]:
         yield entry.name
     for node in graph.node:
         yield from (*node.input, *node.output)
-        for inner in _subgraphs(node):
+        for inner in subgraphs(node):
             yield from _names(inner)
 
 
@@ -229,28 +210,8 @@ def _rename(graph: Any, old: str, new: str) -> None:
             for index, name in enumerate(names):
                 if name == old:
                     names[index] = new
-        for inner in _subgraphs(node):
+        for inner in subgraphs(node):
             for entry in inner.output:
                 if entry.name == old:
                     entry.name = new
             _rename(inner, old, new)
-
-
-def _tensors(model: Any) -> Iterator[Any]:
-    """Every constant of a model: initializers and attributes, of functions and bodies too."""
-    graphs = [model.graph]
-    nodes = [node for function in model.functions for node in function.node]
-    while graphs or nodes:
-        if graphs:
-            graph = graphs.pop()
-            yield from graph.initializer
-            for sparse in graph.sparse_initializer:
-                yield from (sparse.values, sparse.indices)
-            nodes.extend(graph.node)
-        else:
-            node = nodes.pop()
-            for attribute in node.attribute:
-                if attribute.HasField("t"):
-                    yield attribute.t
-                yield from attribute.tensors
-            graphs.extend(_subgraphs(node))

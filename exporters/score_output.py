@@ -99,6 +99,7 @@ def understand(
     rows: Float64,
     end: Ending | None,
     *,
+    rank: int,
     asked: str,
     multi_label: bool | None,
 ) -> tuple[Scores, list[str]]:
@@ -107,6 +108,7 @@ def understand(
     Args:
         rows: finite scores of the graph on many inputs, shape (rows, K).
         end: the activation that the graph ends in, if it does.
+        rank: of the tensor of scores.
         asked: "logits" or "probabilities", "" to find out.
         multi_label: as asked, None to find out.
 
@@ -141,7 +143,12 @@ def understand(
     if not asked and within and not shown:
         raise InputError(
             "the scores lie in [0, 1] and rows do not sum to 1: give --multi-label if each is a "
-            "yes or no of its own, or --scores logits"
+            "yes or no of its own, --scores logits if they are none, or real rows with --sample"
+        )
+    if not asked and end is None and not shown and rank > 2:
+        warnings.append(
+            f"the last of the scores' {rank} dimensions, of size {rows.shape[1]}, is taken for the "
+            "classes"
         )
     if not asked and single and not shown:
         warnings.append("the one score of a row is taken for the logit of a yes")

@@ -126,6 +126,47 @@ def test_a_sigmoid_of_several_classes_is_multi_label_unless_it_is_said_not_to_be
     assert ("each row sums to 1" in public) == (asked is False)
 
 
+@pytest.mark.parametrize(
+    ("op", "more", "shape"),
+    [
+        ("Squeeze", [1], ("N",)),
+        ("Reshape", [-1], ("N",)),
+        ("Flatten", None, ("N", 1)),
+        ("Unsqueeze", [2], ("N", 1, 1)),
+    ],
+)
+def test_a_sigmoid_is_cut_also_where_its_shape_is_changed_behind_it(tmp_path, op, more, shape):
+    weights = {"W": victims.rng().normal(size=(6, 1)).astype(np.float32)}
+    if more:
+        weights["more"] = np.array(more)
+    path = graph_file(
+        tmp_path / "m.onnx",
+        [
+            node("MatMul", ["x", "W"], ["logits"]),
+            node("Sigmoid", ["logits"], ["wide"]),
+            node(op, ["wide", "more"] if more else ["wide"], ["scores"]),
+        ],
+        [("x", FLOAT, ("N", 6))],
+        [("scores", FLOAT, shape)],
+        weights,
+    )
+    done = protected(tmp_path, path)
+    assert (done.scores.cut.op, done.classifier.signature.classes) == ("Sigmoid", 1)
+    assert np.allclose(run(victim(done), {"x": X})[0].ravel(), (X @ weights["W"]).ravel())
+
+
+def test_classes_on_the_last_of_many_axes_are_warned_about(tmp_path):
+    path = graph_file(
+        tmp_path / "m.onnx",
+        [node("Neg", ["x"], ["scores"])],
+        [("x", FLOAT, ("N", 3, 5))],
+        [("scores", FLOAT, ("N", 3, 5))],
+    )
+    assert protected(tmp_path, path).classifier.warnings == [
+        "the last of the scores' 3 dimensions, of size 5, is taken for the classes"
+    ]
+
+
 def test_logits_may_be_multi_label(tmp_path):
     done = protected(tmp_path, linear_file(tmp_path / "m.onnx", ("Neg", {})), multi_label=True)
     assert (done.scores.kind, done.scores.multi_label) == ("logits", True)
@@ -320,13 +361,18 @@ def across_rows(path):
     )
 
 
-def embedding(path, *, rows=2, kind=FLOAT):
+def standardised(path):
+    """Scores over their deviation in the batch: of one row alone it is 0."""
     return graph_file(
         path,
-        [node("Gather", ["table", "ids"], ["rows"]), node("Softmax", ["rows"], ["scores"])],
-        [("ids", INT64, ("N",))],
-        [("scores", kind, ("N", 3))],
-        {"table": np.eye(rows, 3, dtype=np.float32)},
+        [
+            node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1),
+            node("Sub", ["x", "mean"], ["centred"]),
+            node("ReduceL2", ["centred"], ["deviation"], axes=[0], keepdims=1),
+            node("Div", ["centred", "deviation"], ["scores"]),
+        ],
+        [("x", FLOAT, ("N", 4))],
+        [("scores", FLOAT, ("N", 4))],
     )
 
 
@@ -479,6 +525,11 @@ REFUSED = {
         "{path}: output scores: rows that run together get other scores than apart, so requests "
         "must not be merged: give --max-batch-size 0",
     ),
+    "rows that are nothing alone": (
+        standardised, {},
+        "{path}: output scores: rows that run together get other scores than apart, so requests "
+        "must not be merged: give --max-batch-size 0",
+    ),
     "a batch that is fixed": (
         lambda path: linear_file(path, SOFTMAX, batch=3), {"max_batch_size": 8},
         "{path}: --max-batch-size 8: the graph has no free batch dimension in every input and in "
@@ -501,7 +552,8 @@ REFUSED = {
     "yes or no, or what": (
         lambda path: linear_file(path, SIGMOID, ("Neg", {}), ("Sigmoid", {}), ("Abs", {})), {},
         "{path}: output scores: the scores lie in [0, 1] and rows do not sum to 1: give "
-        "--multi-label if each is a yes or no of its own, or --scores logits",
+        "--multi-label if each is a yes or no of its own, --scores logits if they are "
+        "none, or real rows with --sample",
     ),
     "a softmax of one class": (
         lambda path: linear_file(path, SOFTMAX, classes=1), {},
