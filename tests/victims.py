@@ -238,7 +238,7 @@ def any_classes_file(path):
 
 
 def bytes_file(path):
-    """uint8 pixels and a bool flag in."""
+    """uint8 pixels and bool flags in; the output has the name of an ensemble's inner tensor."""
     return graph_file(
         path,
         [
@@ -247,9 +247,9 @@ def bytes_file(path):
             helper.make_node("Cast", ["inverted"], ["float_inverted"], to=TensorProto.FLOAT),
             helper.make_node("Sub", ["plain", "float_inverted"], ["shifted"]),
             helper.make_node("Softmax", ["shifted"], ["soft"]),
-            helper.make_node("Identity", ["soft"], ["scores"]),
+            helper.make_node("Identity", ["soft"], ["victim_scores"]),
         ],
         [("pixels", TensorProto.UINT8, ("N", 5)), ("inverted", TensorProto.BOOL, ("N", 3))],
-        [("scores", TensorProto.FLOAT, ("N", 3))],
+        [("victim_scores", TensorProto.FLOAT, ("N", 3))],
         {"W": rng().normal(size=(5, 3)).astype(np.float32) / 50},
     )

@@ -274,6 +274,31 @@ def test_what_is_no_function_of_the_top_class_is_dropped_from_every_model(tmp_pa
         assert not re.search('"(last|embedding)"', file.read_text())
 
 
+@pytest.mark.parametrize(
+    ("shape", "keepdims", "dims", "max_batch_size"),
+    [
+        (("N", 5, 4), 0, (5,), 256),
+        (("N", 5, 4), 1, (5, 1), 256),
+        (("N", "T", 4), 0, (-1,), 256),
+        (("N", 4), 1, (1,), 256),
+        ((3, 4), 0, (3,), 0),
+    ],
+)
+def test_a_label_has_the_shape_of_the_rows(tmp_path, shape, keepdims, dims, max_batch_size):
+    path = graph_file(
+        tmp_path / "m.onnx",
+        [
+            node("Softmax", ["x"], ["scores"]),
+            node("ArgMax", ["scores"], ["label"], axis=-1, keepdims=keepdims),
+        ],
+        [("x", FLOAT, shape)],
+        [("scores", FLOAT, shape), ("label", INT64, (*shape[:-1], 1) if keepdims else shape[:-1])],
+    )
+    signature = protected(tmp_path, path).classifier.signature
+    assert [(label.dims, label.data_type) for label in signature.labels] == [(dims, "TYPE_INT64")]
+    assert signature.max_batch_size == max_batch_size
+
+
 def test_the_only_float_a_softmax_or_a_known_name_is_the_score_tensor(tmp_path):
     more = {"more": [node("Relu", ["h0"], ["hidden"])]}
     outputs = [("hidden", FLOAT, ("N", 4))]

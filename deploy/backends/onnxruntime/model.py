@@ -41,8 +41,10 @@ class TritonPythonModel:
         self.batched = int(config.get("max_batch_size", 0)) > 0
         self.inputs = [tensor["name"] for tensor in config["input"]]
         self.outputs = [tensor["name"] for tensor in config["output"]]
+        defaults = self.session.get_overridable_initializers()
         for kind, wanted, there in (
-            ("input", self.inputs, self.session.get_inputs()),
+            # Initializers that are listed as inputs are defaults, which a request may replace.
+            ("input", self.inputs, [*self.session.get_inputs(), *defaults]),
             ("output", self.outputs, self.session.get_outputs()),
         ):
             names = [value.name for value in there]
