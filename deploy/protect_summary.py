@@ -35,6 +35,7 @@ def as_dict(done: Protected) -> dict[str, Any]:
         "gamma": parameters.gamma,
         "margin": parameters.margin,
         "verified_rows": done.verified.rows,
+        "refused_rows": done.verified.refused,
         "cut_difference": done.verified.cut_difference,
         "files": [str(path) for path in done.files],
         "warnings": done.classifier.warnings,

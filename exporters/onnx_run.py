@@ -133,8 +133,8 @@ class Source:
         scales = [SCALES[(turn + row) % len(SCALES)] for row in range(shape[0] if shape else 1)]
         normal, uniform = rng.normal(size=shape), rng.random(shape)
         factor = np.array([scale or 0.0 for scale in scales])
-        if kind == "FP16":  # larger ones leave its range within a layer or two
-            factor = np.minimum(factor, 10.0)
+        if kind == "FP16":  # of larger logits it keeps too few digits to compare by
+            factor = np.minimum(factor, 1.0)
         factor = factor.reshape(-1, *[1] * (len(shape) - 1)) if shape else factor[0]
         drawn: Array = np.where(factor > 0, normal * factor, uniform)
         return drawn.astype({"FP16": "f2", "FP32": "f4", "FP64": "f8"}[kind])

@@ -52,6 +52,11 @@ def protect(path: Path, repository: Path, parameters: Parameters, asked: Asked) 
         with _folder_beside(repository) as folder:
             staged = Path(folder)
             scores, parameters, verified = _write_verified(classifier, staged, name, parameters)
+            if verified.refused:
+                classifier.warnings.append(
+                    f"the defence refuses {verified.refused} of "
+                    f"{verified.rows + verified.refused} rows tried: no probabilities"
+                )
             files = _in_order(staged, name)
             place(staged, repository, files)
     except OSError as error:

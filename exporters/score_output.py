@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from exporters import onnx_graph
 from exporters.onnx_graph import Ending, Value
 from postprocess.errors import InputError
-from postprocess.scores import bad_rows
+from postprocess.scores import PROBABILITY_SUM_TOLERANCE
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
@@ -19,6 +19,8 @@ NAMES = (
     "scores", "score", "probabilities", "probability", "probs", "prob", "logits", "logit",
     "output_probability", "predictions", "softmax",
 )  # fmt: skip
+#: How far outside [0, 1] a probability may be: onnxruntime's own Sigmoid gives 1.0000001.
+ROUNDING = 1e-6
 #: Top scores closer than this share of the top, or of FLOOR if that is more, are a tie whose
 #: winner rounding decides: onnxruntime's own Sigmoid is off by 1e-8 where it is nearly 0.
 FLOOR = 1e-2
@@ -124,8 +126,8 @@ def understand(
         raise InputError("a Softmax over one class is always 1")
     found = end is not None and end.op == "Sigmoid"
     multi = not single and (found if multi_label is None else multi_label)
-    within = not bad_rows(rows, probabilities=True, single=True).any()
-    sums = not bad_rows(rows, probabilities=True, single=False).any()
+    within = bool(((rows >= -ROUNDING) & (rows <= 1 + ROUNDING)).all())
+    sums = within and bool((np.abs(rows.sum(axis=1) - 1) <= PROBABILITY_SUM_TOLERANCE).all())
     shown = within if single or multi else sums
     warnings = []
     if asked == "probabilities" and not shown:

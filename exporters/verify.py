@@ -16,6 +16,7 @@ from exporters.score_output import Scores, top
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
+from postprocess.scores import bad_rows
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
@@ -31,7 +32,7 @@ _PARAMETER = re.compile(
 
 
 class CutError(InputError):
-    """The cut graph does not give the logits of the original's probabilities."""
+    """The cut graph's logits are not as good as the original's probabilities."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Verified:
     """What was seen while verifying."""
 
     rows: int  #: rows of finite scores that were compared
+    refused: int  #: rows that the defence takes for no probabilities, beside these
     cut_difference: float  #: largest difference of a probability that the cut makes
 
 
@@ -66,7 +68,7 @@ def verify(repository: Path, name: str, classifier: Classifier, what: Scores) ->
     runner = Runner(model_repository.onnx_path(repository, name))
     config = repository / model_repository.defence_name(name) / "config.pbtxt"
     postprocessor = Postprocessor(read_parameters(config))
-    compared, largest = 0, 0.0
+    compared, refused, largest = 0, 0, 0.0
     feeds = classifier.source.feeds(evidence.rows_at_once)
     for feed, original in zip(feeds, evidence.scores, strict=False):
         written = as_rows(runner(feed, [scores])[scores], flat=evidence.flat)
@@ -75,10 +77,18 @@ def verify(repository: Path, name: str, classifier: Classifier, what: Scores) ->
             continue
         before, after = original[finite], written[finite]
         largest = max(largest, _difference(before, after, data_type, what))
-        protected = postprocessor(after)
-        _refuse_other_answers(before.astype(np.float64), protected, data_type, what)
+        bad = bad_rows(
+            after,
+            probabilities=what.kind == "probabilities",
+            single=what.multi_label or after.shape[1] == 1,
+        )
+        before, after = before[~bad], after[~bad]
+        refused += int(bad.sum())
+        _refuse_other_answers(before.astype(np.float64), postprocessor(after), data_type, what)
         compared += len(before)
-    return Verified(compared, largest)
+    if not compared:
+        raise InputError(f"verification: the defence takes no row of scores for {what.kind}")
+    return Verified(compared, refused, largest)
 
 
 def activation(logits: Float64, op: str) -> Float64:
@@ -120,6 +130,8 @@ def _refuse_other_answers(before: Float64, protected: Array, data_type: str, wha
     wanted, clear = top(before, data_type, kind=kind, sides=sides)
     got, _ = top(protected.astype(np.float64), data_type, kind="probabilities", sides=sides)
     wrong = int((wanted != got)[clear].sum())
+    if wrong and what.cut:  # float16 logits may tie where the probabilities just do not
+        raise CutError(f"{wrong} of {clear.sum()} answers get another top class from the logits")
     if wrong:
         raise InputError(
             f"verification: {wrong} of {clear.sum()} protected answers have another top class "

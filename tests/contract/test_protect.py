@@ -209,6 +209,25 @@ def test_a_cut_that_would_lose_what_the_probabilities_tell_is_left_out(tmp_path)
     assert warning.startswith("left as probabilities: ")
 
 
+@pytest.mark.parametrize(("above", "refused"), [(1.0000001, None), (1.00001, "outside [0, 1]")])
+def test_what_rounding_puts_above_1_is_still_a_probability(tmp_path, above, refused):
+    """onnxruntime's own Sigmoid does; without this such scores would pass for logits."""
+    path = linear_file(
+        tmp_path / "m.onnx", SIGMOID, ("Mul", {}), ("Max", {}), classes=1, output="scores"
+    )
+    model = onnx.load(str(path))
+    model.graph.node[2].input.append("above")
+    model.graph.node[3].input.append("zero")
+    model.graph.initializer.append(helper.make_tensor("above", FLOAT, (), [above]))
+    model.graph.initializer.append(helper.make_tensor("zero", FLOAT, (), [0]))
+    onnx.save(model, str(path))
+    if refused:
+        with pytest.raises(InputError, match=re.escape(refused)):
+            protected(tmp_path, path, scores="probabilities")
+    else:
+        assert protected(tmp_path, path).scores.kind == "probabilities"
+
+
 def test_log_probabilities_are_logits(tmp_path):
     path = linear_file(tmp_path / "m.onnx", ("LogSoftmax", {"axis": -1}))
     done = protected(tmp_path, path)
