@@ -2,9 +2,10 @@
 
 ``entry`` is the console script and names the install command of what is missing; ``cli`` has
 the commands, ``demo`` the whole way of the data once, ``progress`` what a person sees
-meanwhile. ``triton_server`` runs the Triton of the nvidia-pytriton wheel, ``triton_wheel``
-lays out what that wheel holds, ``die_with_parent`` sees that it never outlives us, and
-``backends/onnxruntime`` is its backend for ONNX models.
+meanwhile, ``protect_summary`` what protecting a model ends with. ``triton_server`` runs the
+Triton of the nvidia-pytriton wheel, ``triton_wheel`` lays out what that wheel holds,
+``die_with_parent`` sees that it never outlives us, and ``backends/onnxruntime`` is its backend
+for ONNX models.
 
 While it serves, ``supervisor`` goes round: ``protected`` finds the ensembles that end in our
 defence, ``watched`` keeps each one's state, ``probe`` its question and known answer, made of

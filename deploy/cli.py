@@ -15,7 +15,7 @@ import postprocess
 from exporters import datasets, model_repository
 from exporters.model_repository import SHIPPED
 from postprocess.errors import InputError, ReverseSigmoidError
-from postprocess.parameters import Parameters
+from postprocess.parameters import CHOICES, Parameters
 
 # Some versions of Typer bring a click of their own; this is its UsageError in all of them.
 UsageError: Any = typer.BadParameter.__mro__[1]
@@ -153,6 +153,74 @@ def export(
         f"Keras and onnxruntime differ by at most {exported.parity:.1e}"
     )
     _say(f"Next: reverse-sigmoid serve {repository}")
+
+
+@app.command()
+def protect(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL.onnx", help="A classifier; it is only read.")
+    ],
+    *,
+    repository: Annotated[Path, typer.Option(help="Model repository to write to.")],
+    name: Annotated[str, typer.Option(help="Public model name.  [default: the file's stem]")] = "",
+    beta: Beta = BETA,
+    gamma: Gamma = GAMMA,
+    margin: Margin = MARGIN,
+    scores: Annotated[
+        str, typer.Option(help="What the output holds: logits or probabilities.  [default: found]")
+    ] = "",
+    multi_label: Annotated[
+        bool | None,
+        typer.Option(
+            "--multi-label/--no-multi-label",
+            help="Each score is a yes or no of its own.  [default: found]",
+        ),
+    ] = None,
+    output: Annotated[
+        str, typer.Option(help="The output that holds the scores.  [default: found]")
+    ] = "",
+    max_batch_size: Annotated[
+        int | None,
+        typer.Option(min=0, help="Most rows of a request, 0 for no batching.  [default: 256]"),
+    ] = None,
+    sample: Annotated[
+        Path | None,
+        typer.Option(help="An .npz file of real rows, by input name.  [default: random input]"),
+    ] = None,
+    self_contained: Annotated[
+        bool, typer.Option("--self-contained", help="Copy the package postprocess along.")
+    ] = False,
+    layout: Annotated[str, typer.Option(help="Only ensemble so far.")] = "ensemble",
+    force: Annotated[bool, typer.Option("--force", help="Replace models of that name.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Write the three models that serve an ONNX classifier of yours, protected."""
+    from deploy import protect_summary
+    from exporters.classifier import Asked
+    from exporters.protect import protect as protect_onnx
+
+    if scores not in ("", *CHOICES["scores"]):
+        raise InputError(f"--scores: expected logits or probabilities, got {scores!r}")
+    asked = Asked(
+        name=name,
+        scores=scores,
+        multi_label=multi_label,
+        output=output,
+        max_batch_size=max_batch_size,
+        sample=sample,
+        self_contained=self_contained,
+        layout=layout,
+        force=force,
+    )
+    with err_console.status(f"reading and verifying {model}"):
+        done = protect_onnx(model, repository, _parameters(beta, gamma, margin), asked)
+    for warning in done.classifier.warnings:
+        _say(f"warning: {warning}", console=err_console)
+    if as_json:
+        print(json.dumps(protect_summary.as_dict(done)))
+        return
+    for line in protect_summary.lines(done):
+        _say(line)
 
 
 @app.command()

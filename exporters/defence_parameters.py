@@ -5,7 +5,8 @@ from postprocess.parameters import Parameters
 
 def text(parameters: Parameters) -> str:
     """Return the commented ``parameters`` of the defence's config.pbtxt."""
-    return _PARAMETERS.format(**_as_strings(parameters))
+    text = _PARAMETERS.format(**_as_strings(parameters))
+    return text + _MULTI_LABEL if parameters.multi_label else text
 
 
 def _as_strings(parameters: Parameters) -> dict[str, str]:
@@ -65,4 +66,9 @@ parameters {{ key: "preserve_top1" value: {{ string_value: "{preserve_top1}" }} 
 # in a capped row. Raising it shows clients, and thieves, a clearer winner: at 0.01 and 10
 # classes the top class leads by about 0.002, so clients must not round to two decimals.
 parameters {{ key: "margin" value: {{ string_value: "{margin}" }} }}
+"""
+
+_MULTI_LABEL = """
+# true: each score is a yes or no of its own, protected as such; a row does not sum to 1.
+parameters { key: "multi_label" value: { string_value: "true" } }
 """

@@ -1,87 +1,110 @@
-"""What an ONNX classifier takes and gives, read from its graph."""
+"""What a classifier takes and gives, as Triton's config.pbtxt says it."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from exporters import onnx_graph
+from exporters.onnx_graph import Value
 from postprocess.errors import InputError
 
 #: Tensor names of the graphs that this project exports itself.
 INPUT_NAME = "image"
 OUTPUT_NAME = "scores"
+#: Most rows in one request, and in one batch that Triton puts together.
+MAX_BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input or output of a graph, without its batch dimension."""
+    """One input or output of a model, without its batch dimension if the model has one."""
 
     name: str
     data_type: str  #: Triton's name of it, such as TYPE_FP32
-    dims: tuple[int, ...]
+    dims: tuple[int, ...]  #: -1 is a size that each request chooses
+    #: The graph has only the batch dimension here: shape (batch,), dims (1,) for Triton.
+    flat: bool = False
+
+    def shape(self, *, batched: bool) -> list[int]:
+        """Return the shape that clients see; -1 is free."""
+        return [-1, *self.dims] if batched else list(self.dims)
 
 
 @dataclass(frozen=True)
 class Signature:
-    """A classifier with a free batch dimension: one input, one output of K scores."""
+    """A classifier: any inputs, one tensor of scores, perhaps labels that follow from them."""
 
-    input: Tensor
-    output: Tensor
+    inputs: tuple[Tensor, ...]
+    scores: Tensor  #: the last axis is the K classes, all other axes are rows
+    labels: tuple[Tensor, ...] = ()
+    max_batch_size: int = MAX_BATCH_SIZE  #: 0: the graph has no free batch dimension
 
     @property
     def classes(self) -> int:
-        """The number of classes, K."""
-        return self.output.dims[-1]
+        """The number of classes, K; -1 where each request has its own."""
+        return self.scores.dims[-1]
+
+    @property
+    def batched(self) -> bool:
+        """Whether the first axis of every tensor is the batch."""
+        return self.max_batch_size > 0
 
 
 def of_image_classifier(input_shape: tuple[int, int, int], classes: int) -> Signature:
     """Return the signature of the graphs that this project exports itself."""
     return Signature(
-        Tensor(INPUT_NAME, "TYPE_FP32", input_shape), Tensor(OUTPUT_NAME, "TYPE_FP32", (classes,))
+        (Tensor(INPUT_NAME, "TYPE_FP32", input_shape),),
+        Tensor(OUTPUT_NAME, "TYPE_FP32", (classes,)),
     )
 
 
 def read(path: Path) -> Signature:
-    """Return the signature of the ONNX file at ``path``.
+    """Return the signature of an ONNX file that this project exported.
 
     Raises:
         InputError: no such file, no ONNX file, or not a graph of one FP32 input and one FP32
             output of shape (batch, K), both with a free batch dimension first.
     """
-    import onnx
-
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        graph = onnx.load(str(path), load_external_data=False).graph
-    except Exception as error:
-        raise InputError(f"{path}: not a readable ONNX file: {error}") from None
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in weights]
-    found = {}
-    for kind, values in (("input", inputs), ("output", list(graph.output))):
+    model = onnx_graph.load(path)
+    found = []
+    for kind, values in (
+        ("input", onnx_graph.inputs(model)),
+        ("output", onnx_graph.outputs(model)),
+    ):
         if len(values) != 1:
-            names = ", ".join(value.name for value in values) or "none"
+            names = ", ".join(value.name for value in values)
             raise InputError(f"{path}: expected one {kind}, got {names}")
-        found[kind] = _tensor(values[0], f"{path}: {kind}")
-    signature = Signature(found["input"], found["output"])
-    if len(signature.output.dims) != 1:
+        (value,) = values
+        where = f"{path}: {kind} {value.name}"
+        if value.data_type != "TYPE_FP32":
+            raise InputError(f"{where}: expected FLOAT, got {value.kind}")
+        if not has_free_batch(value):
+            raise InputError(f"{where}: expected a free batch dimension first")
+        tensor = tensor_of(value, batched=True)
+        if min(tensor.dims) < 1:
+            raise InputError(f"{where}: expected fixed sizes after the batch dimension")
+        found.append(tensor)
+    given, scores = found
+    if len(scores.dims) != 1 or scores.flat:
         raise InputError(
-            f"{path}: output {signature.output.name}: expected shape (batch, classes), "
-            f"got {len(signature.output.dims) + 1} dimensions"
+            f"{path}: output {scores.name}: expected shape (batch, classes), "
+            f"got {len(scores.dims) + 1 - scores.flat} dimensions"
         )
-    return signature
+    return Signature((given,), scores)
 
 
-def _tensor(value: Any, where: str) -> Tensor:
-    import onnx
+def has_free_batch(value: Value) -> bool:
+    """Return whether the first dimension of a tensor is symbolic."""
+    return bool(value.shape) and isinstance((value.shape or (0,))[0], str)
 
-    tensor = value.type.tensor_type
-    if tensor.elem_type != onnx.TensorProto.FLOAT:
-        kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
-        raise InputError(f"{where} {value.name}: expected FLOAT, got {kind}")
-    batch, rest = tensor.shape.dim[:1], tensor.shape.dim[1:]
-    if not batch or batch[0].HasField("dim_value"):
-        raise InputError(f"{where} {value.name}: expected a free batch dimension first")
-    if not all(dimension.dim_value > 0 for dimension in rest):
-        raise InputError(f"{where} {value.name}: expected fixed sizes after the batch dimension")
-    return Tensor(value.name, "TYPE_FP32", tuple(dimension.dim_value for dimension in rest))
+
+def tensor_of(value: Value, *, batched: bool) -> Tensor:
+    """Return Triton's description of an ONNX tensor of known rank.
+
+    Args:
+        value: its shape is not None, and not () unless it is refused before.
+        batched: leave the first dimension out, as Triton does where max_batch_size > 0.
+    """
+    sizes = tuple(size if isinstance(size, int) else -1 for size in value.shape or ())
+    if not batched:
+        return Tensor(value.name, value.data_type, sizes)
+    return Tensor(value.name, value.data_type, sizes[1:] or (1,), flat=len(sizes) == 1)

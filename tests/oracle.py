@@ -48,3 +48,22 @@ def reverse_sigmoid_mp(logits, *, beta, gamma, margin=0.0, digits=400):
         beta = min([mpmath.mpf(beta), *(scale * bound for bound in bounds)])
         z = [p - beta * (q - mpmath.mpf(1) / 2) for p, q in zip(y, s, strict=True)]
         return np.array([float(value / mpmath.fsum(z)) for value in z])
+
+
+def protected(scores, *, kind, multi_label=False, **settings):
+    """What a client must get for scores of shape (..., K), float64.
+
+    K = 1, and each score of a multi-label classifier, stands for the pair (p, 1 - p).
+    """
+    scores = np.asarray(scores, np.float64)
+    rows = scores.reshape(-1, scores.shape[-1])
+    pairs = multi_label or rows.shape[1] == 1
+    if pairs:
+        yes = rows.reshape(-1, 1)
+        no = np.zeros_like(yes) if kind == "logits" else 1 - yes
+        rows = np.concatenate([yes, no], axis=1)
+    if kind == "probabilities":
+        with np.errstate(divide="ignore"):
+            rows = np.log(rows)
+    answer = reverse_sigmoid(*log_odds(rows), **settings)
+    return (answer[:, :1] if pairs else answer).reshape(scores.shape)

@@ -20,6 +20,21 @@ NUMBER = "expected a number from 0.001 to 100"
         (("demo", "--margin", "2"), "parameter margin: expected a number from 0 to 0.9, got 2"),
         (("export", "stl10"), "stl10 needs --data-dir with its published files"),
         (("export", "mnist", "--data-dir", "absent"), "--data-dir absent: no such folder"),
+        (("protect", "absent.onnx", "--repository", "r"), "absent.onnx: no such file"),
+        (("protect", "absent.onnx"), "Missing option '--repository'"),
+        (
+            ("protect", "a.onnx", "--repository", "r", "--scores", "odds"),
+            "--scores: expected logits or probabilities, got 'odds'",
+        ),
+        (("protect", "a b.onnx", "--repository", "r"), "model name: expected letters, digits"),
+        (
+            ("protect", "a.onnx", "--repository", "r", "--layout", "fused"),
+            "--layout: expected ensemble, got 'fused'",
+        ),
+        (
+            ("protect", "a.onnx", "--repository", "r", "--beta", "x"),
+            f"parameter beta: {NUMBER}, got 'x'",
+        ),
         (("serve", "absent"), "absent: no such model repository"),
         (
             ("serve", ".", "--grpc-port", "99999"),
@@ -67,6 +82,7 @@ def test_export_does_not_overwrite_silently(tmp_path):
     [
         ("tensorflow", "export", ("export", "digits", "--steps", "1")),
         ("sklearn", "export", ("export", "digits", "--steps", "1")),
+        ("onnx", "export", ("protect", "model.onnx", "--repository", "models")),
         ("pytriton", "serve", ("serve", ".")),
         ("scipy", "attack", ("demo", "--steps", "1")),
         ("typer", "all", ("--help",)),
@@ -96,7 +112,7 @@ def test_a_missing_extra_names_its_install_command(tmp_path, module, extra, argu
 def test_help_names_every_command(tmp_path):
     done = run_command("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for command in ("demo", "export", "serve"):
+    for command in ("demo", "export", "protect", "serve"):
         assert command in done.stdout
 
 

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import victims
 from commands import Running, run_command, wait_for_no_process_naming
+from onnx import TensorProto, helper
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -42,6 +44,7 @@ def test_the_readme_has_these_commands_and_no_others():
         f"{install} '.[all,test]' && {TEST_COMMAND}\n",
         "reverse-sigmoid export digits\n",
         "reverse-sigmoid serve model_repository\n",
+        "reverse-sigmoid protect my_model.onnx --repository models\n",
     ]
 
 
@@ -70,7 +73,7 @@ def test_the_demo_ends_with_the_readmes_table(checkout):
 
 
 def test_the_worked_example_is_exported_served_and_queried_as_written(checkout):
-    export, serve = (block.split() for block in blocks("bash")[2:])
+    export, serve = (block.split() for block in blocks("bash")[2:4])
     done = run_command(*export[1:], cwd=checkout)
     assert done.returncode == 0, done.stderr
     (client,) = blocks("python")
@@ -89,6 +92,24 @@ def test_the_worked_example_is_exported_served_and_queried_as_written(checkout):
         )
         assert numbers(answer.stdout) == pytest.approx(numbers(blocks("text")[1]), abs=0.02)
         assert server.stop() == 0
+
+
+def test_a_model_of_your_own_is_protected_as_written(tmp_path):
+    images, weights = ("N", 3, 32, 32), victims.rng().normal(size=(3072, 10)) / 10
+    victims.graph_file(
+        tmp_path / "my_model.onnx",
+        [
+            helper.make_node("Flatten", ["image"], ["pixels"]),
+            helper.make_node("MatMul", ["pixels", "weights"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["scores"]),
+        ],
+        [("image", TensorProto.FLOAT, images)],
+        [("scores", TensorProto.FLOAT, ("N", 10))],
+        {"weights": weights.astype("float32")},
+    )
+    done = run_command(*blocks("bash")[4].split()[1:], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == blocks("text")[2]
 
 
 def test_the_parameters_that_the_readme_shows_are_those_that_are_shipped():

@@ -2,8 +2,10 @@
 
 NVIDIA's container has a C++ backend of this name; the embedded server of the nvidia-pytriton
 wheel has none. This one serves the same config.pbtxt files through Python's onnxruntime:
-any inputs and outputs, dynamic batching, ``default_model_filename`` and the parameters
-``intra_op_thread_count`` and ``inter_op_thread_count``.
+any inputs and outputs, strings and optional inputs among them, dynamic batching, models
+without a batch dimension, ``default_model_filename`` and the parameters
+``intra_op_thread_count`` and ``inter_op_thread_count``. What config.pbtxt reshapes, Triton
+itself reshapes on the way here and back.
 """
 
 import json
@@ -14,6 +16,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
+
+#: What is run at once: input name to array.
+Feed = dict[str, Any]
 
 
 class TritonPythonModel:
@@ -36,8 +41,10 @@ class TritonPythonModel:
         self.batched = int(config.get("max_batch_size", 0)) > 0
         self.inputs = [tensor["name"] for tensor in config["input"]]
         self.outputs = [tensor["name"] for tensor in config["output"]]
+        defaults = self.session.get_overridable_initializers()
         for kind, wanted, there in (
-            ("input", self.inputs, self.session.get_inputs()),
+            # Initializers that are listed as inputs are defaults, which a request may replace.
+            ("input", self.inputs, [*self.session.get_inputs(), *defaults]),
             ("output", self.outputs, self.session.get_outputs()),
         ):
             names = [value.name for value in there]
@@ -49,40 +56,82 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Return one response per request: the graph's outputs, or an error."""
-        if not self.batched or len({self._shapes(request) for request in requests}) > 1:
-            return [response for request in requests for response in self._run([request])]
-        return self._run(requests)
+        responses: list[Any] = [None] * len(requests)
+        alike: dict[Any, list[tuple[int, Feed]]] = {}
+        for index, request in enumerate(requests):
+            try:
+                feed = self._feed(request)
+                # Without a batch dimension nothing can be merged.
+                key = _shapes(feed) if self.batched else index
+                alike.setdefault(key, []).append((index, feed))
+            except Exception:
+                responses[index] = self._failed()
+        for group in alike.values():
+            answers = self._run([feed for _, feed in group])
+            for (index, _), answer in zip(group, answers, strict=True):
+                responses[index] = answer
+        return responses
 
-    def _run(self, requests: list[Any]) -> list[Any]:
-        """Run the requests, alike but for their batch dimension, as one batch."""
+    def _feed(self, request: Any) -> Feed:
+        """Return a request's arrays; an optional input that it leaves out is not among them."""
+        tensors = {name: pb_utils.get_input_tensor_by_name(request, name) for name in self.inputs}
+        return {name: _decoded(one) for name, one in tensors.items() if one is not None}
+
+    def _run(self, feeds: list[Feed]) -> list[Any]:
+        """Run requests, alike but for their number of rows, as one batch."""
         try:
-            feeds = {
-                name: np.concatenate([_array(request, name) for request in requests])
-                if len(requests) > 1
-                else _array(requests[0], name)
-                for name in self.inputs
-            }
-            results = self.session.run(self.outputs, feeds)
-            if len(requests) == 1:
-                return [self._response(results)]
-            ends = np.cumsum([len(_array(request, self.inputs[0])) for request in requests])
+            if not self.batched:
+                return [self._response(self.session.run(self.outputs, feeds[0]))]
+            batch = feeds[0]
+            if len(feeds) > 1:
+                batch = {name: np.concatenate([feed[name] for feed in feeds]) for name in batch}
+            ends = np.cumsum([len(next(iter(feed.values()))) for feed in feeds])
+            results = self.session.run(self.outputs, batch)
+            if any(len(result) != ends[-1] for result in results):
+                raise RuntimeError(f"{self.name}: an output has not as many rows as the input")
             parts = [np.split(result, ends[:-1]) for result in results]
             return [self._response(part) for part in zip(*parts, strict=True)]
         except Exception:
-            pb_utils.Logger.log_error(f"{self.name}: {traceback.format_exc()}")
-            error = pb_utils.TritonError(f"{self.name}: failed, see the server's log")
-            return [pb_utils.InferenceResponse(output_tensors=[], error=error) for _ in requests]
+            if len(feeds) > 1:  # one client's bad row must not fail the others
+                return [answer for feed in feeds for answer in self._run([feed])]
+            return [self._failed()]
 
     def _response(self, results: Any) -> Any:
-        tensors = zip(self.outputs, results, strict=True)
-        return pb_utils.InferenceResponse([pb_utils.Tensor(name, value) for name, value in tensors])
+        pairs = zip(self.outputs, results, strict=True)
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor(name, _encoded(result)) for name, result in pairs]
+        )
 
-    def _shapes(self, request: Any) -> tuple[tuple[int, ...], ...]:
-        return tuple(_array(request, name).shape[1:] for name in self.inputs)
+    def _failed(self) -> Any:
+        """Return the answer to a request that failed; why is for the log, not for the client."""
+        pb_utils.Logger.log_error(f"{self.name}: {traceback.format_exc()}")
+        error = pb_utils.TritonError(f"{self.name}: failed, see the server's log")
+        return pb_utils.InferenceResponse(output_tensors=[], error=error)
 
 
-def _array(request: Any, name: str) -> Any:
-    return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+def _shapes(feed: Feed) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple((name, array.shape[1:]) for name, array in feed.items())
+
+
+def _decoded(tensor: Any) -> Any:
+    """Return a request's tensor as onnxruntime takes it: strings as str, Triton's are bytes."""
+    array = tensor.as_numpy()
+    if array.dtype != np.object_:
+        return array
+    return _each(array, lambda entry: entry.decode() if isinstance(entry, bytes) else entry)
+
+
+def _encoded(array: Any) -> Any:
+    """Return a result as Triton takes it: strings as bytes."""
+    if array.dtype.kind not in "OU":
+        return array
+    return _each(array, lambda entry: entry.encode() if isinstance(entry, str) else entry)
+
+
+def _each(array: Any, change: Any) -> Any:
+    changed = np.empty(array.shape, np.object_)
+    changed.reshape(-1)[:] = [change(entry) for entry in array.reshape(-1)]
+    return changed
 
 
 def _session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:

@@ -1,0 +1,217 @@
+"""An ONNX graph as a file of nodes: what it takes and gives, and how it is cut to its logits.
+
+Weights in external data files are never loaded: a graph is read, edited and written without
+them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from postprocess.errors import InputError
+
+#: ONNX's element types that Triton and NumPy both have, by Triton's name.
+DATA_TYPES = {
+    "FLOAT": "TYPE_FP32",
+    "FLOAT16": "TYPE_FP16",
+    "DOUBLE": "TYPE_FP64",
+    "BOOL": "TYPE_BOOL",
+    "STRING": "TYPE_STRING",
+    **{f"INT{bits}": f"TYPE_INT{bits}" for bits in (8, 16, 32, 64)},
+    **{f"UINT{bits}": f"TYPE_UINT{bits}" for bits in (8, 16, 32, 64)},
+}
+#: The types that scores may have.
+FLOATS = ("TYPE_FP16", "TYPE_FP32", "TYPE_FP64")
+#: What an exporter may put behind the last activation without changing what it says; a Sigmoid
+#: looks at no axis, so that the shape may change behind it.
+_BEHIND_SOFTMAX = ("Identity", "Cast")
+_BEHIND_SIGMOID = (*_BEHIND_SOFTMAX, "Squeeze", "Unsqueeze", "Reshape", "Flatten")
+#: Since this opset Softmax has an axis; before, it flattened all axes from its axis on.
+_SOFTMAX_HAS_AXIS = 13
+
+
+@dataclass(frozen=True)
+class Value:
+    """One input or output of a graph, as the file declares it."""
+
+    name: str
+    data_type: str  #: Triton's name of it, such as TYPE_FP32; "" where Triton or NumPy has none
+    shape: tuple[int | str, ...] | None  #: a symbolic size is its name or "", None: any rank
+    kind: str  #: how ONNX calls it, for messages: FLOAT, sequence(map), ...
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The last activation of a graph's output, with nothing that computes behind it."""
+
+    op: str  #: "Softmax" or "Sigmoid"
+    logits: str  #: the tensor that goes into it
+    behind: tuple[Any, ...] = ()  #: the nodes from it to the output, in their order
+
+
+def load(path: Path) -> Any:
+    """Return the ONNX ``ModelProto`` of a file, without its external data.
+
+    Raises:
+        InputError: no such file, no ONNX file, or a graph without nodes, inputs or outputs.
+    """
+    import onnx
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: not a readable ONNX file: {reason}") from None
+    if not model.ir_version or not model.HasField("graph"):
+        raise InputError(f"{path}: not a readable ONNX file: it holds no graph")
+    for what, there in (
+        ("nodes", model.graph.node),
+        ("inputs", inputs(model)),
+        ("outputs", model.graph.output),
+    ):
+        if not there:
+            raise InputError(f"{path}: the graph has no {what}, so it is no classifier")
+    return model
+
+
+def inputs(model: Any) -> list[Value]:
+    """Return what a caller must give; an initializer that is listed as an input is a default."""
+    defaults = {tensor.name for tensor in model.graph.initializer}
+    defaults |= {tensor.values.name for tensor in model.graph.sparse_initializer}
+    return [_value(entry) for entry in model.graph.input if entry.name not in defaults]
+
+
+def outputs(model: Any) -> list[Value]:
+    """Return what the graph gives, in its order."""
+    return [_value(entry) for entry in model.graph.output]
+
+
+def opset(model: Any) -> int:
+    """Return the version of the ai.onnx operators, 0 where the graph uses none of them."""
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    return max(versions, default=0)
+
+
+def ending(model: Any, output: str, *, rank: int) -> Ending | None:
+    """Return the Softmax or Sigmoid that an output ends in, None where it ends in another way.
+
+    Args:
+        model: from ``load``.
+        output: a name among ``outputs``.
+        rank: of that output, its batch dimension included.
+
+    Raises:
+        InputError: it ends in a Softmax over another axis than the last.
+    """
+    producer = {name: node for node in model.graph.node for name in node.output}
+    node = producer.get(output)
+    behind: list[Any] = []
+    while node is not None and node.op_type in _BEHIND_SIGMOID and not node.domain:
+        behind.insert(0, node)
+        node = producer.get(node.input[0])
+    if node is None or node.domain not in ("", "ai.onnx"):
+        return None
+    if node.op_type == "Sigmoid":
+        return Ending("Sigmoid", node.input[0], tuple(behind))
+    if node.op_type != "Softmax" or any(one.op_type not in _BEHIND_SOFTMAX for one in behind):
+        return None
+    old = opset(model) < _SOFTMAX_HAS_AXIS
+    axis = next((item.i for item in node.attribute if item.name == "axis"), 1 if old else -1)
+    if axis % max(rank, 1) != rank - 1:
+        raise InputError(
+            f"output {output}: ends in a Softmax over axis {axis} of {rank}; expected the "
+            "classes on the last axis, so transpose the logits before the Softmax"
+        )
+    return Ending("Softmax", node.input[0], tuple(behind))
+
+
+def cut(model: Any, output: str, end: Ending) -> None:
+    """Make an output, in place, hold the logits that go into its last activation.
+
+    Its name, element type and shape stay. Nodes that read it keep getting what it was.
+    """
+    from onnx import helper
+
+    graph = model.graph
+    taken = set(_names(graph))
+    prefix = f"{output}_uncut"
+    while any(name.startswith(prefix) for name in taken):
+        prefix += "_"
+    _rename(graph, output, prefix)
+    # What stood behind the activation stands once more behind the logits.
+    tensor = end.logits
+    for index, node in enumerate(end.behind or [helper.make_node("Identity", [""], [""])]):
+        copy = type(node)()
+        copy.CopyFrom(node)
+        copy.name = f"{prefix}_{index}"
+        copy.input[0] = tensor
+        tensor = copy.output[0] = f"{prefix}_{index}"
+        graph.node.append(copy)
+    graph.node[-1].output[0] = output
+
+
+def keep_outputs(model: Any, names: list[str]) -> None:
+    """Take every other output out of the graph, in place: what is not there cannot leak."""
+    kept = [entry for entry in model.graph.output if entry.name in names]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+
+
+def strings(model: Any) -> list[str]:
+    """Return the words that a graph knows: categories, keys and labels of its nodes."""
+    found: set[str] = set()
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            found.update(word.decode(errors="replace") for word in attribute.strings)
+    return sorted(found)[:1000]
+
+
+def _value(entry: Any) -> Value:
+    import onnx
+
+    which = entry.type.WhichOneof("value")
+    if which != "tensor_type":
+        return Value(entry.name, "", None, (which or "unknown type").removesuffix("_type"))
+    tensor = entry.type.tensor_type
+    kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
+    shape: tuple[int | str, ...] | None = None
+    if tensor.HasField("shape"):
+        shape = tuple(
+            dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else dim.dim_param
+            for dim in tensor.shape.dim
+        )
+    return Value(entry.name, DATA_TYPES.get(kind, ""), shape, kind)
+
+
+def subgraphs(node: Any) -> Iterator[Any]:
+    """Yield the graphs in a node's attributes: the bodies of If, Loop and Scan."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _names(graph: Any) -> Iterator[str]:
+    for entry in (*graph.input, *graph.initializer):
+        yield entry.name
+    for node in graph.node:
+        yield from (*node.input, *node.output)
+        for inner in subgraphs(node):
+            yield from _names(inner)
+
+
+def _rename(graph: Any, old: str, new: str) -> None:
+    """Rename a tensor wherever nodes write or read it, also from the bodies of If and Loop."""
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                if name == old:
+                    names[index] = new
+        for inner in subgraphs(node):
+            for entry in inner.output:
+                if entry.name == old:
+                    entry.name = new
+            _rename(inner, old, new)

@@ -1,0 +1,54 @@
+"""Putting finished files in their places, all of them or none."""
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+from exporters.atomic_file import atomic_file
+
+
+def place(staged: Path, repository: Path, relative: list[str]) -> None:
+    """Move files from one folder to another in the order given, replacing what is there.
+
+    Each file is whole or absent at any moment. If one cannot be placed, those before it are
+    taken back and what they replaced stands there again.
+
+    Args:
+        staged: a folder, best on the same file system; the files leave it.
+        repository: where they go; folders are created.
+        relative: their paths, the same in both.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    saved: list[tuple[Path, Path | None]] = []
+    made: list[Path] = []
+    try:
+        for index, name in enumerate(relative):
+            path = repository / name
+            missing = [path.parent, *path.parent.parents]
+            made += [folder for folder in missing if not folder.exists() and folder not in made]
+            old = staged / f".old-{index}" if path.exists() else None
+            if old is not None:
+                _keep(path, old)
+            saved.append((path, old))
+            with atomic_file(path) as part:
+                shutil.move(staged / name, part)
+    except BaseException:
+        for path, old in reversed(saved):
+            if old is not None:
+                os.replace(old, path)
+            else:
+                path.unlink(missing_ok=True)
+        for folder in sorted(made, key=lambda folder: len(folder.parts), reverse=True):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _keep(path: Path, old: Path) -> None:
+    try:
+        os.link(path, old)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(path, old)

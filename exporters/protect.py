@@ -1,0 +1,161 @@
+"""An ONNX file in, three models out: read, cut, write, verify, and only then put in place."""
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import postprocess
+from exporters import model_repository, onnx_graph
+from exporters.classifier import Asked, Classifier
+from exporters.placing import place
+from exporters.score_output import Scores
+from exporters.verify import CutError, Verified, verify
+from postprocess.errors import InputError
+from postprocess.parameters import Parameters
+
+
+@dataclass(frozen=True)
+class Protected:
+    """What was found in the graph and written around it."""
+
+    classifier: Classifier
+    name: str  #: the public model name
+    repository: Path
+    scores: Scores  #: as they were written
+    parameters: Parameters
+    verified: Verified
+    files: list[Path]
+
+
+def protect(path: Path, repository: Path, parameters: Parameters, asked: Asked) -> Protected:
+    """Write the three models of an ONNX classifier and return what they are.
+
+    Args:
+        path: the ONNX file; it and its data files are only read.
+        repository: the model repository; created if need be.
+        parameters: of the defence; ``scores`` and ``multi_label`` are replaced by what is found.
+        asked: the rest.
+
+    Raises:
+        InputError: the graph is none that can be protected, or what was asked does not fit it;
+            nothing is written then.
+    """
+    if asked.layout != "ensemble":
+        raise InputError(f"--layout: expected ensemble, got {asked.layout!r}")
+    name = asked.name or path.stem
+    model_repository.refuse_name(name)
+    _refuse_existing(repository, name, force=asked.force)
+    try:
+        classifier = Classifier(path, asked)
+        with _folder_beside(repository) as folder:
+            staged = Path(folder)
+            scores, parameters, verified = _write_verified(classifier, staged, name, parameters)
+            if verified.refused:
+                classifier.warnings.append(
+                    f"the defence refuses {verified.refused} of "
+                    f"{verified.rows + verified.refused} rows tried: no probabilities"
+                )
+            files = _in_order(staged, name)
+            place(staged, repository, files)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{error.filename or repository}: cannot be written: {reason}") from None
+    except InputError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise InputError(f"{path}: {error}") from None
+    paths = [repository / file for file in files]
+    return Protected(classifier, name, repository, scores, parameters, verified, paths)
+
+
+def _write_verified(
+    classifier: Classifier, folder: Path, name: str, parameters: Parameters
+) -> tuple[Scores, Parameters, Verified]:
+    """Write the three models to a folder and return what was verified of them."""
+    try:
+        return _write(classifier, folder, name, parameters, classifier.scores)
+    except CutError as error:
+        if classifier.asked.scores == "logits":
+            raise
+        classifier.warnings.append(f"left as probabilities: {error}")
+    uncut = replace(classifier.scores, kind="probabilities", cut=None)
+    return _write(classifier, folder, name, parameters, uncut)
+
+
+def _write(
+    classifier: Classifier, folder: Path, name: str, parameters: Parameters, scores: Scores
+) -> tuple[Scores, Parameters, Verified]:
+    parameters = replace(parameters, scores=scores.kind, multi_label=scores.multi_label)
+    onnx = model_repository.onnx_path(folder, name)
+    onnx.parent.mkdir(parents=True, exist_ok=True)
+    _write_onnx(classifier, onnx, scores)
+    texts = model_repository.files(
+        name, classifier.signature, parameters, self_contained=classifier.asked.self_contained
+    )
+    for relative, text in texts.items():
+        file = folder / relative
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    if classifier.asked.self_contained:
+        _vendor(folder / model_repository.defence_name(name) / "1" / "postprocess")
+    return scores, parameters, verify(folder, name, classifier, scores)
+
+
+def _write_onnx(classifier: Classifier, path: Path, scores: Scores) -> None:
+    model = type(classifier.model)()
+    model.CopyFrom(classifier.model)
+    onnx_graph.keep_outputs(
+        model, [classifier.value.name, *(label.name for label in classifier.signature.labels)]
+    )
+    if scores.cut is not None:
+        onnx_graph.cut(model, classifier.value.name, scores.cut)
+    path.write_bytes(model.SerializeToString())
+    for location in classifier.external:
+        target = path.parent / location
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            shutil.copyfile(classifier.path.parent / location, target)
+
+
+def _refuse_existing(repository: Path, name: str, *, force: bool) -> None:
+    if repository.exists() and not repository.is_dir():
+        raise InputError(f"--repository {repository}: expected a folder")
+    for model in model_repository.model_names(name):
+        folder = repository / model
+        if folder.exists() and not force:
+            raise InputError(f"{folder} exists; give --force to replace it")
+        for version in folder.glob("*/"):
+            if version.name.isdecimal() and version.name != "1":
+                raise InputError(
+                    f"{version} exists, and Triton serves the highest version; remove it"
+                )
+
+
+def _folder_beside(repository: Path) -> tempfile.TemporaryDirectory[str]:
+    """Return a temporary folder, on the repository's file system if may be, but not in it."""
+    parent = repository.absolute().parent
+    while not parent.is_dir():
+        parent = parent.parent
+    writable = os.access(parent, os.W_OK)
+    return tempfile.TemporaryDirectory(dir=parent if writable else None, prefix=".reverse-sigmoid-")
+
+
+def _in_order(staged: Path, name: str) -> list[str]:
+    """Return the relative paths of all files: classifier first, ensemble last, configs last."""
+    public, classifier, defence = model_repository.model_names(name)
+    order = []
+    for model in (classifier, defence, public):
+        files = [file for file in (staged / model).rglob("*") if file.is_file()]
+        files.sort(key=lambda file: (file.name == "config.pbtxt", str(file)))
+        order += [str(file.relative_to(staged)) for file in files]
+    return order
+
+
+def _vendor(folder: Path) -> None:
+    """Copy the package ``postprocess``, with its compiled kernel if it has one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    package = Path(postprocess.__file__).parent
+    for file in (*package.glob("*.py"), *package.glob("_kernel*.so")):
+        shutil.copyfile(file, folder / file.name)

@@ -1,0 +1,139 @@
+"""The written models against the original graph: they must give its answers, protected."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters import model_repository
+from exporters.classifier import Classifier
+from exporters.evidence import as_rows
+from exporters.onnx_run import Runner
+from exporters.score_output import Scores, top
+from postprocess.errors import InputError
+from postprocess.parameters import Parameters
+from postprocess.postprocessor import Postprocessor
+from postprocess.scores import bad_rows
+
+Array = NDArray[Any]
+Float64 = NDArray[np.float64]
+
+#: How far the activation of the cut logits may be from the original probabilities.
+CUT_TOLERANCE = {"TYPE_FP16": 1e-2, "TYPE_FP32": 1e-5, "TYPE_FP64": 1e-5}
+#: How far from 1 a protected row may sum: each of its scores is rounded to the type.
+SUM_TOLERANCE = {"TYPE_FP16": 1e-2, "TYPE_FP32": 1e-3, "TYPE_FP64": 1e-3}
+
+_PARAMETER = re.compile(
+    r'^parameters \{ key: "(\w+)" value: \{ string_value: "(.*)" \} \}$', re.MULTILINE
+)
+
+
+class CutError(InputError):
+    """The cut graph's logits are not as good as the original's probabilities."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was seen while verifying."""
+
+    rows: int  #: rows of finite scores that were compared
+    refused: int  #: rows that the defence takes for no probabilities, beside these
+    cut_difference: float  #: largest difference of a probability that the cut makes
+
+
+def read_parameters(config: Path) -> Parameters:
+    """Return the parameters of a defence's config.pbtxt that this project wrote."""
+    strings = dict(_PARAMETER.findall(config.read_text(encoding="utf-8")))
+    return Parameters.from_strings(strings, where=str(config))
+
+
+def verify(repository: Path, name: str, classifier: Classifier, what: Scores) -> Verified:
+    """Return what was compared, once written victim and defence give the original's answers.
+
+    Args:
+        repository: that the three models were written to.
+        name: the public model name.
+        classifier: the original.
+        what: the scores that were written are.
+
+    Raises:
+        CutError: the logits are not those of the original's probabilities.
+        InputError: an answer is not finite, does not sum to 1, or has another top class.
+    """
+    scores, data_type = classifier.value.name, classifier.value.data_type
+    evidence = classifier.evidence
+    runner = Runner(model_repository.onnx_path(repository, name))
+    config = repository / model_repository.defence_name(name) / "config.pbtxt"
+    postprocessor = Postprocessor(read_parameters(config))
+    compared, refused, largest = 0, 0, 0.0
+    feeds = classifier.source.feeds(evidence.rows_at_once)
+    for feed, original in zip(feeds, evidence.scores, strict=False):
+        written = as_rows(runner(feed, [scores])[scores], flat=evidence.flat)
+        finite = np.isfinite(original).all(axis=1)
+        if not finite.any():
+            continue
+        before, after = original[finite], written[finite]
+        largest = max(largest, _difference(before, after, data_type, what))
+        bad = bad_rows(
+            after,
+            probabilities=what.kind == "probabilities",
+            single=what.multi_label or after.shape[1] == 1,
+        )
+        before, after = before[~bad], after[~bad]
+        refused += int(bad.sum())
+        _refuse_other_answers(before.astype(np.float64), postprocessor(after), data_type, what)
+        compared += len(before)
+    if not compared:
+        raise InputError(f"verification: the defence takes no row of scores for {what.kind}")
+    return Verified(compared, refused, largest)
+
+
+def activation(logits: Float64, op: str) -> Float64:
+    """Return Softmax or Sigmoid of logits, shape (rows, K), stable in float64."""
+    if op == "Sigmoid":
+        result: Float64 = np.exp(-np.logaddexp(0, -logits))
+        return result
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result = weights / weights.sum(axis=1, keepdims=True)
+    return result
+
+
+def _difference(before: Array, after: Array, data_type: str, what: Scores) -> float:
+    if before.shape != after.shape or not np.isfinite(after).all():
+        raise CutError("the written classifier does not give finite scores where the original does")
+    was, now = before.astype(np.float64), after.astype(np.float64)
+    if what.cut is None:
+        allowed = CUT_TOLERANCE[data_type] * (1 + np.abs(was))
+        if not (np.abs(now - was) <= allowed).all():
+            raise InputError("the written classifier does not give the original's scores")
+        return 0.0
+    difference = float(np.abs(activation(now, what.cut.op) - was).max())
+    if difference > CUT_TOLERANCE[data_type]:
+        raise CutError(
+            f"the graph without its {what.cut.op} gives probabilities that differ by "
+            f"{difference:.1g}, at most {CUT_TOLERANCE[data_type]:g} is allowed"
+        )
+    return difference
+
+
+def _refuse_other_answers(before: Float64, protected: Array, data_type: str, what: Scores) -> None:
+    sides = what.multi_label or before.shape[1] == 1
+    if not np.isfinite(protected).all():
+        raise InputError("verification: a protected answer is not finite")
+    total = protected.sum(axis=1, dtype=np.float64)
+    if not sides and (np.abs(total - 1) > SUM_TOLERANCE[data_type]).any():
+        raise InputError("verification: a protected answer does not sum to 1")
+    kind = "probabilities" if what.cut else what.kind
+    wanted, clear = top(before, data_type, kind=kind, sides=sides)
+    got, _ = top(protected.astype(np.float64), data_type, kind="probabilities", sides=sides)
+    wrong = int((wanted != got)[clear].sum())
+    if wrong and what.cut:  # float16 logits may tie where the probabilities just do not
+        raise CutError(f"{wrong} of {clear.sum()} answers get another top class from the logits")
+    if wrong:
+        raise InputError(
+            f"verification: {wrong} of {clear.sum()} protected answers have another top class "
+            "than the original's; this is a fault of triton-reverse-sigmoid, please report it"
+        )

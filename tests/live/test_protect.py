@@ -1,0 +1,393 @@
+"""Classifiers from the real exporters, protected by the command and served by one Triton."""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnxruntime
+import oracle
+import pytest
+import victims
+from commands import run_command
+
+from deploy.triton_server import TritonServer, free_ports
+from exporters.classifier import Asked
+from exporters.model_repository import SHIPPED, onnx_path
+from exporters.protect import protect
+from load_tests.endpoint import connect
+
+SETTINGS = {
+    "beta": SHIPPED.beta,
+    "gamma": SHIPPED.gamma,
+    "margin": SHIPPED.margin,
+    "preserve_top1": True,
+}
+
+
+def floats(name, *shape, dtype=np.float32):
+    return lambda rng, rows: {name: rng.normal(size=(rows, *shape)).astype(dtype)}
+
+
+def pixels(name, *shape, dtype=np.float32):
+    return lambda rng, rows: {name: rng.random((rows, *shape)).astype(dtype)}
+
+
+def tokens(rng, rows):
+    return {"input_ids": rng.integers(0, 50, (rows, 3 + rows % 5))}
+
+
+def any_classes(rng, rows):
+    return {"x": rng.normal(size=(rows, 2 + rows % 7)).astype(np.float32)}
+
+
+def words(rng, rows):
+    columns = [rng.choice(np.array(kind, dtype=object), rows) for kind in
+               (victims.COLOURS, victims.SIZES)]  # fmt: skip
+    return {"words": np.stack(columns, axis=1)}
+
+
+def two_inputs(rng, rows):
+    return {**floats("image", 3, 4)(rng, rows), **floats("more", 5)(rng, rows)}
+
+
+def byte_inputs(rng, rows):
+    pixels = rng.integers(0, 256, (rows, 5)).astype(np.uint8)
+    return {"pixels": pixels, "inverted": rng.random((rows, 3)) < 0.5}
+
+
+@dataclass(frozen=True)
+class Case:
+    make: Callable  # path -> None
+    draw: Callable  # (rng, rows) -> feed
+    cut: str | None
+    classes: int
+    kind: str = "logits"
+    labels: tuple = ()
+    batched: bool = True
+    multi_label: bool = False
+    asked: dict = field(default_factory=dict)
+
+
+def softmax():
+    from torch import nn
+
+    return nn.Softmax(-1)
+
+
+def sigmoid():
+    from torch import nn
+
+    return nn.Sigmoid()
+
+
+def logistic_regression(path):
+    from sklearn.linear_model import LogisticRegression
+
+    victims.sklearn_file(path, LogisticRegression(max_iter=200))
+
+
+def random_forest(path):
+    from sklearn.ensemble import RandomForestClassifier
+
+    victims.sklearn_file(path, RandomForestClassifier(10, random_state=0))
+
+
+def mlp(path, **options):
+    from sklearn.neural_network import MLPClassifier
+
+    victims.sklearn_file(path, MLPClassifier((32,), max_iter=60, random_state=0), **options)
+
+
+def mlp_float64(path):
+    from skl2onnx.common.data_types import DoubleTensorType
+
+    mlp(path, kind=DoubleTensorType)
+
+
+def dense(*last, **options):
+    return lambda path: victims.torch_dense_file(path, *(one() for one in last), **options)
+
+
+FEATURES = floats("features", 16)
+CASES = {
+    "keras_logits": Case(
+        lambda path: victims.keras_file(path, softmax=False), pixels("image", 8, 8, 1), None, 10
+    ),
+    "keras_softmax": Case(
+        lambda path: victims.keras_file(path, softmax=True), pixels("image", 8, 8, 1), "Softmax", 10
+    ),
+    "torch_logits": Case(dense(), FEATURES, None, 7),
+    "torch_external_data": Case(dense(softmax, external=True), FEATURES, "Softmax", 7),
+    "torch_two_inputs": Case(victims.torch_two_inputs_file, two_inputs, "Softmax", 6),
+    "torch_uncut": Case(
+        dense(softmax), FEATURES, None, 7, "probabilities", asked={"scores": "probabilities"}
+    ),
+    "texts": Case(
+        lambda path: victims.torch_tokens_file(path, tagger=False), tokens, "Softmax", 5
+    ),
+    "tagger": Case(
+        lambda path: victims.torch_tokens_file(path, tagger=True), tokens, "Softmax", 5
+    ),
+    "binary": Case(dense(sigmoid, classes=1), FEATURES, "Sigmoid", 1),
+    "multi_label": Case(dense(sigmoid, classes=5), FEATURES, "Sigmoid", 5, multi_label=True),
+    "float16": Case(
+        dense(softmax, half=True), floats("features", 16, dtype=np.float16), "Softmax", 7
+    ),
+    "float64": Case(
+        dense(softmax, double=True), floats("features", 16, dtype=np.float64), "Softmax", 7
+    ),
+    "one_row": Case(dense(softmax, free=False), FEATURES, "Softmax", 7, batched=False),
+    "free_but_unbatched": Case(
+        dense(softmax), FEATURES, "Softmax", 7, batched=False, asked={"max_batch_size": 0}
+    ),
+    "logistic_regression": Case(
+        logistic_regression, pixels("X", 64), None, 10, "probabilities", ("label",)
+    ),
+    "random_forest": Case(random_forest, pixels("X", 64), None, 10, "probabilities", ("label",)),
+    "mlp": Case(mlp, pixels("X", 64), "Softmax", 10, labels=("label",)),
+    "mlp_float64": Case(
+        mlp_float64, pixels("X", 64, dtype=np.float64), "Softmax", 10, labels=("label",)
+    ),
+    "strings": Case(
+        victims.sklearn_strings_file, words, None, 3, "probabilities", ("label",),
+        asked={"sample": words},
+    ),
+    "flat": Case(victims.flat_file, floats("age"), "Sigmoid", 1, asked={"self_contained": True}),
+    "no_batch": Case(
+        lambda path: victims.linear_file(path, ("Softmax", {"axis": -1}), batch=None),
+        lambda rng, rows: {"x": rng.normal(size=6).astype(np.float32)}, "Softmax", 4, batched=False,
+    ),
+    "any_classes": Case(victims.any_classes_file, any_classes, "Softmax", -1),
+    "bytes": Case(victims.bytes_file, byte_inputs, "Softmax", 3),
+}  # fmt: skip
+ROWS = (1, 2, 37, 256)
+
+
+@pytest.fixture(scope="module")
+def protected(tmp_path_factory):
+    """Every case protected in one model repository: the folder of the originals, and what
+    was found about each."""
+    folder = tmp_path_factory.mktemp("protected")
+    found = {}
+    for name, case in CASES.items():
+        path = folder / name / f"{name}.onnx"
+        path.parent.mkdir()
+        case.make(path)
+        asked = dict(case.asked)
+        if "sample" in asked:
+            sample = {
+                key: array.astype(str) for key, array in case.draw(victims.rng(), 500).items()
+            }
+            asked["sample"] = path.with_suffix(".npz")
+            np.savez(asked["sample"], **sample)
+        found[name] = protect(path, folder / "repository", SHIPPED, Asked(**asked))
+    return folder, found
+
+
+@pytest.fixture(scope="module")
+def triton(protected):
+    folder, _ = protected
+    log = folder / "triton.log"
+    with TritonServer(folder / "repository", ports=free_ports(), log=log) as running:
+        yield running
+
+
+def session(path):
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def ask(client, module, model, feed):
+    """Return every output of a model by name, through the gRPC or the HTTP client."""
+    from tritonclient.utils import np_to_triton_dtype
+
+    given = []
+    for name, array in feed.items():
+        tensor = module.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(array)
+        given.append(tensor)
+    result = client.infer(model, given)
+    response = result.get_response()
+    outputs = response["outputs"] if isinstance(response, dict) else response.outputs
+    names = [one["name"] if isinstance(one, dict) else one.name for one in outputs]
+    return {name: result.as_numpy(name) for name in names}
+
+
+def clients(triton):
+    import tritonclient.grpc
+    import tritonclient.http
+
+    yield connect(triton.grpc_url), tritonclient.grpc
+    yield (
+        tritonclient.http.InferenceServerClient(f"{triton.address}:{triton.ports.http}"),
+        tritonclient.http,
+    )
+
+
+def reference(name, case, found, folder, feed):
+    """Return (the answer that a client must get, the original's scores) from onnxruntime."""
+    signature = found.classifier.signature
+    scores = signature.scores.name
+    flat = signature.scores.flat
+    logits = session(onnx_path(folder / "repository", name)).run([scores], feed)[0]
+    original = session(folder / name / f"{name}.onnx").run([scores], feed)[0]
+    if flat:
+        logits, original = logits[:, None], original[:, None]
+    expected = oracle.protected(logits, kind=case.kind, multi_label=case.multi_label, **SETTINGS)
+    return expected, original, logits
+
+
+def top(scores, sides):
+    return scores > 0.5 if sides else scores.argmax(axis=-1)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_found_in_the_graph(protected, name):
+    _, found = protected
+    case, one = CASES[name], found[name]
+    assert (one.scores.cut and one.scores.cut.op) == case.cut
+    assert one.scores.kind == one.parameters.scores == case.kind
+    assert one.scores.multi_label == one.parameters.multi_label == case.multi_label
+    assert one.classifier.signature.classes == case.classes
+    assert one.classifier.signature.max_batch_size == (256 if case.batched else 0)
+    assert tuple(label.name for label in one.classifier.signature.labels) == case.labels
+    assert one.classifier.dropped == []
+    assert one.classifier.warnings == []
+    assert one.verified.rows >= 500
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_clients_get_equation_2_of_the_victims_scores(protected, triton, name):
+    folder, found = protected
+    case, one = CASES[name], found[name]
+    tolerance = 1e-3 if one.classifier.signature.scores.data_type == "TYPE_FP16" else 1e-6
+    sides = case.classes == 1 or case.multi_label
+    rng = np.random.default_rng(1)
+    for rows in (1,) if name in ("one_row", "no_batch") else ROWS:
+        feed = case.draw(rng, rows)
+        expected, original, logits = reference(name, case, one, folder, feed)
+        if case.cut:
+            by_hand = oracle_activation(logits, case.cut)
+            assert np.abs(by_hand - original).max() <= (1e-2 if tolerance == 1e-3 else 1e-6)
+        public = dict(feed)
+        if one.classifier.signature.inputs[0].flat:
+            public = {key: array[:, None] for key, array in feed.items()}
+        for client, module in clients(triton):
+            served = ask(client, module, name, public)
+            assert set(served) == {one.classifier.signature.scores.name, *case.labels}
+            answer = served[one.classifier.signature.scores.name]
+            assert answer.dtype == original.dtype
+            assert answer.shape == original.shape
+            assert np.abs(answer - expected).max() <= tolerance
+            kind = original if case.cut or case.kind == "probabilities" else None
+            wanted = top(original, sides) if kind is not None else original.argmax(axis=-1)
+            assert np.array_equal(top(answer, sides), wanted)
+            for label in case.labels:
+                (own,) = session(folder / name / f"{name}.onnx").run([label], feed)
+                own = [str(entry) for entry in own.reshape(-1)]
+                got = [
+                    entry.decode() if isinstance(entry, bytes) else str(entry)
+                    for entry in served[label].reshape(-1)
+                ]
+                assert got == own
+
+
+def oracle_activation(logits, op):
+    from scipy import special
+
+    logits = logits.astype(np.float64)
+    return special.expit(logits) if op == "Sigmoid" else special.softmax(logits, axis=-1)
+
+
+def test_requests_of_one_client_get_an_error_of_their_own(triton):
+    """A token outside the vocabulary fails its request, not the server, and tells nothing."""
+    from tritonclient.utils import InferenceServerException
+
+    for client, module in clients(triton):
+        with pytest.raises(InferenceServerException) as raised:
+            ask(client, module, "texts", {"input_ids": np.array([[51]])})
+        assert "failed, see the server's log" in str(raised.value)
+        assert ask(client, module, "texts", {"input_ids": np.array([[49]])})
+
+
+def test_requests_of_different_lengths_at_once_get_their_own_rows(protected, triton):
+    folder, _ = protected
+    rng = np.random.default_rng(3)
+    feeds = [
+        {"input_ids": rng.integers(0, 50, (1 + index % 3, 2 + index % 4))} for index in range(48)
+    ]
+    logits = session(onnx_path(folder / "repository", "texts"))
+    expected = [
+        oracle.protected(logits.run(["scores"], feed)[0], kind="logits", **SETTINGS)
+        for feed in feeds
+    ]
+    (client, module), _ = clients(triton)
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda feed: ask(client, module, "texts", feed)["scores"], feeds))
+    for answer, wanted in zip(answers, expected, strict=True):
+        # Merged batches of another size may change the victim's own last digit.
+        assert np.abs(answer - wanted).max() <= 1e-5
+
+
+def test_the_check_finds_no_error_in_what_protect_writes(protected):
+    folder, _ = protected
+    done = run_command("check", folder / "repository", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{3 * len(CASES)} models, 0 errors" in done.stdout + done.stderr
+
+
+def test_external_data_stands_beside_the_graph(protected):
+    folder, _ = protected
+    version = folder / "repository" / "torch_external_data_classifier" / "1"
+    original = folder / "torch_external_data" / "torch_external_data.onnx.data"
+    assert (version / original.name).read_bytes() == original.read_bytes()
+
+
+def test_a_self_contained_defence_runs_its_own_copy(protected, triton):
+    folder, _ = protected
+    log = (folder / "triton.log").read_text()
+    copy = folder / "repository" / "flat_reverse_sigmoid" / "1" / "postprocess"
+    at = [
+        line.rpartition(" at ")[2].strip('"')
+        for line in log.splitlines()
+        if "triton-reverse-sigmoid" in line
+    ]
+    assert str(copy) in at
+    assert len(set(at)) == 2  # all others are the installed package
+    assert not (folder / "repository" / "bytes_reverse_sigmoid" / "1" / "postprocess").exists()
+
+
+def test_the_command_says_what_it_found_and_json_says_the_same(protected, tmp_path):
+    folder, _ = protected
+    onnx = folder / "mlp" / "mlp.onnx"
+    done = run_command("protect", onnx, "--repository", "models", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        f"{onnx}, protected as mlp in models",
+        "  input      X FP32 [?, 64]",
+        "  output     probabilities FP32 [?, 10]: 10 classes",
+        "  label      label INT64 [?, 1], passed through",
+        "  victim     logits, cut before the graph's Softmax",
+        "  batch      up to 256 rows; Triton merges requests",
+        "  defence    beta 1.5, gamma 0.2, margin 0.01",
+        "  verified   4096 rows against the original graph",
+        "Next: reverse-sigmoid serve models",
+    ]
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    options = ("--repository", "models", "--json")
+    again = run_command("protect", onnx, *options, cwd=tmp_path)
+    assert again.returncode == 1
+    assert again.stderr == "reverse-sigmoid: models/mlp exists; give --force to replace it\n"
+    forced = run_command("protect", onnx, *options, "--force", "--beta", "0.9", cwd=tmp_path)
+    assert forced.returncode == 0, forced.stderr
+    said = json.loads(forced.stdout)
+    assert (said["scores"], said["cut"], said["classes"]) == ("logits", "Softmax", 10)
+    assert said["models"] == ["mlp", "mlp_classifier", "mlp_reverse_sigmoid"]
+    assert said["next"] == "reverse-sigmoid serve models"
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after.keys() == before.keys()
+    assert {path.parent.name for path in after if after[path] != before[path]} == {
+        "mlp_reverse_sigmoid"
+    }
