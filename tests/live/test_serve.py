@@ -123,7 +123,7 @@ def test_a_repository_without_its_onnx_file_is_refused(repository, ports, tmp_pa
     [
         ("dims: [ 10 ]", "dims: [ 11 ]", "inconsistent shape"),
         ('name: "digits_reverse_sigmoid"', 'name: "digits_reverse_sigmoid', "failed to read text"),
-        ("TYPE_FP32", "TYPE_FP16", "expected TYPE_FP32, got TYPE_FP16"),
+        ("TYPE_FP32", "TYPE_FP16", "inconsistent data type: TYPE_FP32 is inferred from model"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(repository, ports, tmp_path, old, new, said):
