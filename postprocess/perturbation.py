@@ -35,6 +35,7 @@ def perturbation(scores: Scores, protected: Scores, parameters: Parameters) -> P
     with np.errstate(under="ignore"):
         if parameters.scores == "logits":
             y = np.exp(y - y.max(axis=1, keepdims=True))
+        y = np.maximum(y, 0)
         y /= y.sum(axis=1, keepdims=True)
         terms = y * np.log(np.maximum(y, 1e-300) / np.maximum(yhat, 1e-9))
     highest = np.partition(yhat, -2, axis=1)

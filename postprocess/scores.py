@@ -14,6 +14,8 @@ Scores = NDArray[np.floating[Any]]
 #: How far a row that claims to hold probabilities may be from summing to 1. Wide enough for
 #: float16 softmax outputs over 1,000 classes, narrow enough to refuse logits.
 PROBABILITY_SUM_TOLERANCE = 0.01
+#: How far outside of 0 to 1 a probability may be: runtimes round 1 - p and sigmoids that far.
+PROBABILITY_ROUNDING = 1e-6
 
 
 class BadRowsError(InputError):
@@ -28,13 +30,14 @@ def bad_rows(scores: Scores, *, probabilities: bool, single: bool) -> NDArray[np
     """Return which rows cannot be protected, shape (rows,), for scores (rows, K).
 
     A row is bad if it holds NaN or an infinity, or if it should hold probabilities and does
-    not: an entry below 0, or a sum further than 0.01 from 1 (single: an entry above 1).
+    not: an entry below 0, or a sum further than 0.01 from 1 (single: an entry above 1). An
+    entry that misses 0 or 1 by 1e-6 is taken for it.
     """
     good: NDArray[np.bool_] = np.isfinite(scores).all(axis=1)
     if probabilities:
-        good &= (scores >= 0).all(axis=1)
+        good &= (scores >= -PROBABILITY_ROUNDING).all(axis=1)
         if single:
-            good &= (scores <= 1).all(axis=1)
+            good &= (scores <= 1 + PROBABILITY_ROUNDING).all(axis=1)
         else:
             with np.errstate(over="ignore", invalid="ignore"):
                 total = scores.sum(axis=1, dtype=np.float64)
@@ -57,7 +60,7 @@ def to_logits(scores: Scores, *, probabilities: bool) -> Float32:
             wide = scores.astype(np.float64, copy=False)
             return _narrow(wide - wide.max(axis=1, keepdims=True))
         return scores.astype(np.float32, copy=False)
-    wide = scores.astype(np.float64)
+    wide = np.maximum(scores.astype(np.float64), 0)
     wide /= wide.max(axis=1, keepdims=True)
     with np.errstate(divide="ignore"):
         return _narrow(np.log(wide, out=wide))
@@ -66,7 +69,8 @@ def to_logits(scores: Scores, *, probabilities: bool) -> Float32:
 def to_pair(scores: Scores, *, probabilities: bool) -> Float32:
     """Return the logits of (p, 1 - p), shape (rows, 2), for single sigmoid outputs (rows, 1)."""
     if probabilities:
-        return to_logits(np.concatenate([scores, 1 - scores], axis=1), probabilities=True)
+        p = np.clip(scores, 0, 1)
+        return to_logits(np.concatenate([p, 1 - p], axis=1), probabilities=True)
     limit = np.finfo(np.float32).max
     logits = np.clip(scores, -limit, limit).astype(np.float32)
     return np.concatenate([logits, np.zeros_like(logits)], axis=1)

@@ -98,3 +98,16 @@ def test_one_sigmoid_output_is_measured_as_the_pair():
     size = perturbation(p, served, defended.parameters)
     assert size.l1 == pytest.approx(2 * np.abs(p - served)[:, 0], rel=1e-5)
     assert size.top1_margin == pytest.approx(np.abs(2 * served - 1)[:, 0], rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_probability_that_rounding_pushed_past_0_or_1_is_taken_for_it(dtype):
+    past = np.array([[1 + 1e-7, -1e-7], [0.3, 0.7]], dtype)
+    exact = np.array([[1, 0], [0.3, 0.7]], dtype)
+    assert (
+        np.abs(defence(scores="probabilities")(past) - defence(scores="probabilities")(exact)).max()
+        < 1e-6
+    )
+    single = defence(scores="probabilities")(past.reshape(-1, 1))
+    assert np.isfinite(single).all()
+    assert ((single > 0.5) == (past.reshape(-1, 1) > 0.5)).all()
