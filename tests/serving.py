@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ class Serving(Running):
 
     def __init__(self, repository, ports, *options, cwd):
         self.repository, self.url = repository, f"127.0.0.1:{ports.grpc}"
+        self.metrics_url = f"http://127.0.0.1:{ports.metrics}/metrics"
         self.config = repository / DEFENCE / "config.pbtxt"
         self.status_file = cwd / "status.json"
         options = (*port_options(ports), "--status-file", self.status_file, *options)
@@ -56,6 +58,16 @@ class Serving(Running):
     def answer(self):
         with Endpoint(self.url, "digits", timeout_s=10) as endpoint:
             return endpoint(IMAGES)
+
+    def metric(self, name):
+        """Return a metric of the defence, once a second has passed and a request came by."""
+        time.sleep(1.1)
+        self.answer()
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(self.metrics_url, timeout=10) as response:
+            lines = response.read().decode().splitlines()
+        (line,) = [one for one in lines if one.startswith(f'{name}{{model="{DEFENCE}"')]
+        return float(line.split()[-1])
 
     def expected(self, *, beta):
         settings = {"beta": beta, "gamma": 0.2, "margin": 0.01, "preserve_top1": True}
