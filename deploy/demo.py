@@ -12,22 +12,21 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from scipy.special import softmax
 
 import postprocess
 from deploy.progress import Stages
 from deploy.triton_server import TritonServer, free_ports
 from exporters import datasets, model_repository
 from exporters.atomic_file import write_text
-from exporters.datasets import Images
 from exporters.pipeline import export_classifier
 from exporters.train import predict
-from load_tests import measures
+from load_tests import measures, probabilities
 from load_tests.attacks.sample import sample
-from load_tests.endpoint import Endpoint, Scores, ask
+from load_tests.collect import collect
+from load_tests.endpoint import Endpoint, ask
 from load_tests.latency import interleaved_latency_ms
 from load_tests.report import to_html
-from load_tests.substitute import train_substitute
+from load_tests.substitute import Recipe, train_substitute
 from load_tests.transfer_set import TransferSet
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
@@ -84,30 +83,28 @@ def run(
                 rng=np.random.default_rng(seed),
             )
 
-        def victim(images: Images) -> Scores:
-            """What an unprotected service would answer: softmax of the classifier's logits."""
-            probabilities: Scores = softmax(classifier(images), axis=1)
-            return probabilities
-
+        victim = probabilities.of(classifier)  # as an unprotected service would answer
         with stages.stage(f"query both endpoints, {len(held_off.adversary_images)} images"):
             victim_scores = ask(victim, dataset.x_test)
             protected_scores = ask(protected, dataset.x_test)
             transfer_sets = {
-                name: sample(
+                name: collect(
+                    sample(
+                        held_off.adversary_images,
+                        budget=len(held_off.adversary_images),
+                        rng=np.random.default_rng(seed),
+                    ),
                     query,
-                    held_off.adversary_images,
-                    budget=len(held_off.adversary_images),
-                    rng=np.random.default_rng(seed),
                 )
                 for name, query in (("unprotected", victim), ("protected", protected))
             }
 
     def stolen(title: str, transfer_set: TransferSet, *, labels_only: bool = False) -> float:
         with stages.stage(f"train a substitute, {title}") as progress:
-            model = train_substitute(
-                transfer_set, steps=steps, seed=seed + 1, flips=dataset.flips,
-                labels_only=labels_only, progress=progress,
-            )  # fmt: skip
+            recipe = Recipe(
+                steps=steps, seed=seed + 1, flips=dataset.flips, labels_only=labels_only
+            )
+            model = train_substitute(transfer_set, recipe, progress=progress)
             logits = predict(model, dataset.x_test)
         return measures.agreement(logits, victim_scores)
 

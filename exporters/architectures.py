@@ -48,4 +48,44 @@ def simple(input_shape: Shape, classes: int) -> Any:
     return model
 
 
-ARCHITECTURES: dict[str, Callable[[Shape, int], Any]] = {"simple": simple}
+def allconv(input_shape: Shape, classes: int) -> Any:
+    """Return "AllConv" of section 4.1: the All-CNN-C of Springenberg et al. (2014).
+
+    Convolutions only, of stride 2 where others pool, and a mean over the last map. He's initial
+    weights, and no dropout and no weight decay: the paper names neither.
+    """
+    import keras
+    from keras import layers
+
+    model = keras.Sequential(name="allconv")
+    model.add(keras.Input(input_shape, name="image"))
+    sides = ((96, 3, 1), (96, 3, 1), (96, 3, 2), (192, 3, 1), (192, 3, 1), (192, 3, 2))
+    for filters, side, stride in (*sides, (192, 3, 1), (192, 1, 1)):
+        model.add(
+            layers.Conv2D(
+                filters,
+                side,
+                strides=stride,
+                padding="same",
+                activation="relu",
+                kernel_initializer="he_normal",
+            )
+        )
+    model.add(layers.Conv2D(classes, 1, kernel_initializer="he_normal"))
+    model.add(layers.GlobalAveragePooling2D(name="scores"))
+    return model
+
+
+def optimizer(model: Any) -> Any:
+    """Return the optimizer that the paper trains a network with (section 4.1).
+
+    SGD for AllConv, RMSProp for Simple. The paper names no rates.
+    """
+    import keras
+
+    if model.name == "allconv":
+        return keras.optimizers.SGD(0.05, momentum=0.9)
+    return keras.optimizers.RMSprop(1e-3)
+
+
+ARCHITECTURES: dict[str, Callable[[Shape, int], Any]] = {"simple": simple, "allconv": allconv}

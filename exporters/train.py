@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters import architectures
 from exporters.datasets import Images
 
 #: Called after every step with (steps done, steps in all).
@@ -24,10 +25,10 @@ def train(
     seed: int,
     flips: bool,
     batch_size: int = 64,
-    learning_rate: float = 1e-3,
+    loss: Callable[[Any, Any], Any] | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Train a model in place by cross-entropy against probabilities; returns nothing.
+    """Train a model in place by its architecture's optimizer; returns nothing.
 
     Args:
         model: a Keras model from images to logits, shape (batch, K).
@@ -36,14 +37,16 @@ def train(
         steps: batches to train on. They are drawn epoch by epoch, each a new shuffle.
         seed: of the shuffles and the augmentation. The initial weights are the caller's.
         flips: whether to mirror half of the images too.
-        learning_rate: of RMSProp, the paper's optimizer for Simple. It halves the rate for
-            the last quarter of the steps; the paper names no rate and no schedule.
+        loss: a function of (targets, logits); without one, cross-entropy.
         progress: called after every step.
+
+    The rate is halved for the last quarter of the steps; the paper names no schedule.
     """
     import keras
 
-    optimizer = keras.optimizers.RMSprop(learning_rate)
-    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    optimizer = architectures.optimizer(model)
+    learning_rate = float(optimizer.learning_rate)
+    loss = loss or keras.losses.CategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=optimizer, loss=loss)
     rng = np.random.default_rng(seed)
     order = np.empty(0, np.intp)

@@ -1,6 +1,8 @@
 """A model on a live Triton, as a callable from images to scores."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -8,17 +10,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.datasets import Images
-from postprocess.errors import ReverseSigmoidError
+from postprocess.errors import InputError, ReverseSigmoidError
 
 Scores = NDArray[np.float32]
 #: Anything that can be queried: a live endpoint, or a victim in this process.
 Query = Callable[[Images], Scores]
 
+#: The gRPC metadata that a gateway reads a client's key from.
+API_KEY_HEADER = "x-api-key"
+_FLOATS = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64}
+#: What gRPC calls failures that asking again does not mend.
+_FOR_GOOD = frozenset(
+    ["INVALID_ARGUMENT", "NOT_FOUND", "PERMISSION_DENIED", "UNAUTHENTICATED", "UNIMPLEMENTED"]
+)
 
-def connect(url: str) -> Any:
+
+@dataclass(frozen=True)
+class Access:
+    """What an endpoint asks of its clients."""
+
+    api_key: str | None = None
+    tls_ca: Path | None = None  #: certificates to trust; with it, TLS is spoken
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The gRPC metadata of every call."""
+        return {} if self.api_key is None else {API_KEY_HEADER: self.api_key}
+
+
+OPEN = Access()
+
+
+def connect(url: str, access: Access = OPEN) -> Any:
     """Return tritonclient's gRPC client for HOST:PORT, connected without any proxy.
 
     gRPC would send even loopback traffic through the proxy that ``http_proxy`` names.
+
+    Raises:
+        InputError: the file of certificates cannot be read.
     """
     from tritonclient.grpc import InferenceServerClient
 
@@ -28,42 +57,80 @@ def connect(url: str) -> Any:
         ("grpc.max_receive_message_length", unlimited),
         ("grpc.enable_http_proxy", 0),
     ]
-    return InferenceServerClient(url, channel_args=options)
+    if access.tls_ca is None:
+        return InferenceServerClient(url, channel_args=options)
+    try:
+        access.tls_ca.read_bytes()
+    except OSError as error:
+        raise InputError(f"--tls-ca {access.tls_ca}: {error.strerror}") from None
+    return InferenceServerClient(
+        url, ssl=True, root_certificates=str(access.tls_ca), channel_args=options
+    )
 
 
 class EndpointError(ReverseSigmoidError):
     """The endpoint could not be reached, or answered with an error."""
 
+    def __init__(self, message: str, status: str = "") -> None:
+        super().__init__(message)
+        self.status = status  #: gRPC's name for it, such as UNAVAILABLE
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same request may be answered another time."""
+        return self.status not in _FOR_GOOD
+
 
 class Endpoint:
-    """A model with one FP32 input and one FP32 output, over gRPC; a ``Query``.
+    """A model with one input of floats and one output of scores, over gRPC; a ``Query``.
 
-    Use it as a context manager, or ``close`` it.
+    Use it as a context manager, or ``close`` it. Several threads may call it at a time.
     """
 
-    def __init__(self, url: str, model: str, *, timeout_s: float = 30) -> None:
+    def __init__(
+        self, url: str, model: str, *, timeout_s: float = 30, access: Access = OPEN
+    ) -> None:
         """Ask the server what the model's input and output are called.
 
         Args:
             url: HOST:PORT of Triton's gRPC endpoint.
             model: the model's name.
             timeout_s: of every call.
+            access: what the endpoint asks of its clients.
 
         Raises:
             EndpointError: the server cannot be reached or does not know the model.
+            InputError: the model has more than one input, or no output of floats.
         """
         from tritonclient import grpc, utils
 
         self._grpc, self._failure = grpc, utils.InferenceServerException
-        self.url, self.model, self._timeout_s = url, model, timeout_s
-        self._client = connect(url)
+        self.url, self.model, self._timeout_s, self._access = url, model, timeout_s, access
+        self._client = connect(url, access)
         try:
-            metadata = self._client.get_model_metadata(model, client_timeout=timeout_s)
+            metadata = self._client.get_model_metadata(
+                model, headers=access.headers, client_timeout=timeout_s
+            )
         except self._failure as error:
             self._client.close()
             raise self._error(error) from None
-        self._input = metadata.inputs[0].name
-        self._output = metadata.outputs[0].name
+        try:
+            self._read(metadata)
+        except InputError:
+            self._client.close()
+            raise
+
+    def _read(self, metadata: Any) -> None:
+        if len(metadata.inputs) != 1 or metadata.inputs[0].datatype not in _FLOATS:
+            got = ", ".join(f"{each.name} {each.datatype}" for each in metadata.inputs)
+            raise InputError(f"model {self.model}: expected one input of floats, got {got}")
+        outputs = [each for each in metadata.outputs if each.datatype in _FLOATS]
+        if len(outputs) != 1:
+            got = ", ".join(f"{each.name} {each.datatype}" for each in metadata.outputs)
+            raise InputError(f"model {self.model}: expected one output of floats, got {got}")
+        (tensor,) = metadata.inputs
+        self._input, self._output = tensor.name, outputs[0].name
+        self._datatype, self._shape = tensor.datatype, tuple(tensor.shape)
 
     def __enter__(self) -> "Endpoint":
         return self
@@ -83,22 +150,49 @@ class Endpoint:
     def __call__(self, images: Images) -> Scores:
         """Return the model's scores, shape (n, K), for images (n, height, width, channels).
 
-        All images go in one request, so n is at most the model's max_batch_size.
+        All images go in one request, so n is at most the model's max_batch_size. A model whose
+        input is (channels, height, width), or flat, gets them so.
 
         Raises:
             EndpointError: the server refused the request, failed or did not answer in time.
         """
-        tensor = self._grpc.InferInput(self._input, images.shape, "FP32")
-        tensor.set_data_from_numpy(images)
+        values = _arrange(images, self._shape).astype(_FLOATS[self._datatype], copy=False)
+        tensor = self._grpc.InferInput(self._input, values.shape, self._datatype)
+        tensor.set_data_from_numpy(values)
         try:
-            answer = self._client.infer(self.model, [tensor], client_timeout=self._timeout_s)
+            answer = self._client.infer(
+                self.model,
+                [tensor],
+                outputs=[self._grpc.InferRequestedOutput(self._output)],
+                headers=self._access.headers,
+                client_timeout=self._timeout_s,
+            )
         except self._failure as error:
             raise self._error(error) from None
         scores: Scores = answer.as_numpy(self._output)
         return scores
 
     def _error(self, error: Exception) -> EndpointError:
-        return EndpointError(f"{self.url}, model {self.model}: {error}")
+        status = str(getattr(error, "status", str)() or "").removeprefix("StatusCode.")
+        return EndpointError(f"{self.url}, model {self.model}: {error}", status)
+
+
+def _arrange(images: Images, shape: tuple[int, ...]) -> Images:
+    """Return the images as the model takes them; what does not fit is the server's to refuse."""
+
+    def fits(candidate: tuple[int, ...]) -> bool:
+        return len(candidate) == len(shape) - 1 and all(
+            wanted in (-1, size) for wanted, size in zip(shape[1:], candidate, strict=True)
+        )
+
+    height, width, channels = images.shape[1:]
+    if fits((height, width, channels)):
+        return images
+    if fits((channels, height, width)):
+        return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    if fits((height * width * channels,)):
+        return images.reshape(len(images), -1)
+    return images
 
 
 def ask(query: Query, images: Images, *, batch_size: int = 64) -> Scores:

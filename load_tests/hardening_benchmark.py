@@ -26,7 +26,7 @@ from exporters.train import augment, one_hot, predict, train
 from load_tests import measures
 from load_tests.attacks.table_recovery import recover
 from load_tests.endpoint import Scores
-from load_tests.substitute import train_substitute
+from load_tests.substitute import Recipe, train_substitute
 from load_tests.transfer_set import TransferSet
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
@@ -96,9 +96,8 @@ def run(*, seed: int, steps: int) -> dict[str, Any]:
     prior = softmax(predict(shadow, np.concatenate([images, moved])), axis=1)
 
     def stolen(answers: Scores) -> float:
-        substitute = train_substitute(
-            TransferSet(images, answers), steps=steps, seed=seed + 2, flips=False
-        )
+        recipe = Recipe(steps=steps, seed=seed + 2)
+        substitute = train_substitute(TransferSet(images, answers), recipe)
         return measures.agreement(predict(substitute, data.x_test), reference)
 
     modes = {}

@@ -1,0 +1,131 @@
+"""Inversion with beta and gamma known: solve equation 2 for the victim's probabilities.
+
+Every answer is K equations in K - 1 unknowns, but with more than one solution: left of the
+curve's minimum an answer falls as the probability rises, right of it it rises. So the equations
+are solved from many starting points (how sure the victim was, and which class besides the top
+one might be right of the minimum), by damped Gauss-Newton steps on the victim's logits, with the
+accuracy constraint in the equations. The solution is taken whose protected form is nearest, and
+of several exact ones the surest: victims are sure of most inputs.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, log_softmax, softmax
+
+from load_tests.endpoint import Scores
+from postprocess.errors import InputError
+from postprocess.parameters import Parameters
+
+Float64 = NDArray[np.float64]
+
+#: Starting points: how far the top class's logit leads, and the spread of the others'.
+LEADS = (1.0, 3.0, 6.0, 10.0, 15.0)
+SPREADS = (0.3, 1.0)
+STEPS = 25
+CHUNK = 512  #: answers at a time
+#: Squared distances below it are float32's: such a solution is one, not nearly one.
+EXACT = 1e-13
+TINY = 1e-300
+_H = 1e-6  #: of the numerical derivative, in logits
+
+
+def recover(answers: Scores, parameters: Parameters) -> Scores:
+    """Return the victim's probabilities as far as the answers determine them, shape (n, K).
+
+    Args:
+        answers: the endpoint's, shape (n, K), rows sum to 1.
+        parameters: of the defence, as the adversary knows them.
+
+    Raises:
+        InputError: they are not of a Reverse Sigmoid.
+    """
+    if parameters.defense != "reverse_sigmoid":
+        raise InputError("--recover analytic: expected the beta and gamma of Reverse Sigmoid")
+    parts = np.array_split(answers.astype(np.float64), -(-len(answers) // CHUNK))
+    return np.concatenate([_recover(part, parameters) for part in parts])
+
+
+def protect(logits: Float64, parameters: Parameters) -> Float64:
+    """Return equation 2 with its accuracy constraint, in float64, from logits (n, K)."""
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))  # the top class's is 1
+    total = odds.sum(axis=1, keepdims=True)
+    rows, top = np.arange(len(odds)), odds.argmax(axis=1)
+    below = odds.copy()
+    below[rows, top] = 0
+    others = total - odds
+    others[rows, top] = below.sum(axis=1)  # without cancellation
+    y = odds / total
+    s = expit((parameters.gamma or 0) * (np.log(odds.clip(TINY)) - np.log(others.clip(TINY))))
+    beta = np.full((len(y), 1), parameters.beta or 0)
+    if parameters.preserve_top1:
+        gap = s.max(axis=1, keepdims=True) - s
+        apart = gap > 0
+        bound = (y.max(axis=1, keepdims=True) - y) / np.where(apart, gap, 1)
+        cap = np.where(apart, bound, np.inf).min(axis=1, keepdims=True)
+        beta = np.minimum(beta, (1 - parameters.margin) * cap)
+    z = np.maximum(y - beta * (s - 0.5), 0)
+    protected: Float64 = z / z.sum(axis=1, keepdims=True)
+    return protected
+
+
+def _recover(answers: Float64, parameters: Parameters) -> Scores:
+    found = np.log(answers.clip(1e-12))
+    least = _distance(found, answers, parameters)
+    for start in _starts(answers):
+        logits = _solve(start, answers, parameters)
+        distance = _distance(logits, answers, parameters)
+        surer = log_softmax(logits, axis=1).max(axis=1) > log_softmax(found, axis=1).max(axis=1)
+        exact = np.maximum(distance, least) < EXACT
+        better = np.where(exact, surer, distance < least)
+        found[better], least[better] = logits[better], distance[better]
+    recovered: Scores = softmax(found, axis=1).astype(np.float32)
+    return recovered
+
+
+def _distance(logits: Float64, answers: Float64, parameters: Parameters) -> Float64:
+    distance: Float64 = np.square(protect(logits, parameters) - answers).sum(axis=1)
+    return distance
+
+
+def _starts(answers: Float64) -> list[Float64]:
+    """The top class leads; the others stand in the reversed order of their answers.
+
+    Once so, and once with the class that the answer puts second lifted to the second place.
+    """
+    rows, classes = answers.shape
+    order = answers.argsort(axis=1)
+    top, second = order[:, -1], order[:, -2]
+    place = (-answers).argsort(axis=1).argsort(axis=1).astype(np.float64)  # 0 for the top class
+    starts = []
+    for lead in LEADS:
+        for spread in SPREADS:
+            for lifted in (False, True):
+                logits = spread * (place - classes)
+                if lifted:
+                    logits[np.arange(rows), second] = 0
+                logits[np.arange(rows), top] = logits.max(axis=1) + lead
+                starts.append(logits)
+    return starts
+
+
+def _solve(logits: Float64, answers: Float64, parameters: Parameters) -> Float64:
+    """Return where damped Gauss-Newton steps from some logits lead."""
+    classes = logits.shape[1]
+    damping = np.full(len(logits), 1e-3)
+    residual = protect(logits, parameters) - answers
+    for _ in range(STEPS):
+        moved = np.stack(
+            [protect(logits + _H * unit, parameters) for unit in np.eye(classes)], axis=2
+        )
+        jacobian = (moved - (residual + answers)[:, :, None]) / _H
+        normal = np.einsum("nij,nik->njk", jacobian, jacobian)
+        scale = np.einsum("njj->n", normal)[:, None] / classes + 1e-18
+        damped = normal + (damping[:, None] * scale)[:, :, None] * np.eye(classes)
+        step = np.linalg.solve(damped, np.einsum("nij,ni->nj", jacobian, residual)[..., None])
+        tried = log_softmax(logits - np.clip(step[..., 0], -3, 3), axis=1)
+        left = protect(tried, parameters) - answers
+        better = np.square(left).sum(axis=1) < np.square(residual).sum(axis=1)
+        logits = np.where(better[:, None], tried, logits)
+        residual = np.where(better[:, None], left, residual)
+        damping = np.clip(np.where(better, damping / 5, damping * 5), 1e-12, 1e6)
+    return logits

@@ -1,0 +1,99 @@
+"""Inversion by regression (section 4.4): learn the way back from pairs of answers.
+
+A pair is a protected answer and the victim's own probabilities for the same input. Whoever has
+real ones knows more than an outsider can; an outsider makes pairs from a model of their own,
+the shadow, and a copy of the defence.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from load_tests.endpoint import Scores
+
+Inverse = Callable[[Scores], Scores]
+
+#: Hidden units of the MLP for each class (section 4.4: "5 x K neurons").
+UNITS_PER_CLASS = 5
+EPOCHS = 100
+BATCH = 64
+
+
+def linear(answers: Scores, probabilities: Scores) -> Inverse:
+    """Return a least-squares map, with a constant, from answers to probabilities.
+
+    Its results are clipped at 0 and normalised, as in the paper.
+
+    Args:
+        answers: protected, shape (n, K).
+        probabilities: the victim's, shape (n, K).
+    """
+    weights, *_ = np.linalg.lstsq(_with_one(answers), probabilities.astype(np.float64), rcond=None)
+
+    def inverse(protected: Scores) -> Scores:
+        return _normalised(_with_one(protected) @ weights)
+
+    return inverse
+
+
+def mlp(answers: Scores, probabilities: Scores, *, seed: int) -> Inverse:
+    """Return a network with one hidden layer of 5 x K units, from answers to probabilities.
+
+    Its inputs are standardised: protected answers differ in their third decimal only. The paper
+    names neither loss nor optimizer: cross-entropy and Adam here.
+
+    Args:
+        answers: protected, shape (n, K).
+        probabilities: the victim's, shape (n, K).
+        seed: of the initial weights and the shuffles.
+    """
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    classes = answers.shape[1]
+    mean, deviation = answers.mean(axis=0), answers.std(axis=0) + 1e-9
+    model = keras.Sequential(
+        [
+            keras.Input((classes,)),
+            keras.layers.Dense(UNITS_PER_CLASS * classes, activation="relu"),
+            keras.layers.Dense(classes),
+        ]
+    )
+    model.compile(
+        keras.optimizers.Adam(3e-3), keras.losses.CategoricalCrossentropy(from_logits=True)
+    )
+    epochs = max(1, min(EPOCHS, 300_000 // len(answers)))
+    model.fit(
+        (answers - mean) / deviation, probabilities, batch_size=BATCH, epochs=epochs, verbose=0
+    )
+
+    def inverse(protected: Scores) -> Scores:
+        logits = keras.ops.convert_to_numpy(model((protected - mean) / deviation, training=False))
+        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return _normalised(weights)
+
+    return inverse
+
+
+def crosswise(
+    fit: Callable[[Scores, Scores], Inverse], answers: Scores, probabilities: Scores
+) -> Scores:
+    """Return what an inverse recovers of answers that it was not fitted on, shape (n, K).
+
+    Each half is recovered by the inverse of the other half's pairs.
+    """
+    recovered = np.empty_like(probabilities)
+    for half in (0, 1):
+        inverse = fit(answers[1 - half :: 2], probabilities[1 - half :: 2])
+        recovered[half::2] = inverse(answers[half::2])
+    return recovered
+
+
+def _with_one(answers: Scores) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    return np.concatenate([answers.astype(np.float64), np.ones((len(answers), 1))], axis=1)
+
+
+def _normalised(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Scores:
+    clipped = np.maximum(values, 0) + 1e-9
+    rows: Scores = (clipped / clipped.sum(axis=1, keepdims=True)).astype(np.float32)
+    return rows

@@ -1,0 +1,35 @@
+"""What an adversary makes of scores that may be logits."""
+
+import numpy as np
+from scipy.special import softmax
+
+from load_tests.endpoint import Query, Scores
+from postprocess.errors import InputError
+
+#: How far from 1 a row of float16 probabilities may sum.
+TOLERANCE = 0.01
+
+
+def as_probabilities(scores: Scores) -> Scores:
+    """Return rows that sum to 1: the scores themselves, or their softmax if they are logits.
+
+    Args:
+        scores: shape (n, K), K >= 2, any float type.
+
+    Raises:
+        InputError: not of that shape, or not finite.
+    """
+    if scores.ndim != 2 or scores.shape[1] < 2:
+        raise InputError(f"scores: expected shape (n, K) with K >= 2, got {scores.shape}")
+    scores = scores.astype(np.float32, copy=False)
+    if not np.isfinite(scores).all():
+        raise InputError("scores: expected finite numbers")
+    if (scores >= 0).all() and (np.abs(scores.sum(axis=1) - 1) <= TOLERANCE).all():
+        return scores
+    probabilities: Scores = softmax(scores, axis=1)
+    return probabilities
+
+
+def of(query: Query) -> Query:
+    """Return the query with every answer made probabilities."""
+    return lambda images: as_probabilities(query(images))
