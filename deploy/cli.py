@@ -8,14 +8,28 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 import postprocess
+from deploy.attack_command import attack
+from deploy.options import (
+    BETA,
+    GAMMA,
+    MARGIN,
+    STEPS,
+    Beta,
+    Gamma,
+    Margin,
+    Seed,
+    Steps,
+    err_console,
+    out_console,
+    parameters,
+    say,
+)
 from exporters import datasets, model_repository
-from exporters.model_repository import SHIPPED
 from postprocess.errors import InputError, ReverseSigmoidError
-from postprocess.parameters import CHOICES, Parameters
+from postprocess.parameters import CHOICES
 
 # Some versions of Typer bring a click of their own; this is its UsageError in all of them.
 UsageError: Any = typer.BadParameter.__mro__[1]
@@ -26,19 +40,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out_console = Console()
-err_console = Console(stderr=True)
-
-# Numbers of the defence come as text, so that the command line and config.pbtxt share one
-# parser and one message.
-Beta = Annotated[str, typer.Option(help="Magnitude of the perturbation, 0.001 to 100.")]
-Gamma = Annotated[str, typer.Option(help="Slope of the sigmoid, 0.001 to 100.")]
-Margin = Annotated[str, typer.Option(help="Share of the top-1 gap that is kept, 0 to 0.9.")]
-Steps = Annotated[int, typer.Option(min=1, help="Training batches of 64 images.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 2, help="Of every random choice.")]
-
-STEPS = 600
-BETA, GAMMA, MARGIN = f"{SHIPPED.beta:g}", f"{SHIPPED.gamma:g}", f"{SHIPPED.margin:g}"
 
 
 def _version(wanted: bool) -> None:
@@ -77,7 +78,7 @@ def demo(
 
     report = demo.run(
         out,
-        _parameters(beta, gamma, margin),
+        parameters(beta, gamma, margin),
         steps=steps,
         seed=seed,
         force=force,
@@ -90,13 +91,13 @@ def demo(
     for row in table_rows(report):
         table.add_row(*row)
     out_console.print(table)
-    _say(caption(report))
+    say(caption(report))
     repository = out / "model_repository"
     config = repository / model_repository.defence_name(demo.NAME) / "config.pbtxt"
-    _say(f"\nThe report with its plots is {out / 'report.html'}. Next:")
-    _say(f"  reverse-sigmoid serve {repository}      # serve it yourself")
-    _say(f"  ${{EDITOR:-vi}} {config}      # tune beta, gamma and margin")
-    _say("  reverse-sigmoid export mnist --repository models      # a classifier of your own size")
+    say(f"\nThe report with its plots is {out / 'report.html'}. Next:")
+    say(f"  reverse-sigmoid serve {repository}      # serve it yourself")
+    say(f"  ${{EDITOR:-vi}} {config}      # tune beta, gamma and margin")
+    say("  reverse-sigmoid export mnist --repository models      # a classifier of your own size")
 
 
 @app.command()
@@ -127,7 +128,7 @@ def export(
     from deploy.progress import Stages
     from exporters.pipeline import export_classifier
 
-    parameters = _parameters(beta, gamma, margin)
+    defence = parameters(beta, gamma, margin)
     public = name or dataset
     onnx = model_repository.onnx_path(repository, public)
     if onnx.exists() and not force:
@@ -139,7 +140,7 @@ def export(
     exported = export_classifier(
         loaded,
         repository,
-        parameters,
+        defence,
         name=public,
         architecture=architecture,
         steps=steps,
@@ -147,12 +148,12 @@ def export(
         stage=Stages(err_console, total=3).stage,
     )
     for path in exported.kept:
-        _say(f"kept as it was: {path}", console=err_console)
-    _say(
+        say(f"kept as it was: {path}", console=err_console)
+    say(
         f"{exported.onnx}: accuracy {exported.accuracy:.4f} on the test set, "
         f"Keras and onnxruntime differ by at most {exported.parity:.1e}"
     )
-    _say(f"Next: reverse-sigmoid serve {repository}")
+    say(f"Next: reverse-sigmoid serve {repository}")
 
 
 @app.command()
@@ -213,14 +214,14 @@ def protect(
         force=force,
     )
     with err_console.status(f"reading and verifying {model}"):
-        done = protect_onnx(model, repository, _parameters(beta, gamma, margin), asked)
+        done = protect_onnx(model, repository, parameters(beta, gamma, margin), asked)
     for warning in done.classifier.warnings:
-        _say(f"warning: {warning}", console=err_console)
+        say(f"warning: {warning}", console=err_console)
     if as_json:
         print(json.dumps(protect_summary.as_dict(done)))
         return
     for line in protect_summary.lines(done):
-        _say(line)
+        say(line)
 
 
 @app.command()
@@ -297,24 +298,24 @@ def serve(
                 if supervise
                 else None
             )
-        _say(f"Triton {server.version()} is ready")
-        _say(f"  gRPC     {server.grpc_url}")
-        _say(f"  HTTP     http://{address}:{ports.http}")
-        _say(f"  metrics  http://{address}:{ports.metrics}/metrics")
+        say(f"Triton {server.version()} is ready")
+        say(f"  gRPC     {server.grpc_url}")
+        say(f"  HTTP     http://{address}:{ports.http}")
+        say(f"  metrics  http://{address}:{ports.metrics}/metrics")
         table = Table("model", "version", "what it is")
         for model in server.models():
             table.add_row(model.name, model.version, model.summary)
         out_console.print(table)
-        _say("Whoever reaches these ports can also call the victim behind an ensemble, raw.")
+        say("Whoever reaches these ports can also call the victim behind an ensemble, raw.")
         if supervisor is not None:
-            _say(f"Asked every {probe_seconds:g} s: {', '.join(supervisor.names) or 'no ensemble'}")
-        _say("Ctrl-C stops.")
+            say(f"Asked every {probe_seconds:g} s: {', '.join(supervisor.names) or 'no ensemble'}")
+        say("Ctrl-C stops.")
         try:
             if supervisor is not None:
                 supervisor.run()
             server.wait()
         except (KeyboardInterrupt, Terminated):
-            _say("stopping Triton", console=err_console)
+            say("stopping Triton", console=err_console)
 
 
 @app.command()
@@ -334,14 +335,17 @@ def check(
         print(json.dumps(checked.as_json(), indent=2))
     else:
         for finding in checked.findings:
-            _say(f"{finding.level:7} {finding.code}: {finding.message}")
+            say(f"{finding.level:7} {finding.code}: {finding.message}")
         errors = len(checked.errors)
-        _say(
+        say(
             f"{repository}: {checked.models} models, {errors} errors, "
             f"{len(checked.findings) - errors} warnings"
         )
     if checked.errors:
         raise typer.Exit(1)
+
+
+app.command()(attack)
 
 
 def run() -> int:
@@ -363,7 +367,7 @@ def run() -> int:
         return 130
     except Terminated as stop:
         return 128 + stop.number
-    _say(f"reverse-sigmoid: {message}", console=err_console)
+    say(f"reverse-sigmoid: {message}", console=err_console)
     return 1
 
 
@@ -379,15 +383,6 @@ def _terminate(number: int, frame: object) -> None:
     raise Terminated(number)
 
 
-def _parameters(beta: str, gamma: str, margin: str) -> Parameters:
-    strings = {"beta": beta, "gamma": gamma, "margin": margin, "scores": SHIPPED.scores}
-    return Parameters.from_strings(strings, where="command line")
-
-
 def _report(text: str) -> None:
     """Print one line of a long run, with its time."""
-    _say(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}", console=err_console)
-
-
-def _say(text: str, *, console: Console = out_console) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    say(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}", console=err_console)

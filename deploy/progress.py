@@ -22,14 +22,26 @@ class Stages:
         self._done += 1
         label = f"[{self._done}/{self._total}] {title}"
         start = time.monotonic()
-        columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn()
+        done = 0
+        columns = (
+            *(TextColumn("{task.description}", markup=False), BarColumn()),
+            *(TextColumn("{task.fields[speed]}"), TimeRemainingColumn()),
+        )
         with Progress(
             *columns,
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
         ) as bar:
-            task = bar.add_task(label, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+            task = bar.add_task(label, total=None, speed="")
+
+            def advance(so_far: int, total: int) -> None:
+                nonlocal done
+                done = so_far
+                speed = f"{done / max(time.monotonic() - start, 1e-3):.0f}/s"
+                bar.update(task, completed=done, total=total, speed=speed)
+
+            yield advance
         seconds = time.monotonic() - start
-        self._console.print(f"{label}: {seconds:.1f} s", markup=False, highlight=False)
+        speed = f", {done / seconds:.0f}/s" if done else ""
+        self._console.print(f"{label}: {seconds:.1f} s{speed}", markup=False, highlight=False)

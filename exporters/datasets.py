@@ -57,8 +57,9 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
     """Return a data set by name.
 
     Args:
-        name: one of ``NAMES``. ``digits`` comes with scikit-learn; the others are read from
-            ``data_dir`` and, without one, fetched through ``keras.datasets``.
+        name: one of ``NAMES``, or an .npz file of your own. ``digits`` comes with scikit-learn;
+            the others are read from ``data_dir`` and, without one, fetched through
+            ``keras.datasets``.
         data_dir: a folder of ``<name>.npz`` files with the arrays x_train, y_train, x_test,
             y_test (``keras.datasets``' own shapes), or of STL-10's published binary files,
             in it or in its folder ``stl10_binary``.
@@ -66,14 +67,19 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
     Raises:
         InputError: the name is unknown, a file is missing, or it does not hold what it must.
     """
-    if name not in NAMES:
-        raise InputError(f"unknown data set {name!r}; known are {', '.join(NAMES)}")
+    own = name.endswith(".npz")
+    if name not in NAMES and not own:
+        raise InputError(
+            f"unknown data set {name!r}; known are {', '.join(NAMES)} and files that end in .npz"
+        )
     if data_dir is not None and not data_dir.is_dir():
         raise InputError(f"--data-dir {data_dir}: no such folder")
     if name == "digits":
         return _digits()
     if name == "stl10":
         arrays = _read_stl10(data_dir)
+    elif own:
+        arrays = _read_npz(Path(name))
     elif data_dir is not None:
         arrays = _read_npz(data_dir / f"{name}.npz")
     else:
@@ -86,7 +92,7 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
         y_train.reshape(-1).astype(np.int64),
         _as_images(x_test),
         y_test.reshape(-1).astype(np.int64),
-        flips=name != "mnist",
+        flips=name != "mnist" and not own,
     )
 
 
@@ -138,7 +144,7 @@ def _digits() -> Dataset:
 
 def _read_npz(path: Path) -> list[NDArray[np.uint8]]:
     if not path.is_file():
-        raise InputError(f"{path}: no such file; --data-dir must hold it")
+        raise InputError(f"{path}: no such file")
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = [stored[key] for key in ("x_train", "y_train", "x_test", "y_test")]

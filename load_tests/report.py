@@ -1,11 +1,11 @@
 """A report for people: one HTML file with its table and its plots inside."""
 
 import html
-import io
 from typing import Any
 
 import numpy as np
 
+from load_tests.plots import STYLE, figure, svg
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 
@@ -72,6 +72,7 @@ def to_html(report: dict[str, Any]) -> str:
         for what, plain, protected in table_rows(report)
     )
     return _PAGE.format(
+        style=STYLE,
         caption=html.escape(caption(report)),
         rows=rows,
         curve=_curve(report["beta"], report["gamma"]),
@@ -93,13 +94,13 @@ def _curve(beta: float, gamma: float) -> str:
     # Over two classes (y, 1 - y) the normaliser alpha is 1, so this is equation 2 itself
     # (beyond beta 2 clipped at 0 and 1).
     deceptive = Postprocessor(parameters)(np.stack([y, 1 - y], axis=1))[:, 0]
-    figure, axes = _figure()
+    made, axes = figure()
     axes.plot(y, y, color="0.7", linestyle="--", label="y, the victim's")
     axes.plot(y, deceptive, color="tab:blue", label="y - r(y), before the cap")
     axes.set(xlabel="probability y of a class", ylabel="what is served", xlim=(0, 1), ylim=(0, 1))
     axes.set_title(f"Reverse Sigmoid, beta {beta:g}, gamma {gamma:g}, two classes")
     axes.legend(frameon=False)
-    return _svg(figure)
+    return svg(made)
 
 
 def _bars(report: dict[str, Any]) -> str:
@@ -108,29 +109,13 @@ def _bars(report: dict[str, Any]) -> str:
         "protected,\nprobabilities kept": report["stolen_agreement_protected"],
         "protected,\nlabels only": report["stolen_agreement_labels_only"],
     }
-    figure, axes = _figure()
+    made, axes = figure()
     drawn = axes.bar(list(bars), list(bars.values()), color=["0.7", "tab:blue", "tab:orange"])
     axes.bar_label(drawn, fmt="%.3f")
     axes.axhline(1 / report["classes"], color="0.4", linestyle=":", linewidth=1)
     axes.set(ylabel="agreement of the substitute", ylim=(0, 1.1))
     axes.set_title(f"Stolen with {report['query_budget']} queries (dotted: chance)")
-    return _svg(figure)
-
-
-def _figure() -> Any:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.6, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _svg(figure: Any) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return svg(made)
 
 
 _PAGE = """\
@@ -139,14 +124,7 @@ _PAGE = """\
 <meta charset="utf-8">
 <title>Reverse Sigmoid: demo report</title>
 <style>
-  body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 76rem;
-         margin: 2rem auto; padding: 0 1rem }}
-  table {{ border-collapse: collapse }}
-  th, td {{ padding: .3rem 1rem .3rem 0; border-bottom: 1px solid #ddd; text-align: right }}
-  th:first-child, td:first-child {{ text-align: left }}
-  figure {{ display: inline-block; margin: 1rem 1rem 0 0 }}
-  figure svg {{ max-width: 100%; height: auto }}
-  .caption, code {{ color: #555 }}
+{style}
 </style>
 <h1>Reverse Sigmoid, served by Triton</h1>
 <table>

@@ -43,11 +43,11 @@ class TransferSetFile:
         """Read what an interrupted attack left; half a row at the end of a file is cut off.
 
         Args:
-            folder: of the three files; made if need be.
+            folder: of the three files; made when there is something to write.
             pool: the adversary's images, shape (n, height, width, channels).
 
         Raises:
-            InputError: the folder cannot be written, or holds another kind of files.
+            InputError: the files cannot be read, or are no transfer set of this pool.
         """
         self._folder, self._pool = folder, pool
         self._shape = pool.shape[1:]
@@ -55,7 +55,6 @@ class TransferSetFile:
         self._scores: dict[int, Scores] = {}
         self._unanswered: set[int] = set()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             self._read_rows()
             self._read_requests()
             self._made = self._count_made()
@@ -63,14 +62,14 @@ class TransferSetFile:
             raise InputError(f"{error.filename}: {error.strerror}") from None
 
     @property
-    def answered(self) -> int:
-        """How many queries were answered."""
-        return len(self._scores)
-
-    @property
     def lost(self) -> int:
         """How many queries were sent and their answers lost."""
         return len(self._unanswered)
+
+    @property
+    def spent(self) -> int:
+        """How many queries were paid for: answered, or sent and their answers lost."""
+        return len(self._scores) + self.lost
 
     def open_ones(self, numbers: NDArray[np.intp]) -> NDArray[np.intp]:
         """Return those of the queries that are neither answered nor lost."""
@@ -80,6 +79,7 @@ class TransferSetFile:
 
     def made(self, images: Images) -> list[str]:
         """Return how rows refer to images that the attack made, after storing them."""
+        self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "made_inputs.f32").open("ab") as file:
             file.write(np.ascontiguousarray(images, "<f4").tobytes())
         first, self._made = self._made, self._made + len(images)
@@ -182,6 +182,7 @@ class TransferSetFile:
         return path.stat().st_size // bytes_each if path.is_file() else 0
 
     def _note(self, what: str, numbers: Sequence[int]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "requests.log").open("a", encoding="ascii") as file:
             file.write(" ".join([what, *map(str, numbers)]) + "\n")
 

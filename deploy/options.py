@@ -1,0 +1,59 @@
+"""What several commands share: options, parsing, and how they talk."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from exporters.model_repository import SHIPPED
+from postprocess.errors import InputError
+from postprocess.parameters import Parameters
+
+out_console = Console()
+err_console = Console(stderr=True)
+
+# Numbers of the defence come as text, so that the command line and config.pbtxt share one
+# parser and one message.
+Beta = Annotated[str, typer.Option(help="Magnitude of the perturbation, 0.001 to 100.")]
+Gamma = Annotated[str, typer.Option(help="Slope of the sigmoid, 0.001 to 100.")]
+Margin = Annotated[str, typer.Option(help="Share of the top-1 gap that is kept, 0 to 0.9.")]
+Steps = Annotated[int, typer.Option(min=1, help="Training batches of 64 images.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 2, help="Of every random choice.")]
+
+STEPS = 600
+BETA, GAMMA, MARGIN = f"{SHIPPED.beta:g}", f"{SHIPPED.gamma:g}", f"{SHIPPED.margin:g}"
+
+
+def parameters(beta: str, gamma: str, margin: str) -> Parameters:
+    """Return the defence that three options of the command line say.
+
+    Raises:
+        InputError: one of them is no number, or out of range.
+    """
+    strings = {"beta": beta, "gamma": gamma, "margin": margin, "scores": SHIPPED.scores}
+    return Parameters.from_strings(strings, where="command line")
+
+
+def numbers(text: str, *, option: str, least: float, count: int | None = None) -> list[float]:
+    """Return the numbers of a list such as ``1,10``.
+
+    Raises:
+        InputError: it is no such list, a number is below ``least``, or there are not ``count``.
+    """
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    wanted = f"{count} numbers" if count else "numbers"
+    if not found or not all(least <= number < float("inf") for number in found):
+        raise InputError(
+            f"{option}: expected {wanted} of at least {least:g} with commas, got {text!r}"
+        )
+    if count is not None and len(found) != count:
+        raise InputError(f"{option}: expected {wanted} with commas, got {text!r}")
+    return found
+
+
+def say(text: str, *, console: Console = out_console) -> None:
+    """Print a line as it is, however long."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
