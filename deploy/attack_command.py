@@ -25,8 +25,7 @@ from deploy.options import (
 )
 from exporters import architectures, datasets
 from load_tests.losses import LOSSES
-from load_tests.recover import RECOVERIES
-from load_tests.thief import ATTACKS, Thief, suite
+from load_tests.thief import ATTACKS, RECOVERIES, Thief, suite
 from postprocess.errors import InputError
 
 

@@ -110,6 +110,7 @@ class Campaign:
 
     def run(self, thieves: list[Thief], budgets: list[int]) -> list[dict[str, Any]]:
         """Return the results of all thieves with all query budgets, one thief after the other."""
+        self.protection()  # what they are judged by comes first
         return [self.measure(thief, queries) for thief in thieves for queries in budgets]
 
     def stages_left(self, thieves: list[Thief], budgets: list[int]) -> int:

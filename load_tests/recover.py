@@ -21,14 +21,12 @@ from exporters.train import augment, predict
 from load_tests.attacks import analytic, inverse, table_recovery, tail_ranking
 from load_tests.endpoint import Scores
 from load_tests.substitute import Recipe, train_substitute
+from load_tests.thief import RECOVERIES, WITH_TRUE_PAIRS
 from load_tests.transfer_set import TransferSet
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 
-RECOVERIES = ("tail", "table", "neural", "analytic", "linear", "mlp")
-#: Those that ask more of an adversary than an outsider can have.
-WITH_TRUE_PAIRS = frozenset({"linear", "mlp"})
 #: Most rows of the prior: of the adversary's images and shifted copies of them.
 PRIOR_ROWS = 20_000
 

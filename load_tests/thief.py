@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 
 from load_tests.losses import LOSSES
-from load_tests.recover import RECOVERIES, WITH_TRUE_PAIRS
 from postprocess.errors import InputError
 
 ATTACKS = ("sample", "random", "jacobian", "knockoff", "duplicates")
+#: What can be made of the answers first, see ``recover``.
+RECOVERIES = ("tail", "table", "neural", "analytic", "linear", "mlp")
+#: Those that ask more of an adversary than an outsider can have.
+WITH_TRUE_PAIRS = frozenset({"linear", "mlp"})
 
 
 @dataclass(frozen=True, kw_only=True)

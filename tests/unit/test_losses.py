@@ -1,0 +1,48 @@
+import keras
+import numpy as np
+import oracle
+import pytest
+
+from load_tests import defence_layer, losses
+from postprocess.errors import InputError
+from postprocess.parameters import Parameters
+
+SETTINGS = [
+    {"beta": 1.5, "gamma": 0.2, "margin": 0.01},
+    {"beta": 0.9, "gamma": 0.4, "margin": 0.0},
+    {"beta": 0.5, "gamma": 0.1, "preserve_top1": False},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("classes", [3, 10])
+def test_the_copy_of_the_defence_computes_equation_2(settings, classes):
+    logits = np.random.default_rng(0).normal(size=(200, classes)).astype(np.float32) * 2
+    odds, y = oracle.log_odds(logits)
+    expected = oracle.reverse_sigmoid(odds, y, **{"preserve_top1": True, **settings})
+    parameters = Parameters(scores="probabilities", **settings)
+    copied = defence_layer.protect(keras.ops.softmax(logits), parameters)
+    assert np.abs(keras.ops.convert_to_numpy(copied) - expected).max() < 2e-5
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_every_loss_is_least_where_the_substitute_answers_as_the_endpoint_did(name):
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(50, 6)).astype(np.float32)
+    parameters = Parameters(scores="probabilities", beta=0.5, gamma=0.4)
+    answers = keras.ops.softmax(logits)
+    if name == "same_layer":
+        answers = defence_layer.protect(answers, parameters)
+    loss = losses.find(name, parameters)
+    least = keras.ops.convert_to_numpy(loss(answers, logits))
+    assert least.shape == (50,)
+    for _ in range(20):
+        moved = logits + rng.normal(size=logits.shape).astype(np.float32)
+        assert (keras.ops.convert_to_numpy(loss(answers, moved)) >= least - 1e-6).all()
+
+
+def test_an_unknown_loss_and_one_without_its_defence_are_refused():
+    with pytest.raises(InputError, match="--loss: expected cross_entropy, mse, "):
+        losses.find("hinge")
+    with pytest.raises(InputError, match="--loss same_layer: expected the beta and gamma"):
+        losses.find("same_layer")
