@@ -1,6 +1,10 @@
 """Everything that queries a live endpoint, or learns from its answers.
 
-``endpoint`` asks a model over gRPC, ``attacks`` turn a query budget into a transfer set,
-``substitute`` learns from it, ``measures`` compares victim, protected model and substitute,
-``latency`` times two models in one interleaved run, and ``report`` shows it all to people.
+``endpoint`` asks a model over gRPC, and ``probabilities`` takes its scores for what they are. An
+attack of ``attacks`` says what to ask, ``collect`` spends the query budget on it, and
+``transfer_set_file`` keeps what was paid for. ``recover`` undoes the defence as far as it can,
+``substitute`` learns from the answers by one of ``losses``, and ``measures`` compares victim,
+protected model and substitute. ``thief`` names all ways to steal, ``campaign`` runs them against
+one endpoint, ``red_team`` says what it comes to, and ``attack_report`` shows it to people.
+``latency`` times two models in one interleaved run; ``report`` is the demo's.
 """

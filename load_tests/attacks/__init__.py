@@ -1,5 +1,7 @@
-"""Stealing attacks: each spends a query budget and returns a transfer set.
+"""Stealing attacks: which queries to spend a budget on, and how to undo a defence.
 
-An attack asks any ``images -> scores`` callable, so the same code attacks a live endpoint
-and a victim in this process.
+``sample``, ``random_images``, ``jacobian``, ``knockoff`` and ``near_duplicates`` are plans, see
+``load_tests.collect``: the same code attacks a live endpoint, a victim in this process, and runs
+in Locust. ``tail_ranking``, ``table_recovery``, ``analytic`` and ``inverse`` make of protected
+answers what the victim may have said.
 """

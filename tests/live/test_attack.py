@@ -1,0 +1,253 @@
+"""``reverse-sigmoid attack`` against the real server, and outsiders who never heard of it."""
+
+import json
+import re
+import signal
+import socket
+import time
+import urllib.request
+
+import numpy as np
+import onnxruntime
+import pytest
+from commands import Running, run_command
+from scipy.special import softmax
+
+from deploy.triton_server import TritonServer, free_ports
+from exporters import datasets
+from exporters.model_repository import SHIPPED
+from exporters.train import predict
+from load_tests import measures, probabilities
+from load_tests.attacks.sample import sample
+from load_tests.collect import Manner, collect
+from load_tests.endpoint import Endpoint
+from load_tests.substitute import Recipe, train_substitute
+from postprocess.parameters import Parameters
+from postprocess.postprocessor import Postprocessor
+
+DIGITS = datasets.load("digits")
+POOL = datasets.hold_off(DIGITS, seed=0).adversary_images
+CLASSIFIER = "digits_classifier"
+
+
+@pytest.fixture(scope="module")
+def own(exported, tmp_path_factory):
+    """A server that nobody else queries, so that its counters are ours."""
+    log = tmp_path_factory.mktemp("own") / "triton.log"
+    with TritonServer(exported, ports=free_ports(), log=log) as running:
+        wait_for_port(running.ports.metrics)  # Triton opens it last
+        yield running
+
+
+def wait_for_port(port, *, timeout_s=20):
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def answered(server, model="digits"):
+    """Return how many images the server counts as answered by a model."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    url = f"http://{server.address}:{server.ports.metrics}/metrics"
+    with opener.open(url, timeout=10) as response:
+        text = response.read().decode()
+    (count,) = re.findall(rf'^nv_inference_count{{model="{model}".*}} ([0-9]+)', text, re.MULTILINE)
+    return int(count)
+
+
+def options(server, out, *more, queries=96, steps=20):
+    return (
+        *("--url", server.grpc_url, "--model", "digits", "--data", "digits"),
+        *("--queries", queries, "--steps", steps, "--out", out, *more),
+    )
+
+
+def test_an_attack_reports_what_a_thief_gets_and_a_second_call_asks_nothing(own, tmp_path):
+    out = tmp_path / "theft"
+    command = ("attack", "sample", *options(own, out, "--victim", CLASSIFIER, "--budgets", "48"))
+    before = answered(own)
+    done = run_command(*command, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "sample: ask the endpoint, 96 queries" in done.stderr
+    assert answered(own) - before == 96 + len(DIGITS.x_test)
+    report = json.loads(done.stdout)
+    assert json.loads((out / "report.json").read_text()) == report
+    assert [each["queries"] for each in report["results"]] == [48, 96]
+    assert report["protection"]["agreement"] == 1
+    for each in report["results"]:
+        assert 0 <= each["agreement"] <= 1
+        assert 0 < each["cosine"] <= 1
+        assert each["kl_nats_from_victim"] > 0
+    page = (out / "report.html").read_text()
+    assert page.count("<svg") == 2  # one for each panel that the naive thief is in
+    assert "http" not in re.sub(r'"http://www\.w3\.org[^"]*"|xmlns[^ >]*', "", page)
+
+    asked = answered(own), answered(own, CLASSIFIER)
+    again = run_command(*command, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "What a thief gets" in again.stdout
+    assert (answered(own), answered(own, CLASSIFIER)) == asked
+    assert json.loads((out / "report.json").read_text())["results"] == report["results"]
+
+
+def test_an_interrupted_attack_resumed_sends_exactly_the_rest_of_its_budget(own, tmp_path):
+    out = tmp_path / "theft"
+    before = answered(own)
+    command = options(own, out, "--batch-size", 1, "--concurrency", 3, queries=400, steps=1)
+    with Running("attack", "sample", *command, cwd=tmp_path) as thief:
+        rows = out / "sample" / "transfer_set.csv"
+        thief.wait_until(lambda: rows.exists() and rows.read_bytes().count(b"\n") > 20)
+        assert thief.stop(signal.SIGINT) == 130
+    paid = rows.read_bytes().count(b"\n") - 1
+    spent = answered(own) - before - len(DIGITS.x_test)
+    assert 20 <= paid == spent < 400
+    done = run_command("attack", "sample", *command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert answered(own) - before == 400 + len(DIGITS.x_test)
+    assert rows.read_bytes().count(b"\n") - 1 == 400
+
+
+def test_a_transfer_set_that_is_there_becomes_a_report(own, tmp_path):
+    first, out = tmp_path / "first", tmp_path / "out"
+    done = run_command("attack", "sample", *options(own, first, steps=1), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = first / "sample"
+    about = {"attack": "sample", "data": "digits", "split_seed": 0}
+    (folder / "attack.json").write_text(json.dumps(about))
+    command = ("--url", own.grpc_url, "--model", "digits", "--steps", 1, "--out", out)
+    before = answered(own)
+    done = run_command(
+        "attack", "sample", "--labels-only", "--from-transfer-set", folder, *command, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert answered(own) - before == len(DIGITS.x_test)
+    report = json.loads((out / "report.json").read_text())
+    assert [(each["name"], each["queries"]) for each in report["results"]] == [
+        ("sample-labels", 96)
+    ]
+    wrong = run_command("attack", "random", "--from-transfer-set", folder, *command, cwd=tmp_path)
+    assert f"--from-transfer-set {folder}: was made by sample, not by random" in wrong.stderr
+
+
+def test_a_folder_of_another_attack_is_refused_and_kept(own, tmp_path):
+    out = tmp_path / "theft"
+    out.mkdir()
+    (out / "thesis.txt").write_text("theirs")
+    done = run_command("attack", "sample", *options(own, out), cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.endswith(f"--out {out}: holds other files; choose another folder\n")
+    (out / "thesis.txt").rename(tmp_path / "thesis.txt")
+    assert (
+        run_command("attack", "sample", *options(own, out, steps=1), cwd=tmp_path).returncode == 0
+    )
+    done = run_command("attack", "sample", *options(own, out, steps=2), cwd=tmp_path)
+    assert done.stderr.endswith(
+        f"--out {out}: holds an attack with steps 1, not 2; choose another folder\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (("--model", "digit"), "model digit: "),
+        (("--url", "127.0.0.1:9"), "127.0.0.1:9, model digits: "),
+        (("--queries", "0"), "--queries: say how many queries an attack may send"),
+        (("--queries", "5000"), "query budget: expected 1 to 482 images, got 5000"),
+        (("--data", "mnits"), "unknown data set 'mnits'"),
+        (("--budgets", "1,x"), "--budgets: expected numbers of at least 1 with commas, got '1,x'"),
+        (("--budgets", "97"), "--budgets 97: is more than --queries 96"),
+        (("--price", "1"), "--price: expected 2 numbers with commas, got '1'"),
+        (("--loss", "hinge"), "--loss: expected cross_entropy, "),
+        (("--recover", "magic"), "--recover: expected tail, "),
+        (("--recover", "linear"), "--recover linear: needs --victim"),
+        (("--architecture", "vgg"), "unknown architecture 'vgg'"),
+        (("--tls-ca", "absent.pem"), "--tls-ca absent.pem: No such file or directory"),
+        (("--batch-size", "1000"), "batch-size must be <= 256"),
+    ],
+)
+def test_what_cannot_be_attacked_is_refused_in_one_line(own, tmp_path, changes, said):
+    done = run_command("attack", "sample", *options(own, "out"), *changes, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert said in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("labels_only", [False, True])
+def test_in_this_process_and_live_the_same_seed_steals_the_same(own, exported, labels_only):
+    session = onnxruntime.InferenceSession(exported / CLASSIFIER / "1" / "model.onnx")
+    settings = {"beta": SHIPPED.beta, "gamma": SHIPPED.gamma, "margin": SHIPPED.margin}
+    defence = Postprocessor(Parameters(scores="logits", **settings))
+
+    def in_process(images):
+        return defence(session.run(["scores"], {"image": images})[0])
+
+    def stolen(query):
+        plan = sample(POOL, budget=400, rng=np.random.default_rng(0))
+        taken = collect(plan, query, manner=Manner(batch_size=64))
+        model = train_substitute(taken, Recipe(steps=150, seed=1, labels_only=labels_only))
+        return taken, predict(model, DIGITS.x_test)
+
+    with Endpoint(own.grpc_url, "digits") as endpoint:
+        taken, live = stolen(probabilities.of(endpoint))
+    same, local = stolen(in_process)
+    assert np.array_equal(taken.images, same.images)
+    assert np.abs(taken.scores - same.scores).max() <= 1e-6
+    truth = session.run(["scores"], {"image": DIGITS.x_test})[0]
+    assert measures.agreement(live, truth) == pytest.approx(
+        measures.agreement(local, truth), abs=0.02
+    )
+
+
+def test_arts_knockoff_nets_run_against_the_protected_endpoint(own):
+    """An outsider's tool, given nothing but a function that calls the endpoint."""
+    import torch
+    from art.attacks.extraction import KnockoffNets
+    from art.estimators.classification import BlackBoxClassifier, PyTorchClassifier
+    from tritonclient.grpc import InferenceServerClient, InferInput
+
+    torch.manual_seed(0)
+    client = InferenceServerClient(own.grpc_url, channel_args=[("grpc.enable_http_proxy", 0)])
+
+    def predict_live(images):
+        tensor = InferInput("image", images.shape, "FP32")
+        tensor.set_data_from_numpy(images.astype(np.float32))
+        return client.infer("digits", [tensor]).as_numpy("scores")
+
+    victim = BlackBoxClassifier(predict_live, (8, 8, 1), 10, clip_values=(0, 1))
+    network = torch.nn.Sequential(
+        torch.nn.Flatten(),
+        torch.nn.Linear(64, 128),
+        torch.nn.ReLU(),
+        torch.nn.Linear(128, 10),
+    )
+    thieved = PyTorchClassifier(
+        network,
+        torch.nn.CrossEntropyLoss(),
+        (8, 8, 1),
+        10,
+        optimizer=torch.optim.Adam(network.parameters(), 1e-2),
+        device_type="cpu",
+    )
+    before = answered(own)
+    attack = KnockoffNets(
+        victim,
+        batch_size_fit=64,
+        batch_size_query=64,
+        nb_epochs=40,
+        nb_stolen=400,
+        sampling_strategy="random",
+        use_probability=True,
+        verbose=False,
+    )
+    stolen = attack.extract(POOL, thieved_classifier=thieved)
+    assert answered(own) - before == 400
+    with Endpoint(own.grpc_url, CLASSIFIER) as classifier:
+        truth = softmax(classifier(DIGITS.x_test[:256]), axis=1)
+    agreement = measures.agreement(stolen.predict(DIGITS.x_test[:256]), truth)
+    assert agreement < 0.6  # from the unprotected victim the same tool steals over 0.9
+    client.close()
