@@ -84,7 +84,7 @@ def test_an_attack_reports_what_a_thief_gets_and_a_second_call_asks_nothing(own,
         assert each["kl_nats_from_victim"] > 0
     page = (out / "report.html").read_text()
     assert page.count("<svg") == 2  # one for each panel that the naive thief is in
-    assert "http" not in re.sub(r'"http://www\.w3\.org[^"]*"|xmlns[^ >]*', "", page)
+    assert not re.search(r"<(script|link|img|iframe)|@import|url\(http", page)
 
     asked = answered(own), answered(own, CLASSIFIER)
     again = run_command(*command, cwd=tmp_path)
@@ -205,20 +205,36 @@ def test_in_this_process_and_live_the_same_seed_steals_the_same(own, exported, l
 
 def test_arts_knockoff_nets_run_against_the_protected_endpoint(own):
     """An outsider's tool, given nothing but a function that calls the endpoint."""
+    from tritonclient.grpc import InferenceServerClient, InferInput
+
+    def ask(model):
+        def predict_live(images):
+            tensor = InferInput("image", images.shape, "FP32")
+            tensor.set_data_from_numpy(images.astype(np.float32))
+            return client.infer(model, [tensor]).as_numpy("scores")
+
+        return predict_live
+
+    with InferenceServerClient(
+        own.grpc_url, channel_args=[("grpc.enable_http_proxy", 0)]
+    ) as client:
+        before = answered(own)
+        from_protected = knocked_off(ask("digits"))
+        assert answered(own) - before == 400
+        from_victim = knocked_off(lambda images: softmax(ask(CLASSIFIER)(images), axis=1))
+        truth = ask(CLASSIFIER)(DIGITS.x_test[:256])
+    assert measures.agreement(from_victim, truth) > 0.85
+    assert measures.agreement(from_protected, truth) < measures.agreement(from_victim, truth) - 0.1
+
+
+def knocked_off(predict_live):
+    """Return what ART's substitute answers to the first of the test images."""
     import torch
     from art.attacks.extraction import KnockoffNets
     from art.estimators.classification import BlackBoxClassifier, PyTorchClassifier
-    from tritonclient.grpc import InferenceServerClient, InferInput
 
     torch.manual_seed(0)
-    client = InferenceServerClient(own.grpc_url, channel_args=[("grpc.enable_http_proxy", 0)])
-
-    def predict_live(images):
-        tensor = InferInput("image", images.shape, "FP32")
-        tensor.set_data_from_numpy(images.astype(np.float32))
-        return client.infer("digits", [tensor]).as_numpy("scores")
-
-    victim = BlackBoxClassifier(predict_live, (8, 8, 1), 10, clip_values=(0, 1))
+    np.random.seed(0)
     network = torch.nn.Sequential(
         torch.nn.Flatten(),
         torch.nn.Linear(64, 128),
@@ -233,9 +249,8 @@ def test_arts_knockoff_nets_run_against_the_protected_endpoint(own):
         optimizer=torch.optim.Adam(network.parameters(), 1e-2),
         device_type="cpu",
     )
-    before = answered(own)
     attack = KnockoffNets(
-        victim,
+        BlackBoxClassifier(predict_live, (8, 8, 1), 10, clip_values=(0, 1)),
         batch_size_fit=64,
         batch_size_query=64,
         nb_epochs=40,
@@ -244,10 +259,4 @@ def test_arts_knockoff_nets_run_against_the_protected_endpoint(own):
         use_probability=True,
         verbose=False,
     )
-    stolen = attack.extract(POOL, thieved_classifier=thieved)
-    assert answered(own) - before == 400
-    with Endpoint(own.grpc_url, CLASSIFIER) as classifier:
-        truth = softmax(classifier(DIGITS.x_test[:256]), axis=1)
-    agreement = measures.agreement(stolen.predict(DIGITS.x_test[:256]), truth)
-    assert agreement < 0.6  # from the unprotected victim the same tool steals over 0.9
-    client.close()
+    return attack.extract(POOL, thieved_classifier=thieved).predict(DIGITS.x_test[:256])
