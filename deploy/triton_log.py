@@ -6,6 +6,11 @@ from pathlib import Path
 
 # Where in a file it is comes from protobuf, in a line of its own before Triton's.
 _PARSE_ERROR = "Error parsing text-format inference.ModelConfig: "
+_ERROR = re.compile(r"E[0-9]{4} ")
+# Which models there are, and why one did not load, is logged by these files of Triton's.
+_MANAGERS = ("model_lifecycle.cc", "model_repository_manager.cc")
+# Errors by their mark that every start without a GPU logs.
+_HARMLESS = ("CudaDriverHelper has not been initialized",)
 
 
 def size(log: Path) -> int:
@@ -16,39 +21,54 @@ def size(log: Path) -> int:
 
 
 def first_error(log: Path, start: int) -> str:
-    """Return the first error that Triton logged about a model, or about anything."""
-    lines = _lines(log, start)
-    place = "".join(
-        f": {line.partition(_PARSE_ERROR)[2]}" for line in lines if _PARSE_ERROR in line
-    )
-    for mark in ("model_repository_manager.cc", ""):
-        for line in lines:
-            if line.startswith("E") and mark in line:
-                return _said(line) + place
+    """Return the first error that Triton logged, for when it exits; where to look if none."""
+    for line in _lines(log, start):
+        if _ERROR.match(line) and not any(text in line for text in _HARMLESS):
+            return one_line(_said(line))
     return f"see {log}"
 
 
 def refusal(log: Path, start: int, model: str) -> str | None:
     """Return why Triton last refused to load a model, None if it did not since ``start``."""
     name = re.escape(model)
-    refused = re.compile(
-        rf"failed to load '{name}' version [0-9]+: (.*)|Poll failed for model directory '{name}': "
-        rf"(.*)|(in ensemble {name}, .*)"
-    )
     # Inference errors name the ensemble alike, but are not logged as the manager's.
-    managers = ("model_lifecycle.cc", "model_repository_manager.cc")
-    for line in reversed(_lines(log, start)):
-        if line.startswith("E") and any(manager in line for manager in managers):
-            found = refused.search(_said(line))
-            if found:
-                return one_line(next(group for group in found.groups() if group))
-    return None
+    return _last(
+        log,
+        start,
+        rf"failed to load '{name}' version [0-9]+: (.*)|Poll failed for model directory '{name}': "
+        rf"(.*)|(in ensemble {name}, .*)",
+    )
+
+
+def missing_step(log: Path, start: int, ensemble: str) -> str | None:
+    """Return which model an ensemble was last refused for the want of, None if for none."""
+    name = re.escape(ensemble)
+    return _last(log, start, rf"(ensemble '?{name}'? (?:depends on|contains models) .*)")
 
 
 def one_line(reason: str) -> str:
     """Return Triton's reason without its stack trace and the names of its exceptions."""
     text = " ".join(reason.replace("\\n", "\n").split("\n\nAt:")[0].split())
     return text.removeprefix("Internal: ").removeprefix("TritonModelException: ")
+
+
+def _last(log: Path, start: int, pattern: str) -> str | None:
+    """Return what the pattern's groups hold in the last of the managers' errors that has it."""
+    lines = _lines(log, start)
+    for index in reversed(range(len(lines))):
+        line = lines[index]
+        if _ERROR.match(line) and any(manager in line for manager in _MANAGERS):
+            found = re.search(pattern, _said(line))
+            if found:
+                said = one_line(next(group for group in found.groups() if group))
+                return said + _place(lines[:index])
+    return None
+
+
+def _place(before: list[str]) -> str:
+    """Return where in its file protobuf stopped, if the last line says so."""
+    _, mark, place = (before[-1] if before else "").partition(_PARSE_ERROR)
+    return f": {place}" if mark else ""
 
 
 def _lines(log: Path, start: int) -> list[str]:

@@ -15,8 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from deploy import die_with_parent, triton_wheel
-from deploy.triton_log import first_error, one_line
+from deploy import die_with_parent, triton_log, triton_wheel
 from load_tests.endpoint import connect
 from postprocess.errors import InputError, ReverseSigmoidError
 
@@ -24,6 +23,8 @@ from postprocess.errors import InputError, ReverseSigmoidError
 EXIT_TIMEOUT_S = 5
 KILL_AFTER_S = EXIT_TIMEOUT_S + 5
 
+#: How long a model that is not ready may go without a reason, in Triton's answer and in its log.
+REASON_TIMEOUT_S = 3.0
 
 #: What Triton can be told about when to read the repository again, in its own words.
 CONTROL_MODES = ("none", "poll", "explicit")
@@ -316,9 +317,8 @@ class TritonServer:
         while True:
             code = process.poll()
             if code is not None:
-                raise ServerError(
-                    f"Triton exited with code {code}: {first_error(self.log, self._log_start)}"
-                )
+                reason = triton_log.first_error(self.log, self._log_start)
+                raise ServerError(f"Triton exited with code {code}: {reason}")
             with contextlib.suppress(InferenceServerException), connect(self.grpc_url) as client:
                 if client.is_server_live(client_timeout=5):
                     break
@@ -330,15 +330,39 @@ class TritonServer:
         self._refuse_models_not_ready()
 
     def _refuse_models_not_ready(self) -> None:
-        """Triton is live once it has tried every model: what is not ready now has failed."""
-        models = self.models()
-        if not models:
-            raise ServerError(f"{self.repository}: no model there that Triton can read")
-        failed = [model for model in models if not model.ready]
-        if failed:
-            model = max(failed, key=lambda model: bool(model.reason))
-            reason = model.reason or first_error(self.log, self._log_start)
-            raise ModelError(f"model {model.name} did not load: {one_line(reason)}")
+        """Triton is live once it has tried every model: what is not ready now has failed.
+
+        Why is in its answer or in its log, in either of them a moment later than that.
+        """
+        deadline = time.monotonic() + REASON_TIMEOUT_S
+        while True:
+            models = self.models()
+            if not models:
+                raise ServerError(f"{self.repository}: no model there that Triton can read")
+            failed = [model for model in models if not model.ready]
+            if not failed:
+                return
+            why = self._why_not_ready(failed)
+            if why is None and time.monotonic() > deadline:
+                why = f"model {failed[0].name} did not load; see {self.log}"
+            if why is not None:
+                raise ModelError(why)
+            time.sleep(0.05)
+
+    def _why_not_ready(self, failed: list[Model]) -> str | None:
+        """Return a model and its reason, None if there is none yet.
+
+        An ensemble fails with its steps: it is named only if none of them has a reason.
+        """
+        for model in failed:
+            if model.reason:
+                return f"model {model.name} did not load: {triton_log.one_line(model.reason)}"
+        for find in (triton_log.refusal, triton_log.missing_step):
+            for model in failed:
+                reason = find(self.log, self._log_start, model.name)
+                if reason:
+                    return f"model {model.name} did not load: {reason}"
+        return None
 
 
 def _summary(config: Any) -> str:

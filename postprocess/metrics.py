@@ -2,7 +2,8 @@
 
 Every call of Triton's metrics costs up to 0.1 ms, so counts gather here and go out at most once
 a second, with the requests of that second or the next. The size of the perturbation is measured
-on a sample: at most one batch in ``MEASURE_EVERY_S``, and ``MEASURE_ROWS`` rows of it.
+on a sample: ``MEASURE_ROWS`` rows of a batch, and only of so many batches that measuring takes
+``MEASURE_SHARE`` of the time that the step takes.
 """
 
 import math
@@ -17,7 +18,7 @@ from postprocess.postprocessor import Protected
 from postprocess.scores import Scores
 
 PUBLISH_EVERY_S = 1.0
-MEASURE_EVERY_S = 0.1
+MEASURE_SHARE = 0.02
 MEASURE_ROWS = 64
 
 COUNTERS = {
@@ -65,14 +66,23 @@ class Metrics:
         self._families.append(family)
         self._not_in_force = family.Metric(labels=labels)
         self._config, self._loaded = config, _content(config)
-        self._next_publish = self._next_measure = 0.0
+        self._last_not_in_force = 0.0
+        self._not_in_force.set(0.0)
+        self._next_publish = 0.0
+        self._began = time.perf_counter()
+        #: What measuring may take, saved up from the steps' time; and what it took last.
+        self._credit_s = self._cost_s = 0.0
+
+    def begin(self) -> None:
+        """Note that a step begins."""
+        self._began = time.perf_counter()
 
     def add(self, name: str, amount: float = 1) -> None:
         """Add to one of ``COUNTERS``."""
         self._sums[name] += amount
 
     def count(self, parameters: Parameters, scores: Scores, protected: Protected) -> None:
-        """Count a protected batch and, if it is time, measure some of it.
+        """Count a protected batch and, if the step's time allows it, measure some of it.
 
         Args:
             parameters: of the defence.
@@ -82,16 +92,19 @@ class Metrics:
         rows = len(scores)
         self._sums["rows"] += rows
         self._sums["capped_rows"] += protected.capped_rows
-        now = time.monotonic()
-        if now < self._next_measure or not rows:
+        now = time.perf_counter()
+        self._credit_s += MEASURE_SHARE * (now - self._began)
+        self._began = now
+        if self._credit_s < self._cost_s or not rows:
             return
-        self._next_measure = now + MEASURE_EVERY_S
         sample = slice(0, None, -(-rows // MEASURE_ROWS))
         size = perturbation(scores[sample], protected.probabilities[sample], parameters)
         self._sums["measured_rows"] += len(size.l1)
         self._sums["perturbation_l1"] += float(size.l1.sum())
         self._sums["perturbation_kl_nats"] += float(size.kl_nats.sum())
         self._sums["top1_margin"] += float(size.top1_margin.sum())
+        self._cost_s = time.perf_counter() - now
+        self._credit_s = 0.0
 
     def publish(self, *, now: bool = False) -> None:
         """Send what was added since the last time, at most once a second unless ``now``."""
@@ -104,7 +117,10 @@ class Metrics:
             if math.isfinite(amount) and amount > 0:
                 self._counters[name].increment(amount)
             self._sums[name] = 0.0
-        self._not_in_force.set(float(_content(self._config) != self._loaded))
+        not_in_force = float(_content(self._config) != self._loaded)
+        if not_in_force != self._last_not_in_force:
+            self._not_in_force.set(not_in_force)
+            self._last_not_in_force = not_in_force
 
 
 def _content(path: Path) -> bytes | None:

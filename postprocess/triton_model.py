@@ -57,6 +57,7 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Return one response per request: protected probabilities, or an error."""
+        self.metrics.begin()
         try:
             responses = self._respond(requests)
         except Exception:

@@ -69,9 +69,10 @@ class Serving(Running):
         (line,) = [one for one in lines if one.startswith(f'{name}{{model="{DEFENCE}"')]
         return float(line.split()[-1])
 
-    def expected(self, *, beta):
+    def expected(self, *, beta, logits=None):
         settings = {"beta": beta, "gamma": 0.2, "margin": 0.01, "preserve_top1": True}
-        return oracle.reverse_sigmoid(*oracle.log_odds(self.logits), **settings)
+        logits = self.logits if logits is None else logits
+        return oracle.reverse_sigmoid(*oracle.log_odds(logits), **settings)
 
     def answers_with(self, *, beta):
         """Say whether it answers now, and as it should."""

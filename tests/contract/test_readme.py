@@ -21,6 +21,13 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 
+def block_after(command):
+    """Return what is shown as the output of a command."""
+    return re.search(
+        r"^```text\n(.*?)^```$", README.partition(command)[2], re.DOTALL | re.MULTILINE
+    )[1]
+
+
 def numbers(text):
     return [float(number) for number in re.findall(r"[0-9.]+", text)]
 
@@ -45,6 +52,7 @@ def test_the_readme_has_these_commands_and_no_others():
         "reverse-sigmoid export digits\n",
         "reverse-sigmoid serve model_repository\n",
         "reverse-sigmoid protect my_model.onnx --repository models\n",
+        "reverse-sigmoid check model_repository\n",
     ]
 
 
@@ -72,10 +80,13 @@ def test_the_demo_ends_with_the_readmes_table(checkout):
     wait_for_no_process_naming(checkout)
 
 
-def test_the_worked_example_is_exported_served_and_queried_as_written(checkout):
-    export, serve = (block.split() for block in blocks("bash")[2:4])
+def test_the_worked_example_is_exported_checked_served_and_queried_as_written(checkout):
+    export, serve, _, check = (block.split() for block in blocks("bash")[2:])
     done = run_command(*export[1:], cwd=checkout)
     assert done.returncode == 0, done.stderr
+    done = run_command(*check[1:], cwd=checkout)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == block_after("reverse-sigmoid check model_repository\n")
     (client,) = blocks("python")
     with Running(*serve[1:], cwd=checkout) as server:
         server.wait_for("Ctrl-C stops")
@@ -115,5 +126,31 @@ def test_a_model_of_your_own_is_protected_as_written(tmp_path):
 def test_the_parameters_that_the_readme_shows_are_those_that_are_shipped():
     config = (ROOT / "model_repository/digits_reverse_sigmoid/config.pbtxt").read_text()
     shown = re.findall(r"^parameters \{.*?\} \}", README, re.MULTILINE)
-    assert len(shown) == 3
+    assert len(shown) == 6
     assert all(line in config for line in shown)
+
+
+def test_a_config_of_your_own_as_written_is_whole(tmp_path):
+    (text,) = [block for block in blocks("text") if block.startswith('name: "my_defence"')]
+    version = tmp_path / "models" / "my_defence" / "1"
+    version.mkdir(parents=True)
+    (version.parent / "config.pbtxt").write_text(text)
+    (line,) = re.findall(r"`1/model.py` is the line `(.*?)`", README)
+    (version / "model.py").write_text(line + "\n")
+    done = run_command("check", "models", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert json.loads(done.stdout)["defences"]["my_defence"]["beta"] == 1.5
+
+
+def test_the_metrics_that_the_readme_names_are_those_that_there_are():
+    source = (ROOT / "postprocess" / "metrics.py").read_text()
+    counters = re.search(r"^COUNTERS = \{(.*?)^\}", source, re.DOTALL | re.MULTILINE)[1]
+    made = [f"{name}_total" for name in re.findall(r'^    "(\w+)":', counters, re.MULTILINE)]
+    assert "reverse_sigmoid_config_not_in_force" in source
+    made.append("config_not_in_force")
+    table = README.partition("## Watch")[2].partition("```")[0]
+    rows = re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE)
+    assert [name for row in rows for name in re.findall(r"`(\w+)`", row)] == made
+    asked = re.findall(r"rate\(reverse_sigmoid_(\w+)\[", README)
+    assert asked
+    assert set(asked) <= set(made)

@@ -51,7 +51,10 @@ def test_in_poll_mode_good_edits_take_effect_and_bad_ones_are_refused_aloud(serv
         serving.wait_until(lambda: serving.answers_with(beta=1.5), 20)
         serving.wait_for("new parameters in force: beta 1.5, ", timeout_s=10)
         serving.wait_until(lambda: serving.status["models"]["digits"]["rejected_edit"] is None)
-        assert serving.status["models"]["digits"]["parameters"]["beta"] == "1.5"
+        # The status file is written after the line is said.
+        serving.wait_until(
+            lambda: serving.status["models"]["digits"]["parameters"]["beta"] == "1.5", 5
+        )
         assert serving.status["state"] == "ready"
         assert serving.said.count("EDIT REFUSED") == 2
         assert "DOWN" not in serving.said

@@ -2,12 +2,18 @@
 
 import os
 import signal
+import tempfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import wait_for_no_process_naming
-from serving import CLASSIFIER, DEFENCE, Load, Serving
+from serving import CLASSIFIER, DEFENCE, IMAGES, Load, Serving
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException
 
 from deploy.triton_server import free_ports
+from load_tests.endpoint import Endpoint
 
 RAISES = """
 import triton_python_backend_utils as pb_utils
@@ -79,6 +85,41 @@ def test_a_triton_that_stops_or_falls_silent_is_restarted(serve, number):
         serving.wait_until(lambda: serving.status["state"] == "ready", 5)
         assert serving.status["triton_pid"] != first
         assert serving.status["restarts"] == 1
+        assert serving.stop() == 0
+
+
+def test_memory_of_a_request_that_is_cut_short_costs_a_restart_and_no_raw_answer(serve):
+    whole = IMAGES.tobytes()
+    with (
+        tempfile.NamedTemporaryFile(dir="/dev/shm", prefix="request_") as memory,
+        serve() as serving,
+        Load(serving) as clients,
+        grpc.InferenceServerClient(serving.url) as client,
+    ):
+        memory.write(whole)
+        memory.flush()
+        client.register_system_shared_memory("request", f"/{Path(memory.name).name}", len(whole))
+        tensor = grpc.InferInput("image", IMAGES.shape, "FP32")
+        tensor.set_shared_memory("request", len(whole))
+
+        def ask():
+            return client.infer("digits", [tensor], client_timeout=30).as_numpy("scores")
+
+        assert np.abs(ask() - serving.expected(beta=1.5)).max() <= 1e-5
+        memory.truncate(len(whole) // 2)  # the kernel fills its last page with zeros
+        with Endpoint(serving.url, CLASSIFIER) as victim:
+            rest = victim(np.concatenate([IMAGES[:4], np.zeros_like(IMAGES[4:])]))
+        assert np.abs(ask() - serving.expected(beta=1.5, logits=rest)).max() <= 1e-5
+        memory.truncate(0)  # Triton reads it where it is and is killed by SIGBUS
+        with pytest.raises(InferenceServerException):
+            ask()
+        serving.wait_for_recovery()
+        assert "Triton stopped by itself with exit code -7" in serving.said
+        serving.wait_until(lambda: serving.answers_with(beta=1.5), 10)
+        clients.__exit__()
+        assert clients.errors
+        assert clients.raw_answers() == 0
+        assert clients.answers_other_than(1.5) == 0
         assert serving.stop() == 0
 
 

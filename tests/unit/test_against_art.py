@@ -58,7 +58,7 @@ def test_saturated_rows_are_exact_where_arts_float32_is_not():
     settings = {"beta": 0.9, "gamma": 0.1, "preserve_top1": False}
     expected = oracle.reverse_sigmoid(odds, y, **settings)
     theirs = defences.ReverseSigmoid(beta=0.9, gamma=0.1)(y.astype(np.float32))
-    assert np.abs(theirs - expected).max() > 1e-3
+    assert np.abs(theirs - expected).max() > 1e-2
     ours = Postprocessor(Parameters(**settings, scores="logits"))(logits)
     assert np.abs(ours - expected).max() <= 1e-6
 
