@@ -27,7 +27,7 @@ from load_tests.transfer_set_file import TransferSetFile
 from postprocess.errors import InputError
 
 #: Parts of the query budget that ``attack all`` judges too.
-PARTS = (8, 4, 2)
+PARTS = (4, 2)
 
 
 def run(
@@ -51,7 +51,7 @@ def run(
         thieves: who steal.
         settings: what decides the results.
         budgets: to judge beside the whole of ``settings.queries``. Where there are several
-            thieves and no budgets, an eighth, a quarter and a half of it.
+            thieves and no budgets, a quarter and a half of it.
         manner: how requests are sent.
         access: what the endpoint asks of its clients.
         timeout_s: of one request.

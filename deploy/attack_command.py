@@ -56,8 +56,8 @@ def attack(
     budgets: Annotated[
         str,
         typer.Option(
-            help="Smaller budgets to judge too, such as 60,120.  [default for all: an eighth, a "
-            "quarter and a half of --queries]"
+            help="Smaller budgets to judge too, such as 60,120.  [default for all: a quarter "
+            "and a half of --queries]"
         ),
     ] = "",
     out: Annotated[Path, typer.Option(help="Folder of the transfer sets and the report.")],

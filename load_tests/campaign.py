@@ -32,7 +32,7 @@ from load_tests.attacks.random_images import random_images
 from load_tests.attacks.sample import sample
 from load_tests.collect import Manner, Plan, collect
 from load_tests.endpoint import Query, Scores, ask
-from load_tests.recover import Knowledge, recover
+from load_tests.recover import Knowledge, recover, shadow_prior
 from load_tests.substitute import Recipe, train_substitute
 from load_tests.thief import Thief
 from load_tests.transfer_set import TransferSet
@@ -99,6 +99,7 @@ class Campaign:
         self.stage: Stage = lambda title: nullcontext(lambda done, total: None)
         self.lost: dict[str, int] = {}  #: queries sent whose answers were lost, by folder
         self._taken = dict(taken or {})
+        self._priors: dict[tuple[str, int], Scores] = {}
         self.pool = datasets.hold_off(dataset, seed=settings.split_seed).adversary_images
         self.recipe = Recipe(
             steps=settings.steps,
@@ -197,20 +198,29 @@ class Campaign:
         defence = self._defence()
         if thief.recover:
             knowledge = Knowledge(
-                pool=self.pool,
                 defence=defence,
-                recipe=self.recipe,
+                prior=lambda: self._prior(thief.attack, taken),
+                seed=self.recipe.seed,
                 true_answers=None if self._victim is None else lambda: self._true(taken.images),
             )
-            taken = recover(thief.recover, taken, knowledge)
+            recovered = recover(thief.recover, taken, knowledge)
+        else:
+            recovered = taken
         recipe = replace(
             self.recipe, loss=thief.loss, labels_only=thief.labels_only, defence=defence
         )
-        substitute = train_substitute(taken, recipe, progress=progress)
+        substitute = train_substitute(recovered, recipe, progress=progress)
         logits = predict(substitute, self.dataset.x_test)
         keras.backend.clear_session()
         scores: Scores = softmax(logits, axis=1)
         return _judge(scores, self._reference["reference"], self.dataset)
+
+    def _prior(self, attack: str, taken: TransferSet) -> Scores:
+        """A shadow's probabilities; three recoveries share one shadow."""
+        key = attack, len(taken)
+        if key not in self._priors:
+            self._priors[key] = shadow_prior(taken, self.pool, self.recipe)
+        return self._priors[key]
 
     def _plan(self, attack: str) -> Plan:
         budget = self.settings.queries

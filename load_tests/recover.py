@@ -35,9 +35,9 @@ PRIOR_ROWS = 20_000
 class Knowledge:
     """What an adversary knows beside the transfer set."""
 
-    pool: Images  #: images of their own, shape (n, height, width, channels)
     defence: Parameters  #: what they take the defence to be
-    recipe: Recipe  #: how they train the shadow
+    prior: Callable[[], Scores]  #: probabilities of the shadow, see ``shadow_prior``
+    seed: int  #: of the MLPs
     #: The victim's own answers to the transfer set's images; None for an outsider.
     true_answers: Callable[[], Scores] | None = None
 
@@ -63,31 +63,36 @@ def recover(name: str, transfer_set: TransferSet, knowledge: Knowledge) -> Trans
             raise InputError(f"--recover {name}: needs --victim, to fit it on true answers")
 
         def mlp(protected: Scores, true: Scores) -> inverse.Inverse:
-            return inverse.mlp(protected, true, seed=knowledge.recipe.seed)
+            return inverse.mlp(protected, true, seed=knowledge.seed)
 
         fit = inverse.linear if name == "linear" else mlp
         recovered = inverse.crosswise(fit, answers, knowledge.true_answers())
     else:
-        prior = shadow_prior(transfer_set, knowledge)
+        prior = knowledge.prior()
         copy = Postprocessor(knowledge.defence)
         if name == "tail":
             recovered = tail_ranking.recover(answers, prior)
         elif name == "table":
             recovered = table_recovery.recover(answers, prior, copy)
         else:
-            recovered = inverse.mlp(copy(prior), prior, seed=knowledge.recipe.seed)(answers)
+            recovered = inverse.mlp(copy(prior), prior, seed=knowledge.seed)(answers)
     return TransferSet(transfer_set.images, recovered)
 
 
-def shadow_prior(transfer_set: TransferSet, knowledge: Knowledge) -> Scores:
-    """Return a shadow's probabilities for the adversary's images, shape (m, K), m <= 20,000.
+def shadow_prior(transfer_set: TransferSet, pool: Images, recipe: Recipe) -> Scores:
+    """Return a shadow's probabilities for an adversary's images, shape (m, K), m <= 20,000.
 
     The shadow is a substitute of the answers' labels, so it costs no further query.
+
+    Args:
+        transfer_set: the endpoint's answers.
+        pool: images of the adversary, shape (n, height, width, channels); copies are shifted.
+        recipe: how the adversary trains.
     """
-    recipe = knowledge.recipe.on_labels(seed=knowledge.recipe.seed + 1)
+    recipe = recipe.on_labels(seed=recipe.seed + 1)
     shadow = train_substitute(transfer_set, recipe)
     rng = np.random.default_rng(recipe.seed)
-    pool = knowledge.pool[rng.permutation(len(knowledge.pool))[:PRIOR_ROWS]]
+    pool = pool[rng.permutation(len(pool))[:PRIOR_ROWS]]
     copies = min(20, PRIOR_ROWS // len(pool) - 1)
     moved = [augment(pool, rng, flips=recipe.flips) for _ in range(copies)]
     prior: Scores = softmax(predict(shadow, np.concatenate([pool, *moved])), axis=1)

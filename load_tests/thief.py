@@ -87,7 +87,6 @@ def suite(*, with_victim: bool) -> list[Thief]:
     ]
     others = ("random", "jacobian", "knockoff")
     thieves += [Thief(attack=attack) for attack in others]
-    thieves += [Thief(attack=attack, labels_only=True) for attack in others]
     if with_victim:
         thieves.append(UNPROTECTED)
         thieves += [Thief(attack=attack, unprotected=True) for attack in others]
