@@ -2,7 +2,8 @@
 
 ``entry`` is the console script and names the install command of what is missing; ``cli`` has
 the commands, ``demo`` the whole way of the data once, ``progress`` what a person sees
-meanwhile, ``protect_summary`` what protecting a model ends with. ``triton_server`` runs the
+meanwhile, ``protect_summary`` what protecting a model ends with. ``overhead_command`` is the
+command that measures what the defence costs. ``triton_server`` runs the
 Triton of the nvidia-pytriton wheel, ``triton_wheel`` lays out what that wheel holds,
 ``die_with_parent`` sees that it never outlives us, and ``backends/onnxruntime`` is its backend
 for ONNX models.

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 import postprocess
+from deploy.overhead_command import overhead
 from exporters import datasets, model_repository
 from exporters.model_repository import SHIPPED
 from postprocess.errors import InputError, ReverseSigmoidError
@@ -342,6 +343,9 @@ def check(
         )
     if checked.errors:
         raise typer.Exit(1)
+
+
+app.command()(overhead)
 
 
 def run() -> int:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,9 @@ def test_the_readme_has_these_commands_and_no_others():
         "reverse-sigmoid export digits\n",
         "reverse-sigmoid serve model_repository\n",
         "reverse-sigmoid protect my_model.onnx --repository models\n",
+        "reverse-sigmoid overhead --url 127.0.0.1:8001 --data digits --batch 1,32 "
+        "--concurrency 1,8 \\\n    --protected digits --unprotected digits_classifier "
+        "--seconds 30 --rounds 300 --under-attack\n",
     ]
 
 
@@ -74,6 +78,7 @@ def test_the_demo_ends_with_the_readmes_table(checkout):
 
 def test_the_worked_example_is_exported_served_and_queried_as_written(checkout):
     export, serve = (block.split() for block in blocks("bash")[2:4])
+    overhead = shlex.split(blocks("bash")[5])
     done = run_command(*export[1:], cwd=checkout)
     assert done.returncode == 0, done.stderr
     (client,) = blocks("python")
@@ -91,6 +96,10 @@ def test_the_worked_example_is_exported_served_and_queried_as_written(checkout):
             check=True,
         )
         assert numbers(answer.stdout) == pytest.approx(numbers(blocks("text")[1]), abs=0.02)
+        measured = run_command(*overhead[1:], "--seconds", 0.1, "--rounds", 2, cwd=checkout)
+        assert measured.returncode == 0, measured.stderr
+        for text in ("p50, ms", "p99, ms", "requests/s", "Measuring overhead: "):
+            assert text in measured.stdout
         assert server.stop() == 0
 
 
