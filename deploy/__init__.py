@@ -1,11 +1,10 @@
 """Where the parts come together: the server and the command line.
 
 ``entry`` is the console script and names the install command of what is missing; ``cli`` has
-the commands, with ``attack_command`` the options of the longest of them and ``options`` what they
-share; ``demo`` goes the whole way of the data once, ``attack`` steals from a live endpoint,
-``progress`` is what a person sees meanwhile, ``protect_summary`` what protecting a model ends
-with. ``triton_server`` runs the
-Triton of the nvidia-pytriton wheel, ``triton_wheel`` lays out what that wheel holds,
+the commands, but for ``attack_command`` and ``overhead_command``; ``options`` is what they share.
+``demo`` goes the whole way of the data once, ``attack`` steals from a live endpoint, ``progress``
+is what a person sees meanwhile, ``protect_summary`` what protecting a model ends with.
+``triton_server`` runs the Triton of the nvidia-pytriton wheel, ``triton_wheel`` lays out what that wheel holds,
 ``die_with_parent`` sees that it never outlives us, and ``backends/onnxruntime`` is its backend
 for ONNX models.
 

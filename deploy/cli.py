@@ -27,6 +27,7 @@ from deploy.options import (
     parameters,
     say,
 )
+from deploy.overhead_command import overhead
 from exporters import datasets, model_repository
 from postprocess.errors import InputError, ReverseSigmoidError
 from postprocess.parameters import CHOICES
@@ -346,6 +347,7 @@ def check(
 
 
 app.command()(attack)
+app.command()(overhead)
 
 
 def run() -> int:

@@ -6,5 +6,9 @@ attack of ``attacks`` says what to ask, ``collect`` spends the query budget on i
 ``substitute`` learns from the answers by one of ``losses``, and ``measures`` compares victim,
 protected model and substitute. ``thief`` names all ways to steal, ``campaign`` runs them against
 one endpoint, ``red_team`` says what it comes to, and ``attack_report`` shows it to people.
-``latency`` times two models in one interleaved run; ``report`` is the demo's.
+
+``overhead`` measures what the defence costs under load: ``prepared`` makes the requests,
+``closed_loop`` sends them, ``paired_rounds`` makes percentiles, throughput and ratios of the
+answers' times, and ``flood`` is the thief who may query meanwhile. ``latency`` and ``report`` are
+the demo's.
 """

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,12 @@ def block_after(command):
     return re.search(
         r"^```text\n(.*?)^```$", README.partition(command)[2], re.DOTALL | re.MULTILINE
     )[1]
+
+
+def block(start):
+    """Return the one command that starts like this."""
+    (found,) = [each for each in blocks("bash") if each.startswith(start)]
+    return found
 
 
 def numbers(text):
@@ -53,6 +60,13 @@ def test_the_readme_has_these_commands_and_no_others():
         "reverse-sigmoid serve model_repository\n",
         "reverse-sigmoid protect my_model.onnx --repository models\n",
         "reverse-sigmoid check model_repository\n",
+        "reverse-sigmoid attack all --model digits --victim digits_classifier --data digits \\\n"
+        "    --queries 480 --steps 300 --out theft\n",
+        "locust -f load_tests/locustfile.py --host 127.0.0.1:8001 -u 22 -r 22 "
+        "--sample-thieves 2 \\\n    --headless --run-time 20s --csv load --html load.html\n",
+        "reverse-sigmoid overhead --url 127.0.0.1:8001 --data digits --batch 1,32 "
+        "--concurrency 1,8 \\\n    --protected digits --unprotected digits_classifier "
+        "--seconds 30 --rounds 300 --under-attack\n",
     ]
 
 
@@ -81,7 +95,7 @@ def test_the_demo_ends_with_the_readmes_table(checkout):
 
 
 def test_the_worked_example_is_exported_checked_served_and_queried_as_written(checkout):
-    export, serve, _, check = (block.split() for block in blocks("bash")[2:])
+    export, serve, _, check = (block.split() for block in blocks("bash")[2:6])
     done = run_command(*export[1:], cwd=checkout)
     assert done.returncode == 0, done.stderr
     done = run_command(*check[1:], cwd=checkout)
@@ -102,6 +116,20 @@ def test_the_worked_example_is_exported_checked_served_and_queried_as_written(ch
             check=True,
         )
         assert numbers(answer.stdout) == pytest.approx(numbers(blocks("text")[1]), abs=0.02)
+        overhead = shlex.split(block("reverse-sigmoid overhead "))
+        measured = run_command(*overhead[1:], "--seconds", 0.1, "--rounds", 2, cwd=checkout)
+        assert measured.returncode == 0, measured.stderr
+        for text in ("p50, ms", "p99, ms", "requests/s", "Measuring overhead: "):
+            assert text in measured.stdout
+        # The same command, with as little of everything as it can do.
+        theft = shlex.split(block("reverse-sigmoid attack "))
+        least = ("--queries", 16, "--budgets", 16, "--steps", 1)
+        stolen = run_command(*theft[1:], *least, cwd=checkout)
+        assert stolen.returncode == 0, stolen.stderr
+        for thief in ("sample-labels", "sample-table", "jacobian", "duplicates", "sample-mlp *"):
+            assert thief in stolen.stdout
+        assert "honest score" in stolen.stdout
+        assert (checkout / "theft" / "report.html").read_text().count("<svg") == 4
         assert server.stop() == 0
 
 

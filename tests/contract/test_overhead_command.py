@@ -1,0 +1,65 @@
+import pytest
+from commands import run_command
+
+MODELS = ("--protected", "digits", "--unprotected", "digits_classifier")
+NOBODY = ("--url", "127.0.0.1:1", *MODELS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (NOBODY, "127.0.0.1:1, model digits: failed to connect to all addresses"),
+        (MODELS, "Missing option '--url'"),
+        (("--url", "127.0.0.1:1", "--protected", "digits"), "Missing option '--unprotected'"),
+        (
+            ("--url", "http://127.0.0.1:8001", *MODELS),
+            "--url: expected HOST:PORT of Triton's gRPC, got 'http://127.0.0.1:8001'",
+        ),
+        (("--url", "localhost", *MODELS), "--url: expected HOST:PORT"),
+        (("--url", "localhost:99999", *MODELS), "--url: expected HOST:PORT"),
+        (
+            (*NOBODY, "--batch", "1,0"),
+            "--batch: expected whole numbers from 1 to 65536, separated by commas, got '1,0'",
+        ),
+        ((*NOBODY, "--batch", "1,,2"), "--batch: expected whole numbers"),
+        ((*NOBODY, "--batch", ""), "--batch: expected whole numbers"),
+        ((*NOBODY, "--batch", "1;2"), "--batch: expected whole numbers"),
+        ((*NOBODY, "--batch", "70000"), "--batch: expected whole numbers"),
+        ((*NOBODY, "--batch", "9" * 5000), "--batch: expected whole numbers"),
+        (
+            (*NOBODY, "--concurrency", "-1"),
+            "--concurrency: expected whole numbers from 1 to 1024, separated by commas, got '-1'",
+        ),
+        ((*NOBODY, "--concurrency", "1.5"), "--concurrency: expected whole numbers"),
+        ((*NOBODY, "--seconds", "0"), "--seconds: expected a number above 0, got 0"),
+        ((*NOBODY, "--seconds", "nan"), "--seconds: expected a number above 0, got nan"),
+        ((*NOBODY, "--seconds", "inf"), "--seconds: expected a number above 0, got inf"),
+        ((*NOBODY, "--rounds", "1"), "Invalid value for '--rounds'"),
+        ((*NOBODY, "--seed", "-1"), "Invalid value for '--seed'"),
+        ((*NOBODY, "--data", "mnits"), "unknown data set 'mnits'; known are digits, mnist"),
+        ((*NOBODY, "--data", "mnist", "--data-dir", "absent"), "absent: no such folder"),
+    ],
+)
+def test_bad_input_exits_with_1_and_one_line_and_writes_nothing(tmp_path, arguments, said):
+    done = run_command("overhead", *arguments, "--out", "report.json", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("reverse-sigmoid: ")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_is_not_overwritten_silently(tmp_path):
+    (tmp_path / "report.json").write_text("theirs")
+    done = run_command("overhead", *NOBODY, "--out", "report.json", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == ("reverse-sigmoid: report.json exists; give --force to replace it\n")
+    assert (tmp_path / "report.json").read_text() == "theirs"
+
+
+def test_help_says_what_is_measured_and_the_defaults(tmp_path):
+    said = run_command("overhead", "--help", cwd=tmp_path).stdout
+    for text in ("interleaved", "1,32,256", "1,8,32", "--under-attack", "--seconds", "--json"):
+        assert text in said
+    assert "overhead" in run_command("--help", cwd=tmp_path).stdout
