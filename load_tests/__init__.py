@@ -11,4 +11,8 @@ one endpoint, ``red_team`` says what it comes to, and ``attack_report`` shows it
 ``closed_loop`` sends them, ``paired_rounds`` makes percentiles, throughput and ratios of the
 answers' times, and ``flood`` is the thief who may query meanwhile. ``latency`` and ``report`` are
 the demo's.
+
+``locustfile`` is for Locust: ``triton_user`` speaks gRPC, ``thief_user`` runs the attacks, with
+``plan_process`` around those that train and ``attack_record`` beside their transfer sets;
+``load_shapes`` and ``locust_options`` are what can be chosen.
 """

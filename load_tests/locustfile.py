@@ -1,0 +1,144 @@
+"""Normal users and thieves of one endpoint, for Locust.
+
+    locust -f load_tests/locustfile.py --host 127.0.0.1:8001 -u 22 --sample-thieves 2
+
+``triton_user`` speaks gRPC, ``thief_user`` runs the attacks, ``plan_process`` keeps their
+training out of Locust's process, ``load_shapes`` are chosen by ``--shape``, ``locust_options``
+are the options.
+"""
+
+import contextlib
+import itertools
+import logging
+import sys
+from typing import Any
+
+import gevent
+import numpy as np
+from locust import events, task
+from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
+from locust.runners import MasterRunner, WorkerRunner
+
+from load_tests import load_shapes
+from load_tests.attack_record import draw_from
+from load_tests.collect import Plan
+from load_tests.endpoint import EndpointError
+from load_tests.load_shapes import BurstShape, RampShape, SteadyShape
+from load_tests.locust_options import Settings, add_options
+from load_tests.plan_process import plan_elsewhere
+from load_tests.thief_user import Thief
+from load_tests.triton_user import TritonUser
+from postprocess.errors import InputError, ReverseSigmoidError
+
+__all__ = ["BurstShape", "RampShape", "SteadyShape"]  # for Locust's class picker
+
+_log = logging.getLogger(__name__)
+
+
+class NormalUser(TritonUser):
+    """Asks about a few real images of the test set, and thinks before it asks again."""
+
+    weight = 10
+    kind = "normal"
+    _born = itertools.count()
+
+    def on_start(self) -> None:
+        """Find its images, and draws of its own."""
+        settings = self.settings
+        self._images = draw_from(settings.data, settings.data_dir, settings.split_seed).test_images
+        worker = max(0, getattr(self.environment.runner, "worker_index", 0))
+        self._rng = np.random.default_rng([settings.seed, worker, next(self._born)])
+
+    def wait_time(self) -> float:
+        """Return half to one and a half times the think time, in seconds."""
+        return float(self.settings.think_time_s * self._rng.uniform(0.5, 1.5))
+
+    @task
+    def classify(self) -> None:
+        """Ask once; that it failed stands in the statistics."""
+        count = self._rng.integers(1, self.settings.normal_batch + 1)
+        chosen = self._rng.integers(len(self._images), size=count)
+        try:
+            self.ask(self._images[chosen])
+        except EndpointError as error:
+            _log.debug("%s", error)
+
+
+class SampleThief(Thief):
+    """Asks about real images of the victim's kind, as fast as it is answered."""
+
+    attack = "sample"
+
+
+class RandomThief(Thief):
+    """Asks about noise."""
+
+    attack = "random"
+
+
+class JacobianThief(Thief):
+    """Asks about images made with a substitute, which it trains in a process of its own."""
+
+    attack = "jacobian"
+
+    def plan(self) -> Plan:
+        """Return the attack, run in a process of its own."""
+        return plan_elsewhere(self.folder)
+
+
+THIEVES: list[type[Thief]] = [SampleThief, RandomThief, JacobianThief]
+
+
+def load_early(parser: LocustArgumentParser, **_: Any) -> None:
+    """Load the images before a worker connects: silent for 3 s after that, it is taken for dead.
+
+    What is wrong with the options is said later.
+    """
+    options, _rest = parser.parse_known_args()
+    with contextlib.suppress(ReverseSigmoidError):
+        settings = Settings.of(options)
+        draw_from(settings.data, settings.data_dir, settings.split_seed)
+
+
+def prepare(environment: Environment, **_: Any) -> None:
+    """Choose the load shape, and refuse at once what a test could not start with."""
+    load_shapes.choose(environment)
+    options = environment.parsed_options
+    distant = isinstance(environment.runner, WorkerRunner)  # its master's options are to come
+    try:
+        if not distant and options is not None and options.headless:
+            _check(environment)
+    except ReverseSigmoidError as error:
+        print(f"locust: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def start(environment: Environment, **_: Any) -> None:
+    """Load the images before the users come, and set how many of them are thieves."""
+    try:
+        settings = _check(environment)
+    except ReverseSigmoidError as error:
+        _log.error("%s", error)
+        runner, options = environment.runner, environment.parsed_options
+        if runner is not None:
+            gevent.spawn(runner.quit if options and options.headless else runner.stop)
+        return
+    for thief in THIEVES if settings.thieves is not None else ():
+        thief.fixed_count = (settings.thieves or {})[thief.attack]
+        thief.weight = 0
+
+
+def _check(environment: Environment) -> Settings:
+    settings = Settings.of(environment.parsed_options)
+    if not environment.host:
+        raise InputError("--host: expected HOST:PORT of Triton's gRPC endpoint")
+    if not isinstance(environment.runner, MasterRunner):
+        draw_from(settings.data, settings.data_dir, settings.split_seed)
+    return settings
+
+
+events.init_command_line_parser.add_listener(add_options)
+events.init_command_line_parser.add_listener(load_early)
+events.init.add_listener(prepare)
+events.test_start.add_listener(start)

@@ -1,0 +1,74 @@
+"""The gRPC transport of the load test: a Locust user that asks a model on Triton."""
+
+import functools
+import time
+
+from locust import User
+
+from exporters.datasets import Images
+from load_tests.endpoint import Endpoint, EndpointError, Scores
+from load_tests.locust_options import Settings
+
+
+class TritonUser(User):
+    """A user whose requests appear in Locust's statistics as gRPC, by model and by kind."""
+
+    abstract = True
+    kind: str  #: of user, for the statistics: "normal", "thief sample"
+    _endpoint: Endpoint | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """What the command line or the web page says."""
+        return Settings.of(self.environment.parsed_options)
+
+    def ask(self, images: Images) -> Scores:
+        """Return the model's scores, shape (n, K), and tell Locust how long that took.
+
+        Args:
+            images: of one request, shape (n, height, width, channels).
+
+        Raises:
+            EndpointError: the request failed. It stands among Locust's failures.
+            InputError: the model is none that takes images and gives scores.
+        """
+        settings = self.settings
+        failure: EndpointError | None = None
+        length, start = 0, time.perf_counter()
+        try:
+            if self._endpoint is None:
+                _init_grpc()
+                self._endpoint = Endpoint(self.host or "", settings.model, access=settings.access)
+                start = time.perf_counter()
+            scores = self._endpoint(images)
+            length = scores.nbytes
+            return scores
+        except EndpointError as error:
+            failure = error
+            raise
+        finally:
+            self.environment.events.request.fire(
+                request_type="grpc",
+                name=f"{settings.model} {self.kind}",
+                response_time=(time.perf_counter() - start) * 1000,
+                response_length=length,
+                exception=failure,
+                context=self.context(),
+            )
+
+    def on_stop(self) -> None:
+        """Close the connection: a process with an open one does not exit by itself."""
+        if self._endpoint is not None:
+            self._endpoint.close()
+            self._endpoint = None
+
+
+@functools.cache
+def _init_grpc() -> None:
+    """Let gRPC wait in gevent's way; without it, one request holds up all users.
+
+    Before the first connection and no earlier: Locust's --processes forks.
+    """
+    from grpc.experimental import gevent
+
+    gevent.init_gevent()
