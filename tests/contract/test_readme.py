@@ -66,7 +66,7 @@ def test_the_readme_has_these_commands_and_no_others():
         "--sample-thieves 2 \\\n    --headless --run-time 20s --csv load --html load.html\n",
         "reverse-sigmoid overhead --url 127.0.0.1:8001 --data digits --batch 1,32 "
         "--concurrency 1,8 \\\n    --protected digits --unprotected digits_classifier "
-        "--seconds 30 --rounds 300 --under-attack\n",
+        "--under-attack\n",
     ]
 
 
@@ -121,6 +121,18 @@ def test_the_worked_example_is_exported_checked_served_and_queried_as_written(ch
         assert measured.returncode == 0, measured.stderr
         for text in ("p50, ms", "p99, ms", "requests/s", "Measuring overhead: "):
             assert text in measured.stdout
+        locust = shlex.split(block("locust "))
+        program = str(Path(sys.prefix) / "bin" / "locust")
+        load = subprocess.run(
+            [program, "-f", str(ROOT / locust[2]), *locust[3:], "--run-time", "6s"],
+            cwd=checkout,
+            timeout=60,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert load.returncode == 0, load.stderr
+        assert "digits thief sample" in (checkout / "load.html").read_text()
         # The same command, with as little of everything as it can do.
         theft = shlex.split(block("reverse-sigmoid attack "))
         least = ("--queries", 16, "--budgets", 16, "--steps", 1)
