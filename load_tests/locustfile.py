@@ -27,7 +27,7 @@ from load_tests.endpoint import EndpointError
 from load_tests.load_shapes import BurstShape, RampShape, SteadyShape
 from load_tests.locust_options import Settings, add_options
 from load_tests.plan_process import plan_elsewhere
-from load_tests.thief_user import Thief
+from load_tests.thief_user import Thief, forget_what_is_done
 from load_tests.triton_user import TritonUser
 from postprocess.errors import InputError, ReverseSigmoidError
 
@@ -88,6 +88,8 @@ class JacobianThief(Thief):
 
 
 THIEVES: list[type[Thief]] = [SampleThief, RandomThief, JacobianThief]
+#: Weight and fixed count of each, while an option has the say.
+_own_counts: dict[type[Thief], tuple[float, int]] = {}
 
 
 def load_early(parser: LocustArgumentParser, **_: Any) -> None:
@@ -124,15 +126,26 @@ def start(environment: Environment, **_: Any) -> None:
         if runner is not None:
             gevent.spawn(runner.quit if options and options.headless else runner.stop)
         return
-    for thief in THIEVES if settings.thieves is not None else ():
-        thief.fixed_count = (settings.thieves or {})[thief.attack]
-        thief.weight = 0
+    if settings.thieves is not None:
+        for thief in THIEVES:
+            _own_counts[thief] = thief.weight, thief.fixed_count
+            thief.weight, thief.fixed_count = 0, settings.thieves[thief.attack]
+
+
+def stop(**_: Any) -> None:
+    """Give the thieves' classes back what Locust's own options and its web page set."""
+    for thief, own in _own_counts.items():
+        thief.weight, thief.fixed_count = own
+    _own_counts.clear()
 
 
 def _check(environment: Environment) -> Settings:
     settings = Settings.of(environment.parsed_options)
     if not environment.host:
         raise InputError("--host: expected HOST:PORT of Triton's gRPC endpoint")
+    certificates = settings.access.tls_ca
+    if certificates is not None and not certificates.is_file():
+        raise InputError(f"--tls-ca {certificates}: no such file")
     if not isinstance(environment.runner, MasterRunner):
         draw_from(settings.data, settings.data_dir, settings.split_seed)
     return settings
@@ -141,4 +154,6 @@ def _check(environment: Environment) -> Settings:
 events.init_command_line_parser.add_listener(add_options)
 events.init_command_line_parser.add_listener(load_early)
 events.init.add_listener(prepare)
+events.test_start.add_listener(forget_what_is_done)
 events.test_start.add_listener(start)
+events.test_stop.add_listener(stop)

@@ -5,7 +5,7 @@ import itertools
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 import gevent
 import numpy as np
@@ -25,8 +25,9 @@ from postprocess.errors import ReverseSigmoidError
 _log = logging.getLogger(__name__)
 #: Thieves on one worker, and seeds that differ by less than that never draw alike.
 THIEVES_PER_WORKER = WORKERS = 1000
-#: Folders that are whole, so that nobody reads them again and again.
-_whole: set[tuple[Path, AttackRecord]] = set()
+#: What is finished or given up in this test. Locust starts a user anew that has stopped, whenever
+#: the number of users changes.
+_done: set[tuple[Path, AttackRecord]] = set()
 
 
 class Thief(TritonUser):
@@ -81,7 +82,7 @@ class Thief(TritonUser):
     def steal(self) -> None:
         """Spend what is left of the budget, and stop."""
         record, folder = self.record, self.folder
-        if (folder, record) in _whole:
+        if (folder, record) in _done:
             raise StopUser
         batch = self.settings.thief_batch
         try:
@@ -96,10 +97,9 @@ class Thief(TritonUser):
             self._give_up(error)
         except ReverseSigmoidError as error:
             self._give_up(error)
-        _log.info(
-            "%s is whole: %d queries answered, %d lost", folder, file.spent - file.lost, file.lost
-        )
-        _whole.add((folder, record))
+        else:
+            _log.info("%s is whole: %d queries, %d answers lost", folder, file.spent, file.lost)
+        _done.add((folder, record))
         raise StopUser
 
     def ask(self, images: Images) -> Scores:
@@ -113,13 +113,17 @@ class Thief(TritonUser):
             gevent.sleep(self.settings.thief_pause_s)
         self._asked = False
 
-    def _give_up(self, error: ReverseSigmoidError) -> NoReturn:
-        """Stop, and have Locust and its master report why and exit with 1."""
+    def _give_up(self, error: ReverseSigmoidError) -> None:
+        """Have Locust and its master report why, and exit with 1."""
         _log.error("%s", error)
         self.environment.events.user_error.fire(
             user_instance=self, exception=error, tb=error.__traceback__
         )
-        raise StopUser
+
+
+def forget_what_is_done(**_: Any) -> None:
+    """Let thieves look into their folders again; for the start of a test."""
+    _done.clear()
 
 
 def in_batches(plan: Plan, size: int, *, pause: Callable[[], None]) -> Plan:

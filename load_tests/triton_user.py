@@ -1,9 +1,13 @@
 """The gRPC transport of the load test: a Locust user that asks a model on Triton."""
 
+import atexit
 import functools
+import os
+import sys
 import time
+from typing import Any
 
-from locust import User
+from locust import User, events
 
 from exporters.datasets import Images
 from load_tests.endpoint import Endpoint, EndpointError, Scores
@@ -44,7 +48,8 @@ class TritonUser(User):
             length = scores.nbytes
             return scores
         except EndpointError as error:
-            failure = error
+            # A copy without traceback: Locust keeps it, and with a traceback the connection too.
+            failure = EndpointError(str(error), error.status)
             raise
         finally:
             self.environment.events.request.fire(
@@ -57,7 +62,7 @@ class TritonUser(User):
             )
 
     def on_stop(self) -> None:
-        """Close the connection: a process with an open one does not exit by itself."""
+        """Close the connection."""
         if self._endpoint is not None:
             self._endpoint.close()
             self._endpoint = None
@@ -72,3 +77,25 @@ def _init_grpc() -> None:
     from grpc.experimental import gevent
 
     gevent.init_gevent()
+
+
+def _leave(exit_code: int, **_: Any) -> None:
+    """Note Locust's exit code: from now on nothing is left but to exit."""
+    _codes.append(exit_code)
+
+
+@atexit.register
+def _exit_at_once() -> None:
+    """Exit before Python takes itself apart.
+
+    A connection that is only then let go waits for a thread of gRPC's that is gone, for ever.
+    Registered before Locust's own handlers, so they have run.
+    """
+    if _codes and _init_grpc.cache_info().currsize:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_codes[-1])
+
+
+_codes: list[int] = []
+events.quit.add_listener(_leave)
