@@ -112,7 +112,7 @@ def test_a_missing_extra_names_its_install_command(tmp_path, module, extra, argu
 def test_help_names_every_command(tmp_path):
     done = run_command("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for command in ("demo", "export", "protect", "serve"):
+    for command in ("demo", "export", "protect", "serve", "check", "attack", "overhead"):
         assert command in done.stdout
 
 

@@ -96,14 +96,14 @@ def refusal(name, data_dir=None):
 
 def test_what_cannot_be_loaded_is_refused_by_name(tmp_path):
     assert refusal("mnits") == (
-        "unknown data set 'mnits'; known are digits, mnist, fashion_mnist, cifar10, cifar100, stl10"
+        "unknown data set 'mnits'; known are digits, mnist, fashion_mnist, cifar10, cifar100, stl10 "
+        "and files that end in .npz"
     )
     assert refusal("mnist", tmp_path / "absent") == (
         f"--data-dir {tmp_path / 'absent'}: no such folder"
     )
-    assert refusal("mnist", tmp_path) == (
-        f"{tmp_path / 'mnist.npz'}: no such file; --data-dir must hold it"
-    )
+    assert refusal("mnist", tmp_path) == f"{tmp_path / 'mnist.npz'}: no such file"
+    assert refusal(str(tmp_path / "own.npz")) == f"{tmp_path / 'own.npz'}: no such file"
     assert "stl10 needs --data-dir" in refusal("stl10")
     assert refusal("stl10", tmp_path).startswith(f"{tmp_path / 'train_X.bin'}: no such file")
 
@@ -154,3 +154,15 @@ def test_stl10_files_of_another_size_are_refused(tmp_path):
     )
     (tmp_path / "train_X.bin").write_bytes(b"123")
     assert "no whole number of images" in refusal("stl10", tmp_path)
+
+
+def test_a_file_of_your_own_is_a_data_set(tmp_path):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (30, 5, 4, 3), np.uint8), np.arange(30) % 3
+    path = tmp_path / "own.npz"
+    np.savez(path, x_train=images, y_train=labels, x_test=images[:9], y_test=labels[:9])
+    own = datasets.load(str(path))
+    assert own.input_shape == (5, 4, 3)
+    assert own.classes == 3
+    assert not own.flips
+    assert np.array_equal(own.x_test, (images[:9] / 255).astype(np.float32))
