@@ -96,8 +96,8 @@ def refusal(name, data_dir=None):
 
 def test_what_cannot_be_loaded_is_refused_by_name(tmp_path):
     assert refusal("mnits") == (
-        "unknown data set 'mnits'; known are digits, mnist, fashion_mnist, cifar10, cifar100, stl10 "
-        "and files that end in .npz"
+        "unknown data set 'mnits'; known are digits, mnist, fashion_mnist, cifar10, cifar100, "
+        "stl10 and files that end in .npz"
     )
     assert refusal("mnist", tmp_path / "absent") == (
         f"--data-dir {tmp_path / 'absent'}: no such folder"
