@@ -16,9 +16,7 @@ from exporters import datasets
 from exporters.atomic_file import write_text
 from exporters.datasets import Images
 from load_tests import transfer_set_file
-from load_tests.attacks.jacobian import jacobian
-from load_tests.attacks.random_images import random_images
-from load_tests.attacks.sample import sample
+from load_tests.attacks.plans import plan
 from load_tests.collect import Plan
 from load_tests.substitute import Recipe
 from postprocess.errors import InputError
@@ -72,15 +70,13 @@ class AttackRecord:
         Raises:
             InputError: the budget is more than the pool, or there is no such attack.
         """
-        drawn, rng = self.drawn, np.random.default_rng(self.seed)
-        if self.attack == "sample":
-            return sample(drawn.pool, budget=self.queries, rng=rng)
-        if self.attack == "random":
-            return random_images(drawn.pool, budget=self.queries, rng=rng)
-        if self.attack == "jacobian":
-            recipe = Recipe(seed=self.seed, flips=drawn.flips)
-            return jacobian(drawn.pool, budget=self.queries, rng=rng, recipe=recipe)
-        raise InputError(f"{NAME}: unknown attack {self.attack!r}")
+        return plan(
+            self.attack,
+            self.drawn.pool,
+            budget=self.queries,
+            rng=np.random.default_rng(self.seed),
+            recipe=Recipe(seed=self.seed, flips=self.drawn.flips),
+        )
 
     def claim(self, folder: Path) -> None:
         """Write the record to a folder, or find it there from an earlier run.

@@ -25,11 +25,9 @@ from exporters.atomic_file import atomic_file, write_text
 from exporters.datasets import Dataset, Images
 from exporters.train import Progress, predict
 from load_tests import measures
-from load_tests.attacks.jacobian import jacobian
-from load_tests.attacks.knockoff import PHOTOS, Others, knockoff
-from load_tests.attacks.near_duplicates import average, near_duplicates
-from load_tests.attacks.random_images import random_images
-from load_tests.attacks.sample import sample
+from load_tests.attacks.knockoff import PHOTOS, Others
+from load_tests.attacks.near_duplicates import average
+from load_tests.attacks.plans import plan
 from load_tests.collect import Manner, Plan, collect
 from load_tests.endpoint import Query, Scores, ask
 from load_tests.recover import Knowledge, recover, shadow_prior
@@ -145,12 +143,12 @@ class Campaign:
             return self._taken[folder.name]
         file = TransferSetFile(folder, self.pool)
         budget = self.settings.queries
-        plan = self._plan(thief.attack)  # refuses a budget beyond the pool
+        asked = self._plan(thief.attack)  # refuses a budget beyond the pool
         if file.spent < budget:
             side = "the victim" if thief.unprotected else "the endpoint"
             with self.stage(f"{thief.attack}: ask {side}, {budget} queries") as progress:
                 collect(
-                    plan, query, manner=self._manner, file=file, total=budget, progress=progress
+                    asked, query, manner=self._manner, file=file, total=budget, progress=progress
                 )
         if file.lost:
             self.lost[folder.name] = file.lost
@@ -199,7 +197,7 @@ class Campaign:
         if thief.recover:
             knowledge = Knowledge(
                 defence=defence,
-                prior=lambda: self._prior(thief.attack, taken),
+                prior=lambda: self._prior(thief, taken),
                 seed=self.recipe.seed,
                 true_answers=None if self._victim is None else lambda: self._true(taken.images),
             )
@@ -215,26 +213,22 @@ class Campaign:
         scores: Scores = softmax(logits, axis=1)
         return _judge(scores, self._reference["reference"], self.dataset)
 
-    def _prior(self, attack: str, taken: TransferSet) -> Scores:
+    def _prior(self, thief: Thief, taken: TransferSet) -> Scores:
         """A shadow's probabilities; three recoveries share one shadow."""
-        key = attack, len(taken)
+        key = self._folder(thief).name, len(taken)
         if key not in self._priors:
             self._priors[key] = shadow_prior(taken, self.pool, self.recipe)
         return self._priors[key]
 
     def _plan(self, attack: str) -> Plan:
-        budget = self.settings.queries
-        rng = np.random.default_rng(self.settings.seed)
-        if attack == "sample":
-            return sample(self.pool, budget=budget, rng=rng)
-        if attack == "random":
-            return random_images(self.pool, budget=budget, rng=rng)
-        if attack == "jacobian":
-            return jacobian(self.pool, budget=budget, rng=rng, recipe=self.recipe)
-        if attack == "knockoff":
-            others = Others(self.settings.others, self._data_dir)
-            return knockoff(self.pool, budget=budget, rng=rng, others=others)
-        return near_duplicates(self.pool, budget=budget, rng=rng)
+        return plan(
+            attack,
+            self.pool,
+            budget=self.settings.queries,
+            rng=np.random.default_rng(self.settings.seed),
+            recipe=self.recipe,
+            others=Others(self.settings.others, self._data_dir) if attack == "knockoff" else None,
+        )
 
     def _defence(self) -> Parameters:
         return Parameters(
