@@ -86,9 +86,9 @@ def main(folder: Path) -> None:
     os.nice(NICENESS)
     answers, queries = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no query
-    import_quietly("keras", "tensorflow")
-    plan = attack_record.read(folder).plan()
     try:
+        plan = attack_record.read(folder).plan()
+        import_quietly("keras", "tensorflow")
         asked = next(plan)
         while True:
             message = {"images": asked.images}
@@ -101,6 +101,8 @@ def main(folder: Path) -> None:
             asked = plan.send(TransferSet(answer["images"], answer["scores"]))
     except (StopIteration, BrokenPipeError):
         pass
+    except ReverseSigmoidError as error:
+        sys.exit(f"{folder}: {error}")
 
 
 if __name__ == "__main__":

@@ -12,3 +12,11 @@ def both_paths(request):
         if request.param == "numpy":
             patch.setattr(kernel, "_library", None)
         yield request.param
+
+
+@pytest.fixture(scope="session")
+def unpatched_locust():
+    """Import locust so that it leaves this process's threads and sockets as they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCUST_SKIP_MONKEY_PATCH", "1")
+        return pytest.importorskip("locust")

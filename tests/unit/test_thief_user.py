@@ -1,0 +1,95 @@
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from load_tests import attack_record, plan_process
+from load_tests.attack_record import AttackRecord
+from load_tests.transfer_set import Queries, TransferSet
+from postprocess.errors import InputError
+
+RECORD = AttackRecord(
+    attack="sample", data="digits", data_dir=None, split_seed=0, seed=3, queries=20,
+    url="127.0.0.1:8001", model="digits",
+)  # fmt: skip
+
+
+@pytest.fixture
+def thief_user(unpatched_locust):
+    from load_tests import thief_user
+
+    return thief_user
+
+
+def plan_of_two_rounds(learnt):
+    images = np.arange(10, dtype=np.float32).reshape(10, 1, 1, 1)
+    learnt.append((yield Queries(images, np.arange(10))))
+    learnt.append((yield Queries(images[:3])))
+
+
+def test_a_plan_in_batches_asks_the_same_and_learns_the_same(thief_user):
+    asked, learnt, pauses = [], [], []
+    plan = thief_user.in_batches(plan_of_two_rounds(learnt), 4, pause=lambda: pauses.append(1))
+    queries = next(plan, None)
+    while queries is not None:
+        asked.append((queries.images.ravel().tolist(), queries.pool_index is not None))
+        try:
+            queries = plan.send(TransferSet(queries.images, queries.images.reshape(-1, 1)))
+        except StopIteration:
+            break
+    assert [len(images) for images, _ in asked] == [4, 4, 2, 3]
+    assert [of_pool for _, of_pool in asked] == [True, True, True, False]
+    assert [pixel for images, _ in asked[:3] for pixel in images] == list(range(10))
+    assert [len(answers) for answers in learnt] == [10, 3]
+    assert learnt[0].scores.ravel().tolist() == list(range(10))
+    assert len(pauses) == 4
+
+
+def test_a_thief_gets_the_lowest_number_that_no_living_thief_has(thief_user):
+    thieves = [SimpleNamespace(greenlet=SimpleNamespace(dead=False)) for _ in range(5)]
+    numbers = thief_user._Numbers()
+    assert [numbers.take(thief) for thief in thieves[:3]] == [0, 1, 2]
+    thieves[1].greenlet.dead = True
+    assert [numbers.take(thief) for thief in thieves[3:]] == [1, 3]
+
+
+def test_an_attack_goes_on_in_its_folder_and_another_is_refused(tmp_path):
+    folder = tmp_path / "sample-0-0"
+    RECORD.claim(folder)
+    RECORD.claim(folder)
+    assert json.loads((folder / "attack.json").read_text()) == vars(RECORD)
+    assert attack_record.read(folder) == RECORD
+    other = AttackRecord(**vars(RECORD) | {"seed": 4})
+    with pytest.raises(InputError, match="holds an attack with seed 3, now 4"):
+        other.claim(folder)
+
+
+def test_a_transfer_set_of_unknown_origin_is_not_added_to(tmp_path):
+    (tmp_path / "transfer_set.csv").write_text("")
+    with pytest.raises(InputError, match=r"attack\.json: No such file"):
+        RECORD.claim(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"attack": "sample"}'])
+def test_a_record_that_is_none_is_refused(tmp_path, text):
+    (tmp_path / "attack.json").write_text(text)
+    with pytest.raises(InputError, match="expected the record of an attack"):
+        attack_record.read(tmp_path)
+
+
+def test_a_plan_in_another_process_asks_what_it_asks_here(tmp_path):
+    RECORD.claim(tmp_path)
+    here, elsewhere = RECORD.plan(), plan_process.plan_elsewhere(tmp_path)
+    expected, asked = next(here), next(elsewhere)
+    assert np.array_equal(asked.images, expected.images)
+    assert np.array_equal(asked.pool_index, expected.pool_index)
+    with pytest.raises(StopIteration):
+        elsewhere.send(TransferSet(asked.images, np.ones((20, 10), np.float32)))
+
+
+def test_a_process_that_fails_is_told_from_a_plan_that_ends(tmp_path, capfd):
+    AttackRecord(**vars(RECORD) | {"queries": 100_000}).claim(tmp_path)
+    with pytest.raises(plan_process.PlanError, match="the attack's process failed"):
+        next(plan_process.plan_elsewhere(tmp_path))
+    assert "query budget: expected 1 to 482 images, got 100000" in capfd.readouterr().err
