@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from deploy.options import (
@@ -27,6 +28,9 @@ from exporters import architectures, datasets
 from load_tests.losses import LOSSES
 from load_tests.thief import ATTACKS, RECOVERIES, Thief, suite
 from postprocess.errors import InputError
+
+#: Characters that the table takes.
+WIDTH = 108
 
 
 def attack(
@@ -164,7 +168,8 @@ def _show(report: dict[str, Any], out: Path) -> None:
     table = Table(*HEAD, title="What a thief gets")
     for row in table_rows(report["results"]):
         table.add_row(*row)
-    out_console.print(table)
+    # Names that a narrow terminal would cut off are worth a broken line.
+    Console(width=max(out_console.width, WIDTH)).print(table)
     for line in (caption(report), "", *summary_lines(report), ""):
         say(line)
     say(f"The report with its curves is {out / 'report.html'}.")
