@@ -30,9 +30,9 @@ def block_after(command):
 
 
 def block(start):
-    """Return the one command that starts like this."""
+    """Return the one command that starts like this, in one line."""
     (found,) = [each for each in blocks("bash") if each.startswith(start)]
-    return found
+    return found.replace("\\\n", "")
 
 
 def numbers(text):
@@ -119,7 +119,7 @@ def test_the_worked_example_is_exported_checked_served_and_queried_as_written(ch
         overhead = shlex.split(block("reverse-sigmoid overhead "))
         measured = run_command(*overhead[1:], "--seconds", 0.1, "--rounds", 2, cwd=checkout)
         assert measured.returncode == 0, measured.stderr
-        for text in ("p50, ms", "p99, ms", "requests/s", "Measuring overhead: "):
+        for text in ("p50, ms", "p99, ms", "requests/s", "Under attack", "Measuring overhead: "):
             assert text in measured.stdout
         locust = shlex.split(block("locust "))
         program = str(Path(sys.prefix) / "bin" / "locust")
