@@ -66,7 +66,7 @@ def test_the_readme_has_these_commands_and_no_others():
         "--sample-thieves 2 \\\n    --headless --run-time 20s --csv load --html load.html\n",
         "reverse-sigmoid overhead --url 127.0.0.1:8001 --data digits --batch 1,32 "
         "--concurrency 1,8 \\\n    --protected digits --unprotected digits_classifier "
-        "--under-attack\n",
+        "--seconds 30 --rounds 300 --under-attack\n",
     ]
 
 
