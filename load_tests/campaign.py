@@ -10,8 +10,7 @@
 """
 
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +22,7 @@ from scipy.special import softmax
 from exporters import datasets
 from exporters.atomic_file import atomic_file, write_text
 from exporters.datasets import Dataset, Images
+from exporters.pipeline import Stage
 from exporters.train import Progress, predict
 from load_tests import measures
 from load_tests.attacks.knockoff import PHOTOS, Others
@@ -37,9 +37,6 @@ from load_tests.transfer_set import TransferSet
 from load_tests.transfer_set_file import TransferSetFile
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
-
-#: Shows one step of the work while it lasts.
-Stage = Callable[[str], AbstractContextManager[Progress]]
 
 
 @dataclass(frozen=True, kw_only=True)
