@@ -1,8 +1,6 @@
 """Attacks on a live endpoint, from the command line's words to the report."""
 
 import json
-import shlex
-import sys
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 import postprocess
-from deploy.options import say
+from deploy.options import command_line, say
 from deploy.progress import Stages
 from exporters import architectures, datasets
 from exporters.atomic_file import write_text
@@ -114,7 +112,7 @@ def run(
             "protection": campaign.protection(),
             "summary": red_team.summary(results, prices=prices),
             "results": results,
-            "command": shlex.join([Path(sys.argv[0]).name, *_without_secrets(sys.argv[1:])]),
+            "command": command_line(),
         }
     write_text(out / "report.html", to_html(report))
     write_text(out / "report.json", json.dumps(report, indent=2) + "\n")
@@ -136,16 +134,3 @@ def _of_folder(folder: Path, settings: Settings, attack: str) -> Settings:
     if theirs != attack:
         raise InputError(f"--from-transfer-set {folder}: was made by {theirs}, not by {attack}")
     return replace(settings, data=settings.data or data, split_seed=split)
-
-
-def _without_secrets(arguments: list[str]) -> list[str]:
-    """Return the command line without the key that somebody may have typed into it."""
-    shown: list[str] = []
-    for argument in arguments:
-        if shown and shown[-1] == "--api-key":
-            shown.append("...")
-        elif argument.startswith("--api-key="):
-            shown.append("--api-key=...")
-        else:
-            shown.append(argument)
-    return shown

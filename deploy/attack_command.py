@@ -13,11 +13,13 @@ from deploy.options import (
     GAMMA,
     MARGIN,
     STEPS,
+    ApiKey,
     Beta,
     Gamma,
     Margin,
     Seed,
     Steps,
+    TlsCa,
     err_console,
     numbers,
     out_console,
@@ -93,12 +95,8 @@ def attack(
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 1,
     retries: Annotated[int, typer.Option(min=0, help="Of a request that the server failed.")] = 4,
     timeout_seconds: Annotated[float, typer.Option(min=0.1, help="Of one request.")] = 30,
-    api_key: Annotated[
-        str | None, typer.Option(envvar="REVERSE_SIGMOID_API_KEY", help="Sent as x-api-key.")
-    ] = None,
-    tls_ca: Annotated[
-        Path | None, typer.Option(help="File of certificates to trust; turns TLS on.")
-    ] = None,
+    api_key: ApiKey = None,
+    tls_ca: TlsCa = None,
     from_transfer_set: Annotated[
         Path | None, typer.Option(help="Folder of a transfer set; the attack asks nothing.")
     ] = None,

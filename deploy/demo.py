@@ -2,9 +2,7 @@
 
 import json
 import os
-import shlex
 import shutil
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 from rich.console import Console
 
 import postprocess
+from deploy.options import command_line
 from deploy.progress import Stages
 from deploy.triton_server import TritonServer, free_ports
 from exporters import datasets, model_repository
@@ -139,7 +138,7 @@ def run(
             for name, values in latencies.items()
             for percentile in (50, 99)
         },
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
     }
     report["seconds"] = time.monotonic() - start
     write_text(out / "report.html", to_html(report))

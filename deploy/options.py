@@ -1,11 +1,15 @@
 """What several commands share: options, parsing, and how they talk."""
 
+import shlex
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from exporters.model_repository import SHIPPED
+from load_tests.endpoint import API_KEY_HEADER, API_KEY_VARIABLE
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
@@ -18,6 +22,11 @@ Beta = Annotated[str, typer.Option(help="Magnitude of the perturbation, 0.001 to
 Gamma = Annotated[str, typer.Option(help="Slope of the sigmoid, 0.001 to 100.")]
 Margin = Annotated[str, typer.Option(help="Share of the top-1 gap that is kept, 0 to 0.9.")]
 Steps = Annotated[int, typer.Option(min=1, help="Training batches of 64 images.")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(envvar=API_KEY_VARIABLE, help=f"Sent as {API_KEY_HEADER}; better not typed."),
+]
+TlsCa = Annotated[Path | None, typer.Option(help="File of certificates to trust; turns TLS on.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 2, help="Of every random choice.")]
 
 STEPS = 600
@@ -52,6 +61,19 @@ def numbers(text: str, *, option: str, least: float, count: int | None = None) -
     if count is not None and len(found) != count:
         raise InputError(f"{option}: expected {wanted} with commas, got {text!r}")
     return found
+
+
+def command_line() -> str:
+    """Return the command as it was typed, but for a key that somebody typed into it."""
+    shown: list[str] = []
+    for argument in sys.argv[1:]:
+        if shown and shown[-1] == "--api-key":
+            shown.append("...")
+        elif argument.startswith("--api-key="):
+            shown.append("--api-key=...")
+        else:
+            shown.append(argument)
+    return shlex.join([Path(sys.argv[0]).name, *shown])
 
 
 def say(text: str, *, console: Console = out_console) -> None:

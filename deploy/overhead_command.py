@@ -1,8 +1,6 @@
 """The command ``reverse-sigmoid overhead``: what the defence costs, as a table or JSON."""
 
 import json
-import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from deploy.options import Seed, err_console, out_console
+from deploy.options import ApiKey, Seed, TlsCa, command_line, err_console, out_console
 from deploy.progress import Stages
 from exporters import datasets
 from exporters.atomic_file import write_text
@@ -68,11 +66,14 @@ def overhead(
         bool,
         typer.Option("--under-attack", help="Measure all once more while a thief queries."),
     ] = False,
+    api_key: ApiKey = None,
+    tls_ca: TlsCa = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the JSON report here.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace that file.")] = False,
 ) -> None:
     """Measure latency and throughput of a protected and an unprotected model, interleaved."""
+    from load_tests.endpoint import Access
     from load_tests.overhead import Asked, measure
 
     if out is not None and out.exists() and not force:
@@ -89,9 +90,10 @@ def overhead(
         data=data,
         data_dir=data_dir,
         under_attack=under_attack,
+        access=Access(api_key, tls_ca),
     )
     report = measure(asked, stages=lambda total: Stages(err_console, total).stage)
-    report["command"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    report["command"] = command_line()
     text = json.dumps(report, indent=2, allow_nan=False)
     if out is not None:
         write_text(out, text + "\n")

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from load_tests.endpoint import OPEN, Access, connect
+
 #: Of every request. Whoever is not answered by then counts an error.
 TIMEOUT_S = 30.0
 #: How long a client waits after an error, so that a server that is down is not hammered.
@@ -37,23 +39,6 @@ class Slice:
     error: str = ""  #: the first one
 
 
-def own_connection(url: str) -> Any:
-    """Return tritonclient's gRPC client for HOST:PORT on a TCP connection of its own.
-
-    gRPC would let all channels of a process to one address share a single connection. No proxy
-    is asked, as in ``endpoint.connect``.
-    """
-    from tritonclient.grpc import InferenceServerClient
-
-    options = [
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.max_receive_message_length", -1),
-        ("grpc.enable_http_proxy", 0),
-    ]
-    return InferenceServerClient(url, channel_args=options)
-
-
 def one_line(error: Any) -> str:
     """Return what Triton says in an InferenceServerException, without line breaks."""
     return " ".join(str(error.message()).removeprefix("[request id: <id_unknown>] ").split())
@@ -65,12 +50,12 @@ class ClosedLoop:
     Use it as a context manager: what is under way when it is left is cancelled.
     """
 
-    def __init__(self, url: str, clients: int) -> None:
+    def __init__(self, url: str, clients: int, access: Access = OPEN) -> None:
         """Open ``clients`` connections to HOST:PORT; they connect with their first request."""
         from tritonclient.utils import InferenceServerException
 
         self._failure = InferenceServerException
-        self._connections = [own_connection(url) for _ in range(clients)]
+        self._connections = [connect(url, access, own_connection=True) for _ in range(clients)]
         self._threads = ThreadPoolExecutor(clients)
         self._stopped = threading.Event()
 
@@ -144,13 +129,6 @@ class _Asked:
         self.latencies_ms: list[float] = []
         self.errors, self.error = 0, ""
         self.began = self.ended = 0.0
-
-
-def bare_client(url: str) -> Any:
-    """Return tritonclient's gRPC client for HOST:PORT as anybody would make it."""
-    from tritonclient.grpc import InferenceServerClient
-
-    return InferenceServerClient(url, channel_args=[("grpc.enable_http_proxy", 0)])
 
 
 def bare_loop(client: Any, request: Request, seconds: float) -> Slice:

@@ -18,6 +18,7 @@ Query = Callable[[Images], Scores]
 
 #: The gRPC metadata that a gateway reads a client's key from.
 API_KEY_HEADER = "x-api-key"
+API_KEY_VARIABLE = "REVERSE_SIGMOID_API_KEY"
 _FLOATS = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64}
 #: What gRPC calls failures that asking again does not mend.
 _FOR_GOOD = frozenset(
@@ -32,40 +33,46 @@ class Access:
     api_key: str | None = None
     tls_ca: Path | None = None  #: certificates to trust; with it, TLS is spoken
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """The gRPC metadata of every call."""
-        return {} if self.api_key is None else {API_KEY_HEADER: self.api_key}
-
 
 OPEN = Access()
 
 
-def connect(url: str, access: Access = OPEN) -> Any:
-    """Return tritonclient's gRPC client for HOST:PORT, connected without any proxy.
+def connect(url: str, access: Access = OPEN, *, own_connection: bool = False) -> Any:
+    """Return tritonclient's gRPC client for HOST:PORT, whose every call carries the API key.
 
-    gRPC would send even loopback traffic through the proxy that ``http_proxy`` names.
+    No proxy is asked: gRPC would send even loopback traffic through the one that
+    ``http_proxy`` names. gRPC lets all clients of a process for one address share a single TCP
+    connection, unless each is to have its own.
 
     Raises:
         InputError: the file of certificates cannot be read.
     """
-    from tritonclient.grpc import InferenceServerClient
+    from tritonclient.grpc import InferenceServerClient, InferenceServerClientPlugin
 
     unlimited = -1  # what tritonclient sets itself, unless it is given options
     options = [
         ("grpc.max_send_message_length", unlimited),
         ("grpc.max_receive_message_length", unlimited),
         ("grpc.enable_http_proxy", 0),
+        ("grpc.use_local_subchannel_pool", int(own_connection)),
     ]
-    if access.tls_ca is None:
-        return InferenceServerClient(url, channel_args=options)
-    try:
-        access.tls_ca.read_bytes()
-    except OSError as error:
-        raise InputError(f"--tls-ca {access.tls_ca}: {error.strerror}") from None
-    return InferenceServerClient(
-        url, ssl=True, root_certificates=str(access.tls_ca), channel_args=options
-    )
+    tls: dict[str, Any] = {}
+    if access.tls_ca is not None:
+        try:
+            access.tls_ca.read_bytes()
+        except OSError as error:
+            raise InputError(f"--tls-ca {access.tls_ca}: {error.strerror}") from None
+        tls = {"ssl": True, "root_certificates": str(access.tls_ca)}
+    client = InferenceServerClient(url, channel_args=options, **tls)
+    if access.api_key is not None:
+        key = access.api_key
+
+        class ApiKey(InferenceServerClientPlugin):  # type: ignore[misc]
+            def __call__(self, request: Any) -> None:
+                request.headers[API_KEY_HEADER] = key
+
+        client.register_plugin(ApiKey())
+    return client
 
 
 class EndpointError(ReverseSigmoidError):
@@ -105,12 +112,10 @@ class Endpoint:
         from tritonclient import grpc, utils
 
         self._grpc, self._failure = grpc, utils.InferenceServerException
-        self.url, self.model, self._timeout_s, self._access = url, model, timeout_s, access
+        self.url, self.model, self._timeout_s = url, model, timeout_s
         self._client = connect(url, access)
         try:
-            metadata = self._client.get_model_metadata(
-                model, headers=access.headers, client_timeout=timeout_s
-            )
+            metadata = self._client.get_model_metadata(model, client_timeout=timeout_s)
         except self._failure as error:
             self._client.close()
             raise self._error(error) from None
@@ -164,7 +169,6 @@ class Endpoint:
                 self.model,
                 [tensor],
                 outputs=[self._grpc.InferRequestedOutput(self._output)],
-                headers=self._access.headers,
                 client_timeout=self._timeout_s,
             )
         except self._failure as error:

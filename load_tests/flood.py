@@ -23,7 +23,7 @@ import numpy as np
 import load_tests
 from exporters import datasets
 from load_tests.closed_loop import ClosedLoop
-from load_tests.endpoint import EndpointError, connect
+from load_tests.endpoint import API_KEY_VARIABLE, OPEN, Access, EndpointError, connect
 from load_tests.prepared import Preparer, RefusedError
 from postprocess.errors import ReverseSigmoidError
 
@@ -40,7 +40,14 @@ class Flood:
     """The process, as a context manager: it queries inside the block and is gone after it."""
 
     def __init__(
-        self, url: str, model: str, *, seed: int, bound_s: float, data: tuple[str, Path | None]
+        self,
+        url: str,
+        model: str,
+        *,
+        seed: int,
+        bound_s: float,
+        data: tuple[str, Path | None],
+        access: Access = OPEN,
     ) -> None:
         """Say whom to query.
 
@@ -50,13 +57,19 @@ class Flood:
             seed: of the inputs.
             bound_s: the process ends by itself after this time.
             data: a data set's name, "" for random inputs, and its --data-dir.
+            access: what the endpoint asks of its clients.
         """
         name, folder = data
         self._command = [
             *(sys.executable, "-m", "load_tests.flood", url, model),
             *("--seed", str(seed), "--seconds", str(bound_s), "--data", name),
             *(("--data-dir", str(folder.resolve())) if folder else ()),
+            *(("--tls-ca", str(access.tls_ca.resolve())) if access.tls_ca else ()),
         ]
+        self._environment = dict(os.environ)  # other users may read a command line
+        self._environment.pop(API_KEY_VARIABLE, None)
+        if access.api_key is not None:
+            self._environment[API_KEY_VARIABLE] = access.api_key
         #: What the thief did, once the block is left: batch, requests, errors, seconds.
         self.done: dict[str, Any] = {}
 
@@ -69,6 +82,7 @@ class Flood:
         self._process = subprocess.Popen(
             self._command,
             cwd=Path(load_tests.__file__).parents[1],  # where -m finds this very package
+            env=self._environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -131,6 +145,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--data", default="")
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--tls-ca", type=Path)
     arguments = parser.parse_args()
     try:
         print(json.dumps(_flood(arguments)), flush=True)
@@ -143,7 +158,8 @@ def main() -> int:
 def _flood(arguments: argparse.Namespace) -> dict[str, Any]:
     url, rng = arguments.url, np.random.default_rng(arguments.seed)
     images = datasets.load(arguments.data, arguments.data_dir).x_train if arguments.data else None
-    with ClosedLoop(url, CONCURRENCY) as clients, closing(connect(url)) as client:
+    access = Access(os.environ.get(API_KEY_VARIABLE), arguments.tls_ca)
+    with ClosedLoop(url, CONCURRENCY, access) as clients, closing(connect(url, access)) as client:
         threading.Thread(target=_follow_parent, args=(clients,), daemon=True).start()
         preparer = Preparer(client, url, arguments.model, images=images)
         try:

@@ -19,8 +19,8 @@ import numpy as np
 import postprocess
 from exporters import datasets
 from exporters.pipeline import Stage
-from load_tests.closed_loop import TIMEOUT_S, ClosedLoop, Request, Slice, bare_client, bare_loop
-from load_tests.endpoint import EndpointError, connect
+from load_tests.closed_loop import TIMEOUT_S, ClosedLoop, Request, Slice, bare_loop
+from load_tests.endpoint import OPEN, Access, EndpointError, connect
 from load_tests.flood import Flood
 from load_tests.paired_rounds import CONFIDENCE, RESAMPLES, Rounds, ratios, summary
 from load_tests.prepared import Preparer, RefusedError
@@ -51,6 +51,7 @@ class Asked:
     data: str = ""  #: a data set's name; "" for random inputs
     data_dir: Path | None = None
     under_attack: bool = False  #: measure every cell once more while a thief queries
+    access: Access = OPEN  #: what the endpoint asks of its clients
 
     def __post_init__(self) -> None:
         """Refuse what is no measurement.
@@ -88,7 +89,7 @@ def measure(asked: Asked, *, stages: Callable[[int], Stage]) -> dict[str, Any]:
     """
     images = datasets.load(asked.data, asked.data_dir).x_test if asked.data else None
     with ExitStack() as stack:
-        client = stack.enter_context(closing(connect(asked.url)))
+        client = stack.enter_context(closing(connect(asked.url, asked.access)))
         preparers = {
             role: Preparer(client, asked.url, name, images=images)
             for role, name in asked.names.items()
@@ -98,7 +99,7 @@ def measure(asked: Asked, *, stages: Callable[[int], Stage]) -> dict[str, Any]:
         calibration = (min(requests), 1)
         quiet = grid if calibration in grid else [calibration, *grid]
         stage = stages(len(quiet) + asked.under_attack * len(grid))
-        loop = stack.enter_context(ClosedLoop(asked.url, max(asked.concurrencies)))
+        loop = stack.enter_context(ClosedLoop(asked.url, max(asked.concurrencies), asked.access))
         run = _Run(asked, requests, loop)
         report = _about(asked, client) | {"measuring_overhead": None, "cells": []}
         for rows, clients in quiet:
@@ -157,6 +158,7 @@ def _flood(asked: Asked, *, cells: int) -> Flood:
         seed=asked.seed + 1,
         bound_s=600 + FLOOD_BOUND * cells * 2 * asked.seconds,
         data=(asked.data, asked.data_dir),
+        access=asked.access,
     )
 
 
@@ -179,7 +181,7 @@ class _Run:
         }
         with ExitStack() as stack:
             if bare:
-                client = stack.enter_context(closing(bare_client(self._asked.url)))
+                client = stack.enter_context(closing(connect(self._asked.url, self._asked.access)))
                 calls[BARE] = partial(bare_loop, client, requests[UNPROTECTED])
             warm_up = self._round(calls, seconds)
             rounds, seconds = self._plan(warm_up.values())
