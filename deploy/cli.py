@@ -2,8 +2,6 @@
 
 import json
 import signal
-from contextlib import ExitStack
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +18,7 @@ from deploy.options import (
     Beta,
     Gamma,
     Margin,
+    MaxClientBatch,
     Seed,
     Steps,
     err_console,
@@ -28,6 +27,7 @@ from deploy.options import (
     say,
 )
 from deploy.overhead_command import overhead
+from deploy.serve_command import Terminated, serve
 from exporters import datasets, model_repository
 from postprocess.errors import InputError, ReverseSigmoidError
 from postprocess.parameters import CHOICES
@@ -121,6 +121,7 @@ def export(
     margin: Margin = MARGIN,
     steps: Steps = STEPS,
     seed: Seed = 0,
+    max_client_batch: MaxClientBatch = None,
     force: Annotated[
         bool, typer.Option("--force", help="Train anew and replace the ONNX file.")
     ] = False,
@@ -147,6 +148,7 @@ def export(
         steps=steps,
         seed=seed,
         stage=Stages(err_console, total=3).stage,
+        max_client_batch=max_client_batch,
     )
     for path in exported.kept:
         say(f"kept as it was: {path}", console=err_console)
@@ -185,6 +187,7 @@ def protect(
         int | None,
         typer.Option(min=0, help="Most rows of a request, 0 for no batching.  [default: 256]"),
     ] = None,
+    max_client_batch: MaxClientBatch = None,
     sample: Annotated[
         Path | None,
         typer.Option(help="An .npz file of real rows, by input name.  [default: random input]"),
@@ -209,6 +212,7 @@ def protect(
         multi_label=multi_label,
         output=output,
         max_batch_size=max_batch_size,
+        max_client_batch=max_client_batch,
         sample=sample,
         self_contained=self_contained,
         layout=layout,
@@ -223,100 +227,6 @@ def protect(
         return
     for line in protect_summary.lines(done):
         say(line)
-
-
-@app.command()
-def serve(
-    repository: Annotated[Path, typer.Argument(metavar="MODEL_REPOSITORY")],
-    *,
-    address: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    http_port: Annotated[int, typer.Option(help="Port of HTTP.")] = 8000,
-    grpc_port: Annotated[int, typer.Option(help="Port of gRPC.")] = 8001,
-    metrics_port: Annotated[int, typer.Option(help="Port of Prometheus metrics.")] = 8002,
-    log: Annotated[Path, typer.Option(help="File that Triton's own log is appended to.")] = Path(
-        "triton.log"
-    ),
-    model_control_mode: Annotated[
-        str,
-        typer.Option(
-            metavar="none|poll|explicit",
-            help="When an edited config.pbtxt takes effect: at the next start, by itself, or by "
-            "a load request, which whoever reaches a port can send.",
-        ),
-    ] = "poll",
-    poll_seconds: Annotated[
-        int, typer.Option(min=1, help="How often mode poll looks for edits.")
-    ] = 1,
-    startup_timeout_seconds: Annotated[
-        float, typer.Option(min=1, help="How long loading all models may take.")
-    ] = 120,
-    supervise: Annotated[
-        bool,
-        typer.Option(
-            "--supervise/--no-supervise",
-            help="Ask every protected ensemble again and again, and bring back what fails.",
-        ),
-    ] = True,
-    probe_seconds: Annotated[
-        float, typer.Option(min=0.1, help="Time between two such questions.")
-    ] = 1,
-    probe_timeout_seconds: Annotated[
-        float, typer.Option(min=0.1, help="How long their answer may take.")
-    ] = 3,
-    max_restarts: Annotated[
-        int, typer.Option(min=0, help="Restarts of Triton in 10 minutes before serve gives up.")
-    ] = 5,
-    status_file: Annotated[
-        Path | None, typer.Option(help="JSON file that is kept up to date for machines.")
-    ] = None,
-) -> None:
-    """Serve a model repository with the embedded Triton until Ctrl-C or SIGTERM."""
-    from deploy.supervisor import Supervisor
-    from deploy.triton_server import Ports, TritonServer
-
-    ports = Ports(http_port, grpc_port, metrics_port)
-    server = TritonServer(
-        repository,
-        ports=ports,
-        log=log,
-        address=address,
-        control_mode=model_control_mode,
-        poll_s=poll_seconds,
-        startup_timeout_s=startup_timeout_seconds,
-    )
-    with ExitStack() as stack:
-        with err_console.status(f"starting Triton, its log is {log}"):
-            stack.enter_context(server)
-            supervisor = (
-                Supervisor(
-                    server,
-                    _report,
-                    probe_s=probe_seconds,
-                    timeout_s=probe_timeout_seconds,
-                    max_restarts=max_restarts,
-                    status_file=status_file,
-                )
-                if supervise
-                else None
-            )
-        say(f"Triton {server.version()} is ready")
-        say(f"  gRPC     {server.grpc_url}")
-        say(f"  HTTP     http://{address}:{ports.http}")
-        say(f"  metrics  http://{address}:{ports.metrics}/metrics")
-        table = Table("model", "version", "what it is")
-        for model in server.models():
-            table.add_row(model.name, model.version, model.summary)
-        out_console.print(table)
-        say("Whoever reaches these ports can also call the victim behind an ensemble, raw.")
-        if supervisor is not None:
-            say(f"Asked every {probe_seconds:g} s: {', '.join(supervisor.names) or 'no ensemble'}")
-        say("Ctrl-C stops.")
-        try:
-            if supervisor is not None:
-                supervisor.run()
-            server.wait()
-        except (KeyboardInterrupt, Terminated):
-            say("stopping Triton", console=err_console)
 
 
 @app.command()
@@ -346,6 +256,7 @@ def check(
         raise typer.Exit(1)
 
 
+app.command()(serve)
 app.command()(attack)
 app.command()(overhead)
 
@@ -373,18 +284,5 @@ def run() -> int:
     return 1
 
 
-class Terminated(BaseException):
-    """SIGTERM or SIGHUP, made to unwind like Ctrl-C so that nothing is left behind."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
 def _terminate(number: int, frame: object) -> None:
     raise Terminated(number)
-
-
-def _report(text: str) -> None:
-    """Print one line of a long run, with its time."""
-    say(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}", console=err_console)

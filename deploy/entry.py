@@ -12,6 +12,8 @@ EXTRAS = {
     "onnxruntime": "serve",
     "pytriton": "serve",
     "tritonclient": "serve",
+    "envoy": "gateway",
+    "yaml": "gateway",
     "matplotlib": "attack",
     "scipy": "attack",
     "typer": "all",

@@ -27,6 +27,14 @@ ApiKey = Annotated[
     typer.Option(envvar=API_KEY_VARIABLE, help=f"Sent as {API_KEY_HEADER}; better not typed."),
 ]
 TlsCa = Annotated[Path | None, typer.Option(help="File of certificates to trust; turns TLS on.")]
+MaxClientBatch = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Most rows of a client's request; 1 makes query budgets at a gateway exact.",
+        show_default="as many as the victim takes",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 2, help="Of every random choice.")]
 
 STEPS = 600

@@ -31,6 +31,7 @@ def as_dict(done: Protected) -> dict[str, Any]:
         "multi_label": done.scores.multi_label,
         "classes": signature.classes,
         "max_batch_size": signature.max_batch_size,
+        "max_client_batch": done.classifier.asked.max_client_batch or signature.max_batch_size,
         "beta": parameters.beta,
         "gamma": parameters.gamma,
         "margin": parameters.margin,
@@ -59,7 +60,7 @@ def lines(done: Protected) -> list[str]:
     elif scores.multi_label:
         classes = f"{count if count > 0 else 'any number of'} labels, each a yes or no of its own"
     batch = (
-        f"up to {said['max_batch_size']} rows; Triton merges requests"
+        f"up to {said['max_client_batch']} rows; Triton merges requests"
         if said["max_batch_size"]
         else "none; Triton runs requests one at a time"
     )

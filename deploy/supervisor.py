@@ -16,7 +16,6 @@ from deploy.recovery import RELOAD_S, Restarts, reload
 from deploy.status_file import Status
 from deploy.triton_server import ServerError, TritonServer
 from deploy.watched import Watched
-from load_tests.endpoint import connect
 from postprocess.errors import InputError
 
 
@@ -32,6 +31,7 @@ class Supervisor:
         timeout_s: float = 3,
         max_restarts: int = 5,
         status_file: Path | None = None,
+        tend: Callable[[], None] = lambda: None,
     ) -> None:
         """Learn what the server answers now.
 
@@ -41,6 +41,7 @@ class Supervisor:
             probe_s: time between two probes.
             timeout_s: how long an answer may take.
             max_restarts: of Triton, within ``recovery.WINDOW_S``.
+            tend: looks after what else has to run, once a round.
             status_file: JSON that is rewritten after every round, see ``Status``.
 
         Raises:
@@ -48,11 +49,12 @@ class Supervisor:
             InputError: the status file cannot be written.
         """
         self._server, self._say, self._status_file = server, say, status_file
+        self._tend = tend
         self._probe_s, self._timeout_s = probe_s, timeout_s
         self._restarts = Restarts(server, say, most=max_restarts)
         self._edits = Edits(server)
         self._watched: dict[str, Watched] = {}
-        with connect(server.grpc_url) as client:
+        with server.connect() as client:
             self._edits.look(client)
             self._discover(client)
         if status_file is not None:
@@ -76,6 +78,7 @@ class Supervisor:
                     self._server.wait(self._probe_s)
                 except ServerError as error:
                     self._restart(f"{error}")
+                self._tend()
                 self._round()
                 self._write_status()
         except ServerError:
@@ -88,11 +91,11 @@ class Supervisor:
         from tritonclient.utils import InferenceServerException
 
         for one in list(self._watched.values()):
-            with connect(self._server.grpc_url) as client:
+            with self._server.connect() as client:
                 error = one.examine(client)
                 if error is not None and self._server.running:  # else the next round says so
                     self._recover(one, error, client)
-        with connect(self._server.grpc_url) as client:
+        with self._server.connect() as client:
             try:
                 for line in self._edits.look(client):
                     self._say(line)
@@ -156,7 +159,7 @@ class Supervisor:
         while time.monotonic() < deadline:
             try:
                 self._server.wait(0.25)
-                with connect(self._server.grpc_url) as client:
+                with self._server.connect() as client:
                     one.check(client)
                 return True
             except (ProbeError, ServerError):

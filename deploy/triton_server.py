@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from deploy import die_with_parent, triton_log, triton_wheel
-from load_tests.endpoint import connect
+from load_tests.endpoint import Access, connect
 from postprocess.errors import InputError, ReverseSigmoidError
 
 #: What Triton waits for requests in flight when told to stop, and what we wait for Triton.
@@ -28,6 +28,12 @@ REASON_TIMEOUT_S = 3.0
 
 #: What Triton can be told about when to read the repository again, in its own words.
 CONTROL_MODES = ("none", "poll", "explicit")
+
+#: All that Triton can restrict.
+RESTRICTED_APIS = (
+    *("health", "metadata", "inference", "shared-memory", "model-config", "model-repository"),
+    *("statistics", "trace", "logging"),
+)
 
 #: Where the Python backend and its stubs share memory.
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
@@ -91,6 +97,7 @@ class TritonServer:
         control_mode: str = "none",
         poll_s: int = 1,
         startup_timeout_s: float = 120,
+        secret: str | None = None,
     ) -> None:
         """Say what to serve; nothing is started yet.
 
@@ -103,6 +110,8 @@ class TritonServer:
                 address can also load models, with configurations of its own.
             poll_s: how often the repository is looked at in mode "poll".
             startup_timeout_s: how long loading all models may take.
+            secret: what every API demands of whoever calls it, but for the metrics. Other users
+                of the machine can read it from the process list.
 
         Raises:
             InputError: no such control mode.
@@ -114,6 +123,7 @@ class TritonServer:
         self.repository, self.ports, self.log, self.address = repository, ports, log, address
         self.control_mode, self.poll_s = control_mode, poll_s
         self.startup_timeout_s = startup_timeout_s
+        self._secret = secret
         # Of this server alone, so that what its killed stubs leave behind can be told apart.
         self._shared_memory = f"reverse_sigmoid_{uuid.uuid4().hex}_"
         self._process: subprocess.Popen[bytes] | None = None
@@ -123,6 +133,10 @@ class TritonServer:
     def grpc_url(self) -> str:
         """HOST:PORT of the gRPC endpoint."""
         return f"{self.address}:{self.ports.grpc}"
+
+    def connect(self) -> Any:
+        """Return tritonclient's gRPC client, with the secret where one is demanded."""
+        return connect(self.grpc_url, Access(triton_key=self._secret))
 
     def __enter__(self) -> "TritonServer":
         try:
@@ -243,7 +257,7 @@ class TritonServer:
 
     def models(self) -> list[Model]:
         """Return every model version of the repository, in the order of their names."""
-        with connect(self.grpc_url) as client:
+        with self.connect() as client:
             index = client.get_model_repository_index()
             return [
                 Model(
@@ -260,7 +274,7 @@ class TritonServer:
 
     def version(self) -> str:
         """Return Triton's version, such as 2.51.0."""
-        with connect(self.grpc_url) as client:
+        with self.connect() as client:
             return str(client.get_server_metadata().version)
 
     def _command(self, wheel: Path, backends: Path) -> list[str]:
@@ -280,12 +294,20 @@ class TritonServer:
             f"--metrics-port={self.ports.metrics}",
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory}",
             f"--model-control-mode={self.control_mode}",
+            *self._restrictions(),
             *{
                 "none": [],
                 "poll": [f"--repository-poll-secs={self.poll_s}"],
                 "explicit": ["--load-model=*"],
             }[self.control_mode],
         ]
+
+    def _restrictions(self) -> list[str]:
+        if self._secret is None:
+            return []
+        restricted = f"{','.join(RESTRICTED_APIS)}:triton-key={self._secret}"
+        return [f"--{option}={restricted}" for option in
+                ("http-restricted-api", "grpc-restricted-protocol")]  # fmt: skip
 
     def _refuse_addresses(self) -> None:
         """Refuse what cannot be listened on, before Triton says so in its own way."""
@@ -319,7 +341,7 @@ class TritonServer:
             if code is not None:
                 reason = triton_log.first_error(self.log, self._log_start)
                 raise ServerError(f"Triton exited with code {code}: {reason}")
-            with contextlib.suppress(InferenceServerException), connect(self.grpc_url) as client:
+            with contextlib.suppress(InferenceServerException), self.connect() as client:
                 if client.is_server_live(client_timeout=5):
                     break
             if time.monotonic() > deadline:

@@ -26,6 +26,7 @@ class Asked:
     multi_label: bool | None = None
     output: str = ""  #: the output that holds the scores
     max_batch_size: int | None = None  #: 0: no batching
+    max_client_batch: int | None = None  #: most rows of a client's request
     sample: Path | None = None  #: an .npz file of real rows
     self_contained: bool = False
     layout: str = "ensemble"

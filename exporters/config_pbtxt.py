@@ -77,8 +77,11 @@ def _pairs(signature: Signature, parameters: Parameters) -> str:
     )
 
 
-def of_ensemble(names: Names, signature: Signature, parameters: Parameters) -> str:
-    """Return the config of the public model."""
+def of_ensemble(
+    names: Names, signature: Signature, parameters: Parameters, max_client_batch: int | None = None
+) -> str:
+    """Return the config of the public model; a request may have ``max_client_batch`` rows."""
+    rows = signature.max_batch_size if max_client_batch is None else max_client_batch
     inner, scores = inner_scores(signature).name, signature.scores.name
     to_victim = "\n".join(_map("input", given.name, given.name) for given in signature.inputs)
     labels = "".join("\n" + _map("output", label.name, label.name) for label in signature.labels)
@@ -86,7 +89,7 @@ def of_ensemble(names: Names, signature: Signature, parameters: Parameters) -> s
 # The public model: what clients call. Its answer is the defence's, the last step below.
 name: "{names[0]}"
 platform: "ensemble"
-max_batch_size: {signature.max_batch_size}
+max_batch_size: {rows}
 input {_list(signature.inputs)}
 {_meaning(signature, parameters)}
 output {_list((signature.scores, *signature.labels))}

@@ -43,7 +43,12 @@ def onnx_path(repository: Path, name: str) -> Path:
 
 
 def files(
-    name: str, signature: Signature, parameters: Parameters, *, self_contained: bool = False
+    name: str,
+    signature: Signature,
+    parameters: Parameters,
+    *,
+    self_contained: bool = False,
+    max_client_batch: int | None = None,
 ) -> dict[str, str]:
     """Return every file of the three models but the ONNX file: relative path to text.
 
@@ -53,15 +58,27 @@ def files(
         parameters: of the defence.
         self_contained: take the package ``postprocess`` from beside model.py, where the
             caller puts a copy, and not from where it is installed.
+        max_client_batch: most rows of a client's request, as many as the victim takes by
+            default. With 1, who counts requests counts queries; Triton still merges them.
 
     Raises:
-        InputError: the name is not one that Triton can serve.
+        InputError: the name is not one that Triton can serve, or ``max_client_batch`` is more
+            than the victim takes.
     """
     refuse_name(name)
+    most = signature.max_batch_size
+    if max_client_batch is not None and not 1 <= max_client_batch <= most:
+        raise InputError(
+            f"--max-client-batch: expected 1 to {most}, got {max_client_batch}"
+            if most
+            else "--max-client-batch: the model has no batch dimension that Triton could limit"
+        )
     names = model_names(name)
     _, classifier, defence = names
     return {
-        f"{name}/config.pbtxt": config_pbtxt.of_ensemble(names, signature, parameters),
+        f"{name}/config.pbtxt": config_pbtxt.of_ensemble(
+            names, signature, parameters, max_client_batch
+        ),
         # Triton wants a version folder even of an ensemble, git keeps no empty one.
         f"{name}/1/.gitkeep": "",
         f"{classifier}/config.pbtxt": config_pbtxt.of_classifier(names, signature),

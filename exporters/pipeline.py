@@ -41,6 +41,7 @@ def export_classifier(
     steps: int,
     seed: int,
     stage: Stage,
+    max_client_batch: int | None = None,
 ) -> Exported:
     """Train a victim, write its ONNX file and the three models around it; return what was made.
 
@@ -56,6 +57,7 @@ def export_classifier(
         steps: training batches of 64.
         seed: of the hold-off, the initial weights, the shuffles and the augmentation.
         stage: shows progress.
+        max_client_batch: most rows of a client's request, see ``model_repository.files``.
 
     Raises:
         InputError: an unknown architecture, a file that cannot be written, or one that exists
@@ -66,7 +68,8 @@ def export_classifier(
     # Write access and configs first: no one should learn of a typo after an hour of training.
     onnx = model_repository.onnx_path(repository, name)
     signature = onnx_signature.of_image_classifier(dataset.input_shape, dataset.classes)
-    kept = model_repository.write(repository, model_repository.files(name, signature, parameters))
+    files = model_repository.files(name, signature, parameters, max_client_batch=max_client_batch)
+    kept = model_repository.write(repository, files)
     model_repository.refuse_other_tensors(kept, signature)
     with stage("load TensorFlow"):
         import_quietly("keras", "tensorflow")

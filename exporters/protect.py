@@ -92,7 +92,11 @@ def _write(
     onnx.parent.mkdir(parents=True, exist_ok=True)
     _write_onnx(classifier, onnx, scores)
     texts = model_repository.files(
-        name, classifier.signature, parameters, self_contained=classifier.asked.self_contained
+        name,
+        classifier.signature,
+        parameters,
+        self_contained=classifier.asked.self_contained,
+        max_client_batch=classifier.asked.max_client_batch,
     )
     for relative, text in texts.items():
         file = folder / relative

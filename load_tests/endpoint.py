@@ -18,6 +18,8 @@ Query = Callable[[Images], Scores]
 
 #: The gRPC metadata that a gateway reads a client's key from.
 API_KEY_HEADER = "x-api-key"
+#: What Triton calls the header of ``--grpc-restricted-protocol=...:triton-key=...``.
+TRITON_KEY_HEADER = "triton-grpc-protocol-triton-key"
 API_KEY_VARIABLE = "REVERSE_SIGMOID_API_KEY"
 _FLOATS = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64}
 #: What gRPC calls failures that asking again does not mend.
@@ -32,13 +34,20 @@ class Access:
 
     api_key: str | None = None
     tls_ca: Path | None = None  #: certificates to trust; with it, TLS is spoken
+    triton_key: str | None = None  #: what Triton's restricted protocols ask of a gateway
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The gRPC metadata of every call."""
+        keys = {API_KEY_HEADER: self.api_key, TRITON_KEY_HEADER: self.triton_key}
+        return {name: key for name, key in keys.items() if key is not None}
 
 
 OPEN = Access()
 
 
 def connect(url: str, access: Access = OPEN, *, own_connection: bool = False) -> Any:
-    """Return tritonclient's gRPC client for HOST:PORT, whose every call carries the API key.
+    """Return tritonclient's gRPC client for HOST:PORT, whose every call carries the keys.
 
     No proxy is asked: gRPC would send even loopback traffic through the one that
     ``http_proxy`` names. gRPC lets all clients of a process for one address share a single TCP
@@ -64,14 +73,14 @@ def connect(url: str, access: Access = OPEN, *, own_connection: bool = False) ->
             raise InputError(f"--tls-ca {access.tls_ca}: {error.strerror}") from None
         tls = {"ssl": True, "root_certificates": str(access.tls_ca)}
     client = InferenceServerClient(url, channel_args=options, **tls)
-    if access.api_key is not None:
-        key = access.api_key
+    headers = access.headers
 
-        class ApiKey(InferenceServerClientPlugin):  # type: ignore[misc]
-            def __call__(self, request: Any) -> None:
-                request.headers[API_KEY_HEADER] = key
+    class Keys(InferenceServerClientPlugin):  # type: ignore[misc]
+        def __call__(self, request: Any) -> None:
+            request.headers |= headers
 
-        client.register_plugin(ApiKey())
+    if headers:
+        client.register_plugin(Keys())
     return client
 
 

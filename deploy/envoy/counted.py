@@ -1,0 +1,16 @@
+"""What a request costs, and whom."""
+
+from typing import Any
+
+from deploy.operator_file import Operator
+
+#: The header that carries the client's name behind the check of its API key.
+CLIENT = "x-client-id"
+
+
+def counted(operator: Operator) -> dict[str, Any]:
+    """Return Envoy's RateLimit: a request costs its client the most rows that it may have."""
+    return {
+        "actions": [{"request_headers": {"header_name": CLIENT, "descriptor_key": "client"}}],
+        "hits_addend": {"number": operator.queries_per_request},
+    }

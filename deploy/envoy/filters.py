@@ -1,0 +1,179 @@
+"""The chain of HTTP filters: the key, the model, the budget, the secret, then Triton."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from deploy.envoy.counted import CLIENT, counted
+from deploy.envoy.routes import API_KEY, BUDGET, MODEL_FIELD, RATE, SERVICE, SHARED_BUDGET
+from deploy.envoy.scrub import scrubber
+from deploy.envoy.typed import HTTP, named, typed
+from deploy.operator_file import MIB, Budget, Client, Operator
+from load_tests.endpoint import API_KEY_HEADER
+
+#: A bucket that does not limit: what no descriptor names is refused by other filters.
+_NO_LIMIT = {"max_tokens": 10**9, "tokens_per_fill": 10**9, "fill_interval": "1s"}
+_ALWAYS = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
+_EXTRACTION = "envoy.filters.http.grpc_field_extraction"
+#: Triton's names of the header that its restricted APIs demand, over HTTP and gRPC.
+SECRET_HEADERS = ("triton-key", "triton-grpc-protocol-triton-key")
+DOMAIN = "reverse_sigmoid"
+
+
+def http_filters(operator: Operator, folder: Path, hidden: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the filters in the order that a request passes them; ``folder`` holds their files."""
+    return [
+        _api_keys(operator),
+        # Also makes one piece of a body sent in very many.
+        named(
+            "envoy.filters.http.buffer",
+            f"{HTTP}.buffer.v3.Buffer",
+            max_request_bytes=operator.limits.request_mib * MIB,
+        ),
+        _model_names(folder),
+        _allowed(operator),
+        *([_rate(operator, operator.rate)] if operator.rate else []),
+        _budgets(operator) if operator.ratelimit_service is None else _shared_budgets(),
+        *(_secret(header, folder) for header in SECRET_HEADERS),
+        scrubber(hidden),
+        named("envoy.filters.http.router", f"{HTTP}.router.v3.Router"),
+    ]
+
+
+def _api_keys(operator: Operator) -> dict[str, Any]:
+    return named(
+        API_KEY,
+        f"{HTTP}.api_key_auth.v3.ApiKeyAuth",
+        key_sources=[{"header": API_KEY_HEADER}],
+        forwarding={"header": CLIENT, "hide_credentials": True},
+        credentials=[{"key": client.key, "client": client.name} for client in operator.clients],
+    )
+
+
+def _model_names(folder: Path) -> dict[str, Any]:
+    return named(
+        _EXTRACTION,
+        f"{HTTP}.grpc_field_extraction.v3.GrpcFieldExtractionConfig",
+        descriptor_set={"filename": str(folder / "triton.pb")},
+        extractions_by_method={
+            f"{SERVICE[1:]}.{method}": {"request_field_extractions": {field: {}}}
+            for method, field in MODEL_FIELD.items()
+        },
+    )
+
+
+def _allowed(operator: Operator) -> dict[str, Any]:
+    """Let a public model be named over gRPC; over HTTP the routes have seen to it."""
+    policies: dict[str, Any] = {
+        method: _policy(
+            {"and_rules": {"rules": [_path(f"{SERVICE}/{method}"), _names(operator, field)]}}
+        )
+        for method, field in MODEL_FIELD.items()
+    }
+    policies["health"] = _policy(_path(f"{SERVICE}/ServerLive"), _path(f"{SERVICE}/ServerReady"))
+    policies["http"] = _policy({"url_path": {"path": {"prefix": "/v2/"}}})
+    return named(
+        "envoy.filters.http.rbac",
+        f"{HTTP}.rbac.v3.RBAC",
+        rules={"action": "ALLOW", "policies": policies},
+    )
+
+
+def _policy(*permissions: dict[str, Any]) -> dict[str, Any]:
+    return {"principals": [{"any": True}], "permissions": list(permissions)}
+
+
+def _path(path: str) -> dict[str, Any]:
+    return {"url_path": {"path": {"exact": path}}}
+
+
+def _names(operator: Operator, field: str) -> dict[str, Any]:
+    one_of = [
+        {
+            "sourced_metadata": {
+                "metadata_source": "DYNAMIC",
+                "metadata_matcher": {
+                    "filter": _EXTRACTION,
+                    "path": [{"key": field}],
+                    "value": {"list_match": {"one_of": {"string_match": {"exact": model}}}},
+                },
+            }
+        }
+        for model in operator.models
+    ]
+    return {"or_rules": {"rules": one_of}}
+
+
+def _bucket(budget: Budget) -> dict[str, Any]:
+    return {
+        "max_tokens": budget.queries,
+        "tokens_per_fill": budget.queries,
+        "fill_interval": f"{budget.period_s}s",
+    }
+
+
+def _local(name: str, descriptors: list[dict[str, Any]], operator: Operator) -> dict[str, Any]:
+    return named(
+        name,
+        f"{HTTP}.local_ratelimit.v3.LocalRateLimit",
+        stat_prefix=name.rpartition(".")[2],
+        filter_enabled=_ALWAYS,
+        filter_enforced=_ALWAYS,
+        token_bucket=_NO_LIMIT,
+        rate_limited_as_resource_exhausted=True,
+        enable_x_ratelimit_headers="DRAFT_VERSION_03",
+        rate_limits=[counted(operator)],
+        descriptors=descriptors,
+    )
+
+
+def _budgets(operator: Operator) -> dict[str, Any]:
+    limits = [_limit(client, client.budget) for client in operator.clients if client.budget]
+    return _local(BUDGET, limits, operator)
+
+
+def _limit(client: Client, budget: Budget) -> dict[str, Any]:
+    return {
+        "entries": [{"key": "client", "value": client.name}],
+        "token_bucket": _bucket(budget),
+    }
+
+
+def _rate(operator: Operator, rate: Budget) -> dict[str, Any]:
+    return _local(RATE, [_limit(client, rate) for client in operator.clients], operator)
+
+
+def _shared_budgets() -> dict[str, Any]:
+    """Ask the rate limit service, which counts for all gateways; without an answer, refuse."""
+    return named(
+        SHARED_BUDGET,
+        f"{HTTP}.ratelimit.v3.RateLimit",
+        domain=DOMAIN,
+        failure_mode_deny=True,
+        timeout="0.25s",
+        rate_limited_as_resource_exhausted=True,
+        enable_x_ratelimit_headers="DRAFT_VERSION_03",
+        rate_limit_service={
+            "transport_api_version": "V3",
+            "grpc_service": {"envoy_grpc": {"cluster_name": "ratelimit"}},
+        },
+    )
+
+
+def _secret(header: str, folder: Path) -> dict[str, Any]:
+    """Add the header that Triton demands, over whatever a client has sent by that name."""
+    source = {"path_config_source": {"path": str(folder / "triton_key.yaml")}}
+    credential = typed(
+        "envoy.extensions.http.injected_credentials.generic.v3.Generic",
+        header=header,
+        credential={"name": "triton_key", "sds_config": source},
+    )
+    return named(
+        f"envoy.filters.http.credential_injector.{header}",
+        f"{HTTP}.credential_injector.v3.CredentialInjector",
+        overwrite=True,
+        credential={
+            "name": "envoy.http.injected_credentials.generic",
+            "typed_config": credential,
+        },
+    )

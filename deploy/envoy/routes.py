@@ -1,0 +1,97 @@
+"""What is let through: inference and metadata of public models, and health. Nothing else."""
+
+from typing import Any
+
+from deploy.envoy.counted import CLIENT, counted
+from deploy.envoy.typed import typed
+from deploy.operator_file import Operator
+
+SERVICE = "/inference.GRPCInferenceService"
+#: Method to the field of its request that names the model.
+MODEL_FIELD = {"ModelInfer": "model_name", "ModelMetadata": "name", "ModelReady": "name"}
+HEALTH_METHODS = ("ServerLive", "ServerReady")
+#: Of everything but inference.
+QUICK = "5s"
+API_KEY, BUDGET, RATE, SHARED_BUDGET = (
+    "envoy.filters.http.api_key_auth",
+    "envoy.filters.http.local_ratelimit.budget",
+    "envoy.filters.http.local_ratelimit.rate",
+    "envoy.filters.http.ratelimit",
+)
+
+
+def virtual_host(operator: Operator) -> dict[str, Any]:
+    """Return the routes, the last of which forbids whatever no other one takes."""
+    models = "|".join(operator.models)
+    infer_timeout = f"{operator.limits.timeout_seconds}s"
+    version = "(/versions/[0-9]+)?"
+    model = f"/v2/models/({models}){version}"
+    off = _off(*_limits(operator))
+    shared = {"rate_limits": [counted(operator)]} if operator.ratelimit_service else {}
+    return shared | {
+        "name": "all",
+        "domains": ["*"],
+        # A deadline of the client's would let it cancel work inside Triton.
+        "request_headers_to_remove": ["grpc-timeout"],
+        # Of no effect on routing: queries of each client, for Prometheus.
+        "virtual_clusters": [
+            {
+                "name": client.name,
+                "headers": [
+                    {"name": CLIENT, "string_match": {"exact": client.name}},
+                    {"name": ":path", "string_match": {"safe_regex": {"regex": ".*[Ii]nfer$"}}},
+                ],
+            }
+            for client in operator.clients
+        ],
+        "routes": [
+            _grpc("ModelInfer", infer_timeout),
+            _grpc("ModelMetadata", QUICK, off),
+            _grpc("ModelReady", QUICK, off),
+            *(_grpc(method, QUICK, off | _off(API_KEY)) for method in HEALTH_METHODS),
+            _http("infer", f"{model}/infer", "POST", infer_timeout),
+            _http("model", f"{model}(/ready)?", "GET", QUICK, off),
+            _http("health", "/v2/health/(live|ready)", "GET", QUICK, off | _off(API_KEY)),
+            {"name": "forbidden", "match": {"prefix": "/"}, "direct_response": {"status": 403}},
+        ],
+    }
+
+
+def _limits(operator: Operator) -> list[str]:
+    names = [BUDGET] if operator.ratelimit_service is None else [SHARED_BUDGET]
+    return names + ([RATE] if operator.rate else [])
+
+
+def _off(*filters: str) -> dict[str, Any]:
+    """Return filters switched off, for a route."""
+    return {name: typed("envoy.config.route.v3.FilterConfig", disabled=True) for name in filters}
+
+
+def _grpc(method: str, timeout: str, filters: dict[str, Any] | None = None) -> dict[str, Any]:
+    match = {"path": f"{SERVICE}/{method}", "grpc": {}}
+    return _route(method, match, "triton_grpc", timeout, filters)
+
+
+def _http(
+    name: str, path: str, method: str, timeout: str, filters: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    match = {
+        "safe_regex": {"regex": path},
+        "headers": [
+            {"name": ":method", "string_match": {"exact": method}},
+            # Triton would unpack a small body to any size.
+            {"name": "content-encoding", "present_match": False},
+        ],
+    }
+    return _route(name, match, "triton_http", timeout, filters)
+
+
+def _route(
+    name: str, match: dict[str, Any], cluster: str, timeout: str, filters: dict[str, Any] | None
+) -> dict[str, Any]:
+    route = {
+        "name": name,
+        "match": match,
+        "route": {"cluster": cluster, "timeout": timeout},
+    }
+    return route | ({"typed_per_filter_config": filters} if filters else {})

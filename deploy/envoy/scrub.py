@@ -1,0 +1,78 @@
+"""A response filter that takes inner names, paths and secrets out of what Triton says.
+
+Only refusals of the client's own input keep their text, scrubbed; every other failure of Triton's
+becomes one sentence. What the gateway says itself is left as it is.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from deploy.envoy.replies import OURS
+from deploy.envoy.typed import HTTP, named
+
+_LUA = """
+local hidden = { %(hidden)s }
+
+local function failed(text)
+  return '%(ours)sthe model server failed on this request'
+end
+
+local function scrub(text)
+  for _, name in ipairs(hidden) do
+    text = string.gsub(text, name, '[inner model]')
+  end
+  text = string.gsub(text, '[%%w_%%-]+_classifier', '[inner model]')
+  text = string.gsub(text, '[%%w_%%-]+_reverse_sigmoid', '[inner model]')
+  text = string.gsub(text, '/[%%w_%%.%%-]+/[%%w_%%./%%-]*', '[path]')
+  text = string.gsub(text, 'triton[%%w%%-]*key', '[header]')
+  return string.sub(text, 1, 1000)
+end
+
+local function ours(text)
+  return string.sub(text, 1, #'%(ours)s') == '%(ours)s'
+end
+
+local function clean_grpc(headers)
+  local status, message = headers:get('grpc-status'), headers:get('grpc-message')
+  if status == nil or status == '0' or message == nil or ours(message) then return end
+  if status == '3' then message = scrub(message) else message = failed(message) end
+  headers:replace('grpc-message', message)
+end
+
+function envoy_on_response(handle)
+  local headers = handle:headers()
+  if headers:get('grpc-status') ~= nil then
+    clean_grpc(headers)
+    return
+  end
+  if string.sub(headers:get('content-type') or '', 1, 16) == 'application/grpc' then
+    local trailers = handle:trailers()
+    if trailers ~= nil then clean_grpc(trailers) end
+    return
+  end
+  headers:remove('server')
+  local code = tonumber(headers:get(':status'))
+  if code == nil or code < 400 then return end
+  local body = handle:body()
+  if body == nil or body:length() == 0 then return end
+  local text = body:getBytes(0, math.min(body:length(), 2000))
+  if string.find(text, '"%(ours)s', 1, true) then return end
+  if code == 400 then
+    text = scrub(text)
+  else
+    text = '{"error":"' .. failed(text) .. '"}'
+  end
+  body:setBytes(text)
+end
+"""
+
+
+def scrubber(hidden: Sequence[str]) -> dict[str, Any]:
+    """Return the filter; ``hidden`` are names of inner models that do not end as ours do."""
+    patterns = ", ".join(f"'{name.replace('-', '%-')}'" for name in hidden)
+    code = _LUA % {"ours": OURS, "hidden": patterns}
+    return named(
+        "envoy.filters.http.lua",
+        f"{HTTP}.lua.v3.Lua",
+        default_source_code={"inline_string": code},
+    )

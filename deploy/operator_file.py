@@ -1,0 +1,264 @@
+"""The operator's file: who may query which models, how often, and where they connect."""
+
+import difflib
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from postprocess.errors import InputError
+
+#: Seconds of a period that a budget may be given for.
+PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+MOST_QUERIES = 10**9
+MIB = 2**20
+#: What Triton and Envoy both take without escaping, in a path and in a regular expression.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
+_KEY = re.compile(r"[!-~]{16,256}")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen, or whom to connect to."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Budget:
+    """So many queries at once, renewed evenly over a period."""
+
+    queries: int
+    period_s: int
+
+
+@dataclass(frozen=True)
+class Client:
+    """Somebody with an API key."""
+
+    name: str
+    key: str
+    budget: Budget | None  #: None where the file says ``unlimited``
+
+
+@dataclass(frozen=True)
+class Tls:
+    """The gateway's own certificate."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request and all connections together may take."""
+
+    request_mib: int = 16
+    timeout_seconds: int = 30
+    connections: int = 1024
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What the operator's file says."""
+
+    listen: Address
+    tls: Tls | None
+    models: tuple[str, ...]
+    clients: tuple[Client, ...]
+    rate: Budget | None
+    limits: Limits
+    statistics: Address
+    ratelimit_service: Address | None
+    queries_per_request: int  #: what a request is counted as, the most rows it may have
+
+
+def read(path: Path) -> Operator:
+    """Return what the file says; paths in it are relative to its folder.
+
+    | key | meaning | default |
+    | --- | --- | --- |
+    | ``listen`` | HOST:PORT for clients | has to be said |
+    | ``tls`` | ``certificate`` and ``key``, PEM files; or ``off`` | has to be said |
+    | ``models`` | the public names | has to be said |
+    | ``clients`` | name to ``key_file``, ``queries`` (or ``unlimited``), ``per`` | has to be said |
+    | ``rate`` | ``queries`` and ``per``, of every client | none |
+    | ``queries_per_request`` | what one request counts as | 1 |
+    | ``limits`` | ``request_mib``, ``timeout_seconds``, ``connections`` | 16, 30, 1024 |
+    | ``statistics`` | HOST:PORT for Prometheus | 127.0.0.1:9901 |
+    | ``ratelimit_service`` | HOST:PORT of envoyproxy/ratelimit, for several gateways | none |
+
+    Raises:
+        InputError: the file or a file that it names cannot be read, or says what it must not.
+    """
+    import yaml
+
+    try:
+        said = yaml.load(path.read_text(), Loader=_strict_loader())  # noqa: S506
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
+    return _Reader(path).operator(said)
+
+
+def _strict_loader() -> Any:
+    """Return YAML's safe loader, but for a key said twice: the second would win in silence."""
+    import yaml
+
+    class Strict(yaml.SafeLoader):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            for key in keys:
+                if keys.count(key) > 1:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"{key!r} is there twice", node.start_mark
+                    )
+            return super().construct_mapping(node, deep)
+
+    return Strict
+
+
+class _Reader:
+    """Turns what YAML gave into an Operator; every refusal names the file and the key."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def operator(self, said: Any) -> Operator:
+        fields = self._mapping(
+            "the file",
+            said,
+            required=("listen", "tls", "models", "clients"),
+            optional=("rate", "queries_per_request", "limits", "statistics", "ratelimit_service"),
+        )
+        clients = self._clients(fields["clients"])
+        service = fields.get("ratelimit_service")
+        return Operator(
+            listen=self._address("listen", fields["listen"]),
+            tls=self._tls(fields["tls"]),
+            models=self._models(fields["models"]),
+            clients=clients,
+            rate=None if "rate" not in fields else self._budget("rate", fields["rate"]),
+            limits=self._limits(fields.get("limits", {})),
+            statistics=self._address("statistics", fields.get("statistics", "127.0.0.1:9901")),
+            ratelimit_service=service and self._address("ratelimit_service", service),
+            queries_per_request=self._whole(
+                "queries_per_request", fields.get("queries_per_request", 1), 1, 65536
+            ),
+        )
+
+    def _error(self, key: str, expected: str, got: Any) -> InputError:
+        shown = repr(got)
+        return InputError(
+            f"{self._path}: {key}: expected {expected}, got "
+            f"{shown if len(shown) <= 60 else shown[:57] + '...'}"
+        )
+
+    def _mapping(
+        self, key: str, value: Any, *, required: tuple[str, ...], optional: tuple[str, ...] = ()
+    ) -> Mapping[str, Any]:
+        known = [*required, *optional]
+        if not isinstance(value, dict):
+            raise self._error(key, f"a mapping of {', '.join(known)}", value)
+        for name in value:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, n=1)
+                hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+                raise InputError(f"{self._path}: {key}: unknown key {name!r}{hint}")
+        for name in required:
+            if name not in value:
+                raise InputError(f"{self._path}: {key}: {name} is missing")
+        return value
+
+    def _whole(self, key: str, value: Any, least: int, most: int) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise self._error(key, f"a whole number from {least} to {most}", value)
+        return value
+
+    def _name(self, key: str, value: Any) -> str:
+        if not isinstance(value, str) or not _NAME.fullmatch(value):
+            raise self._error(key, "a name of letters, digits, _ and -", value)
+        return value
+
+    def _address(self, key: str, value: Any) -> Address:
+        host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+        if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise self._error(key, "HOST:PORT", value)
+        return Address(host, int(port))
+
+    def _file(self, key: str, value: Any) -> Path:
+        if not isinstance(value, str) or not value:
+            raise self._error(key, "the path of a file", value)
+        path = self._path.parent / value
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{self._path}: {key}: {path}: {error.strerror}") from None
+        return path.resolve()
+
+    def _tls(self, value: Any) -> Tls | None:
+        if value is False or value == "off":  # YAML reads a bare off as false
+            return None
+        if not isinstance(value, dict):
+            raise self._error("tls", "certificate and key, or off", value)
+        fields = self._mapping("tls", value, required=("certificate", "key"))
+        return Tls(
+            self._file("tls: certificate", fields["certificate"]),
+            self._file("tls: key", fields["key"]),
+        )
+
+    def _models(self, value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or not value:
+            raise self._error("models", "a list of public model names", value)
+        return tuple(dict.fromkeys(self._name("models", one) for one in value))
+
+    def _clients(self, value: Any) -> tuple[Client, ...]:
+        if not isinstance(value, dict) or not value:
+            raise self._error("clients", "a mapping of names to key_file, queries, per", value)
+        clients: list[Client] = []
+        for name, said in value.items():
+            key = f"clients: {self._name('clients', name)}"
+            fields = self._mapping(key, said, required=("key_file", "queries"), optional=("per",))
+            secret = self._secret(f"{key}: key_file", fields["key_file"])
+            if any(secret == other.key for other in clients):
+                raise InputError(f"{self._path}: {key}: key_file: the key of another client")
+            budget = {name: fields[name] for name in ("queries", "per") if name in fields}
+            unlimited = budget == {"queries": "unlimited"}
+            clients.append(Client(name, secret, None if unlimited else self._budget(key, budget)))
+        return tuple(clients)
+
+    def _secret(self, key: str, value: Any) -> str:
+        path = self._file(key, value)
+        if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+            raise InputError(f"{self._path}: {key}: {path}: readable by everybody; chmod 600")
+        secret = path.read_text(errors="replace").strip()
+        if not _KEY.fullmatch(secret):
+            raise InputError(
+                f"{self._path}: {key}: {path}: expected 16 to 256 printable characters without "
+                f"spaces, got {len(secret)}"
+            )
+        return secret
+
+    def _budget(self, key: str, value: Any) -> Budget:
+        fields = self._mapping(key, value, required=("queries", "per"))
+        if fields["per"] not in PERIODS:
+            raise self._error(f"{key}: per", " or ".join(PERIODS), fields["per"])
+        return Budget(
+            self._whole(f"{key}: queries", fields["queries"], 1, MOST_QUERIES),
+            PERIODS[fields["per"]],
+        )
+
+    def _limits(self, value: Any) -> Limits:
+        ranges = {
+            "request_mib": (1, 1024),
+            "timeout_seconds": (1, 3600),
+            "connections": (1, 10**6),
+        }
+        fields = self._mapping("limits", value, required=(), optional=tuple(ranges))
+        return Limits(
+            **{name: self._whole(f"limits: {name}", fields[name], *ranges[name]) for name in fields}
+        )

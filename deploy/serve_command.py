@@ -1,0 +1,147 @@
+"""The command ``reverse-sigmoid serve``: Triton, with or without the gateway before it."""
+
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from deploy.options import err_console, out_console, say
+
+if TYPE_CHECKING:
+    from deploy.triton_server import TritonServer
+
+
+def serve(
+    repository: Annotated[Path, typer.Argument(metavar="MODEL_REPOSITORY")],
+    *,
+    address: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    http_port: Annotated[int, typer.Option(help="Port of HTTP.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="Port of gRPC.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(help="Port of Prometheus metrics.")] = 8002,
+    log: Annotated[Path, typer.Option(help="File that Triton's own log is appended to.")] = Path(
+        "triton.log"
+    ),
+    model_control_mode: Annotated[
+        str,
+        typer.Option(
+            metavar="none|poll|explicit",
+            help="When an edited config.pbtxt takes effect: at the next start, by itself, or by "
+            "a load request, which whoever reaches a port can send.",
+        ),
+    ] = "poll",
+    poll_seconds: Annotated[
+        int, typer.Option(min=1, help="How often mode poll looks for edits.")
+    ] = 1,
+    startup_timeout_seconds: Annotated[
+        float, typer.Option(min=1, help="How long loading all models may take.")
+    ] = 120,
+    supervise: Annotated[
+        bool,
+        typer.Option(
+            "--supervise/--no-supervise",
+            help="Ask every protected ensemble again and again, and bring back what fails.",
+        ),
+    ] = True,
+    probe_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Time between two such questions.")
+    ] = 1,
+    probe_timeout_seconds: Annotated[
+        float, typer.Option(min=0.1, help="How long their answer may take.")
+    ] = 3,
+    max_restarts: Annotated[
+        int, typer.Option(min=0, help="Restarts of Triton in 10 minutes before serve gives up.")
+    ] = 5,
+    status_file: Annotated[
+        Path | None, typer.Option(help="JSON file that is kept up to date for machines.")
+    ] = None,
+    gateway: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="operator.yaml",
+            help="Run Envoy before Triton, as this file says, and shut Triton behind it.",
+        ),
+    ] = None,
+    access_log: Annotated[
+        Path | None, typer.Option(help="One JSON line for each request at the gateway.")
+    ] = None,
+) -> None:
+    """Serve a model repository with the embedded Triton until Ctrl-C or SIGTERM."""
+    from deploy import behind_gateway
+    from deploy.supervisor import Supervisor
+    from deploy.triton_server import Ports, TritonServer
+
+    behind = None
+    if gateway is not None:
+        behind = behind_gateway.Behind(gateway, access_log=access_log)
+        behind.refuse(address=address, control_mode=model_control_mode, supervise=supervise)
+    ports = Ports(http_port, grpc_port, metrics_port)
+    server = TritonServer(
+        repository,
+        ports=ports,
+        log=log,
+        address=address,
+        control_mode=model_control_mode,
+        poll_s=poll_seconds,
+        startup_timeout_s=startup_timeout_seconds,
+        secret=None if behind is None else behind.secret,
+    )
+    with ExitStack() as stack:
+        with err_console.status(f"starting Triton, its log is {log}"):
+            stack.enter_context(server)
+            door = None if behind is None else stack.enter_context(behind.open(server))
+            supervisor = (
+                Supervisor(
+                    server,
+                    _report,
+                    probe_s=probe_seconds,
+                    timeout_s=probe_timeout_seconds,
+                    max_restarts=max_restarts,
+                    status_file=status_file,
+                    tend=lambda: None if door is None else door.tend(_report),
+                )
+                if supervise
+                else None
+            )
+        _say_ready(server, None if behind is None else behind.lines())
+        if supervisor is not None:
+            say(f"Asked every {probe_seconds:g} s: {', '.join(supervisor.names) or 'no ensemble'}")
+        say("Ctrl-C stops.")
+        try:
+            if supervisor is not None:
+                supervisor.run()
+            server.wait()
+        except (KeyboardInterrupt, Terminated):
+            say("stopping Triton", console=err_console)
+
+
+def _say_ready(server: "TritonServer", behind: list[str] | None) -> None:
+    """Say who listens where, and what is served."""
+    say(f"Triton {server.version()} is ready")
+    for line in behind or [
+        f"  gRPC     {server.grpc_url}",
+        f"  HTTP     http://{server.address}:{server.ports.http}",
+    ]:
+        say(line)
+    say(f"  metrics  http://{server.address}:{server.ports.metrics}/metrics")
+    table = Table("model", "version", "what it is")
+    for model in server.models():
+        table.add_row(model.name, model.version, model.summary)
+    out_console.print(table)
+    if behind is None:
+        say("Whoever reaches these ports can also call the victim behind an ensemble, raw.")
+
+
+class Terminated(BaseException):
+    """SIGTERM or SIGHUP, made to unwind like Ctrl-C so that nothing is left behind."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _report(text: str) -> None:
+    """Print one line of a long run, with its time."""
+    say(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}", console=err_console)
