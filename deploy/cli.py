@@ -10,6 +10,7 @@ from rich.table import Table
 
 import postprocess
 from deploy.attack_command import attack
+from deploy.audit_command import audit
 from deploy.options import (
     BETA,
     GAMMA,
@@ -257,6 +258,7 @@ def check(
 
 
 app.command()(serve)
+app.command()(audit)
 app.command()(attack)
 app.command()(overhead)
 

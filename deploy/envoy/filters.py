@@ -23,6 +23,7 @@ DOMAIN = "reverse_sigmoid"
 def http_filters(operator: Operator, folder: Path, hidden: Sequence[str]) -> list[dict[str, Any]]:
     """Return the filters in the order that a request passes them; ``folder`` holds their files."""
     return [
+        scrubber(hidden),  # the last that a response passes: it sees what all others have added
         _api_keys(operator),
         # Also makes one piece of a body sent in very many.
         named(
@@ -35,7 +36,6 @@ def http_filters(operator: Operator, folder: Path, hidden: Sequence[str]) -> lis
         *([_rate(operator, operator.rate)] if operator.rate else []),
         _budgets(operator) if operator.ratelimit_service is None else _shared_budgets(),
         *(_secret(header, folder) for header in SECRET_HEADERS),
-        scrubber(hidden),
         named("envoy.filters.http.router", f"{HTTP}.router.v3.Router"),
     ]
 

@@ -6,8 +6,12 @@ from deploy.operator_file import Operator
 
 #: Begins whatever the gateway says itself, so that the scrubber leaves it alone.
 OURS = "gateway: "
-#: Seconds until a budget has renewed itself.
-RENEWS = "%RESP(x-ratelimit-reset)%"
+#: Stands for the seconds until the next query is granted; the filter in ``scrub`` knows them.
+SECONDS = "@SECONDS@"
+_SPENT = (
+    "the query budget or rate limit of this API key is spent; it renews evenly over its period, "
+    "the next query is granted in"
+)
 
 
 def local_replies(operator: Operator) -> dict[str, Any]:
@@ -19,14 +23,16 @@ def local_replies(operator: Operator) -> dict[str, Any]:
         404: "no such path",
         408: "the request was not sent in time",
         413: f"the request is larger than {operator.limits.request_mib} MiB",
-        429: "the query budget or rate limit of this API key is spent; it is renewed in "
-        f"{RENEWS} seconds",
+        429: f"{_SPENT} {SECONDS} s",
         503: "the model server does not answer; ask again",
         504: f"the model did not answer within {operator.limits.timeout_seconds} s",
     }
-    mappers = []
-    for status, text in texts.items():
-        mappers += [_mapper(status, text, grpc=True), _mapper(status, text, grpc=False)]
+    over_http = texts | {429: f"{_SPENT} as many seconds as x-ratelimit-reset says"}
+    mappers = [
+        _mapper(status, said[status], grpc=said is texts)
+        for status in texts
+        for said in (texts, over_http)
+    ]
     return {
         "mappers": mappers,
         "body_format": {"text_format_source": {"inline_string": f"{OURS}refused"}},

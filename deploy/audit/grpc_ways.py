@@ -1,0 +1,221 @@
+"""Ways over gRPC: every method that Triton has, and messages that say two things at once."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from deploy.audit.target import TIMEOUT_S, Target
+from deploy.audit.way import Attempt, Way
+from load_tests.endpoint import Access
+
+SERVICE = "/inference.GRPCInferenceService"
+#: Refused, as far as a client can see. NOT_FOUND: there is no model of that name.
+_REFUSED = frozenset(
+    ["PERMISSION_DENIED", "UNAUTHENTICATED", "UNIMPLEMENTED", "NOT_FOUND", "RESOURCE_EXHAUSTED"]
+)
+#: Triton's own refusals, which come with a status that also stands for other things.
+_REFUSALS = (
+    "This protocol is restricted",
+    "is not allowed if",
+    "gateway: ",
+)
+
+
+class Grpc:
+    """The target's gRPC endpoint, asked with raw messages."""
+
+    def __init__(self, target: Target, access: Access | None = None) -> None:
+        import grpc
+        from tritonclient.grpc import service_pb2
+
+        self.target, self.pb = target, service_pb2
+        access = target.access if access is None else access
+        self._metadata = tuple(access.headers.items())
+        options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
+        self.error = grpc.RpcError
+        self.gzip = grpc.Compression.Gzip
+        if access.tls_ca is None:
+            self.channel = grpc.insecure_channel(target.grpc, options)
+        else:
+            trusted = grpc.ssl_channel_credentials(access.tls_ca.read_bytes())
+            self.channel = grpc.secure_channel(target.grpc, trusted, options)
+
+    def question(self, model: str) -> Any:
+        """Return a ModelInferRequest that the public model would answer."""
+        request = self.pb.ModelInferRequest(model_name=model)
+        for tensor in self.target.inputs:
+            said = request.inputs.add(name=tensor.name, datatype=tensor.datatype)
+            said.shape.extend(tensor.values.shape)
+            raw = tensor.values.tobytes()
+            if tensor.datatype == "BYTES":
+                raw = b"\0\0\0\0" * tensor.values.size
+            request.raw_input_contents.append(raw)
+        return request
+
+    def ask(self, method: str, message: Any, *, more: tuple[tuple[str, str], ...] = (),
+            gzip: bool = False) -> str | None:  # fmt: skip
+        """Return what a unary call got, None where it was refused."""
+        raw = message if isinstance(message, bytes) else message.SerializeToString()
+        call = self.channel.unary_unary(f"{SERVICE}/{method}")
+        return self.judge(
+            lambda: call(
+                raw,
+                timeout=TIMEOUT_S,
+                metadata=self._metadata + more,
+                compression=self.gzip if gzip else None,
+            )
+        )
+
+    def ask_other(self, *messages: bytes) -> str | None:
+        """Return what one call with these messages got, None if but the public model answered."""
+        call = self.channel.stream_unary(f"{SERVICE}/ModelInfer")
+        answered = self.pb.ModelInferResponse()
+
+        def ask() -> bytes:
+            raw: bytes = call(iter(messages), timeout=TIMEOUT_S, metadata=self._metadata)
+            answered.MergeFromString(raw)
+            return raw
+
+        got = self.judge(ask)
+        return None if answered.model_name == self.target.public else got
+
+    def stream(self, request: Any) -> str | None:
+        """Return what the streaming call got."""
+        call = self.channel.stream_stream(f"{SERVICE}/ModelStreamInfer")
+
+        def first() -> bytes:
+            answers = call(
+                iter([request.SerializeToString()]), timeout=TIMEOUT_S, metadata=self._metadata
+            )
+            return next(answers, b"")
+
+        def judged() -> str | None:
+            got = self.judge(first)
+            if got is None:
+                return None
+            answer = self.pb.ModelStreamInferResponse()
+            answer.MergeFromString(first())
+            unknown = any(word in answer.error_message for word in ("unknown model", *_REFUSALS))
+            return None if unknown else got
+
+        return judged()
+
+    def judge(self, call: Callable[[], bytes]) -> str | None:
+        """Return what came back, None where the call was refused."""
+        try:
+            answer = call()
+        except self.error as error:
+            status, said = error.code().name, str(error.details())
+            if status in _REFUSED or any(refusal in said for refusal in _REFUSALS):
+                return None
+            if status in ("UNAVAILABLE", "INTERNAL") and _refused_by_proxy(said):
+                return None
+            return f"{status}: {' '.join(said.split())[:100]}"
+        return f"OK, {len(answer)} bytes"
+
+
+def _refused_by_proxy(said: str) -> bool:
+    """Whether the stream was reset or the message was no gRPC, before Triton saw it."""
+    return any(word in said for word in ("RST_STREAM", "Received http2 header with status"))
+
+
+def ways(target: Target) -> Iterator[Way]:
+    """Return every way over gRPC."""
+    grpc = Grpc(target)
+    pb, public = grpc.pb, target.public
+
+    def way(name: str, method: str, message: Any, **more: Any) -> Way:
+        return Way(f"gRPC {name}", lambda: grpc.ask(method, message, **more))
+
+    question = grpc.question(public)
+    for name, method, message in (
+        ("ServerLive", "ServerLive", pb.ServerLiveRequest()),
+        (f"ModelReady {public}", "ModelReady", pb.ModelReadyRequest(name=public)),
+        (f"ModelMetadata {public}", "ModelMetadata", pb.ModelMetadataRequest(name=public)),
+        (f"ModelInfer {public}", "ModelInfer", question),
+    ):
+        yield Way(f"gRPC {name}", _ask(grpc, method, message), wanted=True)
+    yield Way(f"gRPC stream {public}", lambda: grpc.stream(question))
+    for model in target.inner:
+        yield from _inner(grpc, model, question)
+    yield way(f"config {public}", "ModelConfig", pb.ModelConfigRequest(name=public))
+    yield way("statistics", "ModelStatistics", pb.ModelStatisticsRequest())
+    yield way("server metadata", "ServerMetadata", pb.ServerMetadataRequest())
+    yield way("repository index", "RepositoryIndex", pb.RepositoryIndexRequest())
+    yield way("trace settings", "TraceSetting", pb.TraceSettingRequest())
+    yield way("log settings", "LogSettings", pb.LogSettingsRequest())
+    yield from _loading(grpc)
+    yield from _shared_memory(grpc)
+
+
+def _ask(grpc: Grpc, method: str, message: Any) -> Attempt:
+    return lambda: grpc.ask(method, message)
+
+
+def _inner(grpc: Grpc, model: str, question: Any) -> Iterator[Way]:
+    pb, raw = grpc.pb, grpc.question(model)
+    public = grpc.target.public
+
+    def way(name: str, method: str, message: Any, **more: Any) -> Way:
+        return Way(f"gRPC {name} {model}", lambda: grpc.ask(method, message, **more))
+
+    yield way("infer", "ModelInfer", raw)
+    yield way("infer, compressed", "ModelInfer", raw, gzip=True)
+    public_first, inner_first = (
+        (question.SerializeToString(), raw.SerializeToString()),
+        (raw.SerializeToString(), question.SerializeToString()),
+    )
+    renamed = pb.ModelInferRequest(model_name=model).SerializeToString()
+    for name, messages in (
+        (f"{public}, renamed in the same message to {model}", (public_first[0] + renamed,)),
+        (f"{model}, before the name {public} in the same message", (renamed + public_first[0],)),
+        (f"{public}, then in the same call {model}", public_first),
+        (f"{model}, then in the same call {public}", inner_first),
+    ):
+        yield Way(f"gRPC {name}", lambda said=messages: grpc.ask_other(*said))  # type: ignore[misc]
+    yield Way(f"gRPC stream {model}", lambda: grpc.stream(raw))
+    yield way("metadata", "ModelMetadata", pb.ModelMetadataRequest(name=model))
+    yield way("ready", "ModelReady", pb.ModelReadyRequest(name=model))
+    yield way("config", "ModelConfig", pb.ModelConfigRequest(name=model))
+    yield way("infer, x-client-id forged", "ModelInfer", raw, more=(("x-client-id", "root"),))
+    yield way("infer, Triton's key forged", "ModelInfer", raw,
+              more=(("triton-grpc-protocol-triton-key", "guess"),))  # fmt: skip
+
+
+def _loading(grpc: Grpc) -> Iterator[Way]:
+    pb = grpc.pb
+    nobody = "reverse_sigmoid_audit"
+    config = pb.ModelRepositoryParameter(string_param='{"backend":"none"}')
+    inline = pb.ModelRepositoryParameter(bytes_param=b"audit")
+    for name, parameters in (
+        ("load", {}),
+        ("load with another config", {"config": config}),
+        ("load with a file of its own", {"config": config, "file:1/audit.py": inline}),
+    ):
+        request = pb.RepositoryModelLoadRequest(model_name=nobody)
+        for key, value in parameters.items():
+            request.parameters[key].CopyFrom(value)
+        yield Way(f"gRPC {name}", _ask(grpc, "RepositoryModelLoad", request))
+    unload = pb.RepositoryModelUnloadRequest(model_name=nobody)
+    yield Way("gRPC unload", _ask(grpc, "RepositoryModelUnload", unload))
+
+
+def _shared_memory(grpc: Grpc) -> Iterator[Way]:
+    pb = grpc.pb
+    register = pb.SystemSharedMemoryRegisterRequest(
+        name="audit", key="/reverse_sigmoid_audit", byte_size=1
+    )
+    for method, message in (
+        ("SystemSharedMemoryStatus", pb.SystemSharedMemoryStatusRequest()),
+        ("SystemSharedMemoryRegister", register),
+        ("SystemSharedMemoryUnregister", pb.SystemSharedMemoryUnregisterRequest(name="audit")),
+        ("CudaSharedMemoryStatus", pb.CudaSharedMemoryStatusRequest()),
+    ):
+        yield Way(f"gRPC {method}", _ask(grpc, method, message))
+
+
+def key_ways(target: Target) -> Iterator[Way]:
+    """Return ways with no key and with wrong ones, where a key is asked for."""
+    for name, key in (("no key", None), ("a wrong key", "x" * 32), ("an empty key", "")):
+        grpc = Grpc(target, Access(key, target.access.tls_ca))
+        question = grpc.question(target.public)
+        yield Way(f"gRPC ModelInfer {target.public}, {name}", _ask(grpc, "ModelInfer", question))

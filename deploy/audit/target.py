@@ -1,0 +1,76 @@
+"""What is audited: the addresses, the public model, its inner models, and a valid question."""
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from load_tests.endpoint import Access, EndpointError, connect
+
+TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A model's input, and values for one row of it."""
+
+    name: str
+    datatype: str
+    values: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Target:
+    """The endpoint as its clients see it."""
+
+    grpc: str  #: HOST:PORT
+    http: str  #: HOST:PORT, the same behind a gateway
+    public: str
+    inner: tuple[str, ...]  #: names to try
+    access: Access
+    inputs: tuple[Tensor, ...]
+
+
+def find(grpc: str, http: str, public: str, access: Access, *, inner: Iterable[str] = ()) -> Target:
+    """Return the target, having asked for the public model's inputs.
+
+    Inner models are those given, those that ``protect`` would have named, and whatever the
+    server itself tells of.
+
+    Raises:
+        EndpointError: the public model cannot be asked; without that there is nothing to audit.
+    """
+    from tritonclient.utils import InferenceServerException
+
+    with connect(grpc, access) as client:
+        try:
+            metadata = client.get_model_metadata(public, client_timeout=TIMEOUT_S)
+        except InferenceServerException as error:
+            raise EndpointError(f"{grpc}, model {public}: {error.message()}") from None
+        names = [*inner, f"{public}_classifier", f"{public}_reverse_sigmoid"]
+        with contextlib.suppress(InferenceServerException):
+            config = client.get_model_config(public, client_timeout=TIMEOUT_S).config
+            names += [step.model_name for step in config.ensemble_scheduling.step]
+        with contextlib.suppress(InferenceServerException):
+            index = client.get_model_repository_index(client_timeout=TIMEOUT_S)
+            names += [entry.name for entry in index.models]
+    return Target(
+        grpc,
+        http,
+        public,
+        tuple(name for name in dict.fromkeys(names) if name != public),
+        access,
+        tuple(_row(one) for one in metadata.inputs),
+    )
+
+
+def _row(tensor: Any) -> Tensor:
+    from tritonclient.utils import triton_to_np_dtype
+
+    dtype = triton_to_np_dtype(tensor.datatype)
+    shape = [max(1, size) for size in tensor.shape]
+    values = np.full(shape, b"" if tensor.datatype == "BYTES" else 0, dtype=dtype)
+    return Tensor(tensor.name, tensor.datatype, values)
