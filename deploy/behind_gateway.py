@@ -1,6 +1,7 @@
 """A Triton that only the gateway can ask, and the gateway before it."""
 
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from deploy.envoy.bootstrap import Upstream
 from deploy.gateway import Gateway
 from deploy.operator_file import Address, Operator, read
 from deploy.triton_server import TritonServer
-from postprocess.errors import InputError
+from postprocess.errors import InputError, ReverseSigmoidError
 
 LOOPBACK = "127.0.0.1"
 
@@ -24,6 +25,8 @@ class Behind:
             InputError: it cannot be read, or says what it must not.
         """
         self.path, self.operator, self._access_log = path, read(path), access_log
+        self._seen = self._stamp()
+        self._gateway: Gateway | None = None
         #: Of this run alone; nobody has to keep it.
         self.secret = secrets.token_hex(32)
 
@@ -44,7 +47,7 @@ class Behind:
             raise InputError("--no-supervise: a gateway that dies would not come back")
 
     def open(self, server: TritonServer) -> Gateway:
-        """Return the gateway to a started Triton, not yet started itself.
+        """Return the gateway to a started Triton, not yet started itself; ``stop`` ends it.
 
         Raises:
             InputError: a public model is not served, not protected, or takes more rows in a
@@ -52,6 +55,54 @@ class Behind:
         """
         with server.connect() as client:
             self._refuse_models(client)
+        self._gateway = self._make(server)
+        return self._gateway
+
+    def tend(self, server: TritonServer, say: Callable[[str], None]) -> None:
+        """Start Envoy again if it has ended, or if the operator's file or a file it names changed.
+
+        An edit that is refused is reported and changes nothing.
+        """
+        if self._gateway is None:
+            return
+        stamp = self._stamp()
+        if stamp == self._seen:
+            self._gateway.tend(say)
+            return
+        self._seen = stamp
+        try:
+            self.operator = read(self.path)
+            with server.connect() as client:
+                self._refuse_models(client)
+            following = self._make(server)
+            following.check()
+        except ReverseSigmoidError as error:
+            say(f"REFUSED EDIT, the gateway goes on as it was: {error}")
+            self.operator = self._gateway.operator
+            return
+        self._gateway.stop()
+        self._gateway = following
+        following.start()
+        say(f"the gateway takes {self.path} as it is now; budgets begin anew")
+
+    def stop(self) -> None:
+        """Stop the gateway, if there is one."""
+        if self._gateway is not None:
+            self._gateway.stop()
+
+    def _stamp(self) -> list[tuple[str, int, int]]:
+        """Return what changes with the operator's file or any file that it names."""
+        stamps = []
+        for path in (self.path, *self.operator.files):
+            try:
+                seen = path.stat()
+            except OSError:
+                stamps.append((str(path), 0, 0))
+            else:
+                stamps.append((str(path), seen.st_mtime_ns, seen.st_ino))
+        return stamps
+
+    def _make(self, server: TritonServer) -> Gateway:
         names = {model.name for model in server.models()}
         upstream = Upstream(
             grpc=Address(server.address, server.ports.grpc),

@@ -66,6 +66,9 @@ def write_configuration(
     configuration = bootstrap(operator, upstream, seen_at or folder, access_log=access_log)
     _write_private(folder / "triton.pb", descriptors.SerializeToString())
     _write_private(folder / "triton_key.yaml", yaml.safe_dump(sds).encode())
+    if operator.tls is not None:
+        _write_private(folder / "tls.crt", operator.tls.certificate.read_bytes())
+        _write_private(folder / "tls.key", operator.tls.key.read_bytes())
     path = folder / "envoy.yaml"
     _write_private(path, yaml.safe_dump(configuration, sort_keys=False).encode())
     return path
@@ -141,6 +144,15 @@ class Gateway:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def check(self) -> None:
+        """Return if Envoy would take the configuration.
+
+        Raises:
+            GatewayError: it would not.
+        """
+        with tempfile.TemporaryDirectory(prefix="reverse-sigmoid-gateway-") as folder:
+            validate(write_configuration(self.operator, self._upstream, self._secret, Path(folder)))
 
     def start(self) -> None:
         """Start Envoy and wait until it listens.

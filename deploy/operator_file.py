@@ -74,6 +74,7 @@ class Operator:
     statistics: Address
     ratelimit_service: Address | None
     queries_per_request: int  #: what a request is counted as, the most rows it may have
+    files: tuple[Path, ...]  #: every file that was read for it
 
 
 def read(path: Path) -> Operator:
@@ -127,6 +128,7 @@ class _Reader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._files: list[Path] = []
 
     def operator(self, said: Any) -> Operator:
         fields = self._mapping(
@@ -135,11 +137,11 @@ class _Reader:
             required=("listen", "tls", "models", "clients"),
             optional=("rate", "queries_per_request", "limits", "statistics", "ratelimit_service"),
         )
-        clients = self._clients(fields["clients"])
+        tls, clients = self._tls(fields["tls"]), self._clients(fields["clients"])
         service = fields.get("ratelimit_service")
         return Operator(
             listen=self._address("listen", fields["listen"]),
-            tls=self._tls(fields["tls"]),
+            tls=tls,
             models=self._models(fields["models"]),
             clients=clients,
             rate=None if "rate" not in fields else self._budget("rate", fields["rate"]),
@@ -149,6 +151,7 @@ class _Reader:
             queries_per_request=self._whole(
                 "queries_per_request", fields.get("queries_per_request", 1), 1, 65536
             ),
+            files=tuple(self._files),
         )
 
     def _error(self, key: str, expected: str, got: Any) -> InputError:
@@ -198,7 +201,8 @@ class _Reader:
             path.read_bytes()
         except OSError as error:
             raise InputError(f"{self._path}: {key}: {path}: {error.strerror}") from None
-        return path.resolve()
+        self._files.append(path.absolute())
+        return path.absolute()
 
     def _tls(self, value: Any) -> Tls | None:
         if value is False or value == "off":  # YAML reads a bare off as false

@@ -91,7 +91,9 @@ def serve(
     with ExitStack() as stack:
         with err_console.status(f"starting Triton, its log is {log}"):
             stack.enter_context(server)
-            door = None if behind is None else stack.enter_context(behind.open(server))
+            if behind is not None:
+                stack.callback(behind.stop)
+                behind.open(server).start()
             supervisor = (
                 Supervisor(
                     server,
@@ -100,7 +102,7 @@ def serve(
                     timeout_s=probe_timeout_seconds,
                     max_restarts=max_restarts,
                     status_file=status_file,
-                    tend=lambda: None if door is None else door.tend(_report),
+                    tend=lambda: None if behind is None else behind.tend(server, _report),
                 )
                 if supervise
                 else None

@@ -10,7 +10,7 @@ from deploy.envoy.filters import http_filters
 from deploy.envoy.replies import local_replies
 from deploy.envoy.routes import virtual_host
 from deploy.envoy.typed import named, typed
-from deploy.operator_file import MIB, Address, Operator, Tls
+from deploy.operator_file import MIB, Address, Operator
 
 _MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
@@ -32,7 +32,7 @@ def bootstrap(
     Args:
         operator: who may ask what.
         upstream: where Triton is.
-        folder: where Envoy finds ``triton.pb`` and ``triton_key.yaml`` and has its admin socket.
+        folder: where Envoy finds what else ``gateway`` writes, and has its admin socket.
         access_log: a file for one JSON line a request.
     """
     service = operator.ratelimit_service
@@ -94,7 +94,7 @@ def _public(
     )
     chain: dict[str, Any] = {"filters": [connection_limit, manager]}
     if operator.tls is not None:
-        chain["transport_socket"] = _tls(operator.tls)
+        chain["transport_socket"] = _tls(folder)
     return {
         "name": "public",
         "address": _socket(operator.listen),
@@ -103,10 +103,10 @@ def _public(
     }
 
 
-def _tls(tls: Tls) -> dict[str, Any]:
+def _tls(folder: Path) -> dict[str, Any]:
     certificate = {
-        "certificate_chain": {"filename": str(tls.certificate)},
-        "private_key": {"filename": str(tls.key)},
+        "certificate_chain": {"filename": str(folder / "tls.crt")},
+        "private_key": {"filename": str(folder / "tls.key")},
     }
     return named(
         "envoy.transport_sockets.tls",

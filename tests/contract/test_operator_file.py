@@ -1,0 +1,119 @@
+"""The operator's file: what it must say, and how it is refused."""
+
+import re
+
+import pytest
+from gateways import write_files
+
+from deploy.behind_gateway import Behind
+from deploy.envoy.bootstrap import Upstream
+from deploy.gateway import GatewayError, validate, write_configuration
+from deploy.operator_file import Address, Budget, read
+from postprocess.errors import InputError
+
+UPSTREAM = Upstream(Address("127.0.0.1", 8001), Address("127.0.0.1", 8000), hidden=("my-net",))
+
+
+def edited(folder, old, new):
+    files = write_files(folder)
+    text = files.path.read_text()
+    assert old in text
+    files.path.write_text(text.replace(old, new))
+    return files.path
+
+
+def test_a_file_is_read_whole(tmp_path):
+    more = (
+        "rate: {queries: 20, per: second}\n"
+        "limits: {request_mib: 4, timeout_seconds: 7, connections: 9}\n"
+    )
+    operator = read(write_files(tmp_path, more=more).path)
+    assert operator.models == ("digits",)
+    assert [client.name for client in operator.clients] == ["alice", "bob"]
+    assert operator.clients[0].budget == Budget(100, 86400)
+    assert operator.clients[1].budget is None
+    assert operator.rate == Budget(20, 1)
+    assert operator.limits.request_mib == 4
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("models:", "modles:", "unknown key 'modles'; did you mean models?"),
+        ("[digits]", "[]", "models: expected a list of public model names, got []"),
+        ("[digits]", "['a|b']", "models: expected a name of letters, digits, _ and -, got 'a|b'"),
+        ("per: day", "per: year",
+         "clients: alice: per: expected second or minute or hour or day, got 'year'"),
+        ("queries: 100", "queries: 0",
+         "clients: alice: queries: expected a whole number from 1 to 1000000000, got 0"),
+        ("queries: 100", "queries: true",
+         "clients: alice: queries: expected a whole number from 1 to 1000000000, got True"),
+        ("key_file: alice.key", "key_file: no.key", "no.key: No such file or directory"),
+        ("bob.key", "alice.key", "clients: bob: key_file: the key of another client"),
+        ("queries: unlimited", "per: day", "clients: bob: queries is missing"),
+        ("certificate: server.pem, ", "", "tls: certificate is missing"),
+        ("listen: 127.0.0.1:", "listen: 127.0.0.1/",
+         "listen: expected HOST:PORT, got '127.0.0.1/"),
+        ("models:", "models: [digits]\nmodels:", "'models' is there twice"),
+        ("models:", "models: [", "no YAML"),
+        ("models:", "limits: {request_mib: 4000}\nmodels:",
+         "limits: request_mib: expected a whole number from 1 to 1024, got 4000"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_refused_by_name(tmp_path, old, new, message):
+    path = edited(tmp_path, old, new)
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_key_file_that_everybody_can_read_is_refused(tmp_path):
+    path = write_files(tmp_path).path
+    (tmp_path / "bob.key").chmod(0o644)
+    with pytest.raises(InputError, match=r"bob\.key: readable by everybody; chmod 600"):
+        read(path)
+
+
+def test_a_short_key_is_refused_and_not_shown(tmp_path):
+    path = write_files(tmp_path).path
+    (tmp_path / "bob.key").write_text("secret")
+    with pytest.raises(InputError, match="expected 16 to 256 printable characters") as caught:
+        read(path)
+    assert "secret" not in str(caught.value).replace("bob.key", "")
+
+
+@pytest.mark.parametrize("tls", [True, False])
+@pytest.mark.parametrize(
+    "more",
+    ["", "rate: {queries: 20, per: second}\n", "ratelimit_service: 127.0.0.1:8081\n",
+     "queries_per_request: 256\n"],
+)  # fmt: skip
+def test_envoy_itself_takes_every_configuration(tmp_path, tls, more):
+    operator = read(write_files(tmp_path, tls=tls, more=more).path)
+    written = write_configuration(operator, UPSTREAM, "s" * 32, tmp_path)
+    validate(written)
+    assert written.stat().st_mode & 0o077 == 0
+
+
+def test_envoy_refusing_a_configuration_is_an_error(tmp_path):
+    operator = read(write_files(tmp_path).path)
+    written = write_configuration(operator, UPSTREAM, "s" * 32, tmp_path)
+    written.write_text(written.read_text().replace("stat_prefix: public", "no_such_field: 1"))
+    with pytest.raises(GatewayError, match="Envoy refuses its configuration"):
+        validate(written)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"address": "0.0.0.0"}, "--address 0.0.0.0: behind a gateway"),  # noqa: S104
+        ({"control_mode": "explicit"}, "--model-control-mode explicit: not behind a gateway"),
+        ({"supervise": False}, "--no-supervise: a gateway that dies would not come back"),
+    ],
+)
+def test_what_would_open_another_door_is_refused(tmp_path, options, message):
+    behind = Behind(write_files(tmp_path).path)
+    safe = {"address": "127.0.0.1", "control_mode": "poll", "supervise": True}
+    behind.refuse(**safe)
+    with pytest.raises(InputError, match=re.escape(message)):
+        behind.refuse(**safe | options)
