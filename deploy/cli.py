@@ -11,6 +11,7 @@ from rich.table import Table
 import postprocess
 from deploy.attack_command import attack
 from deploy.audit_command import audit
+from deploy.gateway_command import gateway
 from deploy.options import (
     BETA,
     GAMMA,
@@ -259,6 +260,7 @@ def check(
 
 app.command()(serve)
 app.command()(audit)
+app.command()(gateway)
 app.command()(attack)
 app.command()(overhead)
 

