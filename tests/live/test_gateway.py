@@ -3,6 +3,7 @@
 import collections
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -10,10 +11,12 @@ import subprocess
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import yaml
 from commands import run_command
 from gateways import BUDGET, KEYS, Gated, write_files
 from onnx import TensorProto, helper
@@ -22,6 +25,7 @@ from serving import IMAGES
 from load_tests.endpoint import Endpoint, EndpointError, connect
 from load_tests.overhead import Asked, measure
 
+DEPLOY = Path(__file__).parents[2] / "deploy"
 BIG = 2_600_000  # floats in a row of the big model: more than 10 MB
 
 
@@ -218,6 +222,29 @@ def test_statistics_tell_who_asked_how_much(gated, bob):
     lines = [json.loads(line) for line in gated.access_log.read_text().splitlines()]
     assert any(line["client"] == "bob" and line["status"] == 200 for line in lines)
     assert not any(key in gated.access_log.read_text() for key in KEYS.values())
+
+
+def test_dashboard_and_alerts_ask_for_metrics_that_exist(gated, bob):
+    board = json.loads((DEPLOY / "grafana" / "dashboards" / "protected_triton.json").read_text())
+    rules = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yaml").read_text())["groups"]
+    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    asked += [rule["expr"] for group in rules for rule in group["rules"]]
+    names = set(re.findall(r"\b(?:reverse_sigmoid|nv|envoy)_\w+", " ".join(asked)))
+    labels = {
+        *("envoy_virtual_cluster", "envoy_local_http_ratelimit_prefix"),
+        *("envoy_cluster_name", "envoy_response_code_class"),
+    }
+    time.sleep(1.1)  # the defence sends its metrics once a second
+    bob(IMAGES[:1])
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    said = ""
+    for url in (f"http://127.0.0.1:{gated.ports.metrics}/metrics",
+                f"http://{gated.files.statistics}/stats/prometheus"):  # fmt: skip
+        with opener.open(url, timeout=10) as response:
+            said += response.read().decode()
+    served = {re.split(r"[{ ]", line)[0] for line in said.splitlines() if line[:1] != "#"}
+    assert len(names - labels) > 10
+    assert names - labels - served == set()
 
 
 @pytest.mark.parametrize(
