@@ -1,0 +1,121 @@
+"""What the gateway costs: one ensemble asked directly, through Envoy, and through Envoy with TLS.
+
+Run as ``python -m deploy.gateway_benchmark REPOSITORY MODEL``. All three routes lead to the same
+Triton; in every round each gets a slice of one closed loop, in an order drawn anew. The gateways
+check an API key, the model's name and a budget, as in production; the direct route checks nothing.
+"""
+
+import argparse
+import json
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy.envoy.bootstrap import Upstream
+from deploy.gateway import Gateway
+from deploy.operator_file import Address, Budget, Client, Limits, Operator, Tls
+from deploy.triton_server import TritonServer, free_ports
+from load_tests.closed_loop import ClosedLoop
+from load_tests.endpoint import OPEN, Access, connect
+from load_tests.paired_rounds import Rounds, ratios, summary
+from load_tests.prepared import Preparer
+
+#: More than a run can spend, so that the bucket is asked and never empty.
+BUDGET = Budget(10**9, 86400)
+
+
+def main() -> None:
+    """Measure, and print a line of JSON."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.gateway_benchmark")
+    parser.add_argument("repository", type=Path)
+    parser.add_argument("model")
+    parser.add_argument("--certificate", type=Path, help="PEM; with --key, TLS is measured too")
+    parser.add_argument("--key", type=Path)
+    parser.add_argument("--ca", type=Path, help="certificates to trust")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--slice-seconds", type=float, default=0.1)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        log = Path(folder) / "triton.log"
+        server = stack.enter_context(TritonServer(asked.repository, ports=free_ports(), log=log))
+        routes = {"direct": (server.grpc_url, OPEN)}
+        for name, tls in _gateways(asked):
+            routes[name] = stack.enter_context(_gateway(server, asked.model, tls, log, asked.ca))
+        report = _measure(asked, routes)
+    print(json.dumps(report, indent=2))
+
+
+def _gateways(asked: argparse.Namespace) -> Iterator[tuple[str, Tls | None]]:
+    yield "gateway", None
+    if asked.certificate and asked.key:
+        yield "gateway with TLS", Tls(asked.certificate.resolve(), asked.key.resolve())
+
+
+@contextmanager
+def _gateway(
+    server: TritonServer, model: str, tls: Tls | None, log: Path, ca: Path | None
+) -> Iterator[tuple[str, Access]]:
+    """Run one before the server; yield where it listens and what it asks."""
+    ports, key = free_ports(), secrets.token_hex(16)
+    operator = Operator(
+        listen=Address("127.0.0.1", ports.grpc),
+        tls=tls,
+        models=(model,),
+        clients=(Client("benchmark", key, BUDGET),),
+        rate=None,
+        limits=Limits(),
+        statistics=Address("127.0.0.1", ports.http),
+        ratelimit_service=None,
+        queries_per_request=1,
+        files=(),
+    )
+    upstream = Upstream(
+        Address("127.0.0.1", server.ports.grpc), Address("127.0.0.1", server.ports.http)
+    )
+    access = Access(key, ca if tls else None)
+    with Gateway(operator, upstream, "none", log=log.with_name(f"envoy{ports.grpc}.log")):
+        yield f"127.0.0.1:{ports.grpc}", access
+
+
+def _measure(asked: argparse.Namespace, routes: dict[str, tuple[str, Access]]) -> dict[str, Any]:
+    rng = np.random.default_rng(asked.seed)
+    with ExitStack() as stack:
+        loops = {
+            name: stack.enter_context(ClosedLoop(url, 1, access))
+            for name, (url, access) in routes.items()
+        }
+        url, _ = routes["direct"]
+        client = stack.enter_context(connect(url))
+        request = Preparer(client, url, asked.model).request(asked.batch, rng=rng)
+        names = list(loops)
+        slices: dict[str, list[Any]] = {name: [] for name in names}
+        for round_ in range(asked.rounds + 1):
+            for index in rng.permutation(len(names)):
+                one = loops[names[index]].run([request], clients=1, seconds=asked.slice_seconds)
+                if round_:  # the first warms up
+                    slices[names[index]].append(one)
+    rounds = {name: Rounds(ones, rows=asked.batch) for name, ones in slices.items()}
+    return {
+        "model": asked.model,
+        "batch": asked.batch,
+        "rounds": asked.rounds,
+        "slice_seconds": asked.slice_seconds,
+        "seed": asked.seed,
+        "routes": {name: summary(one) for name, one in rounds.items()},
+        "ratio": {
+            name: ratios(one, rounds["direct"], rng=rng)
+            for name, one in rounds.items()
+            if name != "direct"
+        },
+    }
+
+
+if __name__ == "__main__":
+    main()
