@@ -134,7 +134,7 @@ def _panel(report: dict[str, Any], title: str, names: tuple[str, ...]) -> str:
     curves = {name: points for name, points in curves.items() if points}
     if not curves:
         return ""
-    made, axes = figure()
+    made, axes = figure(width=7.4)
     for name, points in curves.items():
         style = "--" if name == LABELS.name else "-"
         axes.plot(*zip(*points, strict=True), style, marker="o", markersize=4, label=name)
@@ -144,7 +144,8 @@ def _panel(report: dict[str, Any], title: str, names: tuple[str, ...]) -> str:
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
     axes.set(xlabel="queries", ylabel="agreement of the substitute", ylim=(0, 1.02), title=title)
-    axes.legend(frameon=False, fontsize="small")
+    # Beside the curves: wherever it stood among them it would hide one.
+    made.legend(frameon=False, fontsize="small", loc="outside right center")
     return svg(made)
 
 
