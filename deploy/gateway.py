@@ -34,7 +34,7 @@ def write_configuration(
     *,
     seen_at: Path | None = None,
     socket_folder: Path | None = None,
-    access_log: str = "/dev/stdout",
+    access_log: str | None = "/dev/stdout",
 ) -> Path:
     """Return Envoy's configuration, written with all files that it names into a folder.
 
@@ -171,7 +171,7 @@ class Gateway:
             _refuse_taken(key, address)
         self._home = tempfile.TemporaryDirectory(prefix="reverse-sigmoid-gateway-")
         folder = Path(self._home.name)
-        access_log = "/dev/null" if self._access_log is None else str(self._access_log.resolve())
+        access_log = None if self._access_log is None else str(self._access_log.resolve())
         configuration = write_configuration(
             operator, self._upstream, self._secret, folder, access_log=access_log
         )

@@ -30,7 +30,7 @@ def bootstrap(
     folder: Path,
     *,
     socket: Path,
-    access_log: str = "/dev/stdout",
+    access_log: str | None = "/dev/stdout",
 ) -> dict[str, Any]:
     """Return the configuration, to be written as JSON or YAML.
 
@@ -39,7 +39,7 @@ def bootstrap(
         upstream: where Triton is.
         folder: where Envoy finds what else ``gateway`` writes.
         socket: of Envoy's admin interface.
-        access_log: a file for one JSON line a request.
+        access_log: a file for one JSON line a request, None for none.
     """
     service = operator.ratelimit_service
     return {
@@ -62,7 +62,7 @@ def bootstrap(
 
 
 def _public(
-    operator: Operator, upstream: Upstream, folder: Path, access_log: str
+    operator: Operator, upstream: Upstream, folder: Path, access_log: str | None
 ) -> dict[str, Any]:
     limits = operator.limits
     manager = named(
@@ -90,7 +90,7 @@ def _public(
         route_config={"name": "public", "virtual_hosts": [virtual_host(operator)]},
         local_reply_config=local_replies(operator),
         http_filters=http_filters(operator, folder, upstream.hidden),
-        access_log=[_access_log(access_log)],
+        access_log=[] if access_log is None else [_access_log(access_log)],
     )
     connection_limit = named(
         "envoy.filters.network.connection_limit",
