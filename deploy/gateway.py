@@ -7,12 +7,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 from deploy import die_with_parent
 from deploy.envoy.bootstrap import Upstream, bootstrap
+from deploy.listening import refuse_taken
 from deploy.operator_file import Address, Operator
 from postprocess.errors import InputError, ReverseSigmoidError
 
@@ -111,7 +112,6 @@ class Gateway:
         *,
         log: Path,
         access_log: Path | None = None,
-        concurrency: int | None = None,
     ) -> None:
         """Say what to run; nothing is started yet.
 
@@ -121,17 +121,11 @@ class Gateway:
             secret: that Triton demands.
             log: the file that Envoy's own log is appended to.
             access_log: one JSON line for each request; none is written without it.
-            concurrency: worker threads; one for each core by default.
         """
         self.operator, self._upstream, self._secret = operator, upstream, secret
-        self.log, self._access_log, self._concurrency = log, access_log, concurrency
+        self.log, self._access_log = log, access_log
         self._process: subprocess.Popen[bytes] | None = None
         self._home: tempfile.TemporaryDirectory[str] | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """The process id of Envoy, None where it does not run."""
-        return None if self._process is None else self._process.pid
 
     def __enter__(self) -> "Gateway":
         try:
@@ -168,7 +162,7 @@ class Gateway:
         """
         operator = self.operator
         for key, address in (("listen", operator.listen), ("statistics", operator.statistics)):
-            _refuse_taken(key, address)
+            refuse_taken(key, address.host, address.port)
         self._home = tempfile.TemporaryDirectory(prefix="reverse-sigmoid-gateway-")
         folder = Path(self._home.name)
         access_log = None if self._access_log is None else str(self._access_log.resolve())
@@ -222,19 +216,11 @@ class Gateway:
             raise GatewayError(f"the gateway does not start again: {error}") from None
         say("the gateway listens again")
 
-    @property
-    def running(self) -> bool:
-        """Whether the process lives."""
-        return self._process is not None and self._process.poll() is None
-
     def _command(self, configuration: Path) -> list[str]:
-        threads: Sequence[str] = (
-            () if self._concurrency is None else ("--concurrency", str(self._concurrency))
-        )
         return [
             *(sys.executable, "-I", str(Path(die_with_parent.__file__)), str(os.getpid())),
             *(_binary(), "-c", str(configuration), "--use-dynamic-base-id"),
-            *("--log-level", "warning", *_DRAIN, *threads),
+            *("--log-level", "warning", *_DRAIN),
         ]
 
     def _wait_until_listening(self, process: subprocess.Popen[bytes]) -> None:
@@ -261,19 +247,6 @@ def write_private(path: Path, content: bytes) -> None:
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
-
-
-def _refuse_taken(key: str, address: Address) -> None:
-    """Refuse an address that cannot be listened on, before Envoy says so in its log."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address.host, address.port))
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise InputError(
-                f"{key}: cannot listen on {address.host}:{address.port}: {reason}"
-            ) from None
 
 
 def _listens(address: Address) -> bool:

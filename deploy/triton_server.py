@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from deploy import die_with_parent, triton_log, triton_wheel
+from deploy.listening import refuse_taken
 from load_tests.endpoint import Access, connect
 from postprocess.errors import InputError, ReverseSigmoidError
 
@@ -323,15 +324,7 @@ class TritonServer:
             if port in taken:
                 raise InputError(f"{option}: the same as {taken[port]}")
             taken[port] = option
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind((self.address, port))
-                except OSError as error:
-                    raise InputError(
-                        f"{option}: cannot listen on {self.address}:{port}: "
-                        f"{(error.strerror or str(error)).lower()}"
-                    ) from None
+            refuse_taken(option, self.address, port)
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes], deadline: float) -> None:
         from tritonclient.utils import InferenceServerException

@@ -5,9 +5,9 @@ from typing import Any
 
 from deploy.audit.target import TIMEOUT_S, Target
 from deploy.audit.way import Attempt, Way
-from load_tests.endpoint import Access
+from deploy.envoy.routes import SERVICE
+from load_tests.endpoint import TRITON_KEY_HEADER, Access
 
-SERVICE = "/inference.GRPCInferenceService"
 #: Refused, as far as a client can see. NOT_FOUND: there is no model of that name.
 _REFUSED = frozenset(
     ["PERMISSION_DENIED", "UNAUTHENTICATED", "UNIMPLEMENTED", "NOT_FOUND", "RESOURCE_EXHAUSTED"]
@@ -82,22 +82,17 @@ class Grpc:
         """Return what the streaming call got."""
         call = self.channel.stream_stream(f"{SERVICE}/ModelStreamInfer")
 
+        answered = self.pb.ModelStreamInferResponse()
+
         def first() -> bytes:
-            answers = call(
-                iter([request.SerializeToString()]), timeout=TIMEOUT_S, metadata=self._metadata
-            )
-            return next(answers, b"")
+            message = [request.SerializeToString()]
+            raw = next(call(iter(message), timeout=TIMEOUT_S, metadata=self._metadata), b"")
+            answered.MergeFromString(raw)
+            return raw
 
-        def judged() -> str | None:
-            got = self.judge(first)
-            if got is None:
-                return None
-            answer = self.pb.ModelStreamInferResponse()
-            answer.MergeFromString(first())
-            unknown = any(word in answer.error_message for word in ("unknown model", *_REFUSALS))
-            return None if unknown else got
-
-        return judged()
+        got = self.judge(first)
+        said = answered.error_message
+        return None if any(word in said for word in ("unknown model", *_REFUSALS)) else got
 
     def judge(self, call: Callable[[], bytes]) -> str | None:
         """Return what came back, None where the call was refused."""
@@ -178,7 +173,7 @@ def _inner(grpc: Grpc, model: str, question: Any) -> Iterator[Way]:
     yield way("config", "ModelConfig", pb.ModelConfigRequest(name=model))
     yield way("infer, x-client-id forged", "ModelInfer", raw, more=(("x-client-id", "root"),))
     yield way("infer, Triton's key forged", "ModelInfer", raw,
-              more=(("triton-grpc-protocol-triton-key", "guess"),))  # fmt: skip
+              more=((TRITON_KEY_HEADER, "guess"),))  # fmt: skip
 
 
 def _loading(grpc: Grpc) -> Iterator[Way]:

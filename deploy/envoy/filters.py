@@ -9,14 +9,15 @@ from deploy.envoy.routes import API_KEY, BUDGET, MODEL_FIELD, RATE, SERVICE, SHA
 from deploy.envoy.scrub import scrubber
 from deploy.envoy.typed import HTTP, named, typed
 from deploy.operator_file import MIB, Budget, Client, Operator
-from load_tests.endpoint import API_KEY_HEADER
+from load_tests.endpoint import API_KEY_HEADER, TRITON_KEY_HEADER
+from postprocess.ready import KEY_HEADER
 
 #: A bucket that does not limit: what no descriptor names is refused by other filters.
 _NO_LIMIT = {"max_tokens": 10**9, "tokens_per_fill": 10**9, "fill_interval": "1s"}
 _ALWAYS = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
 _EXTRACTION = "envoy.filters.http.grpc_field_extraction"
 #: Triton's names of the header that its restricted APIs demand, over HTTP and gRPC.
-SECRET_HEADERS = ("triton-key", "triton-grpc-protocol-triton-key")
+SECRET_HEADERS = (KEY_HEADER, TRITON_KEY_HEADER)
 DOMAIN = "reverse_sigmoid"
 
 
