@@ -1,8 +1,9 @@
 """What the gateway costs: one ensemble asked directly, through Envoy, and through Envoy with TLS.
 
-Run as ``python -m deploy.gateway_benchmark REPOSITORY MODEL``. All three routes lead to the same
-Triton; in every round each gets a slice of one closed loop, in an order drawn anew. The gateways
-check an API key, the model's name and a budget, as in production; the direct route checks nothing.
+Run as ``python -m deploy.gateway_benchmark REPOSITORY MODEL``. All routes lead to the same Triton;
+in every round each gets a slice of one closed loop, in an order drawn anew. The gateways check an
+API key, the model's name and a budget, as in production; the direct route checks nothing, and the
+bare Envoy only forwards: the difference to it is what our checks cost.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from deploy.envoy.bootstrap import Upstream
-from deploy.gateway import Gateway
+from deploy.gateway import Gateway, write_private
 from deploy.operator_file import Address, Budget, Client, Limits, Operator, Tls
 from deploy.triton_server import TritonServer, free_ports
 from load_tests.closed_loop import ClosedLoop
@@ -46,28 +47,46 @@ def main() -> None:
         log = Path(folder) / "triton.log"
         server = stack.enter_context(TritonServer(asked.repository, ports=free_ports(), log=log))
         routes = {"direct": (server.grpc_url, OPEN)}
-        for name, tls in _gateways(asked):
-            routes[name] = stack.enter_context(_gateway(server, asked.model, tls, log, asked.ca))
+        for name, kind, tls in _gateways(asked):
+            gateway = _gateway(asked, server, kind, tls, log)
+            routes[name] = stack.enter_context(gateway)
         report = _measure(asked, routes)
     print(json.dumps(report, indent=2))
 
 
-def _gateways(asked: argparse.Namespace) -> Iterator[tuple[str, Tls | None]]:
-    yield "gateway", None
+class _BareEnvoy(Gateway):
+    """An Envoy that forwards to the same routes without looking."""
+
+    def _command(self, configuration: Path) -> list[str]:
+        import yaml
+
+        content = yaml.safe_load(configuration.read_bytes())
+        (chain,) = content["static_resources"]["listeners"][0]["filter_chains"]
+        manager = chain["filters"][-1]["typed_config"]
+        manager["http_filters"] = manager["http_filters"][-1:]
+        for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
+            route.pop("typed_per_filter_config", None)
+        write_private(configuration, yaml.safe_dump(content).encode())
+        return super()._command(configuration)
+
+
+def _gateways(asked: argparse.Namespace) -> Iterator[tuple[str, type[Gateway], Tls | None]]:
+    yield "bare Envoy", _BareEnvoy, None
+    yield "gateway", Gateway, None
     if asked.certificate and asked.key:
-        yield "gateway with TLS", Tls(asked.certificate.resolve(), asked.key.resolve())
+        yield "gateway with TLS", Gateway, Tls(asked.certificate.resolve(), asked.key.resolve())
 
 
 @contextmanager
 def _gateway(
-    server: TritonServer, model: str, tls: Tls | None, log: Path, ca: Path | None
+    asked: argparse.Namespace, server: TritonServer, kind: type[Gateway], tls: Tls | None, log: Path
 ) -> Iterator[tuple[str, Access]]:
     """Run one before the server; yield where it listens and what it asks."""
     ports, key = free_ports(), secrets.token_hex(16)
     operator = Operator(
         listen=Address("127.0.0.1", ports.grpc),
         tls=tls,
-        models=(model,),
+        models=(asked.model,),
         clients=(Client("benchmark", key, BUDGET),),
         rate=None,
         limits=Limits(),
@@ -79,8 +98,8 @@ def _gateway(
     upstream = Upstream(
         Address("127.0.0.1", server.ports.grpc), Address("127.0.0.1", server.ports.http)
     )
-    access = Access(key, ca if tls else None)
-    with Gateway(operator, upstream, "none", log=log.with_name(f"envoy{ports.grpc}.log")):
+    access = Access(key, asked.ca if tls else None)
+    with kind(operator, upstream, "none", log=log.with_name(f"envoy{ports.grpc}.log")):
         yield f"127.0.0.1:{ports.grpc}", access
 
 

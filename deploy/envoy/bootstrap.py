@@ -74,6 +74,7 @@ def _public(
         merge_slashes=True,
         path_with_escaped_slashes_action="REJECT_REQUEST",
         use_remote_address=True,
+        generate_request_id=False,  # nobody reads it
         request_headers_timeout="10s",
         request_timeout=f"{limits.timeout_seconds}s",
         stream_idle_timeout=f"{limits.timeout_seconds + 5}s",

@@ -37,7 +37,8 @@ def http_filters(operator: Operator, folder: Path, hidden: Sequence[str]) -> lis
         *([_rate(operator, operator.rate)] if operator.rate else []),
         _budgets(operator) if operator.ratelimit_service is None else _shared_budgets(),
         *(_secret(header, folder) for header in SECRET_HEADERS),
-        named("envoy.filters.http.router", f"{HTTP}.router.v3.Router"),
+        # Without the headers that tell a client how long the model took.
+        named("envoy.filters.http.router", f"{HTTP}.router.v3.Router", suppress_envoy_headers=True),
     ]
 
 
