@@ -100,6 +100,17 @@ def test_clients_reach_the_gateway_and_nothing_else():
     assert all("postprocess.ready" in probe["exec"]["command"][-1] for probe in probes)
 
 
+def test_triton_reads_its_own_secret_and_no_clients_key():
+    deployment = next(each for name, each in OBJECTS if name == "deployment.yaml")
+    service = yaml.safe_load((DEPLOY / "kubernetes/kserve/inferenceservice.yaml").read_text())
+    for pod in (deployment["spec"]["template"]["spec"], service["spec"]["predictor"]):
+        (triton,) = (one for one in pod["containers"] if one["name"] == "triton")
+        mounted = {mount["name"] for mount in triton["volumeMounts"]}
+        secrets = [one["secret"] for one in pod["volumes"]
+                   if one["name"] in mounted and "secret" in one]  # fmt: skip
+        assert [[item["key"] for item in one["items"]] for one in secrets] == [["triton.key"]]
+
+
 def test_start_triton_restricts_every_api_and_needs_a_key(tmp_path):
     fake = tmp_path / "tritonserver"  # shows what it would be given
     fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
