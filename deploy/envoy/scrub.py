@@ -8,6 +8,7 @@ a budget renews.
 from collections.abc import Sequence
 from typing import Any
 
+from deploy.envoy.counted import NO_LIMIT
 from deploy.envoy.replies import OURS, SECONDS
 from deploy.envoy.typed import HTTP, named
 
@@ -54,6 +55,11 @@ end
 
 function envoy_on_response(handle)
   local headers = handle:headers()
+  if headers:get('x-ratelimit-limit') == '%(no_limit)s' then
+    for _, name in ipairs({ 'limit', 'remaining', 'reset' }) do
+      headers:remove('x-ratelimit-' .. name)
+    end
+  end
   if headers:get('grpc-status') ~= nil then
     clean_grpc(headers)
     return
@@ -82,7 +88,7 @@ end
 def scrubber(hidden: Sequence[str]) -> dict[str, Any]:
     """Return the filter; ``hidden`` are names of inner models that do not end as ours do."""
     patterns = ", ".join(f"'{name.replace('-', '%-')}'" for name in hidden)
-    code = _LUA % {"ours": OURS, "seconds": SECONDS, "hidden": patterns}
+    code = _LUA % {"ours": OURS, "seconds": SECONDS, "no_limit": NO_LIMIT, "hidden": patterns}
     return named(
         "envoy.filters.http.lua",
         f"{HTTP}.lua.v3.Lua",
