@@ -29,6 +29,7 @@ from deploy.options import (
     say,
 )
 from deploy.overhead_command import overhead
+from deploy.paper_command import paper
 from deploy.serve_command import Terminated, serve
 from exporters import datasets, model_repository
 from postprocess.errors import InputError, ReverseSigmoidError
@@ -263,6 +264,7 @@ app.command()(audit)
 app.command()(gateway)
 app.command()(attack)
 app.command()(overhead)
+app.command()(paper)
 
 
 def run() -> int:

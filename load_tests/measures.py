@@ -1,4 +1,5 @@
-"""The five measures of section 4, between two models' answers to the same inputs.
+"""The five measures of section 4, between two models' answers to the same inputs, and three of
+what an answer is still worth to an honest user.
 
 All take scores of shape (n, K) and compute in float64; ``p`` and ``q`` hold probabilities.
 """
@@ -44,3 +45,33 @@ def kl_nats(p: Array, q: Array) -> float:
     p = np.maximum(p.astype(np.float64), KL_EPSILON)
     q = np.maximum(q.astype(np.float64), KL_EPSILON)
     return float(np.mean((p * np.log(p / q)).sum(axis=1)))
+
+
+def top5_overlap(p: Array, q: Array) -> float:
+    """Return the mean share of the five highest classes that two models have in common, 0 to 1.
+
+    Fewer than five where K is; 1 then says nothing.
+    """
+    count = min(5, p.shape[1])
+    ours, theirs = (np.argsort(-each, axis=1, kind="stable")[:, :count] for each in (p, q))
+    return float(np.mean((ours[:, :, None] == theirs[:, None, :]).any(axis=2)))
+
+
+def brier(p: Array, labels: NDArray[np.integer[Any]]) -> float:
+    """Return the mean squared distance of the rows from the labels' one-hot rows, 0 to 2."""
+    truth = np.eye(p.shape[1])[labels]
+    return float(np.mean(np.square(p.astype(np.float64) - truth).sum(axis=1)))
+
+
+def calibration_error(p: Array, labels: NDArray[np.integer[Any]], *, bins: int = 15) -> float:
+    """Return the expected calibration error of the top-1 class, 0 to 1.
+
+    Rows are sorted into ``bins`` of equal width by their highest probability; the error is the
+    mean distance of that probability from the share of right answers, over bins, weighted by
+    their rows (Guo et al., 2017).
+    """
+    confidence = p.max(axis=1).astype(np.float64)
+    right = (p.argmax(axis=1) == labels).astype(np.float64)
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(which, right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(p))

@@ -1,5 +1,6 @@
 """The adversary's substitute: a network trained to answer as the endpoint did."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,7 +37,11 @@ class Recipe:
 
 
 def train_substitute(
-    transfer_set: TransferSet, recipe: Recipe, *, progress: Progress | None = None
+    transfer_set: TransferSet,
+    recipe: Recipe,
+    *,
+    progress: Progress | None = None,
+    watch: Callable[[Any, int], None] | None = None,
 ) -> Any:
     """Return a Keras model from images to logits, trained on a transfer set.
 
@@ -44,6 +49,7 @@ def train_substitute(
         transfer_set: the endpoint's answers.
         recipe: how to train.
         progress: called after every step.
+        watch: called after every step with (the model as it is then, steps done).
 
     Raises:
         InputError: the transfer set is empty, or the recipe names what is unknown.
@@ -60,6 +66,13 @@ def train_substitute(
     targets = transfer_set.scores
     if recipe.labels_only:
         targets = one_hot(targets.argmax(axis=1), classes)
+
+    def after(done: int, total: int) -> None:
+        if watch is not None:
+            watch(model, done)
+        if progress is not None:
+            progress(done, total)
+
     train(
         model,
         transfer_set.images,
@@ -68,6 +81,6 @@ def train_substitute(
         seed=recipe.seed,
         flips=recipe.flips,
         loss=loss,
-        progress=progress,
+        progress=after,
     )
     return model

@@ -33,6 +33,18 @@ def test_simple_fits_every_data_set(shape):
     assert simple(np.zeros((2, *shape), np.float32)).shape == (2, 100)
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("allconv", (96, 96, 3)), ("mobilenet", (28, 28, 1)), ("xception", (32, 32, 3))],
+)
+def test_the_papers_other_networks_fit_its_images_and_export(name, shape, tmp_path):
+    network = architectures.find(name)(shape, 10)
+    images = np.random.default_rng(0).random((2, *shape), dtype=np.float32)
+    path = tmp_path / "model.onnx"
+    assert keras_to_onnx.export(network, path, check_on=images) <= keras_to_onnx.PARITY_TOLERANCE
+    assert onnx_signature.read(path) == onnx_signature.of_image_classifier(shape, 10)
+
+
 @pytest.mark.parametrize("error", [2e-4, float("nan")])
 def test_an_export_that_differs_from_keras_is_not_written(model, tmp_path, monkeypatch, error):
     honest = keras_to_onnx.predict

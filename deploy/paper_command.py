@@ -1,0 +1,121 @@
+"""``reverse-sigmoid paper``: the paper's tables and figures, from runs of your own."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from deploy.options import err_console, out_console, say
+from load_tests.paper.plan import PARTS, Plan
+from load_tests.paper.run import Run
+from load_tests.paper.runner import Runner
+from load_tests.paper.scales import SCALES, find
+from postprocess.errors import InputError
+
+
+def paper(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT", help=f"{', '.join(PARTS)}, all of them: all, or a run's .json file."
+        ),
+    ] = "all",
+    *,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the data sets' files, see export.")
+    ] = None,
+    scale: Annotated[str, typer.Option(help=f"{', '.join(SCALES)}.")] = "cpu",
+    out: Annotated[Path, typer.Option(help="Folder of runs, figures and RESULTS.md.")],
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Runs at a time.", show_default="what the scale is made for"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
+) -> None:
+    """Make the runs that are missing in --out, and write RESULTS.md of all that are there.
+
+    smoke takes minutes, cpu about two hours on two cores, full is meant for a GPU
+    (KERAS_BACKEND=jax or torch). A later call fills the gaps; a run's file is made again and
+    compared.
+    """
+    if what.endswith(".json"):
+        _again(Path(what), out, data_dir, as_json=as_json)
+        return
+    if what != "all" and what not in PARTS:
+        raise InputError(f"paper: expected {', '.join(PARTS)}, all or a .json file, got {what!r}")
+    size = find(scale)
+    from load_tests.paper import results
+
+    progress = _Progress()
+    runner = Runner(out / scale, data_dir=data_dir, jobs=jobs or size.jobs, tell=progress.tell)
+    plan = Plan(size, runner.known)
+    made = 0
+    while missing := _missing(plan, runner, what):
+        progress.phase(len(missing))
+        runner.make(missing)
+        made += len(missing)
+    plans = {}
+    for name in results.scales_in(out):
+        kept = Runner(out / name, data_dir=data_dir, jobs=1, tell=progress.tell)
+        plans[name] = Plan(find(name), kept.known)
+    report = results.write(out, plans)
+    if as_json:
+        print(json.dumps({"made": made, "report": str(report)}))
+    else:
+        say(f"{made} runs made. The results are in {report}.")
+
+
+def _missing(plan: Plan, runner: Runner, what: str) -> list[Run]:
+    runs = {run.name: run for run in plan.needed(what)}
+    return [run for run in runs.values() if runner.known(run) is None]
+
+
+def _again(path: Path, out: Path, data_dir: Path | None, *, as_json: bool) -> None:
+    """Make one run again and show both results."""
+    try:
+        content = json.loads(path.read_text())
+        before, run = content["result"], Run.from_json(content["run"])
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a run's file: {error}") from None
+    runner = Runner(out / "again", data_dir=data_dir, jobs=1, tell=_Progress().tell)
+    after = runner.again(run)
+    if as_json:
+        print(json.dumps({"run": run.to_json(), "before": before, "result": after}))
+        return
+    table = Table("measure", "in the file", "now", "difference", title=run.name)
+    for name, old, new in _pairs(before, after):
+        table.add_row(name, f"{old:.4f}", f"{new:.4f}", f"{new - old:+.4f}")
+    out_console.print(table)
+
+
+def _pairs(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, float, float]]:
+    return [
+        (f"{who} {key}", value, after[who][key])
+        for who in ("victim", "protected", "recovered", "stolen")
+        for key, value in before.get(who, {}).items()
+    ]
+
+
+class _Progress:
+    """A line for each run, with the time left."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def phase(self, runs: int) -> None:
+        """Begin to count anew: what was known so far told of these runs."""
+        self._start = time.monotonic()
+        say(f"{runs} runs to make", console=err_console)
+
+    def tell(self, name: str, done: int, total: int, seconds: float) -> None:
+        """Report a run that is done."""
+        left = (time.monotonic() - self._start) / done * (total - done)
+        say(
+            f"[{done}/{total}] {name}: {seconds:.1f} s, about {left / 60:.0f} min left",
+            console=err_console,
+        )

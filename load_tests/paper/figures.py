@@ -1,0 +1,215 @@
+"""The figures of the paper from our runs, as SVG."""
+
+import base64
+import statistics
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from load_tests.paper.grids import NAMES, Settings
+from load_tests.paper.plan import MAGNITUDES, Plan
+from load_tests.paper.run import Run
+from load_tests.paper.tables import NETWORKS, TITLES, said
+from load_tests.plots import figure, svg
+from postprocess.parameters import Parameters
+from postprocess.postprocessor import Postprocessor
+
+Curve = list[tuple[float, float]]
+
+
+class Figures:
+    """The figures of one scale; what has not been run is left out."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Take the plan, which knows the results."""
+        self.plan, self.scale = plan, plan.scale
+
+    def all(self) -> Iterator[tuple[str, str, str]]:
+        """Yield (file name without its end, caption, SVG) of every figure."""
+        made = {
+            "figure1": ("Figure 1: equation 2 over two classes", self._figure_1()),
+            "figure2": ("Figure 2: which queries steal best (no defence)", self._figure_2()),
+            "figure3": (
+                "Figure 3: real images, and below them what Jacobian augmentation makes, with "
+                "the victim's classes",
+                self._figure_3(),
+            ),
+            "figure4": ("Figure 4: networks that learn from M (no defence)", self._figure_4()),
+            **{
+                f"figure5_{data}": (
+                    f"Figure 5, {TITLES[data]}: agreement of S(P) against images shown",
+                    self._figure_5(data),
+                )
+                for data in self.scale.data
+            },
+            "figure6": ("Figure 6: probabilities against labels (no defence)", self._figure_6()),
+            "figure7": ("Figure 7: inversion fitted on true pairs", self._figure_7()),
+            **{
+                f"tradeoff_{data}": (
+                    f"{TITLES[data]}: what each setting of the grids costs and stops",
+                    self._tradeoff(data),
+                )
+                for data in self.scale.data
+            },
+        }
+        for name, (caption, text) in made.items():
+            if text:
+                yield name, caption, text
+
+    def _figure_1(self) -> str:
+        settings = {data: self.plan.paper_setting(data) for data in self.scale.data}
+        if not any(settings.values()):
+            return ""
+        made, axes = figure()
+        y = np.linspace(0, 1, 1001, dtype=np.float32)
+        axes.plot(y, y, color="0.7", linestyle="--", label="y")
+        for data, setting in settings.items():
+            if setting is not None:
+                protect = Postprocessor(Parameters(scores="probabilities", **setting))
+                served = protect(np.stack([y, 1 - y], axis=1))[:, 0]
+                axes.plot(y, served, label=f"{TITLES[data]}: {said(setting)}")
+        axes.set(xlabel="probability y of a class", ylabel="what is served")
+        axes.legend(frameon=False, fontsize="small")
+        return svg(made)
+
+    def _figure_2(self) -> str:
+        curves = {
+            attack: [
+                (float(queries), result["stolen"]["agreement"])
+                for queries in self.scale.attack_budgets
+                if (result := self.plan.known(self.plan.attack(attack, queries)))
+            ]
+            for attack in ("sample", "random", "jacobian")
+        }
+        return _curves(curves, "queries", "agreement of S(M)")
+
+    def _figure_3(self) -> str:
+        run = self.plan.attack("jacobian", max(self.scale.attack_budgets))
+        result = self.plan.known(run)
+        if not result or not result.get("examples"):
+            return ""
+        from matplotlib.figure import Figure
+
+        examples = result["examples"]
+        made = Figure(figsize=(1.1 * len(examples), 2.6), layout="constrained")
+        grid = made.subplots(2, len(examples), squeeze=False)
+        for column, example in enumerate(examples):
+            for row, name in enumerate(("real", "made")):
+                pixels = np.frombuffer(base64.b64decode(example[f"{name}_pixels"]), np.uint8)
+                axes = grid[row][column]
+                axes.imshow(pixels.reshape(example["shape"]).squeeze(), cmap="gray")
+                axes.set_title(str(example[f"{name}_class"]), fontsize="small")
+                axes.axis("off")
+        return svg(made)
+
+    def _figure_4(self) -> str:
+        curves = {
+            NETWORKS[architecture]: self._curve([self.plan.replica(architecture)])
+            for architecture in self.scale.architectures
+        }
+        return _curves(curves, "images shown", "agreement of S(M)")
+
+    def _figure_5(self, data: str) -> str:
+        panels = {}
+        for capped in (False, True):
+            curves = {"no defence": self._curve(self.plan.repeats(data, {}))}
+            for defence, name in NAMES.items():
+                setting = self.plan.chosen(data, defence, capped=capped)
+                curves[name] = self._of(data, setting)
+            panels["with the cap" if capped else "without"] = curves
+        return _panels(panels, "images shown", "agreement of S(P)")
+
+    def _figure_6(self) -> str:
+        panels: dict[str, dict[str, Curve]] = {}
+        for key in ("agreement", "cosine", "kl_nats_from_victim"):
+            panels[key.replace("_", " ")] = {
+                name: self._curve([self.plan.longer(None, changes)], key)
+                for name, changes in (
+                    ("probabilities", {}),
+                    ("labels only", {"labels_only": True}),
+                )
+            }
+        return _panels(panels, "images shown", "S(M) and M")
+
+    def _figure_7(self) -> str:
+        setting = self.plan.paper_setting(self.scale.recovery_on)
+        if setting is None:
+            return ""
+        curves: dict[str, Curve] = {"protected": [], "linear": [], "mlp": []}
+        for beta in MAGNITUDES:
+            for recover in ("linear", "mlp"):
+                result = self.plan.known(self.plan.recovery(recover, beta, setting["gamma"]))
+                if result is None:
+                    continue
+                curves[recover].append((beta, result["recovered"]["kl_nats_from_victim"]))
+                if recover == "linear":
+                    curves["protected"].append((beta, result["protected"]["kl_nats_from_victim"]))
+        return _curves(curves, f"beta, at gamma {setting['gamma']:g}", "KL from M, nats", log="y")
+
+    def _tradeoff(self, data: str) -> str:
+        undefended = self.plan.known(self.plan.base(data))
+        if undefended is None:
+            return ""
+        from matplotlib.figure import Figure
+
+        made = Figure(figsize=(10, 4), layout="constrained")
+        for axes, capped in zip(made.subplots(1, 2, sharey=True), (False, True), strict=True):
+            for defence, name in NAMES.items():
+                points = [
+                    (result["protected"]["cosine"], result["stolen"]["accuracy"])
+                    for run in self.plan.grid(data, defence, capped=capped)
+                    if (result := self.plan.known(run))
+                ]
+                if points:
+                    axes.plot(*zip(*points, strict=True), "o", markersize=5, label=name)
+            axes.axhline(undefended["stolen"]["accuracy"], color="0.4", linewidth=1)
+            axes.set(xlabel="cosine of P and M", title="with the cap" if capped else "without")
+            axes.set_ylim(0, 1)
+            axes.spines[["top", "right"]].set_visible(False)
+        made.axes[0].set_ylabel("accuracy of S(P)")
+        made.axes[0].legend(frameon=False, fontsize="small")
+        return svg(made)
+
+    def _of(self, data: str, setting: Settings | None) -> Curve:
+        return [] if setting is None else self._curve(self.plan.repeats(data, setting))
+
+    def _curve(self, runs: Iterable[Run], key: str = "agreement") -> Curve:
+        """Return the mean over runs of a measure against the images shown."""
+        points: dict[float, list[float]] = {}
+        for run in runs:
+            result: dict[str, Any] = self.plan.known(run) or {}
+            for point in result.get("curve", []):
+                points.setdefault(point["queries"], []).append(point[key])
+        return [(queries, statistics.fmean(values)) for queries, values in sorted(points.items())]
+
+
+def _curves(curves: dict[str, Curve], x: str, y: str, *, log: str = "x") -> str:
+    return _panels({"": curves}, x, y, log=log)
+
+
+def _panels(panels: dict[str, dict[str, Curve]], x: str, y: str, *, log: str = "x") -> str:
+    if not any(points for curves in panels.values() for points in curves.values()):
+        return ""
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=(4.6 * len(panels) + 1.6, 4), layout="constrained")
+    for axes, (title, curves) in zip(
+        np.ravel(made.subplots(1, len(panels))), panels.items(), strict=True
+    ):
+        for name, points in curves.items():
+            if points:
+                axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
+        axes.set(xlabel=x, ylabel=y, title=title, **{f"{log}scale": "log"})
+        if log == "x":
+            axes.minorticks_off()
+            ticks = sorted({at for points in curves.values() for at, _ in points})
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], rotation=45)
+        axes.spines[["top", "right"]].set_visible(False)
+    made.legend(
+        *made.axes[0].get_legend_handles_labels(),
+        frameon=False,
+        fontsize="small",
+        loc="outside right center",
+    )
+    return svg(made)

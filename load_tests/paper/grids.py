@@ -1,0 +1,73 @@
+"""The settings that each defence is tried with, and the paper's choice among them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+#: The defences of section 4.2, in the order of the paper's tables, and how people call them.
+NAMES = {
+    "reverse_sigmoid": "Reverse Sigmoid",
+    "uniform": "Uniform",
+    "uniform_concave": "x Concave",
+    "uniform_convex": "x Convex",
+    "sine": "Sine",
+}
+#: The drop of the substitute's accuracy that a setting has to reach (section 4.3).
+DROP = 0.20
+#: Share of the top-1 gap that our own settings keep, the shipped default.
+MARGIN = 0.01
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Candidates for every defence; the paper does not name its own."""
+
+    reverse_sigmoid: tuple[tuple[float, float], ...]  #: (beta, gamma)
+    uniform: tuple[float, ...]  #: beta
+    shaped: tuple[tuple[float, float], ...]  #: (beta, rho) of x Concave and x Convex
+    sine: tuple[tuple[float, float], ...]  #: (beta, frequency)
+
+    def settings(self, defence: str, *, capped: bool) -> list[Settings]:
+        """Return the candidates of a defence, as parameters.
+
+        Args:
+            defence: one of ``NAMES``.
+            capped: with the accuracy constraint, which the paper states and does not enforce.
+        """
+        found: list[Settings] = {
+            "reverse_sigmoid": [{"beta": b, "gamma": g} for b, g in self.reverse_sigmoid],
+            "uniform": [{"beta": b} for b in self.uniform],
+            "uniform_concave": [{"beta": b, "rho": r} for b, r in self.shaped],
+            "uniform_convex": [{"beta": b, "rho": r} for b, r in self.shaped],
+            "sine": [{"beta": b, "frequency": f} for b, f in self.sine],
+        }[defence]
+        mode = {"margin": MARGIN} if capped else {"preserve_top1": False}
+        return [{"defense": defence, **setting, **mode} for setting in found]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a setting cost and what it stopped."""
+
+    defence: Settings
+    cosine: float  #: of P and M
+    accuracy: float  #: of S(P)
+
+
+def choose(candidates: Iterable[Candidate], *, undefended: float) -> Candidate:
+    """Return the candidate of the highest cosine among those that stop enough of the theft.
+
+    Section 4.3: "highest cosine similarity ... at least 20% drop of test accuracy of S"; where
+    none does, the one with the largest drop.
+
+    Args:
+        candidates: at least one.
+        undefended: the accuracy of S(M).
+    """
+    tried = list(candidates)
+    enough = [one for one in tried if undefended - one.accuracy >= DROP]
+    if enough:
+        return max(enough, key=lambda one: one.cosine)
+    return min(tried, key=lambda one: one.accuracy)

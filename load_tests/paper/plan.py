@@ -1,0 +1,260 @@
+"""The runs that each table and figure needs, some of them known only when others are done."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from load_tests.paper.grids import MARGIN, NAMES, Candidate, Settings, choose
+from load_tests.paper.run import Run, Victim
+from load_tests.paper.scales import Scale
+
+Result = dict[str, Any]
+#: A run's measures, or None while it has not been made.
+Known = Callable[[Run], Result | None]
+
+#: What the thief of section 4.4 makes of the answers, in the order of Table 4.
+TABLE_4: tuple[dict[str, Any], ...] = (
+    {},
+    {"loss": "same_layer"},
+    {"loss": "mse"},
+    {"recover": "mlp"},
+    {"labels_only": True},
+)
+#: What stronger thieves do; all of them know beta and gamma.
+ADAPTIVE: tuple[dict[str, Any], ...] = (
+    {"loss": "logits"},
+    {"recover": "tail"},
+    {"recover": "analytic"},
+    {"recover": "table"},
+    {"recover": "neural"},
+    {"attack": "duplicates"},
+    {"attack": "duplicates", "recover": "table"},
+)
+#: Modes of the defence that the paper does not have, beside the chosen beta and gamma.
+HARDENED: dict[str, Settings] = {
+    "decimals 3": {"decimals": 3},
+    "decimals 2": {"decimals": 2},
+    "key_file": {"key_file": "key"},
+    "key_file, decimals 3": {"key_file": "key", "decimals": 3},
+    "decoy 10": {"key_file": "key", "decoy": 10},
+}
+#: Thieves that each hardened mode is shown to.
+AGAINST_HARDENED: tuple[dict[str, Any], ...] = (
+    {},
+    {"recover": "tail"},
+    {"recover": "table"},
+    {"attack": "duplicates", "recover": "table"},
+)
+MARGINS = (0.0, MARGIN, 0.05, 0.2, 0.5)
+#: Magnitudes of Figure 7, at the chosen gamma.
+MAGNITUDES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
+#: How many times the queries labels-only needs, by section 4.4.
+LABELS_TIMES = 4
+
+
+class Plan:
+    """The runs of one scale."""
+
+    def __init__(self, scale: Scale, known: Known) -> None:
+        """Take the scale, and where results are looked up."""
+        self.scale, self.known = scale, known
+
+    def needed(self, what: str) -> Iterator[Run]:
+        """Yield what a part needs, as far as results so far can tell; some may be made already.
+
+        Args:
+            what: one of ``PARTS``, or ``all``.
+        """
+        for name in PARTS if what == "all" else (what,):
+            yield from PARTS[name](self)
+
+    # -- the defence study: Tables 1 and 2, Figure 5 ------------------------------------------
+
+    def base(self, data: str, defence: Settings | None = None, *, seed: int = 0) -> Run:
+        """Return the thief of the defence study, who learns from all that Sample asks about."""
+        scale = self.scale
+        victim = Victim(
+            data=data,
+            architecture=scale.architecture,
+            steps=scale.victim_steps,
+            seed=scale.seed_of_victim(seed),
+        )
+        return Run(
+            victim=victim,
+            defence=defence or {},
+            substitute=scale.architecture,
+            queries=scale.queries,
+            steps=scale.steps,
+            seed=seed,
+            judged_on=scale.judged_on,
+        )
+
+    def grid(self, data: str, defence: str, *, capped: bool) -> list[Run]:
+        """Return the runs among which a setting is chosen."""
+        settings = self.scale.grid.settings(defence, capped=capped)
+        return [self.base(data, setting) for setting in settings]
+
+    def chosen(self, data: str, defence: str, *, capped: bool) -> Settings | None:
+        """Return the setting of the paper's criterion, None while its runs are missing."""
+        undefended = self.known(self.base(data))
+        runs = self.grid(data, defence, capped=capped)
+        results = [self.known(run) for run in runs]
+        if undefended is None or any(result is None for result in results):
+            return None
+        candidates = [
+            Candidate(run.defence, result["protected"]["cosine"], result["stolen"]["accuracy"])
+            for run, result in zip(runs, results, strict=True)
+            if result is not None
+        ]
+        return choose(candidates, undefended=undefended["stolen"]["accuracy"]).defence
+
+    def repeats(self, data: str, defence: Settings | None) -> list[Run]:
+        """Return the defence study's runs of one setting, a run for each seed."""
+        return [self.base(data, defence, seed=seed) for seed in range(self.scale.seeds)]
+
+    def ours(self, data: str) -> Settings | None:
+        """Return Reverse Sigmoid with the cap, at the setting chosen for it."""
+        return self.chosen(data, "reverse_sigmoid", capped=True)
+
+    def _defences(self) -> Iterator[Run]:
+        for data in self.scale.data:
+            yield from self.repeats(data, None)
+            for capped in (False, True):
+                for defence in NAMES:
+                    yield from self.grid(data, defence, capped=capped)
+                    setting = self.chosen(data, defence, capped=capped)
+                    if setting is not None:
+                        yield from self.repeats(data, setting)
+
+    # -- other networks: Table 3, Figure 4 ----------------------------------------------------
+
+    def network(self, architecture: str, *, protected: bool) -> Run:
+        """Return the run of a network stolen into a network of its own kind (Table 3)."""
+        data = self.scale.architectures_on
+        run = self.base(data, self.paper_setting(data) if protected else None)
+        return run.but(
+            victim=Victim(
+                data=data,
+                architecture=architecture,
+                steps=self.scale.victim_steps,
+                seed=run.victim.seed,
+            ),
+            substitute=architecture,
+        )
+
+    def replica(self, architecture: str) -> Run:
+        """Return the run of a network that learns from the study's M, unprotected (Figure 4)."""
+        return self.base(self.scale.architectures_on).but(substitute=architecture)
+
+    def paper_setting(self, data: str) -> Settings | None:
+        """Return Reverse Sigmoid as the paper has it, without the cap, at its chosen setting."""
+        return self.chosen(data, "reverse_sigmoid", capped=False)
+
+    def _networks(self) -> Iterator[Run]:
+        data = self.scale.architectures_on
+        yield self.base(data)
+        yield from self.grid(data, "reverse_sigmoid", capped=False)
+        for architecture in self.scale.architectures:
+            yield self.replica(architecture)
+            if self.paper_setting(data) is not None:
+                yield self.network(architecture, protected=False)
+                yield self.network(architecture, protected=True)
+
+    # -- the attack study: Figure 2 -----------------------------------------------------------
+
+    def attack(self, attack: str, queries: int) -> Run:
+        """Return a run of the attack study: Simple for M and S, no defence."""
+        scale = self.scale
+        victim = Victim(
+            data=scale.attacks_on, architecture="simple", steps=scale.victim_steps, seed=0
+        )
+        return Run(
+            victim=victim,
+            substitute="simple",
+            attack=attack,
+            queries=queries,
+            steps=scale.attack_steps,
+            judged_on=scale.judged_on,
+        )
+
+    def _attacks(self) -> Iterator[Run]:
+        for queries in self.scale.attack_budgets:
+            for attack in ("sample", "random", "jacobian"):
+                yield self.attack(attack, queries)
+
+    # -- thieves who know better: Table 4, Figures 6 and 7 ------------------------------------
+
+    def against(self, setting: Settings | None, changes: dict[str, Any]) -> Run:
+        """Return the run of another thief before the study's M with a setting."""
+        run = self.base(self.scale.recovery_on, setting)
+        return run.but(**changes)
+
+    def longer(self, setting: Settings | None, changes: dict[str, Any]) -> Run:
+        """Return the same thief with ``LABELS_TIMES`` the presentations (Figure 6)."""
+        run = self.against(setting, changes)
+        return run.but(queries=LABELS_TIMES * run.queries, steps=LABELS_TIMES * run.steps)
+
+    def recovery(self, recover: str, beta: float, gamma: float) -> Run:
+        """Return a run of Figure 7: an inversion fitted on true pairs, and no substitute."""
+        setting = {"defense": "reverse_sigmoid", "beta": beta, "gamma": gamma}
+        run = self.base(self.scale.recovery_on, {**setting, "preserve_top1": False})
+        return run.but(recover=recover, substitute="", steps=0)
+
+    def _thieves(self) -> Iterator[Run]:
+        data = self.scale.recovery_on
+        yield self.base(data)
+        for capped in (False, True):
+            yield from self.grid(data, "reverse_sigmoid", capped=capped)
+        paper, ours = self.paper_setting(data), self.ours(data)
+        if paper is None or ours is None:
+            return
+        for setting in (paper, ours):
+            yield from (self.against(setting, changes) for changes in TABLE_4)
+
+    def _labels(self) -> Iterator[Run]:
+        yield self.longer(None, {})
+        yield self.longer(None, {"labels_only": True})
+
+    def _inversions(self) -> Iterator[Run]:
+        yield from self._thieves()
+        setting = self.paper_setting(self.scale.recovery_on)
+        if setting is None:
+            return
+        for beta in MAGNITUDES:
+            for recover in ("linear", "mlp"):
+                yield self.recovery(recover, beta, setting["gamma"])
+
+    # -- beyond the paper ---------------------------------------------------------------------
+
+    def hardened(self, data: str, mode: Settings, changes: dict[str, Any]) -> Run | None:
+        """Return the run of a thief before our chosen setting with more of our modes."""
+        ours = self.ours(data)
+        return None if ours is None else self.base(data, {**ours, **mode}).but(**changes)
+
+    def _beyond(self) -> Iterator[Run]:
+        for data in self.scale.data:
+            yield self.base(data)
+            yield from self.grid(data, "reverse_sigmoid", capped=True)
+            if self.ours(data) is None:
+                continue
+            modes = [({}, (*TABLE_4, *ADAPTIVE))]
+            modes += [(mode, AGAINST_HARDENED) for mode in HARDENED.values()]
+            modes += [({"margin": margin}, ({},)) for margin in MARGINS]
+            for mode, thieves in modes:
+                for changes in thieves:
+                    run = self.hardened(data, mode, changes)
+                    if run is not None:
+                        yield run
+
+
+PARTS: dict[str, Callable[[Plan], Iterator[Run]]] = {
+    "figure2": Plan._attacks,  # noqa: SLF001
+    "table1": Plan._defences,  # noqa: SLF001
+    "table2": Plan._defences,  # noqa: SLF001
+    "figure5": Plan._defences,  # noqa: SLF001
+    "table4": Plan._thieves,  # noqa: SLF001
+    "figure6": Plan._labels,  # noqa: SLF001
+    "figure7": Plan._inversions,  # noqa: SLF001
+    "beyond": Plan._beyond,  # noqa: SLF001
+    "table3": Plan._networks,  # noqa: SLF001
+    "figure4": Plan._networks,  # noqa: SLF001
+}

@@ -1,0 +1,45 @@
+"""A process that makes runs one after the other, for ``runner``.
+
+    python -m load_tests.paper.process FOLDER [DATA_DIR]
+
+reads a line of JSON for each from stdin and answers with a line of JSON on stdout: ``{"run": ...}``
+is answered with ``{"result": ...}``, ``{"victim": ...}``, which is trained and put into FOLDER, with
+``{}``, and what cannot be done with ``{"error": ...}``. It ends with its input.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from exporters.quiet_import import import_quietly
+from load_tests.paper.execute import execute
+from load_tests.paper.run import Run, Victim
+from load_tests.paper.victims import TrainedVictim, train_victim
+from postprocess.errors import ReverseSigmoidError
+
+
+def main(folder: Path, data_dir: Path | None) -> None:
+    """Answer every line; returns nothing."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a library prints is no answer
+    import_quietly("keras")
+    for line in sys.stdin:
+        try:
+            answer = _answer(json.loads(line), folder, data_dir)
+        except ReverseSigmoidError as error:
+            answer = {"error": str(error)}
+        answers.write(json.dumps(answer) + "\n")
+
+
+def _answer(asked: dict[str, Any], folder: Path, data_dir: Path | None) -> dict[str, Any]:
+    if "victim" in asked:
+        train_victim(Victim(**asked["victim"]), folder, data_dir)
+        return {}
+    run = Run.from_json(asked["run"])
+    return {"result": execute(run, TrainedVictim(run.victim, folder, data_dir))}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)

@@ -1,0 +1,139 @@
+"""How much of the paper's protocol is done."""
+
+from dataclasses import dataclass
+
+from load_tests.paper.grids import Grid
+from postprocess.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """One size of the whole plan."""
+
+    about: str  #: how it differs from the paper, for RESULTS.md
+    data: tuple[str, ...]
+    architecture: str  #: of M and S in the defence study
+    victim_steps: int
+    queries: int  #: the query budget of the defence study
+    steps: int  #: of the substitutes in the defence study
+    seeds: int  #: runs of each chosen setting
+    victim_seeds: int  #: victims among them
+    judged_on: int  #: images of the test set, 0 for all
+    grid: Grid
+    #: Section 4.3: which network M and S have, on which data set.
+    architectures: tuple[str, ...]
+    architectures_on: str
+    #: The attack study (Figure 2): its data set, budgets, and the steps of its substitutes.
+    attacks_on: str
+    attack_budgets: tuple[int, ...]
+    attack_steps: int
+    #: Data set of Table 4 and Figures 6 and 7.
+    recovery_on: str
+    jobs: int  #: runs at a time, unless asked otherwise
+
+    def seed_of_victim(self, seed: int) -> int:
+        """Return which victim a run of this seed steals."""
+        return seed % self.victim_seeds
+
+
+_SMOKE = Grid(
+    reverse_sigmoid=((1.0, 0.4), (1.5, 0.2)),
+    uniform=(1.0,),
+    shaped=((0.5, 0.3),),
+    sine=((0.5, 6.0),),
+)
+_CPU = Grid(
+    reverse_sigmoid=((0.5, 0.4), (0.9, 0.2), (1.0, 0.4), (1.0, 0.7), (1.2, 0.4), (1.5, 0.2)),
+    uniform=(0.3, 1.0),
+    shaped=((0.3, 0.3), (1.0, 0.1), (1.0, 0.5)),
+    sine=((0.3, 6.0), (1.0, 6.0), (1.0, 30.0)),
+)
+_FULL = Grid(
+    reverse_sigmoid=tuple(
+        (beta, gamma)
+        for gamma in (0.1, 0.2, 0.4, 0.7)
+        for beta in (0.21, 0.5, 0.8, 0.9, 1.0, 1.2, 1.5)
+    ),
+    uniform=(0.1, 0.2, 0.5, 1.0, 2.0),
+    shaped=tuple((beta, rho) for rho in (0.1, 0.3, 1.0) for beta in (0.2, 0.5, 1.0, 2.0)),
+    sine=tuple((beta, f) for f in (3.0, 6.0, 30.0, 300.0) for beta in (0.2, 0.5, 1.0)),
+)
+
+SCALES = {
+    "smoke": Scale(
+        about="digits of 8 x 8 pixels instead of the paper's data sets, Simple instead of "
+        "AllConv, 320 queries and 120 steps instead of 19,200 and 300, one seed: a check that "
+        "everything works, and no evidence",
+        data=("digits",),
+        architecture="simple",
+        victim_steps=200,
+        queries=320,
+        steps=120,
+        seeds=1,
+        victim_seeds=1,
+        judged_on=0,
+        grid=_SMOKE,
+        architectures=("simple",),
+        architectures_on="digits",
+        attacks_on="digits",
+        attack_budgets=(320,),
+        attack_steps=120,
+        recovery_on="digits",
+        jobs=1,
+    ),
+    "cpu": Scale(
+        about="MNIST and Fashion-MNIST; Simple instead of AllConv in the defence study; 4,800 "
+        "queries and 75 steps of 64 instead of 19,200 and 300; victims of 600 steps; three "
+        "seeds of the thief before one victim instead of five; 2,000 test images; a coarse "
+        "grid; the attack study with 300 and 1,200 queries and 300 steps instead of 50,000 and "
+        "16,000; no Xception",
+        data=("mnist", "fashion_mnist"),
+        architecture="simple",
+        victim_steps=600,
+        queries=4800,
+        steps=75,
+        seeds=3,
+        victim_seeds=1,
+        judged_on=2000,
+        grid=_CPU,
+        architectures=("simple", "allconv", "mobilenet"),
+        architectures_on="fashion_mnist",
+        attacks_on="mnist",
+        attack_budgets=(300, 1200),
+        attack_steps=300,
+        recovery_on="fashion_mnist",
+        jobs=2,
+    ),
+    "full": Scale(
+        about="the paper's protocol: AllConv, 19,200 queries presented in 300 steps of 64, "
+        "victims of 16,000 steps, the attack study with 50,000 queries and 16,000 steps; five "
+        "seeds, each with a victim of its own (the paper names no repeats)",
+        data=("mnist", "fashion_mnist", "cifar10", "cifar100", "stl10"),
+        architecture="allconv",
+        victim_steps=16_000,
+        queries=19_200,
+        steps=300,
+        seeds=5,
+        victim_seeds=5,
+        judged_on=0,
+        grid=_FULL,
+        architectures=("simple", "allconv", "mobilenet", "xception"),
+        architectures_on="cifar10",
+        attacks_on="mnist",
+        attack_budgets=(150, 1_500, 5_000, 20_000),
+        attack_steps=16_000,
+        recovery_on="cifar10",
+        jobs=1,
+    ),
+}
+
+
+def find(name: str) -> Scale:
+    """Return a scale by name.
+
+    Raises:
+        InputError: there is no such scale.
+    """
+    if name not in SCALES:
+        raise InputError(f"--scale: expected {', '.join(SCALES)}, got {name!r}")
+    return SCALES[name]

@@ -1,0 +1,267 @@
+"""The tables of the paper and ours beside them, as Markdown."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from load_tests.paper import published
+from load_tests.paper.grids import NAMES, Settings
+from load_tests.paper.plan import ADAPTIVE, AGAINST_HARDENED, HARDENED, MARGINS, TABLE_4, Plan
+from load_tests.paper.run import Run
+
+Rows = list[Sequence[str]]
+MISSING = "not run"
+#: How people call the data sets.
+TITLES = {
+    "digits": "digits",
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "stl10": "STL-10",
+}
+NETWORKS = {
+    "simple": "Simple",
+    "allconv": "AllConv",
+    "mobilenet": "MobileNet",
+    "xception": "Xception",
+}
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def number(values: Sequence[float], digits: int = 3) -> str:
+    """Return the mean, and the spread over seeds where there are several."""
+    if not values:
+        return MISSING
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
+def said(setting: Settings | None) -> str:
+    """Return a setting as people write it."""
+    if setting is None:
+        return MISSING
+    hidden = ("defense", "preserve_top1", "margin")
+    return ", ".join(f"{key} {value:g}" for key, value in setting.items() if key not in hidden)
+
+
+class Tables:
+    """The tables of one scale."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Take the plan, which knows the results."""
+        self.plan, self.scale = plan, plan.scale
+
+    def values(self, runs: Iterable[Run | None], *path: str) -> list[float]:
+        """Return one measure of those runs that have been made, such as ("stolen", "cosine")."""
+        found = []
+        for run in runs:
+            value: Any = None if run is None else self.plan.known(run)
+            if value is None:
+                continue
+            for key in path:
+                value = value[key]
+            found.append(float(value))
+        return found
+
+    def repeated(self, data: str, setting: Settings | None, *path: str, digits: int = 3) -> str:
+        """Return a measure of the defence study over its seeds."""
+        if setting is None:
+            return MISSING
+        return number(self.values(self.plan.repeats(data, setting), *path), digits)
+
+    def table_1(self, data: str) -> str:
+        """Return agreement of P and of S(P) for every defence."""
+        rows: Rows = []
+        undefended = self.repeated(data, {}, "stolen", "agreement")
+        paper = published.UNDEFENDED.get(data)
+        rows.append(
+            ["S(M), no defence", "" if paper is None else f"{paper:.2f}", "", undefended, "", ""]
+        )
+        for defence, name in NAMES.items():
+            cells = [name, self._published(data, defence)]
+            for capped in (False, True):
+                setting = self.plan.chosen(data, defence, capped=capped)
+                ours = (
+                    self.repeated(data, setting, who, "agreement")
+                    for who in ("protected", "stolen")
+                )
+                cells += [said(setting), " -> ".join(ours)]
+            rows.append(cells)
+        head = ("defence", "paper", "setting, no cap", "P -> S(P)", "setting, cap", "P -> S(P)")
+        return markdown(head, rows)
+
+    def _published(self, data: str, defence: str) -> str:
+        if data not in published.TABLE_1:
+            return ""
+        paper = published.TABLE_1[data][defence]
+        return "lost" if paper is None else f"{paper[0]:.2f} -> {paper[1]:.2f}"
+
+    def table_2(self, data: str) -> str:
+        """Return accuracies and the distance of P from M, for Reverse Sigmoid."""
+        rows: Rows = []
+        if data in published.TABLE_2:
+            m, p, s, cosine, mae, kl = (f"{each:.2f}" for each in published.TABLE_2[data])
+            rows.append(["paper", m, p, s, cosine, mae, f"{kl}, unit and direction not said", ""])
+        for capped in (False, True):
+            setting = self.plan.chosen(data, "reverse_sigmoid", capped=capped)
+            cells = [
+                self.repeated(data, setting, who, "accuracy")
+                for who in ("victim", "protected", "stolen")
+            ]
+            cells += [self.repeated(data, setting, "protected", key) for key in ("cosine", "mae")]
+            cells += [self._kl(data, setting, way) for way in ("from", "to")]
+            rows.append([f"{'cap' if capped else 'no cap'}, {said(setting)}", *cells])
+        head = ("", "M", "P", "S(P)", "cosine", "MAE", "KL(M‖P)", "KL(P‖M)")
+        return markdown(head, rows)
+
+    def _kl(self, data: str, setting: Settings | None, way: str) -> str:
+        runs = [] if setting is None else self.plan.repeats(data, setting)
+        nats = self.values(runs, "protected", f"kl_nats_{way}_victim")
+        if not nats:
+            return MISSING
+        return f"{number(nats, 2)} nats, {statistics.fmean(nats) / math.log(2):.2f} bits"
+
+    def table_3(self) -> str:
+        """Return accuracies for each network, stolen into its own kind."""
+        rows: Rows = []
+        for architecture, name in NETWORKS.items():
+            paper = ", ".join(f"{each:.2f}" for each in published.TABLE_3[architecture])
+            cells = [name, paper]
+            if architecture not in self.scale.architectures:
+                rows.append([*cells, *[MISSING] * 4])
+                continue
+            plain, protected = (
+                self.plan.network(architecture, protected=way) for way in (False, True)
+            )
+            cells += [number(self.values([plain], "victim", "accuracy"))]
+            cells += [number(self.values([plain], "stolen", "accuracy"))]
+            cells += [
+                number(self.values([protected], who, "accuracy")) for who in ("protected", "stolen")
+            ]
+            rows.append(cells)
+        head = ("network", "paper: M, P, S(P) on CIFAR-10", "M", "S(M)", "P", "S(P)")
+        return markdown(head, rows)
+
+    def table_4(self) -> str:
+        """Return the agreement of thieves who know more, or keep less."""
+        data = self.scale.recovery_on
+        rows: Rows = []
+        for changes in TABLE_4:
+            runs = [
+                None if setting is None else self.plan.against(setting, changes)
+                for setting in (self.plan.paper_setting(data), self.plan.ours(data))
+            ]
+            name = _thief(runs[0]) or "sample"
+            paper = published.TABLE_4.get(name)
+            cells = [name, "" if paper is None else f"{paper:.2f}"]
+            rows.append([*cells, *(number(self.values([run], *_STOLEN)) for run in runs)])
+        return markdown(("thief", "paper (CIFAR-10)", "no cap", "cap"), rows)
+
+    def advice(self) -> str:
+        """Return, for each data set, our setting, its price to honest users and to thieves."""
+        rows: Rows = []
+        for data in self.scale.data:
+            ours = self.plan.ours(data)
+            best = self.best_adaptive(data)
+            labels = number(self.values([self.plan.hardened(data, {}, _LABELS)], *_STOLEN))
+            rows.append(
+                [
+                    TITLES[data],
+                    said(ours),
+                    self.repeated(data, ours, "protected", "agreement"),
+                    self._pair(data, ours, "accuracy"),
+                    self.repeated(data, ours, "protected", "cosine"),
+                    self.repeated(data, ours, "protected", "top5_overlap"),
+                    self._pair(data, ours, "calibration_error"),
+                    self._pair(data, ours, "brier"),
+                    self.repeated(data, {}, *_STOLEN),
+                    self.repeated(data, ours, *_STOLEN),
+                    MISSING if best is None else f"{best[1]:.3f} ({best[0]})",
+                    labels,
+                ]
+            )
+        head = (
+            *("data", "setting", "P agreement", "accuracy, M -> P", "cosine", "top-5 overlap"),
+            *("calibration error, M -> P", "Brier, M -> P", "S(M)", "naive S(P)"),
+            *("best adaptive", "labels only"),
+        )
+        return markdown(head, rows)
+
+    def _pair(self, data: str, setting: Settings | None, key: str) -> str:
+        if setting is None:
+            return MISSING
+        run = [self.plan.base(data, setting)]
+        ways = (number(self.values(run, who, key)) for who in ("victim", "protected"))
+        return " -> ".join(ways)
+
+    def best_adaptive(self, data: str) -> tuple[str, float] | None:
+        """Return the outsider's best thief of ours who keeps more than labels, and its agreement."""
+        found = []
+        for changes in (*TABLE_4, *ADAPTIVE):
+            run = self.plan.hardened(data, {}, changes)
+            if run is None or run.labels_only or not run.thief.outsider:
+                continue
+            found += [(value, run.thief.name) for value in self.values([run], *_STOLEN)]
+        return None if not found else (max(found)[1], max(found)[0])
+
+    def suite(self, data: str) -> str:
+        """Return every thief before our setting."""
+        rows: Rows = []
+        for changes in (*TABLE_4, *ADAPTIVE):
+            run = self.plan.hardened(data, {}, changes)
+            star = "" if run is None or run.thief.outsider else " *"
+            cells = [number(self.values([run], "stolen", key)) for key in _SHOWN]
+            rows.append([(_thief(run) or str(changes)) + star, *cells])
+        return markdown(("thief", *_SHOWN), rows)
+
+    def hardened(self, data: str) -> str:
+        """Return the hardened modes: what honest users get, and some thieves."""
+        rows: Rows = []
+        for name, mode in {"plain": {}, **HARDENED}.items():
+            runs = [self.plan.hardened(data, mode, changes) for changes in AGAINST_HARDENED]
+            honest = [
+                number(self.values(runs[:1], "protected", key))
+                for key in ("agreement", "cosine", "top5_overlap")
+            ]
+            stolen = [number(self.values([run], *_STOLEN)) for run in runs]
+            rows.append([name, *honest, *stolen])
+        thieves = ("naive", "tail", "table", "duplicates, table")
+        return markdown(("mode", "P agreement", "cosine", "top-5 overlap", *thieves), rows)
+
+    def margins(self, data: str) -> str:
+        """Return what a larger top-1 margin costs in protection."""
+        rows: Rows = []
+        for margin in MARGINS:
+            run = self.plan.hardened(data, {"margin": margin}, {})
+            honest = [
+                number(self.values([run], "protected", key))
+                for key in ("cosine", "calibration_error")
+            ]
+            rows.append([f"{margin:g}", *honest, number(self.values([run], *_STOLEN))])
+        return markdown(("margin", "cosine", "calibration error", "naive S(P)"), rows)
+
+    def capped(self) -> list[Run]:
+        """Return every run with the cap on that has been made."""
+        runs = [
+            run
+            for data in self.scale.data
+            for defence in NAMES
+            for run in self.plan.grid(data, defence, capped=True)
+        ]
+        return [run for run in runs if self.plan.known(run) is not None]
+
+
+def _thief(run: Run | None) -> str:
+    return "" if run is None else run.thief.name
+
+
+_STOLEN = ("stolen", "agreement")
+_SHOWN = ("agreement", "accuracy", "cosine", "mae")
+_LABELS: dict[str, Any] = {"labels_only": True}

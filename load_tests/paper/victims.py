@@ -1,0 +1,101 @@
+"""The networks that are stolen: trained once, their answers kept."""
+
+import json
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters import architectures, datasets
+from exporters.atomic_file import atomic_file, write_text
+from exporters.datasets import Dataset, HoldOff, Images
+from exporters.train import Progress, one_hot, predict, train
+from load_tests.paper.run import Victim
+
+Logits = NDArray[np.float32]
+
+
+class TrainedVictim:
+    """A victim in a folder of its own: weights, and its logits for what everyone asks about."""
+
+    def __init__(self, victim: Victim, folder: Path, data_dir: Path | None) -> None:
+        """Take the victim from the folder; ``train_victim`` has put it there."""
+        self.victim, self._folder = victim, folder / victim.name
+        self.dataset: Dataset = _dataset(victim.data, data_dir)
+
+    @cached_property
+    def held_off(self) -> HoldOff:
+        """The split of the training set; the adversary's images are not the victim's."""
+        return datasets.hold_off(self.dataset, seed=self.victim.seed)
+
+    @cached_property
+    def test_logits(self) -> Logits:
+        """For the test set, shape (n, K)."""
+        return self._kept("test")
+
+    @cached_property
+    def pool_logits(self) -> Logits:
+        """For the adversary's images, shape (n, K)."""
+        return self._kept("pool")
+
+    def logits(self, images: Images) -> Logits:
+        """Return the victim's logits for any images, shape (n, K)."""
+        return predict(self._model, images)
+
+    @cached_property
+    def _model(self) -> Any:
+        model = architectures.find(self.victim.architecture)(
+            self.dataset.input_shape, self.dataset.classes
+        )
+        model.load_weights(self._folder / "victim.weights.h5")
+        return model
+
+    def _kept(self, which: str) -> Logits:
+        with np.load(self._folder / "logits.npz") as stored:
+            logits: Logits = stored[which]
+        return logits
+
+
+def is_trained(victim: Victim, folder: Path) -> bool:
+    """Return whether ``train_victim`` has finished this one."""
+    return (folder / victim.name / "victim.json").is_file()
+
+
+def train_victim(
+    victim: Victim, folder: Path, data_dir: Path | None, *, progress: Progress | None = None
+) -> None:
+    """Train a victim on its two thirds of the training set and put it into the folder.
+
+    Raises:
+        InputError: the data set cannot be read.
+    """
+    import keras
+
+    dataset = _dataset(victim.data, data_dir)
+    held_off = datasets.hold_off(dataset, seed=victim.seed)
+    keras.utils.set_random_seed(victim.seed)
+    model = architectures.find(victim.architecture)(dataset.input_shape, dataset.classes)
+    train(
+        model,
+        held_off.victim_images,
+        one_hot(held_off.victim_labels, dataset.classes),
+        steps=victim.steps,
+        seed=victim.seed,
+        flips=dataset.flips,
+        progress=progress,
+    )
+    home = folder / victim.name
+    home.mkdir(parents=True, exist_ok=True)
+    model.save_weights(home / "victim.weights.h5", overwrite=True)
+    logits = {"test": dataset.x_test, "pool": held_off.adversary_images}
+    with atomic_file(home / "logits.npz") as part, part.open("wb") as file:
+        np.savez(file, **{which: predict(model, images) for which, images in logits.items()})
+    keras.backend.clear_session()
+    write_text(home / "victim.json", json.dumps({"victim": victim.name}) + "\n")  # the last
+
+
+@lru_cache(maxsize=1)
+def _dataset(name: str, data_dir: Path | None) -> Dataset:
+    return datasets.load(name, data_dir)
