@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from load_tests import red_team
 from load_tests.paper.grids import DROP
-from load_tests.paper.plan import LABELS_TIMES, MAGNITUDES
+from load_tests.paper.plan import LABELS_TIMES
 from load_tests.paper.tables import TITLES, Tables, said
 
 #: How near chance "at chance" is.
@@ -113,7 +113,7 @@ def _inversions(tables: Tables) -> Iterator[Fact]:
     if setting is None:
         yield Fact(None, paper, "")
         return
-    beta = min(MAGNITUDES, key=lambda one: abs(one - setting["beta"]))
+    beta = min(tables.scale.magnitudes, key=lambda one: abs(one - setting["beta"]))
     runs = [plan.recovery(name, beta, setting["gamma"]) for name in ("linear", "mlp")]
     recovered = tables.values(runs, "recovered", "kl_nats_from_victim")
     if len(recovered) < len(runs):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from load_tests.paper.grids import NAMES, Settings
-from load_tests.paper.plan import MAGNITUDES, Plan
+from load_tests.paper.plan import Plan
 from load_tests.paper.run import Run
 from load_tests.paper.tables import NETWORKS, TITLES, said
 from load_tests.plots import figure, svg
@@ -137,7 +137,7 @@ class Figures:
         if setting is None:
             return ""
         curves: dict[str, Curve] = {"protected": [], "linear": [], "mlp": []}
-        for beta in MAGNITUDES:
+        for beta in self.scale.magnitudes:
             for recover in ("linear", "mlp"):
                 result = self.plan.known(self.plan.recovery(recover, beta, setting["gamma"]))
                 if result is None:

@@ -3,16 +3,18 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from load_tests.paper.grids import MARGIN, NAMES, Candidate, Settings, choose
+from load_tests.paper.grids import NAMES, Candidate, Settings, choose
 from load_tests.paper.run import Run, Victim
 from load_tests.paper.scales import Scale
 
 Result = dict[str, Any]
+#: Thieves, by how they differ from the one of the defence study.
+Changes = tuple[dict[str, Any], ...]
 #: A run's measures, or None while it has not been made.
 Known = Callable[[Run], Result | None]
 
 #: What the thief of section 4.4 makes of the answers, in the order of Table 4.
-TABLE_4: tuple[dict[str, Any], ...] = (
+TABLE_4: Changes = (
     {},
     {"loss": "same_layer"},
     {"loss": "mse"},
@@ -20,7 +22,7 @@ TABLE_4: tuple[dict[str, Any], ...] = (
     {"labels_only": True},
 )
 #: What stronger thieves do; all of them know beta and gamma.
-ADAPTIVE: tuple[dict[str, Any], ...] = (
+ADAPTIVE: Changes = (
     {"loss": "logits"},
     {"recover": "tail"},
     {"recover": "analytic"},
@@ -38,15 +40,12 @@ HARDENED: dict[str, Settings] = {
     "decoy 10": {"key_file": "key", "decoy": 10},
 }
 #: Thieves that each hardened mode is shown to.
-AGAINST_HARDENED: tuple[dict[str, Any], ...] = (
+AGAINST_HARDENED: Changes = (
     {},
     {"recover": "tail"},
     {"recover": "table"},
     {"attack": "duplicates", "recover": "table"},
 )
-MARGINS = (0.0, MARGIN, 0.05, 0.2, 0.5)
-#: Magnitudes of Figure 7, at the chosen gamma.
-MAGNITUDES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
 #: How many times the queries labels-only needs, by section 4.4.
 LABELS_TIMES = 4
 
@@ -219,7 +218,7 @@ class Plan:
         setting = self.paper_setting(self.scale.recovery_on)
         if setting is None:
             return
-        for beta in MAGNITUDES:
+        for beta in self.scale.magnitudes:
             for recover in ("linear", "mlp"):
                 yield self.recovery(recover, beta, setting["gamma"])
 
@@ -236,10 +235,10 @@ class Plan:
             yield from self.grid(data, "reverse_sigmoid", capped=True)
             if self.ours(data) is None:
                 continue
-            modes = [({}, (*TABLE_4, *ADAPTIVE))]
-            modes += [(mode, AGAINST_HARDENED) for mode in HARDENED.values()]
-            modes += [({"margin": margin}, ({},)) for margin in MARGINS]
-            for mode, thieves in modes:
+            shown: list[tuple[Settings, Changes]] = [({}, (*TABLE_4, *ADAPTIVE))]
+            shown += [(HARDENED[name], AGAINST_HARDENED) for name in self.scale.hardened]
+            shown += [({"margin": margin}, ({},)) for margin in self.scale.margins]
+            for mode, thieves in shown:
                 for changes in thieves:
                     run = self.hardened(data, mode, changes)
                     if run is not None:
@@ -247,14 +246,14 @@ class Plan:
 
 
 PARTS: dict[str, Callable[[Plan], Iterator[Run]]] = {
-    "figure2": Plan._attacks,  # noqa: SLF001
-    "table1": Plan._defences,  # noqa: SLF001
-    "table2": Plan._defences,  # noqa: SLF001
-    "figure5": Plan._defences,  # noqa: SLF001
-    "table4": Plan._thieves,  # noqa: SLF001
-    "figure6": Plan._labels,  # noqa: SLF001
-    "figure7": Plan._inversions,  # noqa: SLF001
-    "beyond": Plan._beyond,  # noqa: SLF001
-    "table3": Plan._networks,  # noqa: SLF001
-    "figure4": Plan._networks,  # noqa: SLF001
+    "figure2": Plan._attacks,
+    "table1": Plan._defences,
+    "table2": Plan._defences,
+    "figure5": Plan._defences,
+    "table4": Plan._thieves,
+    "figure6": Plan._labels,
+    "figure7": Plan._inversions,
+    "beyond": Plan._beyond,
+    "table3": Plan._networks,
+    "figure4": Plan._networks,
 }

@@ -2,9 +2,9 @@
 
     python -m load_tests.paper.process FOLDER [DATA_DIR]
 
-reads a line of JSON for each from stdin and answers with a line of JSON on stdout: ``{"run": ...}``
-is answered with ``{"result": ...}``, ``{"victim": ...}``, which is trained and put into FOLDER, with
-``{}``, and what cannot be done with ``{"error": ...}``. It ends with its input.
+reads a line of JSON for each from stdin and answers with one on stdout: ``{"run": ...}`` with
+``{"result": ...}``, ``{"victim": ...}``, which is trained and put into FOLDER, with ``{}``, and
+what cannot be done with ``{"error": ...}``. It ends with its input.
 """
 
 import json

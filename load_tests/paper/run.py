@@ -70,9 +70,10 @@ class Run:
     @property
     def parameters(self) -> Parameters:
         """The defence; ``none`` where it has no parameters."""
-        given = {"defense": "none"} if not self.defence else self.defence
-        seed = {"seed": self.seed} if given["defense"] in ("uniform", *_SHAPED) else {}
-        return Parameters(scores="logits", **seed, **given)
+        given = dict(self.defence or {"defense": "none"})
+        if given["defense"] in _RANDOM:
+            given["seed"] = self.seed
+        return Parameters(scores="logits", **given)
 
     @property
     def thief(self) -> Thief:
@@ -122,5 +123,5 @@ class Run:
             raise InputError(f"run: {error}") from None
 
 
-_SHAPED = ("uniform_concave", "uniform_convex")
+_RANDOM = ("uniform", "uniform_concave", "uniform_convex")
 _SHOWN = ("beta", "gamma", "rho", "frequency", "decimals", "decoy")

@@ -7,7 +7,7 @@ import queue
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +19,7 @@ from load_tests.paper.run import Run, Victim
 from load_tests.paper.victims import is_trained
 from postprocess.errors import InputError, ReverseSigmoidError
 
+Task = Run | Victim
 #: Told after every run: its name, runs done, runs in all, seconds it took.
 Tell = Callable[[str, int, int, float], None]
 
@@ -99,7 +100,7 @@ class Runner:
         Raises:
             RunError: it failed.
         """
-        tasks: list[Run | Victim] = [run]
+        tasks: list[Task] = [run]
         if not is_trained(run.victim, self._victims):
             tasks.insert(0, run.victim)
         with _Processes(1, self._victims, self._data_dir) as processes:
@@ -161,12 +162,10 @@ class _Processes:
                 if pipe is not None:
                     pipe.close()
 
-    def answers(
-        self, tasks: "list[Run] | list[Victim] | list[Run | Victim]"
-    ) -> Iterator[tuple[Run | Victim, dict[str, Any], float]]:
+    def answers(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, dict[str, Any], float]]:
         """Yield each task with its answer and the seconds it took, as they come."""
         waiting = iter(tasks)
-        flying: dict[Future[tuple[dict[str, Any], float]], Run | Victim] = {}
+        flying: dict[Future[tuple[dict[str, Any], float]], Task] = {}
         with ThreadPoolExecutor(self._jobs) as threads:
             try:
                 while True:
@@ -185,7 +184,7 @@ class _Processes:
                     process.kill()
                 raise
 
-    def _ask(self, task: Run | Victim) -> tuple[dict[str, Any], float]:
+    def _ask(self, task: Task) -> tuple[dict[str, Any], float]:
         process = self._idle.get()
         start = time.monotonic()
         asked = {"run": task.to_json()} if isinstance(task, Run) else {"victim": asdict(task)}

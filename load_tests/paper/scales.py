@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from load_tests.paper.grids import Grid
+from load_tests.paper.grids import MARGIN, Grid
 from postprocess.errors import InputError
 
 
@@ -29,6 +29,9 @@ class Scale:
     attack_steps: int
     #: Data set of Table 4 and Figures 6 and 7.
     recovery_on: str
+    magnitudes: tuple[float, ...]  #: beta of Figure 7
+    hardened: tuple[str, ...]  #: modes of ``plan.HARDENED``
+    margins: tuple[float, ...]  #: of the top-1 gap
     jobs: int  #: runs at a time, unless asked otherwise
 
     def seed_of_victim(self, seed: int) -> int:
@@ -36,8 +39,11 @@ class Scale:
         return seed % self.victim_seeds
 
 
+_MAGNITUDES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
+_MODES = ("decimals 3", "decimals 2", "key_file", "key_file, decimals 3", "decoy 10")
+_MARGINS = (0.0, MARGIN, 0.05, 0.2, 0.5)
 _SMOKE = Grid(
-    reverse_sigmoid=((1.0, 0.4), (1.5, 0.2)),
+    reverse_sigmoid=((1.0, 0.4),),
     uniform=(1.0,),
     shaped=((0.5, 0.3),),
     sine=((0.5, 6.0),),
@@ -62,13 +68,13 @@ _FULL = Grid(
 SCALES = {
     "smoke": Scale(
         about="digits of 8 x 8 pixels instead of the paper's data sets, Simple instead of "
-        "AllConv, 320 queries and 120 steps instead of 19,200 and 300, one seed: a check that "
+        "AllConv, 320 queries and 60 steps instead of 19,200 and 300, one seed: a check that "
         "everything works, and no evidence",
         data=("digits",),
         architecture="simple",
         victim_steps=200,
         queries=320,
-        steps=120,
+        steps=60,
         seeds=1,
         victim_seeds=1,
         judged_on=0,
@@ -77,8 +83,11 @@ SCALES = {
         architectures_on="digits",
         attacks_on="digits",
         attack_budgets=(320,),
-        attack_steps=120,
+        attack_steps=60,
         recovery_on="digits",
+        magnitudes=(1.0,),
+        hardened=("decimals 2",),
+        margins=(0.0,),
         jobs=1,
     ),
     "cpu": Scale(
@@ -102,6 +111,9 @@ SCALES = {
         attack_budgets=(300, 1200),
         attack_steps=300,
         recovery_on="fashion_mnist",
+        magnitudes=_MAGNITUDES,
+        hardened=_MODES,
+        margins=_MARGINS,
         jobs=2,
     ),
     "full": Scale(
@@ -123,6 +135,9 @@ SCALES = {
         attack_budgets=(150, 1_500, 5_000, 20_000),
         attack_steps=16_000,
         recovery_on="cifar10",
+        magnitudes=_MAGNITUDES,
+        hardened=_MODES,
+        margins=_MARGINS,
         jobs=1,
     ),
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 from load_tests.paper import published
 from load_tests.paper.grids import NAMES, Settings
-from load_tests.paper.plan import ADAPTIVE, AGAINST_HARDENED, HARDENED, MARGINS, TABLE_4, Plan
+from load_tests.paper.plan import ADAPTIVE, AGAINST_HARDENED, HARDENED, TABLE_4, Plan
 from load_tests.paper.run import Run
 
 Rows = list[Sequence[str]]
@@ -202,7 +202,7 @@ class Tables:
         return " -> ".join(ways)
 
     def best_adaptive(self, data: str) -> tuple[str, float] | None:
-        """Return the outsider's best thief of ours who keeps more than labels, and its agreement."""
+        """Return the best outsider before our setting who keeps more than labels, and how good."""
         found = []
         for changes in (*TABLE_4, *ADAPTIVE):
             run = self.plan.hardened(data, {}, changes)
@@ -224,7 +224,8 @@ class Tables:
     def hardened(self, data: str) -> str:
         """Return the hardened modes: what honest users get, and some thieves."""
         rows: Rows = []
-        for name, mode in {"plain": {}, **HARDENED}.items():
+        modes = {"plain": {}, **{name: HARDENED[name] for name in self.scale.hardened}}
+        for name, mode in modes.items():
             runs = [self.plan.hardened(data, mode, changes) for changes in AGAINST_HARDENED]
             honest = [
                 number(self.values(runs[:1], "protected", key))
@@ -238,7 +239,7 @@ class Tables:
     def margins(self, data: str) -> str:
         """Return what a larger top-1 margin costs in protection."""
         rows: Rows = []
-        for margin in MARGINS:
+        for margin in self.scale.margins:
             run = self.plan.hardened(data, {"margin": margin}, {})
             honest = [
                 number(self.values([run], "protected", key))

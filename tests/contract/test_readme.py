@@ -67,6 +67,7 @@ def test_the_readme_has_these_commands_and_no_others():
         "reverse-sigmoid overhead --url 127.0.0.1:8001 --data digits --batch 1,32 "
         "--concurrency 1,8 \\\n    --protected digits --unprotected digits_classifier "
         "--seconds 30 --rounds 300 --under-attack\n",
+        "reverse-sigmoid paper all --scale smoke --out results\n",
     ]
 
 

@@ -36,3 +36,28 @@ def test_agreement_and_accuracy_count_top_classes():
 def test_kl_of_a_zero_is_finite_by_the_stated_clipping():
     kl = measures.kl_nats(np.array([[0.5, 0.5]]), np.array([[1.0, 0.0]]))
     assert kl == pytest.approx(np.log(0.5) + 0.5 * np.log(1 / measures.KL_EPSILON))
+
+
+LABELS = RNG.integers(0, 10, 50)
+
+
+def test_the_worth_of_an_answer_equals_a_plain_count():
+    overlaps = [len(set(np.argsort(p)[-5:]) & set(np.argsort(q)[-5:])) / 5
+                for p, q in zip(P, Q, strict=True)]  # fmt: skip
+    assert measures.top5_overlap(P, Q) == pytest.approx(np.mean(overlaps))
+    distances = [sum((p[k] - (k == label)) ** 2 for k in range(10))
+                 for p, label in zip(P, LABELS, strict=True)]  # fmt: skip
+    assert measures.brier(P, LABELS) == pytest.approx(np.mean(distances), rel=1e-5)
+    error = 0.0
+    for low in np.arange(15) / 15:
+        rows = (P.max(axis=1) >= low) & (P.max(axis=1) < low + 1 / 15)
+        if rows.any():
+            right = (P[rows].argmax(axis=1) == LABELS[rows]).mean()
+            error += rows.mean() * abs(right - P[rows].max(axis=1).mean())
+    assert measures.calibration_error(P, LABELS) == pytest.approx(error, rel=1e-5)
+
+
+def test_a_model_that_is_sure_and_right_is_calibrated():
+    sure = np.eye(10)[LABELS]
+    assert measures.calibration_error(sure, LABELS) == measures.brier(sure, LABELS) == 0
+    assert measures.calibration_error(sure, (LABELS + 1) % 10) == 1

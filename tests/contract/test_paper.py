@@ -1,0 +1,97 @@
+"""``reverse-sigmoid paper`` at its smallest scale, as the README has it."""
+
+import json
+
+import pytest
+from commands import run_command
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """All runs of scale smoke."""
+    out = tmp_path_factory.mktemp("paper")
+    done = run_command("paper", "all", "--scale", "smoke", "--out", "results", cwd=out, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return out, done
+
+
+def runs(out):
+    return sorted((out / "results" / "smoke" / "runs").glob("*.json"))
+
+
+def results(out):
+    return [json.loads(path.read_text()) for path in runs(out)]
+
+
+def test_every_table_and_figure_is_in_the_report(made):
+    out, done = made
+    report = (out / "results" / "RESULTS.md").read_text()
+    for title in ("Table 1", "Table 2", "Table 3", "Table 4", "Beyond the paper",
+                  "Which beta and gamma", *(f"Figure {n}" for n in range(1, 8))):  # fmt: skip
+        assert title in report, title
+    total = len(runs(out))
+    assert f"{total} of {total} runs made" in report
+    for line in report.splitlines():
+        if line.startswith("!["):
+            svg = (out / "results" / line.partition("](")[2][:-1]).read_text()
+            assert svg.startswith("<svg")
+    assert "min left" in done.stderr
+
+
+def test_with_the_cap_the_top_class_is_always_the_victims(made):
+    out, _ = made
+    capped = [one for one in results(out) if one["run"]["defence"].get("preserve_top1", True)]
+    assert len(capped) > 10
+    for one in capped:
+        assert one["result"]["protected"]["agreement"] == 1
+        assert one["result"]["protected"]["accuracy"] == one["result"]["victim"]["accuracy"]
+
+
+def test_labels_alone_are_not_protected_and_the_naive_thief_is_worse_off(made):
+    out, _ = made
+    thieves = [one for one in results(out)
+               if one["run"]["attack"] == "sample" and not one["run"]["recover"]
+               and one["run"]["defence"].get("margin") == 0.01
+               and one["run"]["defence"]["defense"] == "reverse_sigmoid"
+               and one["run"]["loss"] == "cross_entropy"]  # fmt: skip
+    stolen = {one["run"]["labels_only"]: one["result"]["stolen"]["agreement"] for one in thieves
+              if not set(one["run"]["defence"]) & {"decimals", "decoy", "key_file"}}  # fmt: skip
+    assert stolen[True] > stolen[False] + 0.1
+
+
+def test_a_later_call_makes_what_is_missing_and_nothing_else(made):
+    out, _ = made
+    before = (out / "results" / "RESULTS.md").read_text()
+    gone = runs(out)[3]
+    gone.unlink()
+    done = run_command("paper", "--scale", "smoke", "--out", "results", "--json", cwd=out)
+    assert json.loads(done.stdout)["made"] == 1
+    assert gone.exists()
+    after = (out / "results" / "RESULTS.md").read_text()
+    assert len(after) == pytest.approx(len(before), abs=100)
+
+
+def test_a_runs_file_made_again_gives_the_same(made):
+    out, _ = made
+    path = next(path for path in runs(out) if json.loads(path.read_text())["run"]["substitute"])
+    done = run_command("paper", path, "--out", "results", "--json", cwd=out)
+    assert done.returncode == 0, done.stderr
+    again = json.loads(done.stdout)
+    for who in ("victim", "protected", "stolen"):
+        for key, value in again["before"][who].items():
+            assert again["result"][who][key] == pytest.approx(value, abs=0.02), (who, key)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("table9",), "paper: expected figure2, table1"),
+        (("all", "--scale", "huge"), "--scale: expected smoke, cpu, full, got 'huge'"),
+        (("none.json",), "none.json: No such file"),
+        (("all", "--scale", "cpu", "--data-dir", "nowhere"), "--data-dir nowhere: no such folder"),
+    ],
+)
+def test_what_cannot_be_run_is_said(arguments, said, tmp_path):
+    done = run_command("paper", *arguments, "--out", "results", cwd=tmp_path)
+    assert done.returncode == 1
+    assert said in done.stderr
