@@ -1,5 +1,7 @@
 """Jacobian augmentation (Papernot et al., 2016; section 4): make images where it matters."""
 
+import math
+
 import numpy as np
 
 from exporters.datasets import Images
@@ -13,8 +15,9 @@ from load_tests.transfer_set import Queries, TransferSet
 LAMBDA = 0.1
 #: Epochs that the substitute is trained for before each augmentation (section 4: "rho = 40").
 RHO = 40
-#: Share of the budget that is real images: section 4 has 3,000 of 50,000.
-REAL_SHARE = 0.06
+#: Share of the budget that is real images: section 4 has 3,000 of 50,000. Doubled four times
+#: it is the whole budget, so that no substitute is trained for a small rest.
+REAL_SHARE = 1 / 16
 #: Fewest real images: a substitute cannot start from three of ten classes.
 LEAST_REAL = 32
 
@@ -36,7 +39,7 @@ def jacobian(
         recipe: how the substitutes between the rounds are trained; the steps are ``RHO`` epochs.
     """
     recipe = recipe or Recipe()
-    real = min(budget, len(pool), max(LEAST_REAL, round(REAL_SHARE * budget)))
+    real = real_images(budget, len(pool))
     (start,) = sample(pool, budget=real, rng=rng)
     known: TransferSet = yield start
     asked = real
@@ -52,3 +55,8 @@ def jacobian(
         if len(answers):
             known = known.joined(answers)
         asked += count
+
+
+def real_images(budget: int, pool: int) -> int:
+    """Return how many of the budget's images are real; they are asked about first."""
+    return min(budget, pool, max(LEAST_REAL, math.ceil(REAL_SHARE * budget)))

@@ -11,7 +11,7 @@ from scipy.special import softmax
 from exporters.datasets import Images
 from exporters.train import Progress, predict
 from load_tests import measures
-from load_tests.attacks.jacobian import LEAST_REAL, REAL_SHARE
+from load_tests.attacks.jacobian import real_images
 from load_tests.attacks.near_duplicates import average
 from load_tests.attacks.plans import plan
 from load_tests.collect import Plan
@@ -166,7 +166,7 @@ class _Adversary:
 
     def examples(self, taken: TransferSet, true: Scores) -> list[dict[str, Any]]:
         """Return a few made images beside the real ones that they were made from (Figure 3)."""
-        real = min(len(taken), max(LEAST_REAL, round(REAL_SHARE * self._run.queries)))
+        real = real_images(self._run.queries, len(self._pool))
         found = []
         for made in range(real, min(real + EXAMPLES, len(taken))):
             distance = np.abs(taken.images[:real] - taken.images[made]).mean(axis=(1, 2, 3))

@@ -148,7 +148,7 @@ def _cap(tables: Tables) -> Fact:
         holds,
         paper,
         f"{len(runs)} runs, agreement at least {min(agreements):.4f}, accuracy lost at most "
-        f"{-min(costs):.4f}",
+        f"{max(0.0, -min(costs)):.4f}",
     )
 
 

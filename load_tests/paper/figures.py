@@ -16,6 +16,11 @@ from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 
 Curve = list[tuple[float, float]]
+_FIGURE_6 = {
+    "agreement": "agreement",
+    "cosine": "cosine",
+    "kl_nats_from_victim": "KL(M‖S), nats",
+}
 
 
 class Figures:
@@ -122,15 +127,15 @@ class Figures:
 
     def _figure_6(self) -> str:
         panels: dict[str, dict[str, Curve]] = {}
-        for key in ("agreement", "cosine", "kl_nats_from_victim"):
-            panels[key.replace("_", " ")] = {
+        for key, title in _FIGURE_6.items():
+            panels[title] = {
                 name: self._curve([self.plan.longer(None, changes)], key)
                 for name, changes in (
                     ("probabilities", {}),
                     ("labels only", {"labels_only": True}),
                 )
             }
-        return _panels(panels, "images shown", "S(M) and M")
+        return _panels(panels, "images shown", "of S(M) and M")
 
     def _figure_7(self) -> str:
         setting = self.plan.paper_setting(self.scale.recovery_on)

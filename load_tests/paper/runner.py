@@ -117,7 +117,7 @@ class Runner:
             "result": result,
             "seconds": round(seconds, 1),
             "versions": _versions(),
-            "command": f"reverse-sigmoid paper {path.name} --data-dir DIR",
+            "command": f"reverse-sigmoid paper {path.name} --data-dir DIR --out OUT",
         }
         write_text(path, json.dumps(content, indent=1) + "\n")
         self._seen[run.name] = result

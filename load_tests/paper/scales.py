@@ -92,7 +92,7 @@ SCALES = {
     ),
     "cpu": Scale(
         about="MNIST and Fashion-MNIST; Simple instead of AllConv in the defence study; 4,800 "
-        "queries and 75 steps of 64 instead of 19,200 and 300; victims of 600 steps; three "
+        "queries and 75 steps of 64 instead of 19,200 and 300; victims of 600 steps; two "
         "seeds of the thief before one victim instead of five; 2,000 test images; a coarse "
         "grid; the attack study with 300 and 1,200 queries and 300 steps instead of 50,000 and "
         "16,000; no Xception",
@@ -101,7 +101,7 @@ SCALES = {
         victim_steps=600,
         queries=4800,
         steps=75,
-        seeds=3,
+        seeds=2,
         victim_seeds=1,
         judged_on=2000,
         grid=_CPU,
@@ -112,7 +112,7 @@ SCALES = {
         attack_steps=300,
         recovery_on="fashion_mnist",
         magnitudes=_MAGNITUDES,
-        hardened=_MODES,
+        hardened=("decimals 2", "key_file", "decoy 10"),
         margins=_MARGINS,
         jobs=2,
     ),
