@@ -1,6 +1,8 @@
 """``reverse-sigmoid paper``: the paper's tables and figures, from runs of your own."""
 
+import importlib.util
 import json
+import os
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,6 +43,7 @@ def paper(
     (KERAS_BACKEND=jax or torch). A later call fills the gaps; a run's file is made again and
     compared.
     """
+    _refuse_missing()
     if what.endswith(".json"):
         _again(Path(what), out, data_dir, as_json=as_json)
         return
@@ -66,6 +69,22 @@ def paper(
         print(json.dumps({"made": made, "report": str(report)}))
     else:
         say(f"{made} runs made. The results are in {report}.")
+
+
+def _refuse_missing() -> None:
+    """Return if what the runs need is installed: they are made in processes of their own.
+
+    Raises:
+        InputError, ModuleNotFoundError: it is not.
+    """
+    for module in ("keras", "sklearn", "scipy", "matplotlib"):
+        if importlib.util.find_spec(module) is None:
+            raise ModuleNotFoundError(name=module)
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if importlib.util.find_spec(backend) is None:
+        raise InputError(
+            f"KERAS_BACKEND: expected tensorflow, jax or torch that is installed, got {backend}"
+        )
 
 
 def _missing(plan: Plan, runner: Runner, what: str) -> list[Run]:

@@ -116,7 +116,9 @@ def _ready(
             preparer = Preparer(client, url, asked.model)
             return preparer.request(asked.batch, rng=np.random.default_rng(asked.seed))
         except EndpointError:
-            if serve.poll() is not None or time.monotonic() > deadline:
+            if serve.poll() is not None:
+                raise SystemExit("serve has ended; what it said is above") from None
+            if time.monotonic() > deadline:
                 raise
             time.sleep(1)
 

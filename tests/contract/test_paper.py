@@ -1,6 +1,7 @@
 """``reverse-sigmoid paper`` at its smallest scale, as the README has it."""
 
 import json
+import os
 
 import pytest
 from commands import run_command
@@ -95,3 +96,11 @@ def test_what_cannot_be_run_is_said(arguments, said, tmp_path):
     done = run_command("paper", *arguments, "--out", "results", cwd=tmp_path)
     assert done.returncode == 1
     assert said in done.stderr
+
+
+def test_a_backend_that_is_not_installed_is_named(tmp_path):
+    environment = {**os.environ, "KERAS_BACKEND": "nonesuch"}
+    done = run_command("paper", "--scale", "smoke", "--out", "o", cwd=tmp_path, env=environment)
+    assert done.returncode == 1
+    assert "KERAS_BACKEND: expected tensorflow, jax or torch" in done.stderr
+    assert list(tmp_path.iterdir()) == []
