@@ -15,4 +15,6 @@ the demo's.
 ``locustfile`` is for Locust: ``triton_user`` speaks gRPC, ``thief_user`` runs the attacks, with
 ``plan_process`` around those that train and ``attack_record`` beside their transfer sets;
 ``load_shapes`` and ``locust_options`` are what can be chosen.
+
+``paper`` runs the paper's tables and figures again, in this process and without a server.
 """

@@ -47,7 +47,7 @@ def test_json_is_one_object_on_stdout_and_a_second_run_overwrites_nothing(tmp_pa
     assert json.loads((out / "report.json").read_text()) == report
 
 
-@pytest.mark.parametrize("finished_stages", range(9))
+@pytest.mark.parametrize("finished_stages", [0, 2, 4, 6, 8])
 def test_ctrl_c_in_any_stage_leaves_no_process_and_no_half_written_file(tmp_path, finished_stages):
     out = tmp_path / "out"
     with Running("demo", "--out", out, "--steps", 60, cwd=tmp_path) as demo:
