@@ -43,6 +43,8 @@ def main() -> None:
     parser.add_argument("--slice-seconds", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
+    if bool(asked.certificate) != bool(asked.key):
+        parser.error("--certificate and --key go together")
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         log = Path(folder) / "triton.log"
         server = stack.enter_context(TritonServer(asked.repository, ports=free_ports(), log=log))
@@ -132,6 +134,11 @@ def _measure(asked: argparse.Namespace, routes: dict[str, tuple[str, Access]]) -
             name: ratios(one, rounds["direct"], rng=rng)
             for name, one in rounds.items()
             if name != "direct"
+        },
+        "ratio_to_bare_envoy": {
+            name: ratios(one, rounds["bare Envoy"], rng=rng)
+            for name, one in rounds.items()
+            if name.startswith("gateway")
         },
     }
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from deploy.options import err_console, out_console, say
 from load_tests.paper.plan import PARTS, Plan
 from load_tests.paper.run import Run
-from load_tests.paper.runner import Runner
+from load_tests.paper.runner import RunError, Runner
 from load_tests.paper.scales import SCALES, find
 from postprocess.errors import InputError
 
@@ -56,19 +56,20 @@ def paper(
     runner = Runner(out / scale, data_dir=data_dir, jobs=jobs or size.jobs, tell=progress.tell)
     plan = Plan(size, runner.known)
     made = 0
-    while missing := _missing(plan, runner, what):
-        progress.phase(len(missing))
-        runner.make(missing)
-        made += len(missing)
-    plans = {}
-    for name in results.scales_in(out):
-        kept = Runner(out / name, data_dir=data_dir, jobs=1, tell=progress.tell)
-        plans[name] = Plan(find(name), kept.known)
-    report = results.write(out, plans)
+    try:
+        while missing := runner.missing(plan.needed(what)):
+            progress.phase(len(missing))
+            runner.make(missing)
+            made += sum(run.name not in runner.failed for run in missing)
+    finally:
+        report = results.write(out, _kept(out))
     if as_json:
-        print(json.dumps({"made": made, "report": str(report)}))
+        print(json.dumps({"made": made, "failed": runner.failed, "report": str(report)}))
     else:
         say(f"{made} runs made. The results are in {report}.")
+    if runner.failed:
+        name, why = next(iter(runner.failed.items()))
+        raise RunError(f"{len(runner.failed)} runs failed, the first of them {name}: {why}")
 
 
 def _refuse_missing() -> None:
@@ -87,9 +88,15 @@ def _refuse_missing() -> None:
         )
 
 
-def _missing(plan: Plan, runner: Runner, what: str) -> list[Run]:
-    runs = {run.name: run for run in plan.needed(what)}
-    return [run for run in runs.values() if runner.known(run) is None]
+def _kept(out: Path) -> dict[str, tuple[Plan, list[str]]]:
+    """Return, for each scale that has runs, its plan and what the runs were made with."""
+    from load_tests.paper import results
+
+    found = {}
+    for name in results.scales_in(out):
+        runner = Runner(out / name, data_dir=None, jobs=1, tell=lambda *_: None)
+        found[name] = Plan(find(name), runner.known), runner.versions()
+    return found
 
 
 def _again(path: Path, out: Path, data_dir: Path | None, *, as_json: bool) -> None:

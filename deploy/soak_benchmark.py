@@ -78,14 +78,18 @@ def _soak(
     with ClosedLoop(url, asked.clients, access) as loop:
         loop.run([request], clients=asked.clients, seconds=SATURATION_S / 4)  # warms up
         saturation = loop.run([request], clients=asked.clients, seconds=SATURATION_S)
+    if saturation.errors:
+        raise SystemExit(f"{saturation.errors} requests failed at once: {saturation.error}")
     rate = asked.share * len(saturation.latencies_ms) / saturation.seconds
     paced = _Paced(url, access, request, rate=rate, clients=asked.clients)
     memory = _Memory(psutil.Process(serve.pid), asked.minutes * 60)
     with ThreadPoolExecutor(asked.clients + 1) as threads:
         watching = threads.submit(memory.watch)
         sending = [threads.submit(paced.send, number) for number in range(asked.clients)]
-        watching.result()
-        paced.stop.set()
+        try:
+            watching.result()
+        finally:
+            paced.stop.set()
         for one in sending:
             one.result()
     latencies = np.concatenate(paced.latencies_ms)
@@ -124,7 +128,7 @@ def _ready(
 
 
 class _Paced:
-    """Clients that send at given times, whether or not the last answer came quickly."""
+    """Clients that send at given times; an answer's time counts from when it was due."""
 
     def __init__(
         self, url: str, access: Access, request: Request, *, rate: float, clients: int
@@ -143,8 +147,6 @@ class _Paced:
         due = self._start + self._period * number / self._clients
         with connect(self._url, self._access, own_connection=True) as client:
             while not self.stop.wait(max(0.0, due - time.monotonic())):
-                due += self._period
-                start = time.perf_counter()
                 try:
                     client.infer(
                         self._request.model, self._request.inputs, client_timeout=TIMEOUT_S
@@ -152,7 +154,8 @@ class _Paced:
                 except InferenceServerException as error:
                     self.failures[one_line(error)] += 1
                 else:
-                    latencies.append((time.perf_counter() - start) * 1000)
+                    latencies.append((time.monotonic() - due) * 1000)
+                due += self._period
 
 
 class _Memory:
@@ -190,7 +193,7 @@ class _Memory:
                     "pid": pid,
                     "mib_after_warm_up": before / 2**20,
                     "mib_at_the_end": after / 2**20,
-                    "ratio": after / before,
+                    "ratio": after / before if before else None,
                 }
             )
         return rows

@@ -95,7 +95,9 @@ def _application(
 ) -> Any:
     """Return one of Keras's own networks, of images no smaller than it can take.
 
-    Smaller images are enlarged to ``least`` pixels a side; what the paper did is not said.
+    Smaller images are enlarged to ``least`` pixels a side; what the paper did is not said. Batch
+    normalisation follows with a momentum of 0.99, as Keras ships it, so that after few steps
+    these networks still answer with much of the statistics that they began with.
     """
     import keras
     from keras import layers

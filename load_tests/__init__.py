@@ -16,5 +16,5 @@ the demo's.
 ``plan_process`` around those that train and ``attack_record`` beside their transfer sets;
 ``load_shapes`` and ``locust_options`` are what can be chosen.
 
-``paper`` runs the paper's tables and figures again, in this process and without a server.
+``paper`` runs the paper's tables and figures again, without a server.
 """

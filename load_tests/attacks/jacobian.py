@@ -23,7 +23,12 @@ LEAST_REAL = 32
 
 
 def jacobian(
-    pool: Images, *, budget: int, rng: np.random.Generator, recipe: Recipe | None = None
+    pool: Images,
+    *,
+    budget: int,
+    rng: np.random.Generator,
+    recipe: Recipe | None = None,
+    real: int = 0,
 ) -> Plan:
     """Return a plan that asks about a few real images, and then about ones made from them.
 
@@ -36,10 +41,11 @@ def jacobian(
         pool: the adversary's real images, shape (n, height, width, channels).
         budget: images to ask about, real and made together.
         rng: draws the real images, and the last round's share of the images.
+        real: how many of them are real; 0 for a ``REAL_SHARE``.
         recipe: how the substitutes between the rounds are trained; the steps are ``RHO`` epochs.
     """
     recipe = recipe or Recipe()
-    real = real_images(budget, len(pool))
+    real = min(real, budget, len(pool)) or real_images(budget, len(pool))
     (start,) = sample(pool, budget=real, rng=rng)
     known: TransferSet = yield start
     asked = real

@@ -21,6 +21,7 @@ def plan(
     rng: np.random.Generator,
     recipe: Recipe,
     others: Others | None = None,
+    real: int = 0,
 ) -> Plan:
     """Return an attack's plan from its start.
 
@@ -31,6 +32,7 @@ def plan(
         rng: of the attack's draws.
         recipe: how substitutes are trained between the rounds of an attack that does.
         others: the other data set of Knockoff.
+        real: real images that Jacobian begins with, 0 for its own share.
 
     Raises:
         InputError: there is no such attack, or its budget is more than the pool.
@@ -40,7 +42,7 @@ def plan(
     if attack == "random":
         return random_images(pool, budget=budget, rng=rng)
     if attack == "jacobian":
-        return jacobian(pool, budget=budget, rng=rng, recipe=recipe)
+        return jacobian(pool, budget=budget, rng=rng, recipe=recipe, real=real)
     if attack == "knockoff":
         return knockoff(pool, budget=budget, rng=rng, others=others or Others())
     if attack == "duplicates":

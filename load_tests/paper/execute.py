@@ -12,7 +12,7 @@ from exporters.datasets import Images
 from exporters.train import Progress, predict
 from load_tests import measures
 from load_tests.attacks.jacobian import real_images
-from load_tests.attacks.near_duplicates import average
+from load_tests.attacks.near_duplicates import COPIES, average
 from load_tests.attacks.plans import plan
 from load_tests.collect import Plan
 from load_tests.endpoint import Scores
@@ -24,7 +24,7 @@ from load_tests.transfer_set import Queries, TransferSet
 from postprocess.postprocessor import Postprocessor
 
 #: Shares of the training at which a substitute is judged too.
-CHECKPOINTS = (1 / 8, 1 / 4, 1 / 2)
+CHECKPOINTS = (1 / 8, 1 / 4, 1 / 2, 1)
 #: Images that it is judged on there, at most.
 CHECKPOINT_IMAGES = 1000
 #: Pairs of images that are kept of a Jacobian attack.
@@ -39,8 +39,10 @@ def execute(run: Run, victim: TrainedVictim, *, progress: Progress | None = None
     """Return the measures of a run.
 
     ``victim`` has the accuracy of M; ``protected`` compares P with M; ``recovered`` what the
-    thief made of the answers with what M said; ``stolen`` the substitute with M, and ``curve``
-    the same earlier in its training, each with its ``queries``, the images shown so far.
+    thief made of the answers with what M said, and ``asked`` the answers themselves; ``stolen``
+    the substitute with M, and ``curve`` the same along its training (before its last quarter, at
+    the full learning rate), on at most ``CHECKPOINT_IMAGES`` images, each with its ``queries``,
+    the images shown so far.
 
     Args:
         run: what to do.
@@ -61,6 +63,7 @@ def execute(run: Run, victim: TrainedVictim, *, progress: Progress | None = None
     adversary = _Adversary(run, victim, answers)
     taken, true = adversary.ask()
     if run.recover:
+        result["asked"] = _compare(taken.scores, true)
         taken = adversary.recover(taken, true)
         result["recovered"] = _compare(taken.scores, true)
     if run.attack == "jacobian":
@@ -69,16 +72,16 @@ def execute(run: Run, victim: TrainedVictim, *, progress: Progress | None = None
         return result
     curve = []
     checkpoints = {max(1, round(share * run.steps)) for share in CHECKPOINTS}
+    some = slice(min(count, CHECKPOINT_IMAGES))
 
     def watch(model: Any, done: int) -> None:
-        if done in checkpoints and done < run.steps:
-            some = slice(min(count, CHECKPOINT_IMAGES))
+        if done in checkpoints:
             scores = _probabilities(predict(model, images[some]))
             curve.append({"queries": done * BATCH, **judge(scores, truth[some], labels[some])})
 
     substitute = train_substitute(taken, adversary.recipe, progress=progress, watch=watch)
     result["stolen"] = judge(_probabilities(predict(substitute, images)), truth, labels)
-    result["curve"] = [*curve, {"queries": run.presentations, **result["stolen"]}]
+    result["curve"] = curve
     _clear()
     return result
 
@@ -157,6 +160,7 @@ class _Adversary:
             budget=self._budget(),
             rng=np.random.default_rng(self._run.seed),
             recipe=replace(self.recipe, loss="cross_entropy", labels_only=False),
+            real=self._run.real,
         )
         taken, true = _drive(asked, self._answers)
         if self._run.attack == "duplicates":
@@ -166,7 +170,7 @@ class _Adversary:
 
     def examples(self, taken: TransferSet, true: Scores) -> list[dict[str, Any]]:
         """Return a few made images beside the real ones that they were made from (Figure 3)."""
-        real = real_images(self._run.queries, len(self._pool))
+        real = self._run.real or real_images(self._run.queries, len(self._pool))
         found = []
         for made in range(real, min(real + EXAMPLES, len(taken))):
             distance = np.abs(taken.images[:real] - taken.images[made]).mean(axis=(1, 2, 3))
@@ -182,9 +186,8 @@ class _Adversary:
 
     def _budget(self) -> int:
         """Asked twice, an image tells nothing new."""
-        if self._run.attack in ("sample", "duplicates"):
-            return min(self._run.queries, len(self._pool))
-        return self._run.queries
+        most = {"sample": len(self._pool), "duplicates": COPIES * len(self._pool)}
+        return min(self._run.queries, most.get(self._run.attack, self._run.queries))
 
     def recover(self, taken: TransferSet, true: Scores) -> TransferSet:
         plain = replace(self.recipe, loss="cross_entropy", labels_only=False)

@@ -2,12 +2,11 @@
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from load_tests import red_team
-from load_tests.paper.grids import DROP
-from load_tests.paper.plan import LABELS_TIMES
+from load_tests.paper.grids import stops_enough
 from load_tests.paper.tables import TITLES, Tables, said
 
 #: How near chance "at chance" is.
@@ -47,9 +46,9 @@ def _drops(tables: Tables) -> Iterator[Fact]:
             if not stolen or not undefended:
                 yield Fact(None, paper, "")
                 continue
-            drop = _mean(undefended) - _mean(stolen)
-            measured = f"{drop * 100:.1f} points with {said(setting)}"
-            yield Fact((drop >= DROP) == hurts, paper, measured)
+            before, after = _mean(undefended), _mean(stolen)
+            measured = f"{(before - after) * 100:.1f} points with {said(setting)}"
+            yield Fact(stops_enough(before, after) == hurts, paper, measured)
 
 
 def _attacks(tables: Tables) -> Iterator[Fact]:
@@ -57,8 +56,8 @@ def _attacks(tables: Tables) -> Iterator[Fact]:
     data = TITLES[scale.attacks_on]
     stolen = {
         attack: [
-            _mean(tables.values([plan.attack(attack, queries)], "stolen", "agreement"))
-            for queries in scale.attack_budgets
+            _mean(tables.values([plan.attack(attack, samples)], "stolen", "agreement"))
+            for samples in scale.attack_samples
         ]
         for attack in ("sample", "random", "jacobian")
     }
@@ -66,42 +65,42 @@ def _attacks(tables: Tables) -> Iterator[Fact]:
         yield Fact(None, f"{data}: Random is at chance, Jacobian does not beat Sample", "")
         return
     chance = 1 / (100 if scale.attacks_on == "cifar100" else 10)
-    told = " and ".join(f"{value:.3f}" for value in stolen["random"])
+    queries = _list(samples * scale.attack_times for samples in scale.attack_samples)
     yield Fact(
         max(stolen["random"]) <= chance + NEAR,
         f"{data}: Random is at chance ({chance:g})",
-        f"agreement {told} with {_list(scale.attack_budgets)} queries",
+        f"agreement {_list(stolen['random'])} with {queries} queries",
     )
-    beaten = [f"{j:.3f} against {s:.3f}" for j, s in
-              zip(stolen["jacobian"], stolen["sample"], strict=True)]  # fmt: skip
     yield Fact(
         all(j <= s for j, s in zip(stolen["jacobian"], stolen["sample"], strict=True)),
-        f"{data}: Jacobian does not beat Sample",
-        f"{', '.join(beaten)} with {_list(scale.attack_budgets)} queries",
+        f"{data}: Jacobian does not beat Sample with the same real images",
+        f"agreement {_list(stolen['jacobian'])} with {queries} queries, Sample "
+        f"{_list(stolen['sample'])} with the {_list(scale.attack_samples)} real ones alone",
     )
 
 
 def _labels(tables: Tables) -> Iterator[Fact]:
-    plan = tables.plan
-    paper = f"{TITLES[tables.scale.recovery_on]}: labels only needs about {LABELS_TIMES} times the"
-    paper += " queries that probabilities need"
+    plan, shown = tables.plan, tables.scale.labels_queries
+    paper = f"{TITLES[tables.scale.recovery_on]}: labels only needs about 4 times the queries that "
+    paper += "probabilities need"
     curves = []
     for changes in ({}, {"labels_only": True}):
-        result = plan.known(plan.longer(None, dict(changes)))
-        if result is None:
+        runs = [plan.shown(images, dict(changes)) for images in shown]
+        agreements = tables.values(runs, "stolen", "agreement")
+        if len(agreements) < len(runs):
             yield Fact(None, paper, "")
             return
-        curves.append([(point["queries"], point["agreement"]) for point in result["curve"]])
-    probabilities, labels = curves
-    queries, level = probabilities[len(probabilities) // 2 - 1]  # with room for four times more
+        curves.append(list(zip(shown, agreements, strict=True)))
+    (queries, level), labels = curves[0][0], curves[1]
     needed = red_team.queries_needed(labels, level)
-    measured = f"agreement {level:.3f} takes {queries} images with probabilities, "
-    measured += "more than were shown" if needed is None else f"{needed:.0f}"
-    measured += " with labels only"
-    times = None if needed is None else needed / queries
-    if times is not None:
-        measured += f": {times:.1f} times"
-    yield Fact(times is not None and 2 <= times <= 2 * LABELS_TIMES, paper, measured)
+    times = math.inf if needed is None else needed / queries
+    told = f"more than {shown[-1] / queries:g}" if needed is None else f"{times:.1f}"
+    yield Fact(
+        2 <= times <= shown[-1] / queries,
+        paper,
+        f"agreement {level:.3f} takes {queries:,} images with probabilities and {told} times as "
+        "many with labels only",
+    )
 
 
 def _inversions(tables: Tables) -> Iterator[Fact]:
@@ -119,7 +118,7 @@ def _inversions(tables: Tables) -> Iterator[Fact]:
     if len(recovered) < len(runs):
         yield Fact(None, paper, "")
         return
-    (protected,) = tables.values(runs[:1], "protected", "kl_nats_from_victim")
+    (protected,) = tables.values(runs[:1], "asked", "kl_nats_from_victim")
     linear, mlp = recovered
     yield Fact(
         0 < mlp < linear < protected,
@@ -130,11 +129,14 @@ def _inversions(tables: Tables) -> Iterator[Fact]:
 
 
 def _cap(tables: Tables) -> Fact:
-    paper = "With the cap on, P agreement is exactly 1 and P accuracy that of M, in every run"
+    ours = (
+        "Not the paper's, ours: with the cap on, P agreement is exactly 1 and P accuracy that of "
+    )
+    ours += "M, in every run"
     runs = tables.capped()
     agreements = tables.values(runs, "protected", "agreement")
-    costs = [
-        protected - victim
+    lost = [
+        victim - protected
         for protected, victim in zip(
             tables.values(runs, "protected", "accuracy"),
             tables.values(runs, "victim", "accuracy"),
@@ -142,13 +144,12 @@ def _cap(tables: Tables) -> Fact:
         )
     ]
     if not runs:
-        return Fact(None, paper, "")
-    holds = set(agreements) == {1.0} and set(costs) == {0.0}
+        return Fact(None, ours, "")
     return Fact(
-        holds,
-        paper,
+        set(agreements) == {1.0} and set(lost) == {0.0},
+        ours,
         f"{len(runs)} runs, agreement at least {min(agreements):.4f}, accuracy lost at most "
-        f"{max(0.0, -min(costs)):.4f}",
+        f"{max(0.0, *lost):.4f}",
     )
 
 
@@ -156,5 +157,5 @@ def _mean(values: list[float]) -> float:
     return statistics.fmean(values) if values else math.nan
 
 
-def _list(values: tuple[int, ...]) -> str:
-    return " and ".join(f"{value:,}" for value in values)
+def _list(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:,}" if isinstance(value, int) else f"{value:.3f}" for value in values)

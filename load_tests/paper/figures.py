@@ -34,16 +34,23 @@ class Figures:
         """Yield (file name without its end, caption, SVG) of every figure."""
         made = {
             "figure1": ("Figure 1: equation 2 over two classes", self._figure_1()),
-            "figure2": ("Figure 2: which queries steal best (no defence)", self._figure_2()),
+            "figure2": (
+                "Figure 2: which queries steal best (no defence); Jacobian and Random ask "
+                f"{self.scale.attack_times} times as often as Sample has images",
+                self._figure_2(),
+            ),
             "figure3": (
                 "Figure 3: real images, and below them what Jacobian augmentation makes, with "
                 "the victim's classes",
                 self._figure_3(),
             ),
-            "figure4": ("Figure 4: networks that learn from M (no defence)", self._figure_4()),
+            "figure4": (
+                "Figure 4: networks that learn from M (no defence), along one training",
+                self._figure_4(),
+            ),
             **{
                 f"figure5_{data}": (
-                    f"Figure 5, {TITLES[data]}: agreement of S(P) against images shown",
+                    f"Figure 5, {TITLES[data]}: agreement of S(P) along one training",
                     self._figure_5(data),
                 )
                 for data in self.scale.data
@@ -81,16 +88,16 @@ class Figures:
     def _figure_2(self) -> str:
         curves = {
             attack: [
-                (float(queries), result["stolen"]["agreement"])
-                for queries in self.scale.attack_budgets
-                if (result := self.plan.known(self.plan.attack(attack, queries)))
+                (float(samples), result["stolen"]["agreement"])
+                for samples in self.scale.attack_samples
+                if (result := self.plan.known(self.plan.attack(attack, samples)))
             ]
             for attack in ("sample", "random", "jacobian")
         }
-        return _curves(curves, "queries", "agreement of S(M)")
+        return _curves(curves, "real images of the adversary", "agreement of S(M)")
 
     def _figure_3(self) -> str:
-        run = self.plan.attack("jacobian", max(self.scale.attack_budgets))
+        run = self.plan.attack("jacobian", max(self.scale.attack_samples))
         result = self.plan.known(run)
         if not result or not result.get("examples"):
             return ""
@@ -129,7 +136,11 @@ class Figures:
         panels: dict[str, dict[str, Curve]] = {}
         for key, title in _FIGURE_6.items():
             panels[title] = {
-                name: self._curve([self.plan.longer(None, changes)], key)
+                name: [
+                    (float(images), result["stolen"][key])
+                    for images in self.scale.labels_queries
+                    if (result := self.plan.known(self.plan.shown(images, changes)))
+                ]
                 for name, changes in (
                     ("probabilities", {}),
                     ("labels only", {"labels_only": True}),
@@ -149,7 +160,7 @@ class Figures:
                     continue
                 curves[recover].append((beta, result["recovered"]["kl_nats_from_victim"]))
                 if recover == "linear":
-                    curves["protected"].append((beta, result["protected"]["kl_nats_from_victim"]))
+                    curves["protected"].append((beta, result["asked"]["kl_nats_from_victim"]))
         return _curves(curves, f"beta, at gamma {setting['gamma']:g}", "KL from M, nats", log="y")
 
     def _tradeoff(self, data: str) -> str:

@@ -1,10 +1,11 @@
 """The runs that each table and figure needs, some of them known only when others are done."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from load_tests.paper.grids import NAMES, Candidate, Settings, choose
-from load_tests.paper.run import Run, Victim
+from load_tests.paper.run import BATCH, Run, Victim
 from load_tests.paper.scales import Scale
 
 Result = dict[str, Any]
@@ -21,7 +22,7 @@ TABLE_4: Changes = (
     {"recover": "mlp"},
     {"labels_only": True},
 )
-#: What stronger thieves do; all of them know beta and gamma.
+#: What stronger thieves do; those who solve or copy the defence know beta and gamma.
 ADAPTIVE: Changes = (
     {"loss": "logits"},
     {"recover": "tail"},
@@ -46,8 +47,6 @@ AGAINST_HARDENED: Changes = (
     {"recover": "table"},
     {"attack": "duplicates", "recover": "table"},
 )
-#: How many times the queries labels-only needs, by section 4.4.
-LABELS_TIMES = 4
 
 
 class Plan:
@@ -114,6 +113,24 @@ class Plan:
         """Return Reverse Sigmoid with the cap, at the setting chosen for it."""
         return self.chosen(data, "reverse_sigmoid", capped=True)
 
+    def _settings(self, data: str, *, capped: bool) -> Iterator[Run]:
+        """Yield what a setting of Reverse Sigmoid is chosen by."""
+        yield self.base(data)
+        yield from self.grid(data, "reverse_sigmoid", capped=capped)
+
+    def _curves(self) -> Iterator[Run]:
+        for data in self.scale.data:
+            yield from self._settings(data, capped=False)
+
+    def undecided(self) -> bool:
+        """Return whether more runs will be needed than can be told yet."""
+        return any(
+            self.chosen(data, defence, capped=capped) is None
+            for data in self.scale.data
+            for defence in NAMES
+            for capped in (False, True)
+        )
+
     def _defences(self) -> Iterator[Run]:
         for data in self.scale.data:
             yield from self.repeats(data, None)
@@ -126,19 +143,17 @@ class Plan:
 
     # -- other networks: Table 3, Figure 4 ----------------------------------------------------
 
-    def network(self, architecture: str, *, protected: bool) -> Run:
-        """Return the run of a network stolen into a network of its own kind (Table 3)."""
+    def network(self, architecture: str, *, protected: bool) -> Run | None:
+        """Return the run of another M, stolen into the study's network (Table 3).
+
+        Its setting is the one chosen for the study's own M; None while there is none.
+        """
         data = self.scale.architectures_on
-        run = self.base(data, self.paper_setting(data) if protected else None)
-        return run.but(
-            victim=Victim(
-                data=data,
-                architecture=architecture,
-                steps=self.scale.victim_steps,
-                seed=run.victim.seed,
-            ),
-            substitute=architecture,
-        )
+        setting = self.paper_setting(data) if protected else {}
+        if setting is None:
+            return None
+        run = self.base(data, setting)
+        return run.but(victim=replace(run.victim, architecture=architecture))
 
     def replica(self, architecture: str) -> Run:
         """Return the run of a network that learns from the study's M, unprotected (Figure 4)."""
@@ -149,19 +164,24 @@ class Plan:
         return self.chosen(data, "reverse_sigmoid", capped=False)
 
     def _networks(self) -> Iterator[Run]:
-        data = self.scale.architectures_on
-        yield self.base(data)
-        yield from self.grid(data, "reverse_sigmoid", capped=False)
+        yield from self._settings(self.scale.architectures_on, capped=False)
         for architecture in self.scale.architectures:
             yield self.replica(architecture)
-            if self.paper_setting(data) is not None:
-                yield self.network(architecture, protected=False)
-                yield self.network(architecture, protected=True)
+            for protected in (False, True):
+                run = self.network(architecture, protected=protected)
+                if run is not None:
+                    yield run
 
     # -- the attack study: Figure 2 -----------------------------------------------------------
 
-    def attack(self, attack: str, queries: int) -> Run:
-        """Return a run of the attack study: Simple for M and S, no defence."""
+    def attack(self, attack: str, samples: int) -> Run:
+        """Return a run of the attack study: Simple for M and S, no defence.
+
+        Args:
+            attack: Sample asks about the real images that it has; Jacobian makes more from
+                them, and Random has none and as many queries as Jacobian.
+            samples: real images.
+        """
         scale = self.scale
         victim = Victim(
             data=scale.attacks_on, architecture="simple", steps=scale.victim_steps, seed=0
@@ -170,15 +190,16 @@ class Plan:
             victim=victim,
             substitute="simple",
             attack=attack,
-            queries=queries,
+            queries=samples if attack == "sample" else samples * scale.attack_times,
+            real=samples if attack == "jacobian" else 0,
             steps=scale.attack_steps,
             judged_on=scale.judged_on,
         )
 
     def _attacks(self) -> Iterator[Run]:
-        for queries in self.scale.attack_budgets:
+        for samples in self.scale.attack_samples:
             for attack in ("sample", "random", "jacobian"):
-                yield self.attack(attack, queries)
+                yield self.attack(attack, samples)
 
     # -- thieves who know better: Table 4, Figures 6 and 7 ------------------------------------
 
@@ -187,10 +208,10 @@ class Plan:
         run = self.base(self.scale.recovery_on, setting)
         return run.but(**changes)
 
-    def longer(self, setting: Settings | None, changes: dict[str, Any]) -> Run:
-        """Return the same thief with ``LABELS_TIMES`` the presentations (Figure 6)."""
-        run = self.against(setting, changes)
-        return run.but(queries=LABELS_TIMES * run.queries, steps=LABELS_TIMES * run.steps)
+    def shown(self, images: int, changes: dict[str, Any]) -> Run:
+        """Return a thief before the study's M, unprotected, who is shown so many images."""
+        run = self.base(self.scale.recovery_on)
+        return run.but(queries=images, steps=images // BATCH, **changes)
 
     def recovery(self, recover: str, beta: float, gamma: float) -> Run:
         """Return a run of Figure 7: an inversion fitted on true pairs, and no substitute."""
@@ -200,27 +221,24 @@ class Plan:
 
     def _thieves(self) -> Iterator[Run]:
         data = self.scale.recovery_on
-        yield self.base(data)
         for capped in (False, True):
-            yield from self.grid(data, "reverse_sigmoid", capped=capped)
-        paper, ours = self.paper_setting(data), self.ours(data)
-        if paper is None or ours is None:
-            return
-        for setting in (paper, ours):
-            yield from (self.against(setting, changes) for changes in TABLE_4)
+            yield from self._settings(data, capped=capped)
+        for setting in (self.paper_setting(data), self.ours(data)):
+            if setting is not None:
+                yield from (self.against(setting, changes) for changes in TABLE_4)
 
     def _labels(self) -> Iterator[Run]:
-        yield self.longer(None, {})
-        yield self.longer(None, {"labels_only": True})
+        for images in self.scale.labels_queries:
+            yield self.shown(images, {})
+            yield self.shown(images, {"labels_only": True})
 
     def _inversions(self) -> Iterator[Run]:
-        yield from self._thieves()
+        yield from self._settings(self.scale.recovery_on, capped=False)
         setting = self.paper_setting(self.scale.recovery_on)
-        if setting is None:
-            return
-        for beta in self.scale.magnitudes:
-            for recover in ("linear", "mlp"):
-                yield self.recovery(recover, beta, setting["gamma"])
+        if setting is not None:
+            for beta in self.scale.magnitudes:
+                for recover in ("linear", "mlp"):
+                    yield self.recovery(recover, beta, setting["gamma"])
 
     # -- beyond the paper ---------------------------------------------------------------------
 
@@ -231,10 +249,7 @@ class Plan:
 
     def _beyond(self) -> Iterator[Run]:
         for data in self.scale.data:
-            yield self.base(data)
-            yield from self.grid(data, "reverse_sigmoid", capped=True)
-            if self.ours(data) is None:
-                continue
+            yield from self._settings(data, capped=True)
             shown: list[tuple[Settings, Changes]] = [({}, (*TABLE_4, *ADAPTIVE))]
             shown += [(HARDENED[name], AGAINST_HARDENED) for name in self.scale.hardened]
             shown += [({"margin": margin}, ({},)) for margin in self.scale.margins]
@@ -246,7 +261,9 @@ class Plan:
 
 
 PARTS: dict[str, Callable[[Plan], Iterator[Run]]] = {
+    "figure1": Plan._curves,
     "figure2": Plan._attacks,
+    "figure3": Plan._attacks,
     "table1": Plan._defences,
     "table2": Plan._defences,
     "figure5": Plan._defences,

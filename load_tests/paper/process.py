@@ -3,13 +3,16 @@
     python -m load_tests.paper.process FOLDER [DATA_DIR]
 
 reads a line of JSON for each from stdin and answers with one on stdout: ``{"run": ...}`` with
-``{"result": ...}``, ``{"victim": ...}``, which is trained and put into FOLDER, with ``{}``, and
-what cannot be done with ``{"error": ...}``. It ends with its input.
+``{"result": ..., "versions": ...}``, ``{"victim": ...}``, which is trained and put into FOLDER,
+with ``{}``, and what cannot be done with ``{"error": ...}``. It ends with its input.
 """
 
+import importlib.metadata
 import json
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ def main(folder: Path, data_dir: Path | None) -> None:
     """Answer every line; returns nothing."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints is no answer
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     import_quietly("keras")
     for line in sys.stdin:
         try:
@@ -38,7 +42,28 @@ def _answer(asked: dict[str, Any], folder: Path, data_dir: Path | None) -> dict[
         train_victim(Victim(**asked["victim"]), folder, data_dir)
         return {}
     run = Run.from_json(asked["run"])
-    return {"result": execute(run, TrainedVictim(run.victim, folder, data_dir))}
+    result = execute(run, TrainedVictim(run.victim, folder, data_dir))
+    return {"result": result, "versions": _versions()}
+
+
+def _versions() -> dict[str, str]:
+    """Return what the numbers are made with."""
+    import keras
+
+    found = {"python": sys.version.split()[0]}
+    for name in ("keras", "numpy", keras.backend.backend()):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def _end_with(parent: int) -> None:
+    """End as soon as the process that asks is gone; its last request would still be answered."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 if __name__ == "__main__":

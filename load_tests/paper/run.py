@@ -46,6 +46,7 @@ class Run:
     attack: str = "sample"
     #: Images the thief asks about; of real ones, at most as many as it has.
     queries: int = 0
+    real: int = 0  #: real images that Jacobian begins with, 0 for a sixteenth of the queries
     steps: int = 0  #: training batches of 64 that the thief makes of the answers
     loss: str = "cross_entropy"
     labels_only: bool = False

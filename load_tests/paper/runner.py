@@ -1,6 +1,7 @@
 """The runs that are missing, several at a time; each in a file of its own."""
 
-import importlib.metadata
+import contextlib
+import fcntl
 import json
 import os
 import queue
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ Tell = Callable[[str, int, int, float], None]
 
 
 class RunError(ReverseSigmoidError):
-    """A run failed; those that had finished are kept."""
+    """Runs failed; those that had finished are kept."""
 
 
 class Runner:
@@ -40,9 +42,10 @@ class Runner:
             jobs: runs at a time.
             tell: told of progress.
         """
-        self._runs, self._victims = folder / "runs", folder / "victims"
+        self._folder, self._runs, self._victims = folder, folder / "runs", folder / "victims"
         self._data_dir, self._jobs, self._tell = data_dir, jobs, tell
         self._seen: dict[str, Result] = {}
+        self.failed: dict[str, str] = {}  #: runs that were tried in vain, and why
 
     def known(self, run: Run) -> Result | None:
         """Return a run's measures from its file, None while it has not been made.
@@ -64,35 +67,45 @@ class Runner:
                 raise InputError(f"{path}: not a run's file: {error}") from None
         return self._seen[name]
 
+    def missing(self, runs: Iterable[Run]) -> list[Run]:
+        """Return those that are neither made nor failed, each once."""
+        named = {run.name: run for run in runs}
+        return [
+            run
+            for name, run in named.items()
+            if name not in self.failed and self.known(run) is None
+        ]
+
     def path(self, run: Run) -> Path:
         """Return where the run's file is, or will be."""
         return self._runs / f"{run.name}.json"
 
-    def make(self, runs: Iterable[Run]) -> None:
-        """Make the runs that are missing; returns when all are there.
+    def make(self, runs: Sequence[Run]) -> None:
+        """Make the runs, or note in ``failed`` why they cannot be made.
 
         Raises:
-            RunError: one of them failed; others under way have been given up.
+            InputError: another process is at work in this folder.
         """
-        missing = list({run.name: run for run in runs if self.known(run) is None}.values())
-        victims = list(
-            {
-                run.victim.name: run.victim
-                for run in missing
-                if not is_trained(run.victim, self._victims)
-            }.values()
-        )
-        if not missing:
-            return
-        total, done = len(victims) + len(missing), 0
-        with _Processes(min(self._jobs, total), self._victims, self._data_dir) as processes:
+        untrained = {
+            run.victim.name: run.victim for run in runs if not is_trained(run.victim, self._victims)
+        }
+        total = len(untrained) + len(runs)
+        jobs = min(self._jobs, total)
+        with _alone(self._folder), _Processes(jobs, self._victims, self._data_dir) as processes:
+            done = 0
             # Victims first: runs of one victim would each wait for it.
-            for tasks in (victims, missing):
-                for task, answer, seconds in processes.answers(tasks):
-                    done += 1
-                    if isinstance(task, Run):
-                        self._keep(task, answer["result"], seconds)
-                    self._tell(task.name, done, total, seconds)
+            for task, answer, seconds in processes.answers(list(untrained.values())):
+                done += 1
+                self._tell(task.name, done, total, seconds)
+                if "error" in answer:
+                    self._fail([run for run in runs if run.victim == task], answer["error"])
+            for task, answer, seconds in processes.answers(self.missing(runs)):
+                done += 1
+                self._tell(task.name, done, total, seconds)
+                if "error" in answer:
+                    self._fail([run for run in runs if run == task], answer["error"])
+                elif isinstance(task, Run):
+                    self._keep(task, answer, seconds)
 
     def again(self, run: Run) -> Result:
         """Return the measures of a run made anew; its file is neither read nor written.
@@ -103,24 +116,48 @@ class Runner:
         tasks: list[Task] = [run]
         if not is_trained(run.victim, self._victims):
             tasks.insert(0, run.victim)
-        with _Processes(1, self._victims, self._data_dir) as processes:
+        with _alone(self._folder), _Processes(1, self._victims, self._data_dir) as processes:
             for done, task in enumerate(tasks, 1):
                 ((_, answer, seconds),) = processes.answers([task])
                 self._tell(task.name, done, len(tasks), seconds)
+                if "error" in answer:
+                    raise RunError(f"{task.name}: {answer['error']}")
         result: Result = answer["result"]
         return result
 
-    def _keep(self, run: Run, result: Result, seconds: float) -> None:
+    def versions(self) -> list[str]:
+        """Return what the runs of the folder were made with, each set of versions once."""
+        found = set()
+        for path in self._runs.glob("*.json"):
+            content = json.loads(path.read_text())
+            found.add(", ".join(f"{name} {at}" for name, at in content["versions"].items()))
+        return sorted(found)
+
+    def _fail(self, runs: list[Run], why: str) -> None:
+        self.failed |= {run.name: why for run in runs}
+
+    def _keep(self, run: Run, answer: dict[str, Any], seconds: float) -> None:
         path = self.path(run)
         content = {
             "run": run.to_json(),
-            "result": result,
+            **answer,
             "seconds": round(seconds, 1),
-            "versions": _versions(),
-            "command": f"reverse-sigmoid paper {path.name} --data-dir DIR --out OUT",
+            "command": f"reverse-sigmoid paper runs/{path.name} --data-dir DIR --out OUT",
         }
         write_text(path, json.dumps(content, indent=1) + "\n")
-        self._seen[run.name] = result
+        self._seen[run.name] = answer["result"]
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which ends with this process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{folder}: another process is making its runs") from None
+        yield
 
 
 class _Processes:
@@ -133,25 +170,16 @@ class _Processes:
             *(sys.executable, "-m", "load_tests.paper.process", str(victims)),
             *([str(data_dir)] if data_dir else []),
         ]
-
-    def __enter__(self) -> "_Processes":
-        threads = str(max(1, (os.cpu_count() or 1) // self._jobs))
-        environment = {
+        threads = str(max(1, (os.cpu_count() or 1) // jobs))
+        self._environment = {
             **os.environ,
-            **{name: threads for name in _THREADS if self._jobs > 1},
+            **{name: threads for name in _THREADS if jobs > 1},
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         }
+
+    def __enter__(self) -> "_Processes":
         for _ in range(self._jobs):
-            process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=environment,
-                start_new_session=True,  # Ctrl-C is for us alone
-            )
-            self._all.append(process)
-            self._idle.put(process)
+            self._start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -160,7 +188,8 @@ class _Processes:
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
-                    pipe.close()
+                    with contextlib.suppress(OSError):
+                        pipe.close()
 
     def answers(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, dict[str, Any], float]]:
         """Yield each task with its answer and the seconds it took, as they come."""
@@ -174,15 +203,23 @@ class _Processes:
                     if not flying:
                         return
                     for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                        task = flying.pop(future)
-                        answer, seconds = future.result()
-                        if "error" in answer:
-                            raise RunError(f"{task.name}: {answer['error']}")
-                        yield task, answer, seconds
+                        yield flying.pop(future), *future.result()
             except BaseException:
-                for process in self._all:  # whoever waits for them goes on
+                for process in list(self._all):  # whoever waits for them goes on
                     process.kill()
                 raise
+
+    def _start(self) -> None:
+        process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self._environment,
+            start_new_session=True,  # Ctrl-C is for us alone
+        )
+        self._all.append(process)
+        self._idle.put(process)
 
     def _ask(self, task: Task) -> tuple[dict[str, Any], float]:
         process = self._idle.get()
@@ -194,23 +231,13 @@ class _Processes:
             line = process.stdout.readline()  # type: ignore[union-attr]
         except (OSError, ValueError):
             line = ""
-        if not line:
-            return {"error": "its process ended; stderr says why"}, time.monotonic() - start
-        self._idle.put(process)
-        answer: dict[str, Any] = json.loads(line)
+        if line:
+            self._idle.put(process)
+            answer: dict[str, Any] = json.loads(line)
+        else:
+            self._start()
+            answer = {"error": "its process ended; stderr may say why"}
         return answer, time.monotonic() - start
 
 
 _THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-
-
-def _versions() -> dict[str, str]:
-    """Return what the numbers were made with."""
-    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
-    found = {"python": sys.version.split()[0], "backend": backend}
-    for name in ("keras", "numpy", backend):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "unknown"
-    return found

@@ -23,10 +23,14 @@ class Scale:
     #: Section 4.3: which network M and S have, on which data set.
     architectures: tuple[str, ...]
     architectures_on: str
-    #: The attack study (Figure 2): its data set, budgets, and the steps of its substitutes.
+    #: The attack study (Figure 2): its data set, the real images that a thief has, how many
+    #: times as many queries Jacobian and Random have, and the steps of the substitutes.
     attacks_on: str
-    attack_budgets: tuple[int, ...]
+    attack_samples: tuple[int, ...]
+    attack_times: int
     attack_steps: int
+    #: Images shown to the thieves of Figure 6, the first of which sets the level.
+    labels_queries: tuple[int, ...]
     #: Data set of Table 4 and Figures 6 and 7.
     recovery_on: str
     magnitudes: tuple[float, ...]  #: beta of Figure 7
@@ -82,7 +86,9 @@ SCALES = {
         architectures=("simple",),
         architectures_on="digits",
         attacks_on="digits",
-        attack_budgets=(320,),
+        attack_samples=(80,),
+        attack_times=4,
+        labels_queries=(960, 1920, 3840, 7680),
         attack_steps=60,
         recovery_on="digits",
         magnitudes=(1.0,),
@@ -93,9 +99,9 @@ SCALES = {
     "cpu": Scale(
         about="MNIST and Fashion-MNIST; Simple instead of AllConv in the defence study; 4,800 "
         "queries and 75 steps of 64 instead of 19,200 and 300; victims of 600 steps; two "
-        "seeds of the thief before one victim instead of five; 2,000 test images; a coarse "
-        "grid; the attack study with 300 and 1,200 queries and 300 steps instead of 50,000 and "
-        "16,000; no Xception",
+        "seeds of the thief for the chosen settings, before one victim, and one for all else; "
+        "2,000 test images; a coarse grid; the attack study with 75 and 300 real images, 300 "
+        "and 1,200 queries and 300 steps instead of 3,000, 50,000 and 16,000; no Xception",
         data=("mnist", "fashion_mnist"),
         architecture="simple",
         victim_steps=600,
@@ -108,7 +114,9 @@ SCALES = {
         architectures=("simple", "allconv", "mobilenet"),
         architectures_on="fashion_mnist",
         attacks_on="mnist",
-        attack_budgets=(300, 1200),
+        attack_samples=(75, 300),
+        attack_times=4,
+        labels_queries=(2400, 4800, 9600, 19200),
         attack_steps=300,
         recovery_on="fashion_mnist",
         magnitudes=_MAGNITUDES,
@@ -118,8 +126,9 @@ SCALES = {
     ),
     "full": Scale(
         about="the paper's protocol: AllConv, 19,200 queries presented in 300 steps of 64, "
-        "victims of 16,000 steps, the attack study with 50,000 queries and 16,000 steps; five "
-        "seeds, each with a victim of its own (the paper names no repeats)",
+        "victims of 16,000 steps, the attack study with up to 50,000 queries and 16,000 steps; "
+        "five seeds for the chosen settings, each with a victim of its own, and one for all "
+        "else (the paper names no repeats)",
         data=("mnist", "fashion_mnist", "cifar10", "cifar100", "stl10"),
         architecture="allconv",
         victim_steps=16_000,
@@ -132,7 +141,9 @@ SCALES = {
         architectures=("simple", "allconv", "mobilenet", "xception"),
         architectures_on="cifar10",
         attacks_on="mnist",
-        attack_budgets=(150, 1_500, 5_000, 20_000),
+        attack_samples=(150, 500, 1_500, 3_125),
+        attack_times=16,
+        labels_queries=(4_800, 9_600, 19_200, 38_400),
         attack_steps=16_000,
         recovery_on="cifar10",
         magnitudes=_MAGNITUDES,

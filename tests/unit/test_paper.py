@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from load_tests.paper.facts import facts
 from load_tests.paper.grids import Candidate, choose
 from load_tests.paper.plan import Plan
 from load_tests.paper.run import Run, Victim
 from load_tests.paper.scales import SCALES
+from load_tests.paper.tables import Tables, number
 from postprocess.errors import InputError
 
 VICTIM = Victim(data="digits", architecture="simple", steps=200, seed=0)
@@ -64,4 +66,60 @@ def test_a_plan_with_no_results_asks_for_its_grids_first(name):
         for run in plan.grid(data, "reverse_sigmoid", capped=capped)
     ]
     assert set(grids) <= set(runs)
-    assert all(Run.from_json(json.loads(json.dumps(run.to_json()))) for run in runs.values())
+    for run in runs.values():
+        assert Run.from_json(json.loads(json.dumps(run.to_json()))) == run
+    assert plan.undecided()
+    assert all(plan.network(each, protected=True) is None for each in plan.scale.architectures)
+
+
+#: Stolen accuracy and agreement by what the thief meets and does.
+STOLEN = {"none": 0.9, "reverse_sigmoid": 0.5, "sine": 0.85}
+
+
+def told(run, **changes):
+    """Made-up measures: what each statement of the paper expects, unless changed."""
+    stolen = STOLEN.get(run.defence.get("defense", "none"), 0.6)
+    if run.attack == "random":
+        stolen = 0.12
+    if run.attack == "jacobian":
+        stolen = 0.7
+    if run.labels_only or not run.defence:
+        stolen -= 0.2 / (1 + run.steps / (60 if run.labels_only else 15))
+    stolen = changes.get(run.defence.get("defense"), stolen)
+    kl = {"linear": 1.2, "mlp": 0.5}.get(run.recover, 2.0)
+    measured = {
+        "agreement": 1.0, "cosine": 0.5 + (run.defence.get("beta") or 0) / 100, "mae": 0.1,
+        "kl_nats_from_victim": 2.0, "kl_nats_to_victim": 3.0, "top5_overlap": 0.3,
+        "accuracy": changes.get("protected", 0.9), "brier": 0.1, "calibration_error": 0.1,
+    }  # fmt: skip
+    result = {"victim": measured | {"accuracy": 0.9}, "protected": measured}
+    if run.recover:
+        result |= {"asked": measured, "recovered": measured | {"kl_nats_from_victim": kl}}
+    if run.substitute:
+        result["stolen"] = measured | {"agreement": stolen, "accuracy": stolen}
+        result["curve"] = [{"queries": run.presentations, **result["stolen"]}]
+    return result
+
+
+def verdicts(**changes):
+    tables = Tables(Plan(SCALES["smoke"], lambda run: told(run, **changes)))
+    return [fact.holds for fact in facts(tables)]
+
+
+def test_every_statement_of_the_paper_can_hold_and_can_fail():
+    assert verdicts() == [True] * 7
+    assert verdicts(reverse_sigmoid=0.8)[0] is False
+    assert verdicts(sine=0.4)[1] is False
+    assert verdicts(protected=0.89)[6] is False
+    unknown = facts(Tables(Plan(SCALES["smoke"], lambda run: None)))
+    assert {fact.holds for fact in unknown} == {None}
+
+
+def test_the_tables_show_what_the_runs_say():
+    tables = Tables(Plan(SCALES["smoke"], told))
+    assert "| Reverse Sigmoid |  | beta 1, gamma 0.4 | 1.000 -> 0.500 |" in tables.table_1("digits")
+    assert "| Simple | 0.70, 0.69, 0.50 | 0.900 |" in tables.table_3()
+    assert "not run" in tables.table_3()
+    half = Tables(Plan(SCALES["smoke"], lambda run: None if run.defence else told(run)))
+    assert half.table_3().count("not run") > tables.table_3().count("not run")
+    assert number([0.5, 0.7], 2) == "0.60 ± 0.14"
