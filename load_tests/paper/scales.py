@@ -88,13 +88,13 @@ SCALES = {
         attacks_on="digits",
         attack_samples=(80,),
         attack_times=4,
-        labels_queries=(960, 1920, 3840, 7680),
+        labels_queries=(960, 3840),
         attack_steps=60,
         recovery_on="digits",
         magnitudes=(1.0,),
         hardened=("decimals 2",),
         margins=(0.0,),
-        jobs=1,
+        jobs=2,
     ),
     "cpu": Scale(
         about="MNIST and Fashion-MNIST; Simple instead of AllConv in the defence study; 4,800 "

@@ -108,7 +108,7 @@ def test_a_runs_file_made_again_gives_the_same(made):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("table9",), "paper: expected figure2, table1"),
+        (("table9",), "paper: expected figure1, figure2"),
         (("all", "--scale", "huge"), "--scale: expected smoke, cpu, full, got 'huge'"),
         (("none.json",), "none.json: No such file"),
         (("figure2", "--scale", "cpu", "--data-dir", "nowhere"), "nowhere: no such folder"),
