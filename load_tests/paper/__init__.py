@@ -7,6 +7,7 @@
 | ``execute`` | one run, from its victim to its measures |
 | ``scales`` | how much of the paper's protocol is done: smoke, cpu, full |
 | ``grids`` | the settings that each defence is tried with, and the paper's choice among them |
+| ``thieves`` | who steals, beside the thief of the defence study |
 | ``plan`` | the runs that each table and figure needs |
 | ``runner`` | the runs that are missing, several at a time |
 | ``published`` | the paper's own numbers |

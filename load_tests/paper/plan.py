@@ -7,46 +7,11 @@ from typing import Any
 from load_tests.paper.grids import NAMES, Candidate, Settings, choose
 from load_tests.paper.run import BATCH, Run, Victim
 from load_tests.paper.scales import Scale
+from load_tests.paper.thieves import AGAINST_HARDENED, HARDENED, TABLE_4, Changes
 
 Result = dict[str, Any]
-#: Thieves, by how they differ from the one of the defence study.
-Changes = tuple[dict[str, Any], ...]
 #: A run's measures, or None while it has not been made.
 Known = Callable[[Run], Result | None]
-
-#: What the thief of section 4.4 makes of the answers, in the order of Table 4.
-TABLE_4: Changes = (
-    {},
-    {"loss": "same_layer"},
-    {"loss": "mse"},
-    {"recover": "mlp"},
-    {"labels_only": True},
-)
-#: What stronger thieves do; those who solve or copy the defence know beta and gamma.
-ADAPTIVE: Changes = (
-    {"loss": "logits"},
-    {"recover": "tail"},
-    {"recover": "analytic"},
-    {"recover": "table"},
-    {"recover": "neural"},
-    {"attack": "duplicates"},
-    {"attack": "duplicates", "recover": "table"},
-)
-#: Modes of the defence that the paper does not have, beside the chosen beta and gamma.
-HARDENED: dict[str, Settings] = {
-    "decimals 3": {"decimals": 3},
-    "decimals 2": {"decimals": 2},
-    "key_file": {"key_file": "key"},
-    "key_file, decimals 3": {"key_file": "key", "decimals": 3},
-    "decoy 10": {"key_file": "key", "decoy": 10},
-}
-#: Thieves that each hardened mode is shown to.
-AGAINST_HARDENED: Changes = (
-    {},
-    {"recover": "tail"},
-    {"recover": "table"},
-    {"attack": "duplicates", "recover": "table"},
-)
 
 
 class Plan:
@@ -250,7 +215,7 @@ class Plan:
     def _beyond(self) -> Iterator[Run]:
         for data in self.scale.data:
             yield from self._settings(data, capped=True)
-            shown: list[tuple[Settings, Changes]] = [({}, (*TABLE_4, *ADAPTIVE))]
+            shown: list[tuple[Settings, Changes]] = [({}, (*TABLE_4, *self.scale.adaptive))]
             shown += [(HARDENED[name], AGAINST_HARDENED) for name in self.scale.hardened]
             shown += [({"margin": margin}, ({},)) for margin in self.scale.margins]
             for mode, thieves in shown:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from load_tests.paper.grids import MARGIN, Grid
+from load_tests.paper.thieves import ADAPTIVE, Changes
 from postprocess.errors import InputError
 
 
@@ -34,7 +35,8 @@ class Scale:
     #: Data set of Table 4 and Figures 6 and 7.
     recovery_on: str
     magnitudes: tuple[float, ...]  #: beta of Figure 7
-    hardened: tuple[str, ...]  #: modes of ``plan.HARDENED``
+    adaptive: Changes  #: stronger thieves, of ``thieves.ADAPTIVE``
+    hardened: tuple[str, ...]  #: modes of ``thieves.HARDENED``
     margins: tuple[float, ...]  #: of the top-1 gap
     jobs: int  #: runs at a time, unless asked otherwise
 
@@ -72,8 +74,8 @@ _FULL = Grid(
 SCALES = {
     "smoke": Scale(
         about="digits of 8 x 8 pixels instead of the paper's data sets, Simple instead of "
-        "AllConv, 320 queries and 60 steps instead of 19,200 and 300, one seed: a check that "
-        "everything works, and no evidence",
+        "AllConv, 320 queries and 60 steps instead of 19,200 and 300, one setting of each "
+        "defence, few thieves, one seed: a check that everything works, and no evidence",
         data=("digits",),
         architecture="simple",
         victim_steps=200,
@@ -92,7 +94,8 @@ SCALES = {
         attack_steps=60,
         recovery_on="digits",
         magnitudes=(1.0,),
-        hardened=("decimals 2",),
+        adaptive=({"recover": "tail"}, {"attack": "duplicates", "recover": "table"}),
+        hardened=(),
         margins=(0.0,),
         jobs=2,
     ),
@@ -120,6 +123,7 @@ SCALES = {
         attack_steps=300,
         recovery_on="fashion_mnist",
         magnitudes=_MAGNITUDES,
+        adaptive=ADAPTIVE,
         hardened=("decimals 2", "key_file", "decoy 10"),
         margins=_MARGINS,
         jobs=2,
@@ -147,6 +151,7 @@ SCALES = {
         attack_steps=16_000,
         recovery_on="cifar10",
         magnitudes=_MAGNITUDES,
+        adaptive=ADAPTIVE,
         hardened=_MODES,
         margins=_MARGINS,
         jobs=1,

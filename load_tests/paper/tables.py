@@ -7,8 +7,9 @@ from typing import Any
 
 from load_tests.paper import published
 from load_tests.paper.grids import NAMES, Settings
-from load_tests.paper.plan import ADAPTIVE, AGAINST_HARDENED, HARDENED, TABLE_4, Plan
+from load_tests.paper.plan import Plan
 from load_tests.paper.run import Run
+from load_tests.paper.thieves import AGAINST_HARDENED, HARDENED, TABLE_4
 
 Rows = list[Sequence[str]]
 MISSING = "not run"
@@ -204,7 +205,7 @@ class Tables:
     def best_adaptive(self, data: str) -> tuple[str, float] | None:
         """Return the best outsider before our setting who keeps more than labels, and how good."""
         found = []
-        for changes in (*TABLE_4, *ADAPTIVE):
+        for changes in (*TABLE_4, *self.scale.adaptive):
             run = self.plan.hardened(data, {}, changes)
             if run is None or run.labels_only or not run.thief.outsider:
                 continue
@@ -214,7 +215,7 @@ class Tables:
     def suite(self, data: str) -> str:
         """Return every thief before our setting."""
         rows: Rows = []
-        for changes in (*TABLE_4, *ADAPTIVE):
+        for changes in (*TABLE_4, *self.scale.adaptive):
             run = self.plan.hardened(data, {}, changes)
             star = "" if run is None or run.thief.outsider else " *"
             cells = [number(self.values([run], "stolen", key)) for key in _SHOWN]

@@ -102,7 +102,8 @@ def test_a_runs_file_made_again_gives_the_same(made):
     again = json.loads(done.stdout)
     for who in ("victim", "protected", "stolen"):
         for key, value in again["before"][who].items():
-            assert again["result"][who][key] == pytest.approx(value, abs=0.02), (who, key)
+            noise = 0.15 if key.startswith("kl") else 0.03
+            assert again["result"][who][key] == pytest.approx(value, abs=noise), (who, key)
 
 
 @pytest.mark.parametrize(

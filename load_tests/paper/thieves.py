@@ -1,0 +1,41 @@
+"""The thieves of the paper and stronger ones, by how they differ from the defence study's."""
+
+from typing import Any
+
+from load_tests.paper.grids import Settings
+
+Changes = tuple[dict[str, Any], ...]
+
+#: What the thief of section 4.4 makes of the answers, in the order of Table 4.
+TABLE_4: Changes = (
+    {},
+    {"loss": "same_layer"},
+    {"loss": "mse"},
+    {"recover": "mlp"},
+    {"labels_only": True},
+)
+#: What stronger thieves do; those who solve or copy the defence know beta and gamma.
+ADAPTIVE: Changes = (
+    {"loss": "logits"},
+    {"recover": "tail"},
+    {"recover": "analytic"},
+    {"recover": "table"},
+    {"recover": "neural"},
+    {"attack": "duplicates"},
+    {"attack": "duplicates", "recover": "table"},
+)
+#: Modes of the defence that the paper does not have, beside the chosen beta and gamma.
+HARDENED: dict[str, Settings] = {
+    "decimals 3": {"decimals": 3},
+    "decimals 2": {"decimals": 2},
+    "key_file": {"key_file": "key"},
+    "key_file, decimals 3": {"key_file": "key", "decimals": 3},
+    "decoy 10": {"key_file": "key", "decoy": 10},
+}
+#: Thieves that each hardened mode is shown to.
+AGAINST_HARDENED: Changes = (
+    {},
+    {"recover": "tail"},
+    {"recover": "table"},
+    {"attack": "duplicates", "recover": "table"},
+)
