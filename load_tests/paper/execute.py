@@ -48,7 +48,6 @@ def execute(run: Run, victim: TrainedVictim, *, progress: Progress | None = None
         run: what to do.
         victim: the run's victim, trained.
         progress: called after every step of the substitute's training.
-
     """
     count = run.judged_on or len(victim.dataset.x_test)
     images, labels = victim.dataset.x_test[:count], victim.dataset.y_test[:count]
