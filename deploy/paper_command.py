@@ -12,8 +12,6 @@ from rich.table import Table
 
 from deploy.options import err_console, out_console, say
 from load_tests.paper.plan import PARTS, Plan
-from load_tests.paper.run import Run
-from load_tests.paper.runner import RunError, Runner
 from load_tests.paper.scales import SCALES, find
 from postprocess.errors import InputError
 
@@ -50,7 +48,7 @@ def paper(
     if what != "all" and what not in PARTS:
         raise InputError(f"paper: expected {', '.join(PARTS)}, all or a .json file, got {what!r}")
     size = find(scale)
-    from load_tests.paper import results
+    from load_tests.paper.runner import RunError, Runner
 
     progress = _Progress()
     runner = Runner(out / scale, data_dir=data_dir, jobs=jobs or size.jobs, tell=progress.tell)
@@ -62,7 +60,7 @@ def paper(
             runner.make(missing)
             made += sum(run.name not in runner.failed for run in missing)
     finally:
-        report = results.write(out, _kept(out))
+        report = _report(out)
     if as_json:
         print(json.dumps({"made": made, "failed": runner.failed, "report": str(report)}))
     else:
@@ -88,28 +86,28 @@ def _refuse_missing() -> None:
         )
 
 
-def _kept(out: Path) -> dict[str, tuple[Plan, list[str]]]:
-    """Return, for each scale that has runs, its plan and what the runs were made with."""
+def _report(out: Path) -> Path:
+    """Write RESULTS.md of all runs that the folder has, of any scale, and return its path."""
     from load_tests.paper import results
+    from load_tests.paper.runner import Runner
 
-    found = {}
+    kept = {}
     for name in results.scales_in(out):
         runner = Runner(out / name, data_dir=None, jobs=1, tell=lambda *_: None)
-        found[name] = Plan(find(name), runner.known), runner.versions()
-    return found
+        kept[name] = Plan(find(name), runner.known), runner.versions()
+    return results.write(out, kept)
 
 
 def _again(path: Path, out: Path, data_dir: Path | None, *, as_json: bool) -> None:
     """Make one run again and show both results."""
-    try:
-        content = json.loads(path.read_text())
-        before, run = content["result"], Run.from_json(content["run"])
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a run's file: {error}") from None
+    from load_tests.paper.runner import RunError, Runner, read
+
+    run, before = read(path)
     runner = Runner(out / "again", data_dir=data_dir, jobs=1, tell=_Progress().tell)
-    after = runner.again(run)
+    runner.make([run])
+    after = runner.known(run)
+    if after is None:
+        raise RunError(f"{run.name}: {runner.failed[run.name]}")
     if as_json:
         print(json.dumps({"run": run.to_json(), "before": before, "result": after}))
         return

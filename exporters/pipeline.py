@@ -10,7 +10,7 @@ import numpy as np
 from exporters import architectures, datasets, keras_to_onnx, model_repository, onnx_signature
 from exporters.datasets import Dataset
 from exporters.quiet_import import import_quietly
-from exporters.train import Progress, one_hot, predict, train
+from exporters.train import Progress, predict, train_victim
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
@@ -64,7 +64,7 @@ def export_classifier(
             and describes a classifier of another shape.
         ParityError: the ONNX graph does not compute what Keras computes.
     """
-    build = architectures.find(architecture)
+    architectures.find(architecture)  # refused before anything is written
     # Write access and configs first: no one should learn of a typo after an hour of training.
     onnx = model_repository.onnx_path(repository, name)
     signature = onnx_signature.of_image_classifier(dataset.input_shape, dataset.classes)
@@ -74,19 +74,9 @@ def export_classifier(
     with stage("load TensorFlow"):
         import_quietly("keras", "tensorflow")
     with stage(f"train the victim, {architecture} on {dataset.name}") as progress:
-        import keras
-
-        keras.utils.set_random_seed(seed)
-        model = build(dataset.input_shape, dataset.classes)
         held_off = datasets.hold_off(dataset, seed=seed)
-        train(
-            model,
-            held_off.victim_images,
-            one_hot(held_off.victim_labels, dataset.classes),
-            steps=steps,
-            seed=seed,
-            flips=dataset.flips,
-            progress=progress,
+        model = train_victim(
+            dataset, held_off, architecture, steps=steps, seed=seed, progress=progress
         )
     with stage("export it to ONNX and check it against Keras"):
         logits = predict(model, dataset.x_test)

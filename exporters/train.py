@@ -7,13 +7,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters import architectures
-from exporters.datasets import Images
+from exporters.datasets import Dataset, HoldOff, Images
 
 #: Called after every step with (steps done, steps in all).
 Progress = Callable[[int, int], None]
 
 #: Images move by up to this share of their side (paper, section 4: "shift/flip"; no numbers).
 SHIFT_SHARE = 0.125
+#: Images of a training batch (paper, section 4).
+BATCH = 64
+
+
+def train_victim(
+    dataset: Dataset,
+    held_off: HoldOff,
+    architecture: str,
+    *,
+    steps: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> Any:
+    """Return a Keras model from images to logits, trained on what a hold-off leaves to the victim.
+
+    Args:
+        dataset: to learn.
+        held_off: its training set, split.
+        architecture: one of ``architectures.ARCHITECTURES``.
+        steps: training batches of 64.
+        seed: of the initial weights, the shuffles and the augmentation.
+        progress: called after every step.
+
+    Raises:
+        InputError: an unknown architecture.
+    """
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    model = architectures.find(architecture)(dataset.input_shape, dataset.classes)
+    train(
+        model,
+        held_off.victim_images,
+        one_hot(held_off.victim_labels, dataset.classes),
+        steps=steps,
+        seed=seed,
+        flips=dataset.flips,
+        progress=progress,
+    )
+    return model
 
 
 def train(
@@ -24,7 +64,7 @@ def train(
     steps: int,
     seed: int,
     flips: bool,
-    batch_size: int = 64,
+    batch_size: int = BATCH,
     loss: Callable[[Any, Any], Any] | None = None,
     progress: Progress | None = None,
 ) -> None:

@@ -47,6 +47,17 @@ def kl_nats(p: Array, q: Array) -> float:
     return float(np.mean((p * np.log(p / q)).sum(axis=1)))
 
 
+def between(scores: Array, truth: Array) -> dict[str, float]:
+    """Return the measures of probabilities against the victim's that need no labels."""
+    return {
+        "agreement": agreement(scores, truth),
+        "cosine": cosine(scores, truth),
+        "mae": mae(scores, truth),
+        "kl_nats_from_victim": kl_nats(truth, scores),
+        "kl_nats_to_victim": kl_nats(scores, truth),
+    }
+
+
 def top5_overlap(p: Array, q: Array) -> float:
     """Return the mean share of the five highest classes that two models have in common, 0 to 1.
 

@@ -3,11 +3,8 @@
 import html
 from typing import Any
 
-import numpy as np
-
-from load_tests.plots import STYLE, figure, svg
+from load_tests.plots import STYLE, draw_served, figure, svg
 from postprocess.parameters import Parameters
-from postprocess.postprocessor import Postprocessor
 
 Rows = list[tuple[str, str, str]]
 
@@ -90,14 +87,9 @@ def _curve(beta: float, gamma: float) -> str:
     parameters = Parameters(
         beta=beta, gamma=gamma, scores="probabilities", preserve_top1=False, margin=0
     )
-    y = np.linspace(0, 1, 1001, dtype=np.float32)
-    # Over two classes (y, 1 - y) the normaliser alpha is 1, so this is equation 2 itself
-    # (beyond beta 2 clipped at 0 and 1).
-    deceptive = Postprocessor(parameters)(np.stack([y, 1 - y], axis=1))[:, 0]
     made, axes = figure()
-    axes.plot(y, y, color="0.7", linestyle="--", label="y, the victim's")
-    axes.plot(y, deceptive, color="tab:blue", label="y - r(y), before the cap")
-    axes.set(xlabel="probability y of a class", ylabel="what is served", xlim=(0, 1), ylim=(0, 1))
+    draw_served(axes, {"y - r(y), before the cap": parameters}, y_label="y, the victim's")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.set_title(f"Reverse Sigmoid, beta {beta:g}, gamma {gamma:g}, two classes")
     axes.legend(frameon=False)
     return svg(made)

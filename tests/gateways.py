@@ -69,7 +69,7 @@ class Gated(Running):
     """``reverse-sigmoid serve --gateway``, ready."""
 
     def __init__(self, repository, files, *options, cwd):
-        self.files, self.ports = files, free_ports()
+        self.repository, self.files, self.ports = repository, files, free_ports()
         self.access_log = cwd / "access.jsonl"
         options = (*port_options(self.ports), "--access-log", self.access_log, *options)
         super().__init__("serve", repository, "--gateway", files.path, *options, cwd=cwd)

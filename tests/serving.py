@@ -63,9 +63,7 @@ class Serving(Running):
         """Return a metric of the defence, once a second has passed and a request came by."""
         time.sleep(1.1)
         self.answer()
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(self.metrics_url, timeout=10) as response:
-            lines = response.read().decode().splitlines()
+        lines = read_url(self.metrics_url).splitlines()
         (line,) = [one for one in lines if one.startswith(f'{name}{{model="{DEFENCE}"')]
         return float(line.split()[-1])
 
@@ -97,16 +95,28 @@ class Serving(Running):
 
     def stubs(self, model):
         """Return the process ids of a model's instances."""
-        found = []
-        for command in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                parts = command.read_bytes().decode().split("\0")
-            except OSError:
-                continue
-            stub = parts[0].endswith("/triton_python_backend_stub")
-            if stub and parts[1].startswith(f"{self.repository / model}/"):
-                found.append(int(command.parent.name))
-        return found
+        return stubs_of(self.repository, model)
+
+
+def stubs_of(repository, model):
+    """Return the process ids of the instances of a model of a repository that is served."""
+    found = []
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            parts = command.read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        stub = parts[0].endswith("/triton_python_backend_stub")
+        if stub and parts[1].startswith(f"{repository / model}/"):
+            found.append(int(command.parent.name))
+    return found
+
+
+def read_url(url, *, data=None, timeout=10):
+    """Return what a server of this machine answers, as text, past any proxy."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, data=data, timeout=timeout) as response:
+        return response.read().decode()
 
 
 class Load:

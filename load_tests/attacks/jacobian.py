@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from exporters.datasets import Images
+from exporters.train import BATCH
 from load_tests.attacks.input_gradient import input_gradient
 from load_tests.attacks.sample import sample
 from load_tests.collect import Plan
@@ -50,7 +51,7 @@ def jacobian(
     known: TransferSet = yield start
     asked = real
     while asked < budget:
-        steps = max(1, RHO * -(-len(known) // 64))
+        steps = max(1, RHO * -(-len(known) // BATCH))
         model = train_substitute(known, recipe.with_steps(steps))
         count = min(budget - asked, len(known))
         chosen = rng.permutation(len(known))[:count]

@@ -1,6 +1,7 @@
 """One run, from its victim to its measures."""
 
 import base64
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,14 +10,14 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from exporters.datasets import Images
-from exporters.train import Progress, predict
+from exporters.train import BATCH, predict
 from load_tests import measures
 from load_tests.attacks.jacobian import real_images
 from load_tests.attacks.near_duplicates import COPIES, average
 from load_tests.attacks.plans import plan
 from load_tests.collect import Plan
 from load_tests.endpoint import Scores
-from load_tests.paper.run import BATCH, Run
+from load_tests.paper.run import Run
 from load_tests.paper.victims import TrainedVictim
 from load_tests.recover import Knowledge, recover, shadow_prior
 from load_tests.substitute import Recipe, train_substitute
@@ -35,7 +36,7 @@ _KEY = b"the operator's secret of these runs"
 Labels = NDArray[np.integer[Any]]
 
 
-def execute(run: Run, victim: TrainedVictim, *, progress: Progress | None = None) -> dict[str, Any]:
+def execute(run: Run, victim: TrainedVictim) -> dict[str, Any]:
     """Return the measures of a run.
 
     ``victim`` has the accuracy of M; ``protected`` compares P with M; ``recovered`` what the
@@ -47,14 +48,13 @@ def execute(run: Run, victim: TrainedVictim, *, progress: Progress | None = None
     Args:
         run: what to do.
         victim: the run's victim, trained.
-        progress: called after every step of the substitute's training.
     """
     count = run.judged_on or len(victim.dataset.x_test)
     images, labels = victim.dataset.x_test[:count], victim.dataset.y_test[:count]
     truth = _probabilities(victim.test_logits[:count])
     answers = _Answers(run, victim)
     result: dict[str, Any] = {
-        "victim": {"accuracy": measures.accuracy(truth, labels)} | _worth(truth, labels),
+        "victim": _worth(truth, labels),
         "protected": judge(answers.protect(victim.test_logits[:count]), truth, labels),
     }
     if not run.steals:
@@ -78,7 +78,7 @@ def execute(run: Run, victim: TrainedVictim, *, progress: Progress | None = None
             scores = _probabilities(predict(model, images[some]))
             curve.append({"queries": done * BATCH, **judge(scores, truth[some], labels[some])})
 
-    substitute = train_substitute(taken, adversary.recipe, progress=progress, watch=watch)
+    substitute = train_substitute(taken, adversary.recipe, watch=watch)
     result["stolen"] = judge(_probabilities(predict(substitute, images)), truth, labels)
     result["curve"] = curve
     _clear()
@@ -87,26 +87,17 @@ def execute(run: Run, victim: TrainedVictim, *, progress: Progress | None = None
 
 def judge(scores: Scores, truth: Scores, labels: Labels) -> dict[str, float]:
     """Return the paper's five measures of probabilities against M's, and what they are worth."""
-    return {
-        **_compare(scores, truth),
-        "accuracy": measures.accuracy(scores, labels),
-        **_worth(scores, labels),
-    }
+    return {**_compare(scores, truth), **_worth(scores, labels)}
 
 
 def _compare(scores: Scores, truth: Scores) -> dict[str, float]:
-    return {
-        "agreement": measures.agreement(scores, truth),
-        "cosine": measures.cosine(scores, truth),
-        "mae": measures.mae(scores, truth),
-        "kl_nats_from_victim": measures.kl_nats(truth, scores),
-        "kl_nats_to_victim": measures.kl_nats(scores, truth),
-        "top5_overlap": measures.top5_overlap(scores, truth),
-    }
+    overlap = measures.top5_overlap(scores, truth)
+    return {**measures.between(scores, truth), "top5_overlap": overlap}
 
 
 def _worth(scores: Scores, labels: Labels) -> dict[str, float]:
     return {
+        "accuracy": measures.accuracy(scores, labels),
         "brier": measures.brier(scores, labels),
         "calibration_error": measures.calibration_error(scores, labels),
     }
@@ -117,10 +108,9 @@ class _Answers:
 
     def __init__(self, run: Run, victim: TrainedVictim) -> None:
         parameters = run.parameters
-        key = _KEY if parameters.key_file else b""
-        self.protect = Postprocessor(parameters, key=key)
-        if parameters.defense == "none":
-            self.protect = _probabilities  # type: ignore[assignment]
+        self.protect: Callable[[Scores], Scores] = _probabilities
+        if parameters.defense != "none":
+            self.protect = Postprocessor(parameters, key=_KEY if parameters.key_file else b"")
         self._victim = victim
 
     def to(self, queries: Queries) -> tuple[Scores, Scores]:
@@ -135,11 +125,10 @@ class _Answers:
 class _Adversary:
     def __init__(self, run: Run, victim: TrainedVictim, answers: _Answers) -> None:
         self._run, self._answers = run, answers
-        self._pool: Images = victim.held_off.adversary_images
-        parameters = run.parameters
+        self._pool: Images = victim.pool
         #: Every parameter is known, no secret is.
         self._defence = replace(
-            parameters, scores="probabilities", key_file=None, decoy=None, seed=None
+            run.parameters, scores="probabilities", key_file=None, decoy=None, seed=None
         )
         self.recipe = Recipe(
             steps=max(1, run.steps),
@@ -150,6 +139,8 @@ class _Adversary:
             labels_only=run.labels_only,
             defence=self._defence,
         )
+        #: Of the networks that help the attack or the recovery.
+        self._helpers = replace(self.recipe, loss="cross_entropy", labels_only=False)
 
     def ask(self) -> tuple[TransferSet, Scores]:
         """Return all answers that the attack pays for, and the victim's own beside them."""
@@ -158,7 +149,7 @@ class _Adversary:
             self._pool,
             budget=self._budget(),
             rng=np.random.default_rng(self._run.seed),
-            recipe=replace(self.recipe, loss="cross_entropy", labels_only=False),
+            recipe=self._helpers,
             real=self._run.real,
         )
         taken, true = _drive(asked, self._answers)
@@ -189,10 +180,10 @@ class _Adversary:
         return min(self._run.queries, most.get(self._run.attack, self._run.queries))
 
     def recover(self, taken: TransferSet, true: Scores) -> TransferSet:
-        plain = replace(self.recipe, loss="cross_entropy", labels_only=False)
+        """Return the answers as the thief's recovery leaves them."""
         knowledge = Knowledge(
             defence=self._defence,
-            prior=lambda: shadow_prior(taken, self._pool, plain),
+            prior=lambda: shadow_prior(taken, self._pool, self._helpers),
             seed=self.recipe.seed,
             true_answers=lambda: true,
         )
@@ -200,6 +191,7 @@ class _Adversary:
 
 
 def _drive(asked: Plan, answers: _Answers) -> tuple[TransferSet, Scores]:
+    """Return the answers to a plan, and the true ones; the pool's are known without asking."""
     parts: list[TransferSet] = []
     truths: list[Scores] = []
     try:

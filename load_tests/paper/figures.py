@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from load_tests.paper.grids import NAMES, Settings
+from load_tests.paper.grids import NAMES
 from load_tests.paper.plan import Plan
 from load_tests.paper.run import Run
 from load_tests.paper.tables import NETWORKS, TITLES, said
-from load_tests.plots import figure, svg
+from load_tests.plots import draw_served, figure, panels, svg
 from postprocess.parameters import Parameters
-from postprocess.postprocessor import Postprocessor
 
 Curve = list[tuple[float, float]]
 _FIGURE_6 = {
@@ -74,14 +73,12 @@ class Figures:
         if not any(settings.values()):
             return ""
         made, axes = figure()
-        y = np.linspace(0, 1, 1001, dtype=np.float32)
-        axes.plot(y, y, color="0.7", linestyle="--", label="y")
-        for data, setting in settings.items():
-            if setting is not None:
-                protect = Postprocessor(Parameters(scores="probabilities", **setting))
-                served = protect(np.stack([y, 1 - y], axis=1))[:, 0]
-                axes.plot(y, served, label=f"{TITLES[data]}: {said(setting)}")
-        axes.set(xlabel="probability y of a class", ylabel="what is served")
+        defences = {
+            f"{TITLES[data]}: {said(setting)}": Parameters(scores="probabilities", **setting)
+            for data, setting in settings.items()
+            if setting is not None
+        }
+        draw_served(axes, defences)
         axes.legend(frameon=False, fontsize="small")
         return svg(made)
 
@@ -123,30 +120,29 @@ class Figures:
         return _curves(curves, "images shown", "agreement of S(M)")
 
     def _figure_5(self, data: str) -> str:
-        panels = {}
+        sides = {}
         for capped in (False, True):
             curves = {"no defence": self._curve(self.plan.repeats(data, {}))}
             for defence, name in NAMES.items():
                 setting = self.plan.chosen(data, defence, capped=capped)
-                curves[name] = self._of(data, setting)
-            panels["with the cap" if capped else "without"] = curves
-        return _panels(panels, "images shown", "agreement of S(P)")
+                curves[name] = self._curve(self.plan.repeats(data, setting))
+            sides["with the cap" if capped else "without"] = curves
+        return _panels(sides, "images shown", "agreement of S(P)")
 
     def _figure_6(self) -> str:
-        panels: dict[str, dict[str, Curve]] = {}
-        for key, title in _FIGURE_6.items():
-            panels[title] = {
+        thieves = {"probabilities": {}, "labels only": {"labels_only": True}}
+        by_measure = {
+            title: {
                 name: [
                     (float(images), result["stolen"][key])
                     for images in self.scale.labels_queries
                     if (result := self.plan.known(self.plan.shown(images, changes)))
                 ]
-                for name, changes in (
-                    ("probabilities", {}),
-                    ("labels only", {"labels_only": True}),
-                )
+                for name, changes in thieves.items()
             }
-        return _panels(panels, "images shown", "of S(M) and M")
+            for key, title in _FIGURE_6.items()
+        }
+        return _panels(by_measure, "images shown", "of S(M) and M")
 
     def _figure_7(self) -> str:
         setting = self.plan.paper_setting(self.scale.recovery_on)
@@ -167,10 +163,8 @@ class Figures:
         undefended = self.plan.known(self.plan.base(data))
         if undefended is None:
             return ""
-        from matplotlib.figure import Figure
-
-        made = Figure(figsize=(10, 4), layout="constrained")
-        for axes, capped in zip(made.subplots(1, 2, sharey=True), (False, True), strict=True):
+        made, both = panels(2, 10, sharey=True)
+        for axes, capped in zip(both, (False, True), strict=True):
             for defence, name in NAMES.items():
                 points = [
                     (result["protected"]["cosine"], result["stolen"]["accuracy"])
@@ -182,21 +176,17 @@ class Figures:
             axes.axhline(undefended["stolen"]["accuracy"], color="0.4", linewidth=1)
             axes.set(xlabel="cosine of P and M", title="with the cap" if capped else "without")
             axes.set_ylim(0, 1)
-            axes.spines[["top", "right"]].set_visible(False)
-        made.axes[0].set_ylabel("accuracy of S(P)")
-        made.axes[0].legend(frameon=False, fontsize="small")
+        both[0].set_ylabel("accuracy of S(P)")
+        both[0].legend(frameon=False, fontsize="small")
         return svg(made)
 
-    def _of(self, data: str, setting: Settings | None) -> Curve:
-        return [] if setting is None else self._curve(self.plan.repeats(data, setting))
-
-    def _curve(self, runs: Iterable[Run], key: str = "agreement") -> Curve:
-        """Return the mean over runs of a measure against the images shown."""
+    def _curve(self, runs: Iterable[Run]) -> Curve:
+        """Return the mean over runs of the agreement against the images shown."""
         points: dict[float, list[float]] = {}
         for run in runs:
             result: dict[str, Any] = self.plan.known(run) or {}
             for point in result.get("curve", []):
-                points.setdefault(point["queries"], []).append(point[key])
+                points.setdefault(point["queries"], []).append(point["agreement"])
         return [(queries, statistics.fmean(values)) for queries, values in sorted(points.items())]
 
 
@@ -204,15 +194,11 @@ def _curves(curves: dict[str, Curve], x: str, y: str, *, log: str = "x") -> str:
     return _panels({"": curves}, x, y, log=log)
 
 
-def _panels(panels: dict[str, dict[str, Curve]], x: str, y: str, *, log: str = "x") -> str:
-    if not any(points for curves in panels.values() for points in curves.values()):
+def _panels(curves_of: dict[str, dict[str, Curve]], x: str, y: str, *, log: str = "x") -> str:
+    if not any(points for curves in curves_of.values() for points in curves.values()):
         return ""
-    from matplotlib.figure import Figure
-
-    made = Figure(figsize=(4.6 * len(panels) + 1.6, 4), layout="constrained")
-    for axes, (title, curves) in zip(
-        np.ravel(made.subplots(1, len(panels))), panels.items(), strict=True
-    ):
+    made, row = panels(len(curves_of), 4.6 * len(curves_of) + 1.6)
+    for axes, (title, curves) in zip(row, curves_of.items(), strict=True):
         for name, points in curves.items():
             if points:
                 axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
@@ -221,9 +207,8 @@ def _panels(panels: dict[str, dict[str, Curve]], x: str, y: str, *, log: str = "
             axes.minorticks_off()
             ticks = sorted({at for points in curves.values() for at, _ in points})
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], rotation=45)
-        axes.spines[["top", "right"]].set_visible(False)
     made.legend(
-        *made.axes[0].get_legend_handles_labels(),
+        *row[0].get_legend_handles_labels(),
         frameon=False,
         fontsize="small",
         loc="outside right center",

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from exporters.train import BATCH
 from load_tests.paper.grids import NAMES, Candidate, Settings, choose
-from load_tests.paper.run import BATCH, Run, Victim
+from load_tests.paper.run import Run, Victim
 from load_tests.paper.scales import Scale
 from load_tests.paper.thieves import AGAINST_HARDENED, HARDENED, TABLE_4, Changes
 
@@ -71,7 +72,14 @@ class Plan:
         return choose(candidates, undefended=undefended["stolen"]["accuracy"]).defence
 
     def repeats(self, data: str, defence: Settings | None) -> list[Run]:
-        """Return the defence study's runs of one setting, a run for each seed."""
+        """Return the defence study's runs of one setting, a run for each seed.
+
+        Args:
+            data: the data set.
+            defence: its parameters, empty for none; None while it has not been chosen.
+        """
+        if defence is None:
+            return []
         return [self.base(data, defence, seed=seed) for seed in range(self.scale.seeds)]
 
     def ours(self, data: str) -> Settings | None:
@@ -98,13 +106,11 @@ class Plan:
 
     def _defences(self) -> Iterator[Run]:
         for data in self.scale.data:
-            yield from self.repeats(data, None)
+            yield from self.repeats(data, {})
             for capped in (False, True):
                 for defence in NAMES:
                     yield from self.grid(data, defence, capped=capped)
-                    setting = self.chosen(data, defence, capped=capped)
-                    if setting is not None:
-                        yield from self.repeats(data, setting)
+                    yield from self.repeats(data, self.chosen(data, defence, capped=capped))
 
     # -- other networks: Table 3, Figure 4 ----------------------------------------------------
 
@@ -168,7 +174,7 @@ class Plan:
 
     # -- thieves who know better: Table 4, Figures 6 and 7 ------------------------------------
 
-    def against(self, setting: Settings | None, changes: dict[str, Any]) -> Run:
+    def against(self, setting: Settings, changes: dict[str, Any]) -> Run:
         """Return the run of another thief before the study's M with a setting."""
         run = self.base(self.scale.recovery_on, setting)
         return run.but(**changes)

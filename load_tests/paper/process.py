@@ -19,7 +19,7 @@ from typing import Any
 from exporters.quiet_import import import_quietly
 from load_tests.paper.execute import execute
 from load_tests.paper.run import Run, Victim
-from load_tests.paper.victims import TrainedVictim, train_victim
+from load_tests.paper.victims import TrainedVictim, prepare_victim
 from postprocess.errors import ReverseSigmoidError
 
 
@@ -39,7 +39,7 @@ def main(folder: Path, data_dir: Path | None) -> None:
 
 def _answer(asked: dict[str, Any], folder: Path, data_dir: Path | None) -> dict[str, Any]:
     if "victim" in asked:
-        train_victim(Victim(**asked["victim"]), folder, data_dir)
+        prepare_victim(Victim(**asked["victim"]), folder, data_dir)
         return {}
     run = Run.from_json(asked["run"])
     result = execute(run, TrainedVictim(run.victim, folder, data_dir))

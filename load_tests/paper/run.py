@@ -10,9 +10,6 @@ from load_tests.thief import Thief
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
-#: Images of a training batch (section 4).
-BATCH = 64
-
 
 @dataclass(frozen=True, kw_only=True)
 class Victim:
@@ -85,11 +82,6 @@ class Run:
             labels_only=self.labels_only,
             recover=self.recover,
         )
-
-    @property
-    def presentations(self) -> int:
-        """Images the substitute is shown in its training, which is what the paper counts."""
-        return self.steps * BATCH
 
     def but(self, **changes: Any) -> "Run":
         """Return the run with some of it changed."""

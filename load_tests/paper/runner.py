@@ -58,13 +58,10 @@ class Runner:
             path = self.path(run)
             if not path.is_file():
                 return None
-            try:
-                content = json.loads(path.read_text())
-                if content["run"] != json.loads(json.dumps(run.to_json())):
-                    raise InputError(f"{path}: holds another run than its name says")
-                self._seen[name] = content["result"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{path}: not a run's file: {error}") from None
+            stored, result = read(path)
+            if stored != run:
+                raise InputError(f"{path}: holds another run than its name says")
+            self._seen[name] = result
         return self._seen[name]
 
     def missing(self, runs: Iterable[Run]) -> list[Run]:
@@ -81,7 +78,7 @@ class Runner:
         return self._runs / f"{run.name}.json"
 
     def make(self, runs: Sequence[Run]) -> None:
-        """Make the runs, or note in ``failed`` why they cannot be made.
+        """Make the runs, also those that are there, or note in ``failed`` why they cannot be.
 
         Raises:
             InputError: another process is at work in this folder.
@@ -92,38 +89,19 @@ class Runner:
         total = len(untrained) + len(runs)
         jobs = min(self._jobs, total)
         with _alone(self._folder), _Processes(jobs, self._victims, self._data_dir) as processes:
-            done = 0
-            # Victims first: runs of one victim would each wait for it.
-            for task, answer, seconds in processes.answers(list(untrained.values())):
-                done += 1
+
+            def attempts() -> Iterator[tuple[Task, dict[str, Any], float]]:
+                # Victims first: runs of one victim would each wait for it.
+                yield from processes.answers(list(untrained.values()))
+                yield from processes.answers([r for r in runs if r.name not in self.failed])
+
+            for done, (task, answer, seconds) in enumerate(attempts(), 1):
                 self._tell(task.name, done, total, seconds)
                 if "error" in answer:
-                    self._fail([run for run in runs if run.victim == task], answer["error"])
-            for task, answer, seconds in processes.answers(self.missing(runs)):
-                done += 1
-                self._tell(task.name, done, total, seconds)
-                if "error" in answer:
-                    self._fail([run for run in runs if run == task], answer["error"])
+                    hurt = [run for run in runs if task in (run, run.victim)]
+                    self.failed |= {run.name: answer["error"] for run in hurt}
                 elif isinstance(task, Run):
                     self._keep(task, answer, seconds)
-
-    def again(self, run: Run) -> Result:
-        """Return the measures of a run made anew; its file is neither read nor written.
-
-        Raises:
-            RunError: it failed.
-        """
-        tasks: list[Task] = [run]
-        if not is_trained(run.victim, self._victims):
-            tasks.insert(0, run.victim)
-        with _alone(self._folder), _Processes(1, self._victims, self._data_dir) as processes:
-            for done, task in enumerate(tasks, 1):
-                ((_, answer, seconds),) = processes.answers([task])
-                self._tell(task.name, done, len(tasks), seconds)
-                if "error" in answer:
-                    raise RunError(f"{task.name}: {answer['error']}")
-        result: Result = answer["result"]
-        return result
 
     def versions(self) -> list[str]:
         """Return what the runs of the folder were made with, each set of versions once."""
@@ -132,9 +110,6 @@ class Runner:
             content = json.loads(path.read_text())
             found.add(", ".join(f"{name} {at}" for name, at in content["versions"].items()))
         return sorted(found)
-
-    def _fail(self, runs: list[Run], why: str) -> None:
-        self.failed |= {run.name: why for run in runs}
 
     def _keep(self, run: Run, answer: dict[str, Any], seconds: float) -> None:
         path = self.path(run)
@@ -146,6 +121,21 @@ class Runner:
         }
         write_text(path, json.dumps(content, indent=1) + "\n")
         self._seen[run.name] = answer["result"]
+
+
+def read(path: Path) -> tuple[Run, Result]:
+    """Return what a run's file holds: the run, and its measures.
+
+    Raises:
+        InputError: it cannot be read, or is not a run's file.
+    """
+    try:
+        content = json.loads(path.read_text())
+        return Run.from_json(content["run"]), content["result"]
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except (InputError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a run's file: {error}") from None
 
 
 @contextmanager
@@ -179,7 +169,7 @@ class _Processes:
 
     def __enter__(self) -> "_Processes":
         for _ in range(self._jobs):
-            self._start()
+            self._idle.put(self._start())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -209,7 +199,7 @@ class _Processes:
                     process.kill()
                 raise
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
@@ -219,10 +209,12 @@ class _Processes:
             start_new_session=True,  # Ctrl-C is for us alone
         )
         self._all.append(process)
-        self._idle.put(process)
+        return process
 
     def _ask(self, task: Task) -> tuple[dict[str, Any], float]:
         process = self._idle.get()
+        if process.poll() is not None:  # at an earlier task, which has failed by that
+            process = self._start()
         start = time.monotonic()
         asked = {"run": task.to_json()} if isinstance(task, Run) else {"victim": asdict(task)}
         try:
@@ -232,11 +224,12 @@ class _Processes:
         except (OSError, ValueError):
             line = ""
         if line:
-            self._idle.put(process)
             answer: dict[str, Any] = json.loads(line)
         else:
-            self._start()
+            process.kill()
+            process.wait()
             answer = {"error": "its process ended; stderr may say why"}
+        self._idle.put(process)
         return answer, time.monotonic() - start
 
 

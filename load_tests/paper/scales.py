@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 
 from load_tests.paper.grids import MARGIN, Grid
-from load_tests.paper.thieves import ADAPTIVE, Changes
+from load_tests.paper.thieves import ADAPTIVE, HARDENED, Changes
 from postprocess.errors import InputError
+
+_MAGNITUDES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
+_MARGINS = (0.0, MARGIN, 0.05, 0.2, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """One size of the whole plan."""
+    """One size of the whole plan; the defaults are those of the paper's protocol."""
 
     about: str  #: how it differs from the paper, for RESULTS.md
     data: tuple[str, ...]
@@ -19,7 +22,7 @@ class Scale:
     steps: int  #: of the substitutes in the defence study
     seeds: int  #: runs of each chosen setting
     victim_seeds: int  #: victims among them
-    judged_on: int  #: images of the test set, 0 for all
+    judged_on: int = 0  #: images of the test set, 0 for all
     grid: Grid
     #: Section 4.3: which network M and S have, on which data set.
     architectures: tuple[str, ...]
@@ -34,20 +37,17 @@ class Scale:
     labels_queries: tuple[int, ...]
     #: Data set of Table 4 and Figures 6 and 7.
     recovery_on: str
-    magnitudes: tuple[float, ...]  #: beta of Figure 7
-    adaptive: Changes  #: stronger thieves, of ``thieves.ADAPTIVE``
-    hardened: tuple[str, ...]  #: modes of ``thieves.HARDENED``
-    margins: tuple[float, ...]  #: of the top-1 gap
-    jobs: int  #: runs at a time, unless asked otherwise
+    magnitudes: tuple[float, ...] = _MAGNITUDES  #: beta of Figure 7
+    adaptive: Changes = ADAPTIVE  #: stronger thieves, of ``thieves.ADAPTIVE``
+    hardened: tuple[str, ...] = tuple(HARDENED)  #: modes of ``thieves.HARDENED``
+    margins: tuple[float, ...] = _MARGINS  #: of the top-1 gap
+    jobs: int = 1  #: runs at a time, unless asked otherwise
 
     def seed_of_victim(self, seed: int) -> int:
         """Return which victim a run of this seed steals."""
         return seed % self.victim_seeds
 
 
-_MAGNITUDES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
-_MODES = ("decimals 3", "decimals 2", "key_file", "key_file, decimals 3", "decoy 10")
-_MARGINS = (0.0, MARGIN, 0.05, 0.2, 0.5)
 _SMOKE = Grid(
     reverse_sigmoid=((1.0, 0.4),),
     uniform=(1.0,),
@@ -83,7 +83,6 @@ SCALES = {
         steps=60,
         seeds=1,
         victim_seeds=1,
-        judged_on=0,
         grid=_SMOKE,
         architectures=("simple",),
         architectures_on="digits",
@@ -122,10 +121,7 @@ SCALES = {
         labels_queries=(2400, 4800, 9600, 19200),
         attack_steps=300,
         recovery_on="fashion_mnist",
-        magnitudes=_MAGNITUDES,
-        adaptive=ADAPTIVE,
         hardened=("decimals 2", "key_file", "decoy 10"),
-        margins=_MARGINS,
         jobs=2,
     ),
     "full": Scale(
@@ -140,7 +136,6 @@ SCALES = {
         steps=300,
         seeds=5,
         victim_seeds=5,
-        judged_on=0,
         grid=_FULL,
         architectures=("simple", "allconv", "mobilenet", "xception"),
         architectures_on="cifar10",
@@ -150,11 +145,6 @@ SCALES = {
         labels_queries=(4_800, 9_600, 19_200, 38_400),
         attack_steps=16_000,
         recovery_on="cifar10",
-        magnitudes=_MAGNITUDES,
-        adaptive=ADAPTIVE,
-        hardened=_MODES,
-        margins=_MARGINS,
-        jobs=1,
     ),
 }
 

@@ -10,6 +10,7 @@ from load_tests.paper.grids import NAMES, Settings
 from load_tests.paper.plan import Plan
 from load_tests.paper.run import Run
 from load_tests.paper.thieves import AGAINST_HARDENED, HARDENED, TABLE_4
+from load_tests.thief import NAIVE, Thief
 
 Rows = list[Sequence[str]]
 MISSING = "not run"
@@ -73,8 +74,6 @@ class Tables:
 
     def repeated(self, data: str, setting: Settings | None, *path: str, digits: int = 3) -> str:
         """Return a measure of the defence study over its seeds."""
-        if setting is None:
-            return MISSING
         return number(self.values(self.plan.repeats(data, setting), *path), digits)
 
     def table_1(self, data: str) -> str:
@@ -123,7 +122,7 @@ class Tables:
         return markdown(head, rows)
 
     def _kl(self, data: str, setting: Settings | None, way: str) -> str:
-        runs = [] if setting is None else self.plan.repeats(data, setting)
+        runs = self.plan.repeats(data, setting)
         nats = self.values(runs, "protected", f"kl_nats_{way}_victim")
         if not nats:
             return MISSING
@@ -159,7 +158,7 @@ class Tables:
                 None if setting is None else self.plan.against(setting, changes)
                 for setting in (self.plan.paper_setting(data), self.plan.ours(data))
             ]
-            name = _thief(runs[0]) or "sample"
+            name = _thief(changes).name
             paper = published.TABLE_4.get(name)
             cells = [name, "" if paper is None else f"{paper:.2f}"]
             rows.append([*cells, *(number(self.values([run], *_STOLEN)) for run in runs)])
@@ -196,30 +195,30 @@ class Tables:
         return markdown(head, rows)
 
     def _pair(self, data: str, setting: Settings | None, key: str) -> str:
-        if setting is None:
-            return MISSING
-        runs = self.plan.repeats(data, setting)
-        ways = (number(self.values(runs, who, key)) for who in ("victim", "protected"))
-        return " -> ".join(ways)
+        return " -> ".join(
+            self.repeated(data, setting, who, key) for who in ("victim", "protected")
+        )
 
     def best_adaptive(self, data: str) -> tuple[str, float] | None:
         """Return the best outsider before our setting who keeps more than labels, and how good."""
         found = []
         for changes in (*TABLE_4, *self.scale.adaptive):
-            run = self.plan.hardened(data, {}, changes)
-            if run is None or run.labels_only or not run.thief.outsider:
-                continue
-            found += [(value, run.thief.name) for value in self.values([run], *_STOLEN)]
-        return None if not found else (max(found)[1], max(found)[0])
+            thief, run = _thief(changes), self.plan.hardened(data, {}, changes)
+            if thief.outsider and not thief.labels_only:
+                found += [(value, thief.name) for value in self.values([run], *_STOLEN)]
+        if not found:
+            return None
+        value, name = max(found)
+        return name, value
 
     def suite(self, data: str) -> str:
         """Return every thief before our setting."""
         rows: Rows = []
         for changes in (*TABLE_4, *self.scale.adaptive):
             run = self.plan.hardened(data, {}, changes)
-            star = "" if run is None or run.thief.outsider else " *"
+            thief = _thief(changes)
             cells = [number(self.values([run], "stolen", key)) for key in _SHOWN]
-            rows.append([(_thief(run) or str(changes)) + star, *cells])
+            rows.append([thief.name + " *" * (not thief.outsider), *cells])
         return markdown(("thief", *_SHOWN), rows)
 
     def hardened(self, data: str) -> str:
@@ -259,8 +258,8 @@ class Tables:
         ]
 
 
-def _thief(run: Run | None) -> str:
-    return "" if run is None else run.thief.name
+def _thief(changes: dict[str, Any]) -> Thief:
+    return Thief(**{"attack": NAIVE.attack, **changes})
 
 
 _STOLEN = ("stolen", "agreement")

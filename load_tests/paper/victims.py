@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from exporters import architectures, datasets
 from exporters.atomic_file import atomic_file, write_text
 from exporters.datasets import Dataset, HoldOff, Images
-from exporters.train import Progress, one_hot, predict, train
+from exporters.train import predict, train_victim
 from load_tests.paper.run import Victim
 
 Logits = NDArray[np.float32]
@@ -21,14 +21,15 @@ class TrainedVictim:
     """A victim in a folder of its own: weights, and its logits for what everyone asks about."""
 
     def __init__(self, victim: Victim, folder: Path, data_dir: Path | None) -> None:
-        """Take the victim from the folder; ``train_victim`` has put it there."""
+        """Take the victim from the folder; ``prepare_victim`` has put it there."""
         self.victim, self._folder = victim, folder / victim.name
-        self.dataset: Dataset = _dataset(victim.data, data_dir)
+        self.dataset = _dataset(victim.data, data_dir)
+        self._data_dir = data_dir
 
-    @cached_property
-    def held_off(self) -> HoldOff:
-        """The split of the training set; the adversary's images are not the victim's."""
-        return datasets.hold_off(self.dataset, seed=self.victim.seed)
+    @property
+    def pool(self) -> Images:
+        """The adversary's images, which the victim has not seen."""
+        return _held_off(self.victim, self._data_dir).adversary_images
 
     @cached_property
     def test_logits(self) -> Logits:
@@ -59,13 +60,11 @@ class TrainedVictim:
 
 
 def is_trained(victim: Victim, folder: Path) -> bool:
-    """Return whether ``train_victim`` has finished this one."""
+    """Return whether ``prepare_victim`` has finished this one."""
     return (folder / victim.name / "victim.json").is_file()
 
 
-def train_victim(
-    victim: Victim, folder: Path, data_dir: Path | None, *, progress: Progress | None = None
-) -> None:
+def prepare_victim(victim: Victim, folder: Path, data_dir: Path | None) -> None:
     """Train a victim on its two thirds of the training set and put it into the folder.
 
     Raises:
@@ -73,18 +72,9 @@ def train_victim(
     """
     import keras
 
-    dataset = _dataset(victim.data, data_dir)
-    held_off = datasets.hold_off(dataset, seed=victim.seed)
-    keras.utils.set_random_seed(victim.seed)
-    model = architectures.find(victim.architecture)(dataset.input_shape, dataset.classes)
-    train(
-        model,
-        held_off.victim_images,
-        one_hot(held_off.victim_labels, dataset.classes),
-        steps=victim.steps,
-        seed=victim.seed,
-        flips=dataset.flips,
-        progress=progress,
+    dataset, held_off = _dataset(victim.data, data_dir), _held_off(victim, data_dir)
+    model = train_victim(
+        dataset, held_off, victim.architecture, steps=victim.steps, seed=victim.seed
     )
     home = folder / victim.name
     home.mkdir(parents=True, exist_ok=True)
@@ -99,3 +89,12 @@ def train_victim(
 @lru_cache(maxsize=1)
 def _dataset(name: str, data_dir: Path | None) -> Dataset:
     return datasets.load(name, data_dir)
+
+
+def _held_off(victim: Victim, data_dir: Path | None) -> HoldOff:
+    return _split(victim.data, data_dir, victim.seed)
+
+
+@lru_cache(maxsize=1)  # many runs in a row share it
+def _split(name: str, data_dir: Path | None, seed: int) -> HoldOff:
+    return datasets.hold_off(_dataset(name, data_dir), seed=seed)

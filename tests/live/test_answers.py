@@ -1,10 +1,10 @@
 import json
 import threading
-import urllib.request
 
 import numpy as np
 import oracle
 import pytest
+from serving import read_url
 
 from exporters import datasets
 from exporters.model_repository import SHIPPED
@@ -44,9 +44,7 @@ def test_http_answers_are_the_grpc_answers(endpoint, server):
         ]
     }
     url = f"http://{server.address}:{server.ports.http}/v2/models/digits/infer"
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(url, data=json.dumps(request).encode(), timeout=30) as response:
-        (output,) = json.load(response)["outputs"]
+    (output,) = json.loads(read_url(url, data=json.dumps(request).encode(), timeout=30))["outputs"]
     assert output["name"] == "scores"
     assert np.allclose(np.reshape(output["data"], output["shape"]), endpoint(images), atol=1e-6)
 

@@ -5,13 +5,13 @@ import re
 import signal
 import socket
 import time
-import urllib.request
 
 import numpy as np
 import onnxruntime
 import pytest
 from commands import Running, run_command
 from scipy.special import softmax
+from serving import read_url
 
 from deploy.triton_server import TritonServer, free_ports
 from exporters import datasets
@@ -51,10 +51,7 @@ def wait_for_port(port, *, timeout_s=20):
 
 def answered(server, model="digits"):
     """Return how many images the server counts as answered by a model."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    url = f"http://{server.address}:{server.ports.metrics}/metrics"
-    with opener.open(url, timeout=10) as response:
-        text = response.read().decode()
+    text = read_url(f"http://{server.address}:{server.ports.metrics}/metrics")
     (count,) = re.findall(rf'^nv_inference_count{{model="{model}".*}} ([0-9]+)', text, re.MULTILINE)
     return int(count)
 

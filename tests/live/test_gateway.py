@@ -21,7 +21,7 @@ import yaml
 from commands import run_command
 from gateways import BUDGET, KEYS, Gated, write_files
 from onnx import TensorProto, helper
-from serving import IMAGES
+from serving import DEFENCE, IMAGES, read_url, stubs_of
 
 from load_tests.endpoint import Endpoint, EndpointError, connect
 from load_tests.overhead import Asked, measure
@@ -220,9 +220,7 @@ def test_a_spent_budget_says_when_it_renews_and_no_query_is_over(gated, bob):
 
 def test_statistics_tell_who_asked_how_much(gated, bob):
     bob(IMAGES[:1])
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"http://{gated.files.statistics}/stats/prometheus", timeout=10) as response:
-        said = response.read().decode()
+    said = read_url(f"http://{gated.files.statistics}/stats/prometheus")
     assert 'envoy_virtual_cluster="bob"' in said
     lines = [json.loads(line) for line in gated.access_log.read_text().splitlines()]
     assert any(line["client"] == "bob" and line["status"] == 200 for line in lines)
@@ -241,12 +239,8 @@ def test_dashboard_and_alerts_ask_for_metrics_that_exist(gated, bob):
     }
     time.sleep(1.1)  # the defence sends its metrics once a second
     bob(IMAGES[:1])
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    said = ""
-    for url in (f"http://127.0.0.1:{gated.ports.metrics}/metrics",
-                f"http://{gated.files.statistics}/stats/prometheus"):  # fmt: skip
-        with opener.open(url, timeout=10) as response:
-            said += response.read().decode()
+    said = read_url(f"http://127.0.0.1:{gated.ports.metrics}/metrics")
+    said += read_url(f"http://{gated.files.statistics}/stats/prometheus")
     served = {re.split(r"[{ ]", line)[0] for line in said.splitlines() if line[:1] != "#"}
     assert len(names - labels) > 10
     assert names - labels - served == set()
@@ -342,24 +336,11 @@ def test_overhead_is_measured_through_it_with_a_key_and_tls(gated):
     assert report["thief"]["errors"] == 0
 
 
-def stubs_of(gated, model):
-    """Return the process ids of a model's Python backend stubs."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            command = entry.read_bytes().decode()
-            if "triton_python_backend_stub" in command and f"/{model}/" in command:
-                parent = int(entry.with_name("stat").read_text().rsplit(")", 1)[1].split()[1])
-                if parent in gated.children("tritonserver"):
-                    found.append(int(entry.parent.name))
-    return found
-
-
 @pytest.mark.parametrize("program", ["envoy", "tritonserver", "stub"])
 def test_whichever_is_killed_comes_back_and_raw_scores_never_leave(gated, bob, program):
     def running():
         if program == "stub":
-            return stubs_of(gated, "digits_reverse_sigmoid")
+            return stubs_of(gated.repository, DEFENCE)
         return gated.children(program)
 
     before, victims = bob(IMAGES[:1]), running()

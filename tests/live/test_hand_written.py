@@ -2,11 +2,11 @@
 
 import re
 import time
-import urllib.request
 
 import numpy as np
 import oracle
 import pytest
+from serving import read_url
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
@@ -110,11 +110,8 @@ def test_a_random_defence_draws_anew_and_keeps_top_1(client, name):
 
 
 def test_each_model_counts_what_it_did_on_the_metrics_endpoint(client, server):
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
     def counted():
-        url = f"http://{server.address}:{server.ports.metrics}/metrics"
-        text = opener.open(url, timeout=10).read().decode()
+        text = read_url(f"http://{server.address}:{server.ports.metrics}/metrics")
         pattern = r'^(reverse_sigmoid_\w+)\{model="decimals",version="1"\} (\S+)$'
         return {name: float(value) for name, value in re.findall(pattern, text, re.MULTILINE)}
 

@@ -6,13 +6,12 @@ import socket
 import subprocess
 import time
 import urllib.parse
-import urllib.request
 from pathlib import Path
 
 import pytest
 import yaml
 from gateways import free_addresses, write_files
-from serving import IMAGES
+from serving import IMAGES, read_url
 
 from deploy.envoy.bootstrap import Upstream
 from deploy.gateway import Gateway
@@ -71,13 +70,11 @@ def test_the_real_prometheus_reads_both_and_answers_what_the_alerts_ask(gateway,
          f"--storage.tsdb.path={tmp_path / 'data'}", f"--web.listen-address={address}"],
         stdout=log, stderr=log,
     )  # fmt: skip
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def ask(query):
         url = f"http://{address}/api/v1/query?query={urllib.parse.quote(query)}"
         try:
-            with opener.open(url, timeout=5) as response:
-                return json.load(response)["data"]["result"]
+            return json.loads(read_url(url, timeout=5))["data"]["result"]
         except OSError:
             return []
 

@@ -97,7 +97,7 @@ def told(run, **changes):
         result |= {"asked": measured, "recovered": measured | {"kl_nats_from_victim": kl}}
     if run.substitute:
         result["stolen"] = measured | {"agreement": stolen, "accuracy": stolen}
-        result["curve"] = [{"queries": run.presentations, **result["stolen"]}]
+        result["curve"] = [{"queries": 64 * run.steps, **result["stolen"]}]
     return result
 
 
