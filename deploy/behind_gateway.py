@@ -133,7 +133,7 @@ class Behind:
         for model in self.operator.models:
             if model not in found:
                 raise InputError(
-                    f"{self.path}: models: {model} is no protected ensemble of this repository; "
+                    f"{self.path}: models: {model} is no protected model of this repository; "
                     f"those are {', '.join(sorted(found)) or 'none'}"
                 )
             rows = max(1, client.get_model_config(model).config.max_batch_size)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy import ensemble_check, model_config
+from deploy import ensemble_check, fused_check, model_config
 from deploy.finding import Finding, error, warning
 from postprocess import defence_config, lint
 from postprocess.defence_config import DefenceConfig
@@ -77,6 +77,17 @@ def check(repository: Path) -> Checked:
                 findings.append(error("defence", name, str(refusal)))
             else:
                 findings += _check_settings(repository / name, defences[name])
+    for name, config in configs.items():
+        marked = model_config.fused_output(config)
+        if marked is not None:
+            folder = repository / name
+            try:
+                defences[name] = fused_check.read(folder, config, marked, _files(folder, config))
+            except InputError as refusal:
+                findings.append(error("fused", name, str(refusal)))
+            else:
+                findings += fused_check.raw_outputs(folder, config, marked)
+                findings += _check_settings(folder, defences[name])
     findings += ensemble_check.check_steps(repository, configs)
     findings += ensemble_check.check_ways_round(repository, configs, defending)
     return Checked(findings, defences, len(folders))
@@ -90,17 +101,16 @@ def _check_model(folder: Path, config: Any) -> list[Finding]:
         found.append(
             error("name", name, f"{path}: name: expected the folder's, {name}, got {config.name}")
         )
-    for key, count in Counter(model_config.parameter_keys(path)).items():
+    keys = model_config.parameter_keys(path.read_text(encoding="utf-8"))
+    for key, count in Counter(keys).items():
         if count > 1:
             message = f"{path}: parameter {key}: expected once, got {count} times"
             found.append(error("duplicate-parameter", name, message))
-    versions = _versions(folder)
-    if not versions:
+    if not _versions(folder):
         message = f"{folder}: expected a version folder such as {folder / '1'}"
         found.append(error("no-version", name, message))
-    for version in versions:
-        file = _file(config, version)
-        if file is not None and not file.is_file():
+    for file in _files(folder, config):
+        if not file.is_file():
             found.append(error("no-file", name, f"{file}: no such file"))
     return found
 
@@ -109,17 +119,19 @@ def _versions(folder: Path) -> list[Path]:
     return [entry for entry in folder.iterdir() if entry.is_dir() and entry.name.isdigit()]
 
 
-def _file(config: Any, version: Path) -> Path | None:
+def _files(folder: Path, config: Any) -> list[Path]:
+    """Return where the file of each version is expected; none for backends of other files."""
     name = {"python": "model.py", "onnxruntime": "model.onnx"}.get(config.backend)
-    return version / (config.default_model_filename or name) if name else None
+    if name is None:
+        return []
+    return [version / (config.default_model_filename or name) for version in _versions(folder)]
 
 
 def _defends(folder: Path, config: Any) -> bool:
     """Say whether a model's code is the defence's, whatever its config says."""
-    files = [_file(config, version) for version in _versions(folder)]
     return config.backend == "python" and any(
-        file is not None and file.is_file() and DEFENCE_MARK in file.read_text(errors="replace")
-        for file in files
+        file.is_file() and DEFENCE_MARK in file.read_text(errors="replace")
+        for file in _files(folder, config)
     )
 
 

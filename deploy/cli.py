@@ -30,6 +30,7 @@ from deploy.options import (
 )
 from deploy.overhead_command import overhead
 from deploy.paper_command import paper
+from deploy.retune_command import retune
 from deploy.serve_command import Terminated, serve
 from exporters import datasets, model_repository
 from postprocess.errors import InputError, ReverseSigmoidError
@@ -198,11 +199,14 @@ def protect(
     self_contained: Annotated[
         bool, typer.Option("--self-contained", help="Copy the package postprocess along.")
     ] = False,
-    layout: Annotated[str, typer.Option(help="Only ensemble so far.")] = "ensemble",
+    layout: Annotated[
+        str,
+        typer.Option(help="ensemble: three models, all modes of the defence; fused: one, fastest."),
+    ] = "ensemble",
     force: Annotated[bool, typer.Option("--force", help="Replace models of that name.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Write the three models that serve an ONNX classifier of yours, protected."""
+    """Write the models that serve an ONNX classifier of yours, protected."""
     from deploy import protect_summary
     from exporters.classifier import Asked
     from exporters.protect import protect as protect_onnx
@@ -259,6 +263,7 @@ def check(
         raise typer.Exit(1)
 
 
+app.command()(retune)
 app.command()(serve)
 app.command()(audit)
 app.command()(gateway)

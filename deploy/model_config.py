@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from exporters.config_pbtxt import FUSED_MARK
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
@@ -13,9 +14,6 @@ def read(path: Path) -> Any:
     Raises:
         InputError: "path: line: what is wrong", or the file cannot be read.
     """
-    from google.protobuf import text_format
-    from tritonclient.grpc.model_config_pb2 import ModelConfig
-
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -23,6 +21,18 @@ def read(path: Path) -> Any:
         raise InputError(f"{path}: {line}: expected UTF-8") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Any:
+    """Return the ``ModelConfig`` message that a text holds; messages call it ``path``.
+
+    Raises:
+        InputError: "path: line: what is wrong".
+    """
+    from google.protobuf import text_format
+    from tritonclient.grpc.model_config_pb2 import ModelConfig
+
     try:
         return text_format.Parse(text, ModelConfig())
     except text_format.ParseError as error:
@@ -48,6 +58,13 @@ def is_defence(config: Any) -> bool:
     return True
 
 
+def fused_output(config: Any) -> str | None:
+    """Return the output that a defence in the model's own graph makes, None without one."""
+    if config.backend != "onnxruntime" or FUSED_MARK not in config.parameters:
+        return None
+    return str(config.parameters[FUSED_MARK].string_value)
+
+
 def in_words(parameters: dict[str, str]) -> str:
     """Return the parameters as a person reads them, ``beta 1.5, gamma 0.2``."""
     return ", ".join(f"{key} {value}" for key, value in parameters.items())
@@ -68,7 +85,7 @@ def data_type_name(tensor: Any) -> str:
     return str(DataType.Name(tensor.data_type))
 
 
-def parameter_keys(path: Path) -> list[str]:
+def parameter_keys(text: str) -> list[str]:
     """Return the keys of a config.pbtxt's parameters, as often as they stand there.
 
     Of two parameters of one key the parsed message keeps only one, and Triton's own parser not
@@ -86,5 +103,5 @@ def parameter_keys(path: Path) -> list[str]:
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     listing = message_factory.GetMessageClass(pool.FindMessageTypeByName("inference.ModelConfig"))
-    config: Any = text_format.Parse(path.read_text(encoding="utf-8"), listing())
+    config: Any = text_format.Parse(text, listing())
     return [parameter.key for parameter in config.parameters]

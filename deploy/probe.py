@@ -1,7 +1,7 @@
-"""An end-to-end question to a protected ensemble, with a known answer.
+"""An end-to-end question to a protected model, with a known answer.
 
 Triton goes on saying READY when a model's process is dead, so that only an answer shows that
-the ensemble works, and only a comparison that it is protected.
+the model works, and only a comparison that it is protected.
 """
 
 import time
@@ -27,7 +27,7 @@ class ChangedAnswerError(ProbeError):
 
 
 class Probe:
-    """One ensemble's question and its known answer."""
+    """One protected model's question and its known answer."""
 
     def __init__(self, protected: Protected, *, timeout_s: float) -> None:
         """Say what to ask; ``choose`` has to find the question."""
@@ -64,6 +64,8 @@ class Probe:
             self.inputs = accepted[0]
             self.learn(client)
             return [f"{self.model}: its probe cannot tell protected answers from raw ones"]
+        if self.protected.fused:
+            raise ProbeError(f"no probe input works ({refused})")
         self.model, self._output = self.protected.defence, None
         self.inputs = synthetic_scores(client, self.model)
         self.learn(client)
@@ -111,6 +113,8 @@ class Probe:
         dead = {}
         victim, defence = self.protected.victim, self.protected.defence
         questions: dict[str, Tensors] = {}
+        if self.protected.fused:
+            return self._dead_fused(client)
         if victim is not None and self.model == self.protected.name:
             given = self.inputs
             questions[victim.model] = {name: given[of] for name, of in victim.inputs.items()}
@@ -124,6 +128,15 @@ class Probe:
         except ProbeError as error:  # not even asked what its tensors are
             dead[defence] = error
         return dead
+
+    def _dead_fused(self, client: Any) -> dict[str, ProbeError]:
+        """Return the fused model if its process does not answer; other steps are not asked."""
+        model = self.protected.defence
+        try:
+            infer(client, model, candidates(client, model)[0], timeout_s=self._timeout_s)
+        except ProbeError as error:
+            return {model: error}
+        return {}
 
     def answered(self, client: Any) -> int | None:
         """Return how many requests the model has answered, None if Triton does not say."""

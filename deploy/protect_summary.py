@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from exporters import model_repository
 from exporters.onnx_signature import Tensor
 from exporters.protect import Protected
 
@@ -21,7 +20,8 @@ def as_dict(done: Protected) -> dict[str, Any]:
     return {
         "onnx": str(done.classifier.path),
         "repository": str(done.repository),
-        "models": list(model_repository.model_names(done.name)),
+        "layout": done.classifier.asked.layout,
+        "models": list(done.models),
         "inputs": [tensor(one) for one in signature.inputs],
         "output": tensor(signature.scores),
         "labels": [tensor(one) for one in signature.labels],
@@ -65,6 +65,8 @@ def lines(done: Protected) -> list[str]:
         else "none; Triton runs requests one at a time"
     )
     labels = [f"  label      {_tensor(one)}, passed through" for one in said["labels"]]
+    if said["layout"] == "fused":
+        holds += "; the defence is in its graph"
     return [
         f"{said['onnx']}, protected as {said['models'][0]} in {said['repository']}",
         *(f"  input      {_tensor(one)}" for one in said["inputs"]),

@@ -1,10 +1,10 @@
-"""Which ensembles of a live Triton end in our defence, and what stands before it."""
+"""Which models of a live Triton answer with our defence's numbers, and what stands before it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deploy.model_config import is_defence
+from deploy.model_config import fused_output, is_defence
 
 
 @dataclass(frozen=True)
@@ -19,20 +19,24 @@ class Victim:
 
 @dataclass(frozen=True)
 class Protected:
-    """An ensemble whose answer is our defence's."""
+    """A model whose answer is our defence's: an ensemble, or a fused model."""
 
     name: str
+    #: The model that perturbs: a step of the ensemble, or a fused model.
     defence: str
-    #: The ensemble's output that the defence writes.
+    #: The output that the defence writes.
     output: str
-    #: None where another step stands between the clients and the classifier.
+    #: None where another step stands between the clients and the classifier, and where the
+    #: defence is in the classifier's own graph.
     victim: Victim | None
-    #: Every model that the ensemble runs, in the order of its steps.
+    #: Every model that an ensemble runs, in the order of its steps; of a fused one, itself.
     models: tuple[str, ...]
+    #: The defence is in the classifier's own graph.
+    fused: bool = False
 
 
 def find(client: Any) -> list[Protected]:
-    """Return every ready ensemble that ends in a defence, in the order of their names.
+    """Return every ready model that ends in a defence, in the order of their names.
 
     Raises:
         InferenceServerException: Triton did not answer.
@@ -45,18 +49,25 @@ def find(client: Any) -> list[Protected]:
 
 
 def _protected(config: Any, configs: Mapping[str, Any]) -> Protected | None:
+    own = fused_output(config)
+    if own is not None:
+        return Protected(config.name, config.name, own, None, (config.name,), fused=True)
     outputs = {output.name for output in config.output}
     steps = list(config.ensemble_scheduling.step)
     for step in steps:
         answered = sorted(outputs & set(step.output_map.values()))
         defence = configs.get(step.model_name)
-        if answered and defence is not None and is_defence(defence):
+        if not answered or defence is None:
+            continue
+        fused = fused_output(defence) in step.output_map
+        if fused or is_defence(defence):
             return Protected(
                 name=config.name,
                 defence=step.model_name,
                 output=answered[0],
-                victim=_victim(config, steps, set(step.input_map.values())),
+                victim=None if fused else _victim(config, steps, set(step.input_map.values())),
                 models=tuple(step.model_name for step in steps),
+                fused=fused,
             )
     return None
 

@@ -109,7 +109,9 @@ def serve(
             )
         _say_ready(server, None if behind is None else behind.lines())
         if supervisor is not None:
-            say(f"Asked every {probe_seconds:g} s: {', '.join(supervisor.names) or 'no ensemble'}")
+            say(
+                f"Asked every {probe_seconds:g} s: {', '.join(supervisor.names) or 'no protected model'}"
+            )
         say("Ctrl-C stops.")
         try:
             if supervisor is not None:
@@ -129,10 +131,11 @@ def _say_ready(server: "TritonServer", behind: list[str] | None) -> None:
         say(line)
     say(f"  metrics  http://{server.address}:{server.ports.metrics}/metrics")
     table = Table("model", "version", "what it is")
-    for model in server.models():
+    models = server.models()
+    for model in models:
         table.add_row(model.name, model.version, model.summary)
     out_console.print(table)
-    if behind is None:
+    if behind is None and any(model.summary.startswith("ensemble") for model in models):
         say("Whoever reaches these ports can also call the victim behind an ensemble, raw.")
 
 

@@ -7,6 +7,9 @@ from exporters import defence_parameters
 from exporters.onnx_signature import Signature, Tensor
 from postprocess.parameters import Parameters
 
+#: The parameter that tells a fused model: its value is the output that the defence makes.
+FUSED_MARK = "reverse_sigmoid_fused"
+
 #: Of the three models: ensemble, victim, defence.
 Names = tuple[str, str, str]
 
@@ -110,6 +113,28 @@ ensemble_scheduling {{
   ]
 }}
 """
+
+
+def of_fused(name: str, signature: Signature, parameters: Parameters) -> str:
+    """Return the config of a classifier with the defence in its graph."""
+    return f"""\
+# The public model: the classifier with the defence in its own graph. No other model stands
+# behind it, so there are no raw scores to reach. Its parameters are in 1/model.onnx:
+#   reverse-sigmoid check REPOSITORY      shows them
+#   reverse-sigmoid retune REPOSITORY/{name} --beta BETA --gamma GAMMA      changes them
+name: "{name}"
+backend: "onnxruntime"
+max_batch_size: {signature.max_batch_size}
+input {_list(signature.inputs, of_graph=True)}
+{_meaning(signature, parameters)}
+# A row of scores that is not finite is answered with NaN.
+output {_list((signature.scores, *signature.labels), of_graph=True)}
+
+# Says which output the defence in the graph makes: serve watches the model, and a gateway lets
+# clients reach it, because of this line.
+parameters {{ key: "{FUSED_MARK}" value: {{ string_value: {_quoted(signature.scores.name)} }} }}
+
+{_batching(signature)}"""
 
 
 def of_classifier(names: Names, signature: Signature) -> str:

@@ -88,6 +88,16 @@ def files(
     }
 
 
+def fused_onnx_path(repository: Path, name: str) -> Path:
+    """Return where the ONNX file of a fused model stands."""
+    return repository / name / "1" / "model.onnx"
+
+
+def fused_files(name: str, signature: Signature, parameters: Parameters) -> dict[str, str]:
+    """Return every file of a fused model but the ONNX file: relative path to text."""
+    return {f"{name}/config.pbtxt": config_pbtxt.of_fused(name, signature, parameters)}
+
+
 def refuse_name(name: str) -> None:
     """Refuse a model name that Triton cannot serve or that is no folder's name.
 

@@ -136,11 +136,11 @@ def cut(model: Any, output: str, end: Ending) -> None:
     from onnx import helper
 
     graph = model.graph
-    taken = set(_names(graph))
+    taken = set(names(graph))
     prefix = f"{output}_uncut"
     while any(name.startswith(prefix) for name in taken):
         prefix += "_"
-    _rename(graph, output, prefix)
+    rename(graph, output, prefix)
     # What stood behind the activation stands once more behind the logits.
     tensor = end.logits
     for index, node in enumerate(end.behind or [helper.make_node("Identity", [""], [""])]):
@@ -194,24 +194,24 @@ def subgraphs(node: Any) -> Iterator[Any]:
         yield from attribute.graphs
 
 
-def _names(graph: Any) -> Iterator[str]:
+def names(graph: Any) -> Iterator[str]:
     for entry in (*graph.input, *graph.initializer):
         yield entry.name
     for node in graph.node:
         yield from (*node.input, *node.output)
         for inner in subgraphs(node):
-            yield from _names(inner)
+            yield from names(inner)
 
 
-def _rename(graph: Any, old: str, new: str) -> None:
+def rename(graph: Any, old: str, new: str) -> None:
     """Rename a tensor wherever nodes write or read it, also from the bodies of If and Loop."""
     for node in graph.node:
-        for names in (node.input, node.output):
-            for index, name in enumerate(names):
+        for tensors in (node.input, node.output):
+            for index, name in enumerate(tensors):
                 if name == old:
-                    names[index] = new
+                    tensors[index] = new
         for inner in subgraphs(node):
             for entry in inner.output:
                 if entry.name == old:
                     entry.name = new
-            _rename(inner, old, new)
+            rename(inner, old, new)

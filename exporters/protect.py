@@ -1,19 +1,25 @@
-"""An ONNX file in, three models out: read, cut, write, verify, and only then put in place."""
+"""An ONNX file in, protected models out: read, cut, write, verify, and only then put in place.
+
+Two layouts: three models of which the last is the defence, or one with the defence in its graph.
+"""
 
 import os
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import postprocess
-from exporters import model_repository, onnx_graph
+from exporters import fused, model_repository, onnx_graph
 from exporters.classifier import Asked, Classifier
 from exporters.placing import place
 from exporters.score_output import Scores
-from exporters.verify import CutError, Verified, verify
+from exporters.verify import CutError, Verified, verify, verify_fused
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
+
+LAYOUTS = ("ensemble", "fused")
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,7 @@ class Protected:
 
     classifier: Classifier
     name: str  #: the public model name
+    models: tuple[str, ...]  #: all that were written, the public one first
     repository: Path
     scores: Scores  #: as they were written
     parameters: Parameters
@@ -30,7 +37,7 @@ class Protected:
 
 
 def protect(path: Path, repository: Path, parameters: Parameters, asked: Asked) -> Protected:
-    """Write the three models of an ONNX classifier and return what they are.
+    """Write the models of an ONNX classifier and return what they are.
 
     Args:
         path: the ONNX file; it and its data files are only read.
@@ -42,11 +49,13 @@ def protect(path: Path, repository: Path, parameters: Parameters, asked: Asked) 
         InputError: the graph is none that can be protected, or what was asked does not fit it;
             nothing is written then.
     """
-    if asked.layout != "ensemble":
-        raise InputError(f"--layout: expected ensemble, got {asked.layout!r}")
     name = asked.name or path.stem
     model_repository.refuse_name(name)
-    _refuse_existing(repository, name, force=asked.force)
+    if asked.layout == "fused":
+        _refuse_for_fused(repository, name, parameters, asked)
+    elif asked.layout != "ensemble":
+        raise InputError(f"--layout: expected {' or '.join(LAYOUTS)}, got {asked.layout!r}")
+    _refuse_existing(repository, name, asked.layout, force=asked.force)
     try:
         classifier = Classifier(path, asked)
         with _folder_beside(repository) as folder:
@@ -57,7 +66,8 @@ def protect(path: Path, repository: Path, parameters: Parameters, asked: Asked) 
                     f"the defence refuses {verified.refused} of "
                     f"{verified.rows + verified.refused} rows tried: no probabilities"
                 )
-            files = _in_order(staged, name)
+            models = _models(name, asked.layout)
+            files = _in_order(staged, (*models[1:], name))
             place(staged, repository, files)
     except OSError as error:
         reason = error.strerror or error
@@ -67,7 +77,7 @@ def protect(path: Path, repository: Path, parameters: Parameters, asked: Asked) 
             raise
         raise InputError(f"{path}: {error}") from None
     paths = [repository / file for file in files]
-    return Protected(classifier, name, repository, scores, parameters, verified, paths)
+    return Protected(classifier, name, models, repository, scores, parameters, verified, paths)
 
 
 def _write_verified(
@@ -90,7 +100,8 @@ def _write(
     parameters = replace(parameters, scores=scores.kind, multi_label=scores.multi_label)
     onnx = model_repository.onnx_path(folder, name)
     onnx.parent.mkdir(parents=True, exist_ok=True)
-    _write_onnx(classifier, onnx, scores)
+    model = _scores_only(classifier, scores)
+    _write_onnx(classifier, onnx, model)
     texts = model_repository.files(
         name,
         classifier.signature,
@@ -104,10 +115,25 @@ def _write(
         file.write_text(text, encoding="utf-8")
     if classifier.asked.self_contained:
         _vendor(folder / model_repository.defence_name(name) / "1" / "postprocess")
-    return scores, parameters, verify(folder, name, classifier, scores)
+    verified = verify(folder, name, classifier, scores)
+    if classifier.asked.layout == "fused":
+        _write_fused(classifier, folder, name, parameters, model)
+        verify_fused(folder, name, classifier, parameters)
+    return scores, parameters, verified
 
 
-def _write_onnx(classifier: Classifier, path: Path, scores: Scores) -> None:
+def _write_fused(
+    classifier: Classifier, folder: Path, name: str, parameters: Parameters, model: Any
+) -> None:
+    fused.fuse(model, classifier.value.name, parameters)
+    _write_onnx(classifier, model_repository.fused_onnx_path(folder, name), model)
+    texts = model_repository.fused_files(name, classifier.signature, parameters)
+    for relative, text in texts.items():
+        (folder / relative).write_text(text, encoding="utf-8")
+
+
+def _scores_only(classifier: Classifier, scores: Scores) -> Any:
+    """Return the graph with the scores and the labels as its only outputs, cut if need be."""
     model = type(classifier.model)()
     model.CopyFrom(classifier.model)
     onnx_graph.keep_outputs(
@@ -115,6 +141,10 @@ def _write_onnx(classifier: Classifier, path: Path, scores: Scores) -> None:
     )
     if scores.cut is not None:
         onnx_graph.cut(model, classifier.value.name, scores.cut)
+    return model
+
+
+def _write_onnx(classifier: Classifier, path: Path, model: Any) -> None:
     path.write_bytes(model.SerializeToString())
     for location in classifier.external:
         target = path.parent / location
@@ -123,10 +153,33 @@ def _write_onnx(classifier: Classifier, path: Path, scores: Scores) -> None:
             shutil.copyfile(classifier.path.parent / location, target)
 
 
-def _refuse_existing(repository: Path, name: str, *, force: bool) -> None:
+def _models(name: str, layout: str) -> tuple[str, ...]:
+    """Return the models of a layout, the public one first."""
+    return (name,) if layout == "fused" else model_repository.model_names(name)
+
+
+def _refuse_for_fused(repository: Path, name: str, parameters: Parameters, asked: Asked) -> None:
+    fused.refuse_inexpressible(parameters)
+    if asked.self_contained:
+        raise InputError("--self-contained: a fused model needs no package beside it")
+    if asked.max_client_batch is not None:
+        raise InputError(
+            "--max-client-batch: in a fused model max_batch_size limits clients and what Triton "
+            "merges alike; give --max-batch-size, or --layout ensemble"
+        )
+    for model in model_repository.model_names(name)[1:]:
+        folder = repository / model
+        if folder.exists():
+            raise InputError(
+                f"{folder} exists, of the ensemble layout: remove it first, or it would be served "
+                "beside the fused model"
+            )
+
+
+def _refuse_existing(repository: Path, name: str, layout: str, *, force: bool) -> None:
     if repository.exists() and not repository.is_dir():
         raise InputError(f"--repository {repository}: expected a folder")
-    for model in model_repository.model_names(name):
+    for model in _models(name, layout):
         folder = repository / model
         if folder.exists() and not force:
             raise InputError(f"{folder} exists; give --force to replace it")
@@ -146,11 +199,10 @@ def _folder_beside(repository: Path) -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(dir=parent if writable else None, prefix=".reverse-sigmoid-")
 
 
-def _in_order(staged: Path, name: str) -> list[str]:
-    """Return the relative paths of all files: classifier first, ensemble last, configs last."""
-    public, classifier, defence = model_repository.model_names(name)
+def _in_order(staged: Path, models: tuple[str, ...]) -> list[str]:
+    """Return the relative paths of the models' files, each config after the rest of its model."""
     order = []
-    for model in (classifier, defence, public):
+    for model in models:
         files = [file for file in (staged / model).rglob("*") if file.is_file()]
         files.sort(key=lambda file: (file.name == "config.pbtxt", str(file)))
         order += [str(file.relative_to(staged)) for file in files]

@@ -25,6 +25,9 @@ Float64 = NDArray[np.float64]
 CUT_TOLERANCE = {"TYPE_FP16": 1e-2, "TYPE_FP32": 1e-5, "TYPE_FP64": 1e-5}
 #: How far from 1 a protected row may sum: each of its scores is rounded to the type.
 SUM_TOLERANCE = {"TYPE_FP16": 1e-2, "TYPE_FP32": 1e-3, "TYPE_FP64": 1e-3}
+#: How far a fused model's answer may be from the defence's. The rounding of the scores before
+#: them is part of it: onnxruntime may fuse other operators in the longer graph.
+FUSED_TOLERANCE = {"TYPE_FP16": 2e-2, "TYPE_FP32": 1e-4, "TYPE_FP64": 1e-5}
 
 _PARAMETER = re.compile(
     r'^parameters \{ key: "(\w+)" value: \{ string_value: "(.*)" \} \}$', re.MULTILINE
@@ -89,6 +92,42 @@ def verify(repository: Path, name: str, classifier: Classifier, what: Scores) ->
     if not compared:
         raise InputError(f"verification: the defence takes no row of scores for {what.kind}")
     return Verified(compared, refused, largest)
+
+
+def verify_fused(
+    repository: Path, name: str, classifier: Classifier, parameters: Parameters
+) -> None:
+    """Return if the fused model answers what the defence makes of the written victim's scores.
+
+    Args:
+        repository: that the fused model and, beside it, the victim were written to.
+        name: the public model name.
+        classifier: the original.
+        parameters: of the defence.
+
+    Raises:
+        InputError: an answer differs, or a row that the defence refuses is not NaN.
+    """
+    output, data_type = classifier.value.name, classifier.value.data_type
+    evidence, postprocessor = classifier.evidence, Postprocessor(parameters)
+    victim = Runner(model_repository.onnx_path(repository, name))
+    fused = Runner(model_repository.fused_onnx_path(repository, name))
+    feeds = classifier.source.feeds(evidence.rows_at_once)
+    for feed, _ in zip(feeds, evidence.scores, strict=False):
+        scores = as_rows(victim(feed, [output])[output], flat=evidence.flat)
+        answer = as_rows(fused(feed, [output])[output], flat=evidence.flat)
+        bad = bad_rows(
+            scores,
+            probabilities=parameters.scores == "probabilities",
+            single=parameters.multi_label or scores.shape[1] == 1,
+        )
+        wanted = postprocessor(scores[~bad])
+        off = np.abs(answer[~bad].astype(np.float64) - wanted).max(initial=0.0)
+        if not off <= FUSED_TOLERANCE[data_type] or not np.isnan(answer[bad]).any(axis=1).all():
+            raise InputError(
+                f"verification: the fused model's answers are off by {off:.1g}; give --layout "
+                "ensemble, and please report it"
+            )
 
 
 def activation(logits: Float64, op: str) -> Float64:

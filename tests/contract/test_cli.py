@@ -28,8 +28,8 @@ NUMBER = "expected a number from 0.001 to 100"
         ),
         (("protect", "a b.onnx", "--repository", "r"), "model name: expected letters, digits"),
         (
-            ("protect", "a.onnx", "--repository", "r", "--layout", "fused"),
-            "--layout: expected ensemble, got 'fused'",
+            ("protect", "a.onnx", "--repository", "r", "--layout", "inside"),
+            "--layout: expected ensemble or fused, got 'inside'",
         ),
         (
             ("protect", "a.onnx", "--repository", "r", "--beta", "x"),

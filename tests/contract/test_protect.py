@@ -626,8 +626,8 @@ REFUSED = {
         "location",
     ),
     "another layout": (
-        lambda path: linear_file(path, SOFTMAX), {"layout": "fused"},
-        "--layout: expected ensemble, got 'fused'",
+        lambda path: linear_file(path, SOFTMAX), {"layout": "inside"},
+        "--layout: expected ensemble or fused, got 'inside'",
     ),
     "a name for a path": (
         lambda path: linear_file(path, SOFTMAX), {"name": "../x"}, "model name: expected letters*",

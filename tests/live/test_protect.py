@@ -165,10 +165,14 @@ CASES = {
 ROWS = (1, 2, 37, 256)
 
 
+def fused(name):
+    return f"{name}_fused"
+
+
 @pytest.fixture(scope="module")
 def protected(tmp_path_factory):
-    """Every case protected in one model repository: the folder of the originals, and what
-    was found about each."""
+    """Every case protected in one model repository, in both layouts: the folder of the
+    originals, and what was found about each."""
     folder = tmp_path_factory.mktemp("protected")
     found = {}
     for name, case in CASES.items():
@@ -183,6 +187,8 @@ def protected(tmp_path_factory):
             asked["sample"] = path.with_suffix(".npz")
             np.savez(asked["sample"], **sample)
         found[name] = protect(path, folder / "repository", SHIPPED, Asked(**asked))
+        asked |= {"self_contained": False, "layout": "fused", "name": fused(name)}
+        protect(path, folder / "repository", SHIPPED, Asked(**asked))
     return folder, found
 
 
@@ -257,8 +263,9 @@ def test_what_is_found_in_the_graph(protected, name):
     assert one.verified.rows >= 500
 
 
+@pytest.mark.parametrize("layout", ["ensemble", "fused"])
 @pytest.mark.parametrize("name", CASES)
-def test_clients_get_equation_2_of_the_victims_scores(protected, triton, name):
+def test_clients_get_equation_2_of_the_victims_scores(protected, triton, name, layout):
     folder, found = protected
     case, one = CASES[name], found[name]
     tolerance = 1e-3 if one.classifier.signature.scores.data_type == "TYPE_FP16" else 1e-6
@@ -274,7 +281,7 @@ def test_clients_get_equation_2_of_the_victims_scores(protected, triton, name):
         if one.classifier.signature.inputs[0].flat:
             public = {key: array[:, None] for key, array in feed.items()}
         for client, module in clients(triton):
-            served = ask(client, module, name, public)
+            served = ask(client, module, fused(name) if layout == "fused" else name, public)
             assert set(served) == {one.classifier.signature.scores.name, *case.labels}
             answer = served[one.classifier.signature.scores.name]
             assert answer.dtype == original.dtype

@@ -5,7 +5,8 @@ wheel has none. This one serves the same config.pbtxt files through Python's onn
 any inputs and outputs, strings and optional inputs among them, dynamic batching, models
 without a batch dimension, ``default_model_filename`` and the parameters
 ``intra_op_thread_count`` and ``inter_op_thread_count``. What config.pbtxt reshapes, Triton
-itself reshapes on the way here and back.
+itself reshapes on the way here and back. A fused model whose graph holds no defence does not
+load.
 """
 
 import json
@@ -19,6 +20,9 @@ import triton_python_backend_utils as pb_utils
 
 #: What is run at once: input name to array.
 Feed = dict[str, Any]
+#: The parameter that says the graph holds a defence, and the graph's metadata that says so too:
+#: ``exporters.config_pbtxt.FUSED_MARK`` and ``exporters.fused.METADATA``.
+FUSED_MARK, FUSED_METADATA = "reverse_sigmoid_fused", "reverse_sigmoid"
 
 
 class TritonPythonModel:
@@ -38,6 +42,11 @@ class TritonPythonModel:
             )
         except Exception as error:
             raise pb_utils.TritonModelException(f"{path}: {error}") from None
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        if FUSED_MARK in config.get("parameters", {}) and FUSED_METADATA not in metadata:
+            raise pb_utils.TritonModelException(
+                f"{path}: config.pbtxt says that the graph holds a defence, and it holds none"
+            )
         self.batched = int(config.get("max_batch_size", 0)) > 0
         self.inputs = [tensor["name"] for tensor in config["input"]]
         self.outputs = [tensor["name"] for tensor in config["output"]]

@@ -1,0 +1,197 @@
+"""The defence of ``postprocess`` in ONNX operators: the same numbers, in float64.
+
+In float64 the closed forms need none of the care that float32 asks for, so that this reads
+like the equations. What is measured from where is as in ``postprocess/pseudo_logits.py``: k is
+a row's top class, m its logit, m2 the runner-up's.
+"""
+
+import numpy as np
+
+from exporters.onnx_graph import Value
+from exporters.onnx_nodes import Nodes
+from postprocess.errors import InputError
+from postprocess.parameters import Parameters
+from postprocess.scores import PROBABILITY_ROUNDING, PROBABILITY_SUM_TOLERANCE
+
+#: A top logit that leads by less leads by that: the bound on beta is then right to 1e-8. The
+#: top class of a tie leads by nothing.
+NEAREST = 1e-8
+#: How far, as a share of the top class, all others stay below it: two steps of the type.
+BELOW = {"TYPE_FP16": 2.0**-9, "TYPE_FP32": 2.0**-22, "TYPE_FP64": 2.0**-40}
+#: How far a yes or no stays from 1/2: a step of the type, above or below.
+FROM_HALF = {"TYPE_FP16": 2.0**-11, "TYPE_FP32": 2.0**-24, "TYPE_FP64": 2.0**-50}
+#: Stands for the logarithm of 0 where it would be subtracted from itself.
+IMPOSSIBLE = -1e30
+
+
+def append(nodes: Nodes, scores: str, output: str, value: Value, parameters: Parameters) -> None:
+    """Append the defence.
+
+    Args:
+        nodes: of the graph.
+        scores: the tensor that holds the victim's scores.
+        output: the tensor to make; of type and shape ``value``, classes on the last axis.
+        value: the scores' and the output's declaration.
+        parameters: of the defence, reverse_sigmoid without a key.
+
+    A row that ``postprocess`` would refuse becomes NaN in every entry.
+
+    Raises:
+        InputError: decimals, and the number of classes is not known.
+    """
+    wide = nodes.cast(scores, "TYPE_FP64")
+    shape = value.shape or ()
+    if parameters.multi_label or shape[-1] == 1 or (len(shape) == 1 and isinstance(shape[0], str)):
+        answer = _sides(nodes, wide, value.data_type, parameters)
+    else:
+        answer = _rows(nodes, wide, value, parameters)
+    nodes.cast(answer, value.data_type, output=output)
+
+
+def _rows(nodes: Nodes, scores: str, value: Value, parameters: Parameters) -> str:
+    """Append the defence of rows of K >= 2 classes, float64."""
+    add, number, reduce = nodes.add, nodes.number, nodes.reduce
+    logits, bad = _logits(nodes, scores, parameters)
+    two = nodes.constant("two", np.array([2]))
+    values, indices = nodes.add_many("TopK", [logits, two], ["", ""], axis=-1)
+    first, second = (nodes.constant(name, np.array([i])) for i, name in enumerate(("k", "k2")))
+    k = add("Gather", indices, first, axis=-1)
+    m, m2 = add("Gather", values, first, axis=-1), add("Gather", values, second, axis=-1)
+    if parameters.scores == "probabilities":
+        m2 = add("Max", m2, number("impossible", IMPOSSIBLE))
+    led = add("Less", m2, m)
+    m2 = add("Where", led, add("Min", m2, add("Sub", m, number("nearest", NEAREST))), m2)
+
+    # The top class counts as a second runner-up until the end, so that nothing cancels.
+    low = add("Min", logits, m2)
+    weight = add("Exp", add("Sub", low, m2))
+    rest = add("Sub", reduce("ReduceSum", weight), number("one", 1.0))  # sum over i != k
+    behind = add("Sub", m2, m)
+    scale = add("Exp", behind)
+    total = add("Add", add("Mul", rest, scale), number("one", 1.0))
+    y = add("Mul", weight, add("Div", scale, total))
+    y_top = add("Div", number("one", 1.0), total)
+
+    # s^-1(y_j) = g_j - m - log(1 + sum over i not in {j, k}), s^-1(y_k) = m - m2 - log(rest)
+    remainder = add("Sub", total, add("Mul", weight, scale))
+    x = add("Sub", add("Sub", low, m), add("Log", remainder))
+    x_top = add("Neg", add("Add", behind, add("Log", rest)))
+    gamma = number("gamma", parameters.gamma or 0.0)
+    s, s_top = (add("Sigmoid", add("Mul", one, gamma)) for one in (x, x_top))
+
+    # Equation 2: y - beta (s - 1/2); beta is at most the least (y_k - y_j) / (s_k - s_j).
+    beta, half = number("beta", parameters.beta or 0.0), number("half", 0.5)
+    if parameters.preserve_top1:
+        ratio = add("Div", add("Sub", y_top, y), add("Sub", s_top, s))
+        ratio = add("Where", add("Less", low, m), ratio, number("unbound", np.inf))
+        kept = add("Sub", number("one", 1.0), number("margin", parameters.margin))
+        beta = add("Min", beta, add("Mul", reduce("ReduceMin", ratio), kept))
+    z = add("Sub", y, add("Mul", add("Sub", s, half), beta))
+    z_top = add("Sub", y_top, add("Mul", add("Sub", s_top, half), beta))
+    if parameters.preserve_top1:
+        z = add("Min", z, add("Mul", z_top, number("below", 1 - BELOW[value.data_type])))
+    else:
+        z_top = add("Max", z_top, number("nothing", 0.0))
+    z = add("ScatterElements", z, k, z_top, axis=-1)
+    answer = add("Div", z, reduce("ReduceSum", z))
+    if parameters.decimals is not None:
+        answer = _quantise(nodes, answer, k, value, 10**parameters.decimals)
+    return add("Add", answer, bad)
+
+
+def _logits(nodes: Nodes, scores: str, parameters: Parameters) -> tuple[str, str]:
+    """Append what makes scores logits; return them and 0 for each row, NaN for a bad one."""
+    add, number, reduce = nodes.add, nodes.number, nodes.reduce
+    nothing = number("nothing", 0.0)
+    # 0 times what is not finite is NaN.
+    bad = reduce("ReduceSum", add("Mul", scores, nothing))
+    if parameters.scores == "logits":
+        return scores, bad
+    p = add("Max", scores, nothing)
+    off = add("Abs", add("Sub", reduce("ReduceSum", scores), number("one", 1.0)))
+    sums = add("Less", off, number("sum_tolerance", PROBABILITY_SUM_TOLERANCE))
+    least = add("Less", number("least", -PROBABILITY_ROUNDING), reduce("ReduceMin", scores))
+    fits = add("And", sums, least)
+    bad = add("Where", fits, bad, number("nan", np.nan))
+    return add("Log", add("Div", p, reduce("ReduceMax", p))), bad
+
+
+def _sides(nodes: Nodes, scores: str, data_type: str, parameters: Parameters) -> str:
+    """Append the defence of scores that are each a yes or no: the first of a pair (p, 1 - p).
+
+    Both lie at one distance from 1/2, so that the constraint needs no quotient: of a capped
+    pair is left what the margin leaves.
+    """
+    add, number = nodes.add, nodes.number
+    half, nothing = number("half", 0.5), number("nothing", 0.0)
+    bad = add("Mul", scores, nothing)
+    logit = scores
+    if parameters.scores == "probabilities":
+        one = number("one", 1.0)
+        p = add("Min", add("Max", scores, nothing), one)
+        logit = add("Log", add("Div", p, add("Sub", one, p)))
+        off = add("Abs", add("Sub", scores, p))
+        fits = add("Less", off, number("rounding", PROBABILITY_ROUNDING))
+        bad = add("Where", fits, bad, number("nan", np.nan))
+    y = add("Tanh", add("Mul", logit, half))  # 2 y - 1
+    slope = add("Mul", number("gamma", parameters.gamma or 0.0), half)
+    r = add("Tanh", add("Mul", logit, slope))  # 2 s - 1
+    size = add("Mul", number("beta", parameters.beta or 0.0), half)
+    before = add("Mul", add("Abs", y), half)
+    distance = add("Sub", before, add("Mul", add("Abs", r), size))
+    if parameters.preserve_top1:
+        least = add("Mul", before, number("margin", parameters.margin))
+        distance = add("Max", distance, least, number("from_half", FROM_HALF[data_type]))
+    distance = add("Max", add("Min", distance, half), number("minus_half", -0.5))
+    answer = add("Add", half, add("Mul", add("Sign", logit), distance))
+    return add("Add", answer, bad)
+
+
+def _quantise(nodes: Nodes, rows: str, k: str, value: Value, units: int) -> str:
+    """Append ``postprocess.quantise``, line by line: whole units, the top class strictly first."""
+    add, number, reduce = nodes.add, nodes.number, nodes.reduce
+    classes = (value.shape or ("",))[-1]
+    if not isinstance(classes, int):
+        raise InputError("--layout fused: parameter decimals: expected a known number of classes")
+    order = nodes.constant("order", np.arange(classes, dtype=np.float64))
+    one, two = number("one", 1.0), number("two_units", 2.0)
+    nothing = add("Mul", rows, number("nothing", 0.0))
+    is_top = add("ScatterElements", nothing, k, add("Add", add("GatherElements", nothing, k,
+                 axis=-1), one), axis=-1)  # fmt: skip
+    # From float32 on, as there: the last digits decide who gets the units that are left.
+    exact = nodes.cast(nodes.cast(rows, "TYPE_FP32"), "TYPE_FP64")
+    unit = add("Div", number("units", float(units)), reduce("ReduceSum", exact))
+    exact = add("Mul", exact, unit)
+    nearest = add("Round", exact)
+    near = add("Less", add("Abs", add("Sub", exact, nearest)),
+               add("Mul", exact, number("float32", 2e-7)))  # fmt: skip
+    exact = add("Where", near, nearest, exact)
+    whole = add("Floor", exact)
+
+    def as_number(condition: str) -> str:
+        return nodes.cast(condition, "TYPE_FP64")
+
+    fewer = add("Less", whole, add("GatherElements", whole, k, axis=-1))
+    rivals = add("Mul", as_number(add("Not", fewer)), add("Sub", one, is_top))
+    count = reduce("ReduceSum", rivals)
+    left = add("Sub", number("units", float(units)), reduce("ReduceSum", whole))
+
+    short = as_number(
+        add("And", add("Less", left, one), add("Less", number("nothing", 0.0), count))
+    )
+    place = add("Mul", rivals, add("Add", order, one))
+    last = add("Mul", as_number(add("Equal", place, reduce("ReduceMax", place))), rivals)
+    whole = add("Sub", whole, add("Mul", last, short))
+    left = add("Add", left, short)
+
+    remainder = add("Sub", add("Sub", exact, whole), add("Mul", rivals, two))
+    remainder = add("Add", remainder, add("Mul", is_top, number("impossible", IMPOSSIBLE)))
+    others = add("Sub", number("others", classes - 1.0), count)
+    most = add("Where", add("Less", add("Add", others, one), left), two, one)
+    to_top = add("Min", left, most)
+    whole = add("Add", whole, add("Mul", is_top, to_top))
+    every = nodes.constant("classes", np.array([classes]))
+    by_size = nodes.add_many("TopK", [remainder, every], ["", ""], axis=-1)[1]
+    rank = add("ScatterElements", nothing, by_size, add("Add", nothing, order), axis=-1)
+    given = as_number(add("Less", rank, add("Sub", left, to_top)))
+    return add("Div", add("Add", whole, given), number("units", float(units)))

@@ -1,0 +1,200 @@
+"""The defence as ONNX operators at the end of the classifier's own graph: the fused layout.
+
+One model, no hop, and no raw classifier that anybody could reach. The numbers are those of
+``postprocess``; they are computed in float64, where the closed forms need none of the care
+that float32 asks for. What ONNX has no operators for (secrets, fresh noise) is refused.
+"""
+
+import json
+from dataclasses import fields
+from typing import Any
+
+import postprocess
+from exporters import defence_nodes, onnx_graph
+from exporters.onnx_nodes import Nodes
+from postprocess.errors import InputError
+from postprocess.parameters import Parameters
+
+#: Every node, tensor and initializer of the defence is named under it.
+PREFIX = "reverse_sigmoid/"
+#: The classifier's own scores, within the graph.
+VICTIM_SCORES = f"{PREFIX}victim_scores"
+#: The key of the model's metadata that holds the parameters.
+METADATA = "reverse_sigmoid"
+#: Oldest operator set that has all the operators: TopK, ScatterElements, Round.
+OLDEST_OPSET, NEW_OPSET, OLDEST_IR = 11, 17, 4
+
+
+def fuse(model: Any, output: str, parameters: Parameters) -> None:
+    """Append the defence, in place, to the graph that makes ``output``.
+
+    Args:
+        model: ONNX ``ModelProto`` of a classifier; its output holds what ``parameters.scores``
+            says, the classes on the last axis.
+        output: name of the tensor of scores. It keeps its name, type and shape, and holds
+            protected probabilities from now on.
+        parameters: of the defence.
+
+    A row of scores that cannot be protected, which the defence as a model of its own refuses
+    with an error, is answered with NaN in all its entries: a graph cannot refuse one row.
+
+    Raises:
+        InputError: ONNX cannot express the parameters, or the graph cannot hold the defence.
+    """
+    refuse_inexpressible(parameters)
+    if any(name.startswith(PREFIX) for name in onnx_graph.names(model.graph)):
+        raise InputError(f"the graph holds a defence already: tensors under {PREFIX}")
+    opset = onnx_graph.opset(model)
+    if 0 < opset < OLDEST_OPSET:
+        raise InputError(
+            f"--layout fused: expected opset {OLDEST_OPSET} or newer, got {opset}; export the "
+            "classifier anew, or give --layout ensemble"
+        )
+    if not opset:
+        model.opset_import.add(domain="", version=NEW_OPSET)
+    model.ir_version = max(model.ir_version, OLDEST_IR)
+    onnx_graph.rename(model.graph, output, VICTIM_SCORES)
+    _append(model, output, parameters)
+
+
+def retune(model: Any, parameters: Parameters) -> None:
+    """Replace the defence of a fused graph, in place, by one with other parameters.
+
+    Args:
+        model: ONNX ``ModelProto`` that ``fuse`` has been through.
+        parameters: the new ones. What the scores are cannot change.
+
+    Raises:
+        InputError: there is no defence in the graph, or ONNX cannot express the parameters.
+    """
+    read_parameters(model, where="the graph")
+    refuse_inexpressible(parameters)
+    output = output_of(model)
+    graph = model.graph
+    nodes = [node for node in graph.node if not node.name.startswith(PREFIX)]
+    initializers = [one for one in graph.initializer if not one.name.startswith(PREFIX)]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(initializers)
+    _append(model, output, parameters)
+
+
+def read_parameters(model: Any, *, where: str) -> Parameters:
+    """Return the parameters of the defence in a fused graph.
+
+    Raises:
+        InputError: the graph says nothing about a defence, or something that is none.
+    """
+    return Parameters.from_strings(read_strings(model, where=where), where=where)
+
+
+def read_strings(model: Any, *, where: str) -> dict[str, str]:
+    """Return the parameters of the defence in a fused graph as config.pbtxt would hold them.
+
+    Raises:
+        InputError: the graph says nothing about a defence.
+    """
+    said = _metadata(model)
+    if said is None:
+        raise InputError(f"{where}: expected a fused defence, the graph holds none")
+    strings: dict[str, str] = said["parameters"]
+    return strings
+
+
+def is_fused(model: Any) -> bool:
+    """Return whether a graph says that it holds a defence."""
+    return any(entry.key == METADATA for entry in model.metadata_props)
+
+
+def refuse_altered(model: Any) -> None:
+    """Return if the defence in a fused graph is the one that its parameters make.
+
+    What another version of this project wrote is taken as it is.
+
+    Raises:
+        InputError: there is no defence, or it was changed by other means than ``retune``.
+    """
+    parameters = read_parameters(model, where="the graph")
+    if (_metadata(model) or {}).get("version") != postprocess.__version__:
+        return
+    again = type(model)()
+    again.CopyFrom(model)
+    retune(again, parameters)
+    if _defence(again) != _defence(model):
+        raise InputError("the defence in the graph is not the one that its parameters make")
+
+
+def _defence(model: Any) -> list[bytes]:
+    graph = model.graph
+    return [
+        one.SerializeToString(deterministic=True)
+        for one in (*graph.node, *graph.initializer)
+        if one.name.startswith(PREFIX)
+    ]
+
+
+def output_of(model: Any) -> str:
+    """Return the output of a fused graph that the defence makes.
+
+    Raises:
+        InputError: no output of the graph is made by the defence.
+    """
+    made = {name for node in model.graph.node if node.name.startswith(PREFIX)
+            for name in node.output}  # fmt: skip
+    for value in model.graph.output:
+        if value.name in made:
+            return str(value.name)
+    raise InputError("no output of the graph is made by the defence")
+
+
+def refuse_inexpressible(parameters: Parameters) -> None:
+    """Refuse what ONNX has no operators for.
+
+    Raises:
+        InputError: the reason.
+    """
+    reasons = {
+        "key_file": "a key needs HMAC, which ONNX does not have, and would lie in the model file",
+        "decoy": "its ranking is drawn from a key by HMAC, which ONNX does not have",
+    }
+    for name, reason in reasons.items():
+        if getattr(parameters, name) is not None:
+            raise InputError(f"--layout fused: parameter {name}: {reason}; use --layout ensemble")
+    if parameters.defense != "reverse_sigmoid":
+        raise InputError(
+            f"--layout fused: parameter defense: expected reverse_sigmoid, got "
+            f"{parameters.defense}; use --layout ensemble"
+        )
+
+
+def _append(model: Any, output: str, parameters: Parameters) -> None:
+    (value,) = [value for value in onnx_graph.outputs(model) if value.name == output]
+    nodes = Nodes(model, PREFIX, opset=onnx_graph.opset(model))
+    defence_nodes.append(nodes, VICTIM_SCORES, output, value, parameters)
+    strings = {
+        field.name: _text(getattr(parameters, field.name))
+        for field in fields(parameters)
+        if getattr(parameters, field.name) is not None
+    }
+    for entry in list(model.metadata_props):
+        if entry.key == METADATA:
+            model.metadata_props.remove(entry)
+    said = {"version": postprocess.__version__, "parameters": strings}
+    model.metadata_props.add(key=METADATA, value=json.dumps(said))
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _metadata(model: Any) -> dict[str, Any] | None:
+    for entry in model.metadata_props:
+        if entry.key == METADATA:
+            try:
+                said = json.loads(entry.value)
+                if all(isinstance(one, str) for one in said["parameters"].values()):
+                    return {"version": said["version"], "parameters": said["parameters"]}
+            except (ValueError, TypeError, KeyError, AttributeError):
+                pass
+            raise InputError(f"metadata {METADATA}: expected what --layout fused writes")
+    return None

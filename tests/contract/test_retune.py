@@ -1,0 +1,258 @@
+"""``retune`` and ``check`` on both layouts, as files."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from commands import run_command
+from victims import graph_file, linear_file
+
+from exporters import fused, onnx_graph
+from exporters.classifier import Asked
+from exporters.model_repository import SHIPPED
+from exporters.protect import protect
+from postprocess.errors import InputError
+from postprocess.parameters import Parameters
+from postprocess.postprocessor import Postprocessor
+
+ROOT = Path(__file__).parents[2]
+SOFTMAX = ("Softmax", {"axis": -1})
+X = np.random.default_rng(2).normal(size=(64, 6)).astype(np.float32)
+
+
+@pytest.fixture
+def ensemble(tmp_path):
+    repository = Path(shutil.copytree(ROOT / "model_repository", tmp_path / "repository"))
+    (repository / "digits_classifier" / "1" / "model.onnx").touch()
+    return repository / "digits"
+
+
+@pytest.fixture
+def one_model(tmp_path):
+    path = linear_file(tmp_path / "m.onnx", SOFTMAX)
+    protect(path, tmp_path / "repository", SHIPPED, Asked(layout="fused"))
+    return tmp_path / "repository" / "m"
+
+
+def command(*arguments, cwd):
+    done = run_command(*arguments, cwd=cwd)
+    return done.returncode, done.stdout, done.stderr
+
+
+def config_of(ensemble):
+    return ensemble.parent / "digits_reverse_sigmoid" / "config.pbtxt"
+
+
+def session(model):
+    path = model / "1" / "model.onnx"
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def logits(model):
+    """What the victim inside says, by the weights that the test file was made with."""
+    weights = onnx.load(model / "1" / "model.onnx").graph.initializer
+    (matrix,) = [onnx.numpy_helper.to_array(one) for one in weights if one.name == "W"]
+    return X @ matrix
+
+
+def test_a_fused_repository_holds_one_model_and_no_raw_output(one_model):
+    assert [path.name for path in one_model.parent.iterdir()] == ["m"]
+    (output,) = session(one_model).get_outputs()
+    assert output.name == "scores"
+    (answer,) = session(one_model).run(None, {"x": X})
+    assert np.abs(answer - Postprocessor(SHIPPED)(logits(one_model))).max() <= 1e-6
+
+
+def test_check_reads_the_parameters_of_a_fused_model_out_of_its_graph(one_model):
+    code, out, _ = command("check", one_model.parent, "--json", cwd=one_model.parent)
+    said = json.loads(out)
+    assert (code, said["models"], said["findings"]) == (0, 1, [])
+    assert (said["defences"]["m"]["beta"], said["defences"]["m"]["gamma"]) == (1.5, 0.2)
+
+
+def weaken(model):
+    for one in model.graph.initializer:
+        if one.name == "reverse_sigmoid/beta":
+            one.raw_data = np.array(1e-3).tobytes()
+
+
+def take_out(model):
+    model.CopyFrom(onnx.load(graph_file(Path(model.doc_string), *RAW)))
+
+
+RAW = (
+    [onnx.helper.make_node("Identity", ["x"], ["scores"])],
+    [("x", 1, ["N", 4])],
+    [("scores", 1, ["N", 4])],
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        (weaken, "fused", "the defence in the graph is not the one that its parameters make"),
+        (take_out, "fused", "expected a fused defence, the graph holds none"),
+    ],
+)
+def test_check_finds_a_graph_that_does_not_defend_as_it_says(one_model, change, code, said):
+    path = one_model / "1" / "model.onnx"
+    model = onnx.load(path)
+    model.doc_string = str(one_model.parent.parent / "raw.onnx")
+    change(model)
+    onnx.save(model, path)
+    exit_code, out, _ = command("check", one_model.parent, "--json", cwd=one_model.parent)
+    (finding,) = json.loads(out)["findings"]
+    assert exit_code == 1
+    assert (finding["level"], finding["code"], finding["model"]) == ("error", code, "m")
+    assert finding["message"] == f"{path}: {said}"
+
+
+def test_check_finds_a_raw_output_beside_the_fused_one(one_model):
+    config = one_model / "config.pbtxt"
+    output = '{ name: "raw" data_type: TYPE_FP32 dims: [ 4 ] }'
+    config.write_text(config.read_text() + f"output [ {output} ]\n")
+    code, out, _ = command("check", one_model.parent, cwd=one_model.parent)
+    assert code == 1
+    assert f"error   raw-output: {config}: output raw: expected what the defence makes" in out
+
+
+def test_check_finds_a_mark_that_names_another_output(one_model):
+    config = one_model / "config.pbtxt"
+    text = config.read_text()
+    config.write_text(text.replace('string_value: "scores"', 'string_value: "other"'))
+    code, out, _ = command("check", one_model.parent, cwd=one_model.parent)
+    assert code == 1
+    assert f"{config}: parameter reverse_sigmoid_fused: expected the name of an output" in out
+
+
+def test_a_fused_model_is_retuned_in_its_graph(one_model):
+    path = one_model / "1" / "model.onnx"
+    options = ("--beta", 0.9, "--gamma", "0.1", "--margin", 0, "--decimals", 3)
+    code, out, err = command("retune", one_model, *options, cwd=one_model)
+    assert (code, err) == (0, "")
+    assert out == (
+        f"{path}: beta 1.5 -> 0.9, gamma 0.2 -> 0.1, margin 0.01 -> 0.0, decimals None -> 3\n"
+    )
+    other = Parameters(scores="logits", beta=0.9, gamma=0.1, decimals=3)
+    assert fused.read_parameters(onnx_graph.load(path), where="") == other
+    (answer,) = session(one_model).run(None, {"x": X})
+    assert np.abs(answer - Postprocessor(other)(logits(one_model))).max() <= 1.01e-3
+
+    code, out, _ = command("retune", one_model, "--decimals", "none", "--json", cwd=one_model)
+    (said,) = json.loads(out)
+    assert said == {"file": str(path), "written": True, "changes": {"decimals": [3, None]}}
+    (answer,) = session(one_model).run(None, {"x": X})
+    other = Parameters(scores="logits", beta=0.9, gamma=0.1)
+    assert np.abs(answer - Postprocessor(other)(logits(one_model))).max() <= 1e-6
+
+
+def test_an_ensemble_is_retuned_in_the_config_of_its_defence_and_keeps_its_comments(ensemble):
+    config = config_of(ensemble)
+    before = config.read_text()
+    code, out, err = command("retune", ensemble, "--beta", "0.9", cwd=ensemble)
+    assert (code, err) == (0, "")
+    old = 'parameters { key: "beta" value: { string_value: "1.5" } }'
+    assert before.count(old) == 1
+    assert config.read_text() == before.replace(old, old.replace("1.5", "0.9"))
+    assert f"-{old}\n+{old.replace('1.5', '0.9')}\n" in out
+    assert out.endswith(f"{config}: beta 1.5 -> 0.9\n")
+
+    command("retune", config.parent, "--decimals", "2", cwd=ensemble)  # by the defence's own name
+    assert 'key: "decimals" value: { string_value: "2" }' in config.read_text()
+    command("retune", ensemble, "--decimals", "none", "--beta", "1.5", cwd=ensemble)
+    assert config.read_text() == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "parameters: {\n  key: 'beta'\n  value: {\n    string_value: 'OLD'\n  }\n}\n",
+        'parameters{key:"beta",value{string_value:"OLD"}}\n',
+        '# parameters { key: "beta" value: { string_value: "7" } }\n'
+        'parameters { key: "beta" value: { string_value: "OLD" } } # "7"\n',
+    ],
+)
+def test_an_operators_own_way_of_writing_is_kept(ensemble, text):
+    config = config_of(ensemble)
+    shipped = 'parameters { key: "beta" value: { string_value: "1.5" } }\n'
+    config.write_text(config.read_text().replace(shipped, text.replace("OLD", "1.5")))
+    before = config.read_text()
+    code, _, err = command("retune", ensemble, "--beta", "0.9", cwd=ensemble)
+    assert (code, err) == (0, "")
+    after = config.read_text()
+    assert len(after) == len(before)
+    assert [(a, b) for a, b in zip(before, after, strict=True) if a not in "15'" and a != b] == []
+    assert "0.9" in after
+    assert "OLD" not in after
+
+
+def test_a_way_of_writing_that_cannot_be_edited_is_refused(ensemble):
+    config = config_of(ensemble)
+    shipped = 'parameters { key: "beta" value: { string_value: "1.5" } }\n'
+    listed = 'parameters [ { key: "beta" value: { string_value: "1.5" } } ]\n'
+    config.write_text(config.read_text().replace(shipped, listed))
+    before = config.read_text()
+    code, _, err = command("retune", ensemble, "--beta", "0.9", cwd=ensemble)
+    assert code == 1
+    assert f"{config}: its parameters are written in a form that cannot be edited in place" in err
+    assert config.read_text() == before
+
+
+def test_dry_run_writes_nothing(ensemble, one_model):
+    for model, file in (
+        (ensemble, config_of(ensemble)),
+        (one_model, one_model / "1" / "model.onnx"),
+    ):
+        before = file.read_bytes()
+        code, out, err = command("retune", model, "--beta", "0.9", "--dry-run", cwd=model)
+        assert (code, err) == (0, "nothing was written\n")
+        assert f"{file}: beta 1.5 -> 0.9" in out
+        assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "said"),
+    [
+        ("digits", (), "expected at least one of --beta, --gamma, --margin, --decimals"),
+        ("digits", ("--beta", "0"), "parameter beta: expected a number from 0.001 to 100, got 0"),
+        ("digits", ("--gamma", "x"), "parameter gamma: expected a number from 0.001 to 100"),
+        ("digits", ("--decimals", "7"), "parameter decimals: expected an integer from 1 to 6"),
+        ("m", ("--beta", "-1"), "parameter beta: expected a number from 0.001 to 100, got -1"),
+        ("digits_classifier", ("--beta", "1"), "expected a defence, a fused model or an ensemble"),
+        ("nothing", ("--beta", "1"), "config.pbtxt: cannot be read"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_is_written(
+    ensemble, one_model, model, options, said
+):
+    folder = ensemble.parent
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    code, out, err = command("retune", folder / model, *options, cwd=folder)
+    assert (code, out) == (1, "")
+    assert said in err
+    assert files == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"self_contained": True}, "--self-contained: a fused model needs no package beside it"),
+        ({"max_client_batch": 1}, "--max-client-batch: in a fused model max_batch_size limits"),
+    ],
+)
+def test_options_of_the_other_layout_are_refused(tmp_path, asked, said):
+    path = linear_file(tmp_path / "m.onnx", SOFTMAX)
+    with pytest.raises(InputError, match=said):
+        protect(path, tmp_path / "repository", SHIPPED, Asked(layout="fused", **asked))
+    assert not (tmp_path / "repository").exists()
+
+
+def test_a_fused_model_beside_its_own_raw_classifier_is_refused(tmp_path):
+    path, repository = linear_file(tmp_path / "m.onnx", SOFTMAX), tmp_path / "repository"
+    protect(path, repository, SHIPPED, Asked())
+    with pytest.raises(InputError, match="m_classifier exists, of the ensemble layout: remove it"):
+        protect(path, repository, SHIPPED, Asked(layout="fused", force=True))
