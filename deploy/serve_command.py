@@ -109,9 +109,8 @@ def serve(
             )
         _say_ready(server, None if behind is None else behind.lines())
         if supervisor is not None:
-            say(
-                f"Asked every {probe_seconds:g} s: {', '.join(supervisor.names) or 'no protected model'}"
-            )
+            watched = ", ".join(supervisor.names) or "no protected model"
+            say(f"Asked every {probe_seconds:g} s: {watched}")
         say("Ctrl-C stops.")
         try:
             if supervisor is not None:
