@@ -32,6 +32,7 @@ from deploy.overhead_command import overhead
 from deploy.paper_command import paper
 from deploy.retune_command import retune
 from deploy.serve_command import Terminated, serve
+from deploy.tune_command import tune
 from exporters import datasets, model_repository
 from postprocess.errors import InputError, ReverseSigmoidError
 from postprocess.parameters import CHOICES
@@ -264,6 +265,7 @@ def check(
 
 
 app.command()(retune)
+app.command()(tune)
 app.command()(serve)
 app.command()(audit)
 app.command()(gateway)

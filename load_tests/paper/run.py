@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from exporters import architectures, datasets
@@ -22,13 +23,15 @@ class Victim:
 
     def __post_init__(self) -> None:
         architectures.find(self.architecture)
-        if self.data not in datasets.NAMES:
-            raise InputError(f"data: expected {', '.join(datasets.NAMES)}, got {self.data!r}")
+        if self.data not in datasets.NAMES and not self.data.endswith(".npz"):
+            raise InputError(
+                f"data: expected {', '.join(datasets.NAMES)} or an .npz file, got {self.data!r}"
+            )
 
     @property
     def name(self) -> str:
         """Such as ``mnist-simple-600-s0``."""
-        return f"{self.data}-{self.architecture}-{self.steps}-s{self.seed}"
+        return f"{Path(self.data).stem}-{self.architecture}-{self.steps}-s{self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,6 +103,16 @@ class Runner:
                 elif isinstance(task, Run):
                     self._keep(task, answer, seconds)
 
+    def refuse_failed(self) -> None:
+        """Return if no run was tried in vain.
+
+        Raises:
+            RunError: how many were, and why the first.
+        """
+        if self.failed:
+            name, why = next(iter(self.failed.items()))
+            raise RunError(f"{len(self.failed)} runs failed, the first of them {name}: {why}")
+
     def versions(self) -> list[str]:
         """Return what the runs of the folder were made with, each set of versions once."""
         found = set()

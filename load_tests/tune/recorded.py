@@ -1,0 +1,114 @@
+"""What a classifier says about a data set, recorded once."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters import datasets
+from exporters.atomic_file import atomic_file, write_text
+from exporters.datasets import Dataset, Images
+from exporters.onnx_run import one_line
+from load_tests.paper.run import Victim
+from load_tests.paper.victims import is_trained
+from postprocess.errors import InputError
+from postprocess.scores import to_logits
+
+Logits = NDArray[np.float32]
+#: Images that are run at once.
+ROWS = 256
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A classifier without its defence, as an ONNX graph that can be run."""
+
+    path: Path  #: of its file; external data are found beside it
+    graph: bytes  #: what is run
+    output: str  #: the tensor of its scores
+    probabilities: bool  #: what the scores are; else logits
+
+
+def record(
+    classifier: Classifier, dataset: Dataset, victims: Path, victim: Victim, data_dir: Path | None
+) -> Logits:
+    """Return the classifier's logits for the test set, shape (n, K); keep them for the runs.
+
+    Args:
+        classifier: whom to ask.
+        dataset: what about; the adversary's third of the training set is asked about too.
+        victims: the folder where the runs look for what they steal.
+        victim: what the classifier is called there.
+        data_dir: where the data set came from.
+
+    Raises:
+        InputError: the classifier does not take the data set's images, or the folder holds
+            another classifier's scores.
+    """
+    home = victims / victim.name
+    about = {
+        "classifier": hashlib.sha256(classifier.graph).hexdigest(),
+        "output": classifier.output,
+        "data": hashlib.sha256(dataset.x_test.tobytes()).hexdigest(),
+    }
+    if is_trained(victim, victims):
+        if json.loads((home / "victim.json").read_text()) != about:
+            raise InputError(f"{home}: holds the scores of another classifier or data set")
+    else:
+        pool = datasets.hold_off(dataset, seed=victim.seed).adversary_images
+        ask = _session(classifier)
+        logits = {"test": ask(dataset.x_test), "pool": ask(pool)}
+        home.mkdir(parents=True, exist_ok=True)
+        with atomic_file(home / "logits.npz") as part, part.open("wb") as file:
+            np.savez(file, **logits)
+        write_text(home / "victim.json", json.dumps(about) + "\n")  # the last
+    with np.load(home / "logits.npz") as stored:
+        test: Logits = stored["test"]
+    return test
+
+
+def _session(classifier: Classifier) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(classifier.path.parent)
+    )
+    try:
+        session = onnxruntime.InferenceSession(
+            classifier.graph, options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise InputError(f"{classifier.path}: {one_line(error)}") from None
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        names = ", ".join(one.name for one in inputs)
+        raise InputError(f"{classifier.path}: expected one input, of images; got {names}")
+
+    def ask(images: Images) -> Logits:
+        parts = []
+        for start in range(0, len(images), ROWS):
+            feed = {inputs[0].name: images[start : start + ROWS]}
+            try:
+                (scores,) = session.run([classifier.output], feed)
+            except Exception as error:
+                raise InputError(
+                    f"{classifier.path}: input {inputs[0].name} does not take the data set's "
+                    f"images, float32 {images.shape[1:]}: {one_line(error)}"
+                ) from None
+            parts.append(to_logits(scores, probabilities=classifier.probabilities))
+        rows = np.concatenate(parts)
+        if rows.ndim != 2 or len(rows) != len(images) or rows.shape[1] < 2:
+            raise InputError(
+                f"{classifier.path}: output {classifier.output}: expected one choice among K >= 2 "
+                f"classes for each image, got scores of shape {rows.shape}"
+            )
+        # What the runs take cannot hold the logarithm of 0.
+        return np.maximum(rows, -np.float32(1e4))
+
+    return ask

@@ -1,0 +1,94 @@
+"""Which candidate to train a thief on next.
+
+Every training settles many candidates. One that passes makes all of a lower cosine worthless,
+and one that fails takes with it all that leave the top class a larger lead, from which
+substitutes learn. So the trained ones are taken from the middle of what is open, and what is
+open is halved each time: successive halving, with whole trainings only.
+
+That a larger lead defends worse is certain only where beta alone differs. So at the end, of
+the ``CHALLENGERS`` gammas that come nearest, the strongest candidate that would still be better
+is trained too, unless that is settled.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from load_tests.tune.candidates import Candidate
+
+Result = dict[str, Any]
+
+CHALLENGERS = 2
+
+
+class Search:
+    """The candidate of the highest cosine that passes, by few trainings."""
+
+    def __init__(
+        self,
+        candidates: Sequence[Candidate],
+        known: Callable[[Candidate], Result | None],
+        passes: Callable[[Result], bool],
+    ) -> None:
+        """Take the candidates, where results are looked up, and what is asked of one."""
+        self._candidates, self._known, self._passes = list(candidates), known, passes
+
+    def best(self) -> Candidate | None:
+        """Return the passing candidate of the highest cosine so far, None if none has passed."""
+        passing = [one for one, passed in self._trained() if passed]
+        return max(passing, key=lambda one: one.cosine, default=None)
+
+    def next(self, count: int) -> list[Candidate]:
+        """Return which candidates to train now, at most ``count``; none where all is settled."""
+        trained = self._trained()
+        failed = [one for one, passed in trained if not passed]
+        best = self.best()
+        least = -1.0 if best is None else best.cosine
+        done = {one for one, _ in trained}
+        worth = [one for one in self._candidates if one.cosine > least and one not in done]
+        open_ = [one for one in worth if not any(one.lead >= other.lead for other in failed)]
+        front = _front(open_)
+        if front:
+            share = len(front) / (count + 1)
+            places = {int(share * place) for place in range(1, count + 1)}
+            return [front[min(place, len(front) - 1)] for place in sorted(places)]
+        return [
+            one
+            for one in self._challengers(least)
+            if one not in done and not any(one.weaker_than(other) for other in failed)
+        ][:count]
+
+    def left(self) -> int:
+        """Return about how many trainings it will still take."""
+        ahead = self.next(1)
+        failed = [one for one, passed in self._trained() if not passed]
+        best = self.best()
+        open_ = [
+            one
+            for one in self._candidates
+            if (best is None or one.cosine > best.cosine)
+            and not any(one.lead >= other.lead for other in failed)
+        ]
+        return len(_front(open_)).bit_length() + CHALLENGERS if ahead else 0
+
+    def _challengers(self, least: float) -> list[Candidate]:
+        """Return the strongest candidate above a cosine of each of the likeliest gammas."""
+        strongest: dict[Any, Candidate] = {}
+        for one in self._candidates:
+            if one.cosine > least:
+                kind = (one.gamma, one.margin, one.decimals)
+                if kind not in strongest or strongest[kind].weaker_than(one):
+                    strongest[kind] = one
+        return sorted(strongest.values(), key=lambda one: one.lead)[:CHALLENGERS]
+
+    def _trained(self) -> list[tuple[Candidate, bool]]:
+        results = [(one, self._known(one)) for one in self._candidates]
+        return [(one, self._passes(result)) for one, result in results if result is not None]
+
+
+def _front(candidates: list[Candidate]) -> list[Candidate]:
+    """Return those that no other beats in cosine and in lead, the smallest lead first."""
+    front: list[Candidate] = []
+    for one in sorted(candidates, key=lambda one: (one.lead, -one.cosine)):
+        if not front or one.cosine > front[-1].cosine:
+            front.append(one)
+    return front
