@@ -11,6 +11,7 @@ from rich.table import Table
 import postprocess
 from deploy.attack_command import attack
 from deploy.audit_command import audit
+from deploy.benchmark_command import benchmark
 from deploy.gateway_command import gateway
 from deploy.options import (
     BETA,
@@ -271,6 +272,7 @@ app.command()(audit)
 app.command()(gateway)
 app.command()(attack)
 app.command()(overhead)
+app.command()(benchmark)
 app.command()(paper)
 
 

@@ -12,6 +12,7 @@ import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from deploy.envoy.bootstrap import Upstream
 from deploy.gateway import Gateway, write_private
 from deploy.operator_file import Address, Budget, Client, Limits, Operator, Tls
 from deploy.triton_server import TritonServer, free_ports
-from load_tests.closed_loop import ClosedLoop
+from load_tests import interleaved
+from load_tests.closed_loop import ClosedLoop, Request, Slice
 from load_tests.endpoint import OPEN, Access, connect
 from load_tests.paired_rounds import Rounds, ratios, summary
 from load_tests.prepared import Preparer
@@ -115,18 +117,17 @@ def _measure(asked: argparse.Namespace, routes: dict[str, tuple[str, Access]]) -
         url, _ = routes["direct"]
         client = stack.enter_context(connect(url))
         request = Preparer(client, url, asked.model).request(asked.batch, rng=rng)
-        names = list(loops)
-        slices: dict[str, list[Any]] = {name: [] for name in names}
-        for round_ in range(asked.rounds + 1):
-            for index in rng.permutation(len(names)):
-                one = loops[names[index]].run([request], clients=1, seconds=asked.slice_seconds)
-                if round_:  # the first warms up
-                    slices[names[index]].append(one)
+        slices = interleaved.measure(
+            {name: partial(_ask, loop, request) for name, loop in loops.items()},
+            seconds=asked.slice_seconds * asked.rounds,
+            rounds=asked.rounds,
+            rng=rng,
+        )
     rounds = {name: Rounds(ones, rows=asked.batch) for name, ones in slices.items()}
     return {
         "model": asked.model,
         "batch": asked.batch,
-        "rounds": asked.rounds,
+        "rounds": len(rounds["direct"]),
         "slice_seconds": asked.slice_seconds,
         "seed": asked.seed,
         "routes": {name: summary(one) for name, one in rounds.items()},
@@ -141,6 +142,10 @@ def _measure(asked: argparse.Namespace, routes: dict[str, tuple[str, Access]]) -
             if name.startswith("gateway")
         },
     }
+
+
+def _ask(loop: ClosedLoop, request: Request, seconds: float) -> Slice:
+    return loop.run([request], clients=1, seconds=seconds)
 
 
 if __name__ == "__main__":

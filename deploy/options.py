@@ -38,6 +38,8 @@ MaxClientBatch = Annotated[
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 2, help="Of every random choice.")]
 
 STEPS = 600
+#: Most rows of a measured request, and most clients at once.
+MOST_ROWS, MOST_CLIENTS = 65536, 1024
 BETA, GAMMA, MARGIN = f"{SHIPPED.beta:g}", f"{SHIPPED.gamma:g}", f"{SHIPPED.margin:g}"
 
 
@@ -69,6 +71,22 @@ def numbers(text: str, *, option: str, least: float, count: int | None = None) -
     if count is not None and len(found) != count:
         raise InputError(f"{option}: expected {wanted} with commas, got {text!r}")
     return found
+
+
+def counts(text: str, option: str, most: int) -> tuple[int, ...]:
+    """Return the whole numbers of a comma-separated list, each once, in its order.
+
+    Raises:
+        InputError: it is no such list, or a number is above ``most``.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts) or not all(
+        1 <= int(part) <= most for part in parts
+    ):
+        raise InputError(
+            f"{option}: expected whole numbers from 1 to {most}, separated by commas, got {text!r}"
+        )
+    return tuple(dict.fromkeys(int(part) for part in parts))
 
 
 def command_line() -> str:

@@ -8,7 +8,17 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from deploy.options import ApiKey, Seed, TlsCa, command_line, err_console, out_console
+from deploy.options import (
+    MOST_CLIENTS,
+    MOST_ROWS,
+    ApiKey,
+    Seed,
+    TlsCa,
+    command_line,
+    counts,
+    err_console,
+    out_console,
+)
 from deploy.progress import Stages
 from exporters import datasets
 from exporters.atomic_file import write_text
@@ -24,7 +34,6 @@ TITLES = {
 }
 #: How far our loop's median may be from tritonclient's own, as a share of it.
 MEASURING_OVERHEAD = 0.10
-MOST_ROWS, MOST_CLIENTS = 65536, 1024
 
 
 def overhead(
@@ -82,8 +91,8 @@ def overhead(
         url=url,
         protected=protected,
         unprotected=unprotected,
-        batches=_numbers(batch, "--batch", MOST_ROWS),
-        concurrencies=_numbers(concurrency, "--concurrency", MOST_CLIENTS),
+        batches=counts(batch, "--batch", MOST_ROWS),
+        concurrencies=counts(concurrency, "--concurrency", MOST_CLIENTS),
         seconds=seconds,
         rounds=rounds,
         seed=seed,
@@ -105,18 +114,6 @@ def overhead(
         out_console.print(_table(report, "cells_under_attack", "Under attack"))
     for line in _lines(report):
         out_console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _numbers(text: str, option: str, most: int) -> tuple[int, ...]:
-    """Return the whole numbers of a comma-separated list, each once, in its order."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts) or not all(
-        1 <= int(part) <= most for part in parts
-    ):
-        raise InputError(
-            f"{option}: expected whole numbers from 1 to {most}, separated by commas, got {text!r}"
-        )
-    return tuple(dict.fromkeys(int(part) for part in parts))
 
 
 def _table(report: dict[str, Any], cells: str, title: str) -> Table:

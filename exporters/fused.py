@@ -6,7 +6,6 @@ that float32 asks for. What ONNX has no operators for (secrets, fresh noise) is 
 """
 
 import json
-from dataclasses import fields
 from typing import Any
 
 import postprocess
@@ -171,20 +170,11 @@ def _append(model: Any, output: str, parameters: Parameters) -> None:
     (value,) = [value for value in onnx_graph.outputs(model) if value.name == output]
     nodes = Nodes(model, PREFIX, opset=onnx_graph.opset(model))
     defence_nodes.append(nodes, VICTIM_SCORES, output, value, parameters)
-    strings = {
-        field.name: _text(getattr(parameters, field.name))
-        for field in fields(parameters)
-        if getattr(parameters, field.name) is not None
-    }
     for entry in list(model.metadata_props):
         if entry.key == METADATA:
             model.metadata_props.remove(entry)
-    said = {"version": postprocess.__version__, "parameters": strings}
+    said = {"version": postprocess.__version__, "parameters": parameters.to_strings()}
     model.metadata_props.add(key=METADATA, value=json.dumps(said))
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _metadata(model: Any) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ tritonclient alone in the same rounds.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -19,19 +19,16 @@ import numpy as np
 import postprocess
 from exporters import datasets
 from exporters.pipeline import Stage
+from load_tests import interleaved
 from load_tests.closed_loop import TIMEOUT_S, ClosedLoop, Request, Slice, bare_loop
 from load_tests.endpoint import OPEN, Access, EndpointError, connect
 from load_tests.flood import Flood
+from load_tests.interleaved import Load
 from load_tests.paired_rounds import CONFIDENCE, RESAMPLES, Rounds, ratios, summary
 from load_tests.prepared import Preparer, RefusedError
 from postprocess.errors import InputError
 
-Slices = dict[str, Slice]
 PROTECTED, UNPROTECTED, BARE = "protected", "unprotected", "bare"
-#: A slice has room for this many requests of each client, one after another.
-SLICE_REQUESTS = 3
-#: A cell of slow requests still gets this many rounds, if as many are asked for.
-LEAST_ROUNDS = 10
 #: A thief lives at most this many times as long as planned, and ten minutes.
 FLOOD_BOUND = 20
 
@@ -175,18 +172,17 @@ class _Run:
 
     def measure(self, rows: int, clients: int, *, bare: bool = False) -> dict[str, Rounds]:
         """Return each role's rounds in one cell, and with ``bare`` those of tritonclient alone."""
-        requests, seconds = self._requests[rows], self._asked.seconds / self._asked.rounds
-        calls: dict[str, Callable[[float], Slice]] = {
+        requests = self._requests[rows]
+        calls: dict[str, Load] = {
             role: partial(self._slice, [request], clients) for role, request in requests.items()
         }
         with ExitStack() as stack:
             if bare:
                 client = stack.enter_context(closing(connect(self._asked.url, self._asked.access)))
                 calls[BARE] = partial(bare_loop, client, requests[UNPROTECTED])
-            warm_up = self._round(calls, seconds)
-            rounds, seconds = self._plan(warm_up.values())
-            measured = [self._round(calls, seconds) for _ in range(rounds)]
-        slices = {name: [one[name] for one in measured] for name in calls}
+            slices = interleaved.measure(
+                calls, seconds=self._asked.seconds, rounds=self._asked.rounds, rng=self._rng
+            )
         found = {name: Rounds(ones, rows=rows) for name, ones in slices.items()}
         for role in requests:
             self._answered[role] += found[role].requests
@@ -196,28 +192,6 @@ class _Run:
 
     def _slice(self, requests: list[Request], clients: int, seconds: float) -> Slice:
         return self._loop.run(requests, clients=clients, seconds=seconds)
-
-    def _round(self, calls: Mapping[str, Callable[[float], Slice]], seconds: float) -> Slices:
-        """Return one slice of each, taken in an order drawn anew."""
-        names = list(calls)
-        order = [names[index] for index in self._rng.permutation(len(names))]
-        return {name: calls[name](seconds) for name in order}
-
-    def _plan(self, warm_up: Iterable[Slice]) -> tuple[int, float]:
-        """Return how many rounds a cell gets, and the seconds of a slice.
-
-        As asked for, but where requests take long the slices get longer and fewer, so that
-        each client sends several in a slice and the cell still takes about its time.
-        """
-        asked = self._asked
-        # The quicker model's lower quartile: a hiccup while warming up must not cost rounds.
-        latency_ms = min(
-            (np.quantile(one.latencies_ms, 0.25) for one in warm_up if one.latencies_ms.size),
-            default=0.0,
-        )
-        seconds = max(asked.seconds / asked.rounds, SLICE_REQUESTS * latency_ms / 1000)
-        rounds = max(round(asked.seconds / seconds), LEAST_ROUNDS)
-        return min(rounds, asked.rounds), float(seconds)
 
     def cell(self, rounds: Mapping[str, Rounds], rows: int, clients: int) -> dict[str, Any]:
         """Return a cell of the report."""

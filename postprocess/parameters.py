@@ -149,6 +149,15 @@ class Parameters:
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
 
+    def to_strings(self) -> dict[str, str]:
+        """Return what is set as config.pbtxt holds it; ``from_strings`` reads it back."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: str(value).lower() if isinstance(value, bool) else str(value)
+            for name, value in given.items()
+            if value is not None
+        }
+
     def __str__(self) -> str:
         """Return what is set, as ``key value`` pairs; the key's file is named, never read."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
