@@ -10,6 +10,7 @@ The parameter ``way`` says which:
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ class TritonPythonModel:
         (self.input,) = [tensor["name"] for tensor in config["input"]]
         (self.output,) = [tensor["name"] for tensor in config["output"]]
         self.victim, way = given["victim"], given["way"]
+        self.protect: Callable[[Any], Any]
         self.scores = self._asked if way == "bls" else self._run
         if way != "bls":
             import onnxruntime

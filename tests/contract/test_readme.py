@@ -59,6 +59,8 @@ def test_the_readme_has_these_commands_and_no_others():
         "reverse-sigmoid export digits\n",
         "reverse-sigmoid serve model_repository\n",
         "reverse-sigmoid protect my_model.onnx --repository models\n",
+        "reverse-sigmoid protect my_model.onnx --repository fused --layout fused\n",
+        "reverse-sigmoid retune fused/my_model --beta 1.2 --gamma 0.1\n",
         "reverse-sigmoid check model_repository\n",
         "reverse-sigmoid attack all --model digits --victim digits_classifier --data digits \\\n"
         "    --queries 480 --steps 300 --out theft\n",
@@ -96,7 +98,9 @@ def test_the_demo_ends_with_the_readmes_table(checkout):
 
 
 def test_the_worked_example_is_exported_checked_served_and_queried_as_written(checkout):
-    export, serve, _, check = (block.split() for block in blocks("bash")[2:6])
+    export, serve, check = (
+        block(f"reverse-sigmoid {name} ").split() for name in ("export", "serve", "check")
+    )
     done = run_command(*export[1:], cwd=checkout)
     assert done.returncode == 0, done.stderr
     done = run_command(*check[1:], cwd=checkout)
@@ -159,9 +163,18 @@ def test_a_model_of_your_own_is_protected_as_written(tmp_path):
         [("scores", TensorProto.FLOAT, ("N", 10))],
         {"weights": weights.astype("float32")},
     )
-    done = run_command(*blocks("bash")[4].split()[1:], cwd=tmp_path)
+    ensemble, fused = [
+        each.split()[1:] for each in blocks("bash") if each.startswith("reverse-sigmoid protect")
+    ]
+    done = run_command(*ensemble, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == blocks("text")[2]
+    done = run_command(*fused, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    retune = block("reverse-sigmoid retune ").split()[1:]
+    done = run_command(*retune, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "beta 1.5 -> 1.2, gamma 0.2 -> 0.1" in done.stdout
 
 
 def test_the_parameters_that_the_readme_shows_are_those_that_are_shipped():
