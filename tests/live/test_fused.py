@@ -126,9 +126,8 @@ def test_retuned_under_load_no_request_fails_and_each_answer_is_the_old_or_the_n
     with Client(serving) as client:
         serving.wait_until(lambda: len(client.answers) > 20)
         options = ("--beta", OTHER["beta"], "--gamma", OTHER["gamma"])
-        assert (
-            run_command("retune", repository / "digits", *options, cwd=repository).returncode == 0
-        )
+        done = run_command("retune", repository / "digits", *options, cwd=repository)
+        assert done.returncode == 0, done.stderr
         serving.wait_until(lambda: answers(serving, after), 30)
     assert client.errors == []
     old, new = near(client.answers, before), near(client.answers, after)
