@@ -55,10 +55,11 @@ def paper(
     plan = Plan(size, runner.known)
     made = 0
     try:
-        while missing := runner.missing(plan.needed(what)):
-            progress.phase(len(missing))
-            runner.make(missing)
-            made += sum(run.name not in runner.failed for run in missing)
+        with runner:
+            while missing := runner.missing(plan.needed(what)):
+                progress.phase(len(missing))
+                runner.make(missing)
+                made += sum(run.name not in runner.failed for run in missing)
     finally:
         report = _report(out)
     if as_json:
@@ -101,8 +102,8 @@ def _again(path: Path, out: Path, data_dir: Path | None, *, as_json: bool) -> No
     from load_tests.paper.runner import Runner, read
 
     run, before = read(path)
-    runner = Runner(out / "again", data_dir=data_dir, jobs=1, tell=_Progress().tell)
-    runner.make([run])
+    with Runner(out / "again", data_dir=data_dir, jobs=1, tell=_Progress().tell) as runner:
+        runner.make([run])
     runner.refuse_failed()
     after = runner.known(run)
     assert after is not None  # noqa: S101  made, or refused above

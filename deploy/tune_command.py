@@ -54,6 +54,9 @@ def tune(
     decimals: Annotated[
         str, typer.Option(help="To choose among, such as none,2,3.  [default: as it is]")
     ] = "",
+    exhaustive: Annotated[
+        bool, typer.Option("--exhaustive", help="Train a thief on every setting.")
+    ] = False,
     queries: Annotated[
         int, typer.Option(min=1, help="Of the thief; at most a third of the training set.")
     ] = 4800,
@@ -103,10 +106,12 @@ def tune(
     )
     progress = _Progress(len(tried))
     thief = Run(victim=victim, substitute=architecture, queries=queries, steps=steps, seed=seed)
-    runner = Runner(out, data_dir=data_dir, jobs=jobs, tell=progress.tell)
-    tuning = Tuning(tried, thief, _kept(now), runner, jobs=jobs, expect=progress.expect)
-    wanted = Wanted(criterion=criterion, min_cosine=min_cosine, max_stolen=max_stolen)
-    chosen = tuning.run(wanted)
+    wanted = Wanted(
+        criterion=criterion, min_cosine=min_cosine, max_stolen=max_stolen, exhaustive=exhaustive
+    )
+    with Runner(out, data_dir=data_dir, jobs=jobs, tell=progress.tell) as runner:
+        tuning = Tuning(tried, thief, _kept(now), runner, jobs=jobs, expect=progress.expect)
+        chosen = tuning.run(wanted)
     found = {
         "model": model,
         "data": data,

@@ -13,6 +13,9 @@ from postprocess.parameters import Parameters
 from postprocess.pseudo_logits import Float32, PseudoLogits
 from postprocess.scores import BadRowsError, Scores, bad_rows, to_logits, to_pair
 
+#: Scores that are protected at once, where the kernel does not do it.
+SCORES_AT_ONCE = 2**14
+
 
 class Protected(NamedTuple):
     """What the defence made of a batch."""
@@ -83,8 +86,19 @@ class Postprocessor:
             raise BadRowsError(
                 f"expected finite {self.parameters.scores}, row {int(bad.argmax())} holds none", bad
             )
-        if single:
-            return self._protect_pairs(scores, probabilities=probabilities)
+        # A few rows at a time, so that what is in between fits the cache, and memory is flat.
+        at_once = SCORES_AT_ONCE // 4 if single else SCORES_AT_ONCE  # each a row of two
+        some = max(1, at_once // scores.shape[1])
+        protect = self._protect_pairs if single else self._protect_rows
+        answer, capped_rows = np.empty(scores.shape, scores.dtype), 0
+        for start in range(0, len(scores), some):
+            part = protect(scores[start : start + some], probabilities=probabilities)
+            answer[start : start + some] = part.probabilities
+            capped_rows += part.capped_rows
+        return Protected(answer, capped_rows)
+
+    def _protect_rows(self, scores: Scores, *, probabilities: bool) -> Protected:
+        """Protect rows of K >= 2 classes, none of them bad."""
         logits = to_logits(scores, probabilities=probabilities)
         if self._kernel_of_logits is not None:
             perturbed, capped_rows = _run(self._kernel_of_logits, logits)

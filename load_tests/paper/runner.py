@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,10 @@ class RunError(ReverseSigmoidError):
 
 
 class Runner:
-    """The runs of a folder: ``runs/`` has their results, ``victims/`` what they steal."""
+    """The runs of a folder: ``runs/`` has their results, ``victims/`` what they steal.
+
+    Runs are made within its context: processes that make them are kept until it is left.
+    """
 
     def __init__(self, folder: Path, *, data_dir: Path | None, jobs: int, tell: Tell) -> None:
         """Take the folder; nothing is run yet.
@@ -46,6 +49,15 @@ class Runner:
         self._data_dir, self._jobs, self._tell = data_dir, jobs, tell
         self._seen: dict[str, Result] = {}
         self.failed: dict[str, str] = {}  #: runs that were tried in vain, and why
+        self._stack = ExitStack()
+        self._processes: _Processes | None = None
+
+    def __enter__(self) -> "Runner":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._processes = None
+        self._stack.close()
 
     def known(self, run: Run) -> Result | None:
         """Return a run's measures from its file, None while it has not been made.
@@ -87,21 +99,27 @@ class Runner:
             run.victim.name: run.victim for run in runs if not is_trained(run.victim, self._victims)
         }
         total = len(untrained) + len(runs)
-        jobs = min(self._jobs, total)
-        with _alone(self._folder), _Processes(jobs, self._victims, self._data_dir) as processes:
+        processes = self._started()
 
-            def attempts() -> Iterator[tuple[Task, dict[str, Any], float]]:
-                # Victims first: runs of one victim would each wait for it.
-                yield from processes.answers(list(untrained.values()))
-                yield from processes.answers([r for r in runs if r.name not in self.failed])
+        def attempts() -> Iterator[tuple[Task, dict[str, Any], float]]:
+            # Victims first: runs of one victim would each wait for it.
+            yield from processes.answers(list(untrained.values()))
+            yield from processes.answers([r for r in runs if r.name not in self.failed])
 
-            for done, (task, answer, seconds) in enumerate(attempts(), 1):
-                self._tell(task.name, done, total, seconds)
-                if "error" in answer:
-                    hurt = [run for run in runs if task in (run, run.victim)]
-                    self.failed |= {run.name: answer["error"] for run in hurt}
-                elif isinstance(task, Run):
-                    self._keep(task, answer, seconds)
+        for done, (task, answer, seconds) in enumerate(attempts(), 1):
+            self._tell(task.name, done, total, seconds)
+            if "error" in answer:
+                hurt = [run for run in runs if task in (run, run.victim)]
+                self.failed |= {run.name: answer["error"] for run in hurt}
+            elif isinstance(task, Run):
+                self._keep(task, answer, seconds)
+
+    def _started(self) -> "_Processes":
+        if self._processes is None:
+            self._stack.enter_context(_alone(self._folder))
+            made = _Processes(self._jobs, self._victims, self._data_dir)
+            self._processes = self._stack.enter_context(made)
+        return self._processes
 
     def refuse_failed(self) -> None:
         """Return if no run was tried in vain.
@@ -164,7 +182,7 @@ class _Processes:
     """So many processes, each asked by a thread of its own."""
 
     def __init__(self, jobs: int, victims: Path, data_dir: Path | None) -> None:
-        self._jobs, self._idle = jobs, queue.SimpleQueue[subprocess.Popen[str]]()
+        self._jobs, self._idle = jobs, queue.SimpleQueue[subprocess.Popen[str] | None]()
         self._all: list[subprocess.Popen[str]] = []
         self._command = [
             *(sys.executable, "-m", "load_tests.paper.process", str(victims)),
@@ -179,7 +197,7 @@ class _Processes:
 
     def __enter__(self) -> "_Processes":
         for _ in range(self._jobs):
-            self._idle.put(self._start())
+            self._idle.put(None)  # started when it is needed
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -223,7 +241,7 @@ class _Processes:
 
     def _ask(self, task: Task) -> tuple[dict[str, Any], float]:
         process = self._idle.get()
-        if process.poll() is not None:  # at an earlier task, which has failed by that
+        if process is None or process.poll() is not None:  # it ended at a task that failed
             process = self._start()
         start = time.monotonic()
         asked = {"run": task.to_json()} if isinstance(task, Run) else {"victim": asdict(task)}

@@ -27,6 +27,7 @@ class Wanted:
     criterion: str = "paper"  #: one of ``CRITERIA``
     min_cosine: float | None = None  #: least that honest users keep; frontier
     max_stolen: float | None = None  #: most that the naive substitute agrees; frontier
+    exhaustive: bool = False  #: train a thief on every candidate
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Tuning:
     def run(self, wanted: Wanted) -> Candidate:
         """Train what is needed, and return the recommended setting."""
         self._make([self._thief, self.labels], 8)
+        if wanted.exhaustive:
+            self._make_each([self.run_of(one) for one in self._candidates])
         if wanted.criterion == "paper":
             self._settle(self._candidates, self._drops_enough)
             chosen = self._chosen_by_paper()
@@ -75,9 +78,7 @@ class Tuning:
             chosen = self._chosen_by_limits(wanted)
         shown = self._shown(chosen)
         runs = [self.run_of(one).but(**change) for one in shown for change in ADAPTIVE]
-        missing = self._runner.missing(runs)
-        for start in range(0, len(missing), self._jobs):
-            self._make(missing[start : start + self._jobs], len(missing) - start)
+        self._make_each(runs)
         return chosen
 
     def run_of(self, candidate: Candidate) -> Run:
@@ -143,6 +144,11 @@ class Tuning:
             self._expect(left)
             self._runner.make(missing)
             self._runner.refuse_failed()
+
+    def _make_each(self, runs: Sequence[Run]) -> None:
+        missing = self._runner.missing(runs)
+        for start in range(0, len(missing), self._jobs):
+            self._make(missing[start : start + self._jobs], len(missing) - start)
 
     def _drops_enough(self, result: Result) -> bool:
         return stops_enough(self.undefended["accuracy"], result["stolen"]["accuracy"])

@@ -1,0 +1,147 @@
+"""``tune`` on digits, with as little of everything as it can do."""
+
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+from commands import Running, run_command
+from onnx import TensorProto, helper
+from victims import graph_file
+
+from exporters import datasets
+from exporters.classifier import Asked
+from exporters.model_repository import SHIPPED
+from exporters.protect import protect
+
+LEAST = ("--data", "digits", "--queries", 64, "--steps", 2)
+GRID = ("--betas", "0.5,1.5", "--gammas", "0.2,0.4")
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """Logistic regression of digits, protected in both layouts."""
+    from sklearn.linear_model import LogisticRegression
+
+    folder = tmp_path_factory.mktemp("tune")
+    held_off = datasets.hold_off(datasets.load("digits"), seed=0)
+    fitted = LogisticRegression(max_iter=300).fit(
+        held_off.victim_images.reshape(-1, 64), held_off.victim_labels
+    )
+    graph_file(
+        folder / "m.onnx",
+        [
+            helper.make_node("Flatten", ["image"], ["pixels"]),
+            helper.make_node("Gemm", ["pixels", "W", "b"], ["scores"]),
+        ],
+        [("image", TensorProto.FLOAT, ("N", 8, 8, 1))],
+        [("scores", TensorProto.FLOAT, ("N", 10))],
+        {
+            "W": fitted.coef_.T.astype(np.float32),
+            "b": fitted.intercept_.astype(np.float32),
+        },
+    )
+    protect(folder / "m.onnx", folder / "models", SHIPPED, Asked())
+    protect(folder / "m.onnx", folder / "models", SHIPPED, Asked(layout="fused", name="one"))
+    return folder / "models"
+
+
+def tune(repository, out, *options, model="m"):
+    return run_command(
+        *("tune", "--repository", repository, "--model", model, "--out", out),
+        *(*LEAST, *GRID, *options),
+        cwd=repository.parent,
+    )
+
+
+def runs(out):
+    return sorted(path.name for path in (out / "runs").glob("*.json"))
+
+
+def test_a_setting_is_found_shown_and_written_and_nothing_is_trained_twice(repository, tmp_path):
+    config = repository / "m_reverse_sigmoid" / "config.pbtxt"
+    before = config.read_text()
+    out = tmp_path / "out"
+    with Running(
+        *("tune", "--repository", repository, "--model", "m", "--out", out, *LEAST, *GRID),
+        cwd=tmp_path,
+    ) as first:
+        first.wait_until(lambda: len(runs(out)) >= 2)
+        os.killpg(first.process.pid, signal.SIGKILL)
+        first.process.wait()
+    kept = {name: (out / "runs" / name).stat().st_mtime_ns for name in runs(out)}
+    time.sleep(1.1)  # processes that were left end by themselves
+
+    done = tune(repository, out)
+    assert done.returncode == 0, done.stderr
+    assert "recommended" in done.stdout
+    assert "Nothing was written" in done.stdout or "as it was" in done.stdout
+    assert config.read_text() == before
+    assert all((out / "runs" / name).stat().st_mtime_ns == at for name, at in kept.items())
+    found = json.loads((out / "tune.json").read_text())
+    assert found["candidates"] == 4
+    assert (out / "frontier.svg").read_text().startswith("<svg")
+    assert found["labels_only"] > 0
+    chosen = found["recommended"]
+    (shown,) = [one for one in found["settings"] if {key: one[key] for key in chosen} == chosen]
+    assert set(shown["adaptive"]) == {"tail", "analytic"}
+    assert 0 < shown["cosine"] <= 1
+
+    made = runs(out)
+    done = tune(repository, out, "--write", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["recommended"] == chosen
+    assert runs(out) == made
+    after = config.read_text()
+    for key in ("beta", "gamma"):
+        line = f'parameters {{ key: "{key}" value: {{ string_value: "{chosen[key]:g}" }} }}'
+        assert line in after
+    assert [line for line in after.splitlines() if line.startswith("#")] == [
+        line for line in before.splitlines() if line.startswith("#")
+    ]
+
+
+def test_both_layouts_are_the_same_classifier_and_limits_are_kept(repository, tmp_path):
+    limits = ("--criterion", "frontier", "--min-cosine", "0.6", "--exhaustive", "--json")
+    done = tune(repository, tmp_path / "one", *limits, model="one")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found["settings"]) == 4
+    (chosen,) = [
+        one
+        for one in found["settings"]
+        if {key: one[key] for key in found["recommended"]} == found["recommended"]
+    ]
+    assert chosen["cosine"] >= 0.6
+    within = [one for one in found["settings"] if one["cosine"] >= 0.6]
+    assert chosen["stolen"]["agreement"] == min(one["stolen"]["agreement"] for one in within)
+    much = ("--criterion", "frontier", "--min-cosine", "0.999")
+    done = tune(repository, tmp_path / "one", *much, model="one")
+    assert done.returncode == 1
+    assert "--min-cosine 0.999: the candidates keep at most" in done.stderr
+    other = tune(repository, tmp_path / "one", model="m")
+    assert other.returncode == 1
+    assert "holds the scores of another classifier or data set" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--criterion", "best"), "--criterion: expected paper or frontier, got 'best'"),
+        (("--min-cosine", "0.5"), "--min-cosine and --max-stolen: go with --criterion frontier"),
+        (("--betas", "0"), "parameter beta: expected a number from 0.001 to 100, got 0"),
+        (("--decimals", "two"), "--decimals: expected none and integers from 1 to 6"),
+        (("--data", "nothing"), "unknown data set 'nothing'"),
+        (("--model", "m_classifier"), "expected a protected model"),
+        (("--model", "nothing"), "config.pbtxt: cannot be read"),
+        (("--architecture", "big"), "unknown architecture 'big'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_trained(repository, tmp_path, options, said):
+    done = tune(repository, tmp_path / "out", *options)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out" / "runs").exists()

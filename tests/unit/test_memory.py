@@ -1,0 +1,62 @@
+"""What the step holds in memory while it works, beside the scores that it was given."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from postprocess.parameters import Parameters
+from postprocess.postprocessor import Postprocessor
+
+MODES = {
+    "kernel": {},
+    "numpy": {"native": False},
+    "gamma above 1": {"gamma": 3.0},
+    "probabilities": {"scores": "probabilities"},
+    "float64": {"dtype": np.float64},
+    "decimals": {"decimals": 2},
+    "key_file": {"key_file": "key"},
+    "decoy": {"key_file": "key", "decoy": 5},
+    "uniform": {"defense": "uniform"},
+    "multi-label": {"multi_label": True},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_peak_is_at_most_four_times_the_input(mode):
+    changes = {"scores": "logits", "beta": 1.5, "gamma": 0.2, "margin": 0.01, **MODES[mode]}
+    native, dtype = changes.pop("native", True), changes.pop("dtype", np.float32)
+    parameters = Parameters(**changes)
+    defence = Postprocessor(
+        parameters, key=b"k" * 16 if parameters.key_file else b"", native=native
+    )
+    scores = np.random.default_rng(0).normal(size=(256, 1000)).astype(dtype)
+    if parameters.scores == "probabilities":
+        scores = np.exp(scores)
+        scores /= scores.sum(axis=1, keepdims=True)
+    defence(scores)
+    tracemalloc.start()
+    try:
+        answer = defence(scores)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert answer.nbytes <= peak <= 4 * scores.nbytes
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in ("kernel", "uniform")])
+def test_many_rows_are_answered_as_each_alone(mode):
+    changes = {"scores": "logits", "beta": 1.5, "gamma": 0.2, "margin": 0.01, **MODES[mode]}
+    native, dtype = changes.pop("native", True), changes.pop("dtype", np.float32)
+    parameters = Parameters(**changes)
+    defence = Postprocessor(
+        parameters, key=b"k" * 16 if parameters.key_file else b"", native=native
+    )
+    scores = np.random.default_rng(1).normal(size=(40, 3000)).astype(dtype) * 3
+    if parameters.scores == "probabilities":
+        scores = np.exp(scores)
+        scores /= scores.sum(axis=1, keepdims=True)
+    together = defence.protect(scores)
+    apart = [defence.protect(scores[row : row + 1]) for row in range(len(scores))]
+    assert (together.probabilities == np.concatenate([one.probabilities for one in apart])).all()
+    assert together.capped_rows == sum(one.capped_rows for one in apart)
