@@ -141,7 +141,7 @@ def _about(asked: Asked, server: TritonServer) -> dict[str, Any]:
     """Return what is needed to run it again, but for the command line."""
     return {
         "model": asked.model,
-        "machine": {"cpu": _cpu(), "cpu_count": os.cpu_count()},
+        "machine": machine(),
         "versions": {
             "triton": server.version(),
             "triton-reverse-sigmoid": postprocess.__version__,
@@ -155,6 +155,11 @@ def _about(asked: Asked, server: TritonServer) -> dict[str, Any]:
         "resamples": RESAMPLES,
         "cells": [],
     }
+
+
+def machine() -> dict[str, Any]:
+    """Return what was measured on."""
+    return {"cpu": _cpu(), "cpu_count": os.cpu_count()}
 
 
 def _cpu() -> str:

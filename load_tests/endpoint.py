@@ -170,7 +170,7 @@ class Endpoint:
         Raises:
             EndpointError: the server refused the request, failed or did not answer in time.
         """
-        values = _arrange(images, self._shape).astype(_FLOATS[self._datatype], copy=False)
+        values = arrange(images, self._shape).astype(_FLOATS[self._datatype], copy=False)
         tensor = self._grpc.InferInput(self._input, values.shape, self._datatype)
         tensor.set_data_from_numpy(values)
         try:
@@ -190,7 +190,7 @@ class Endpoint:
         return EndpointError(f"{self.url}, model {self.model}: {error}", status)
 
 
-def _arrange(images: Images, shape: tuple[int, ...]) -> Images:
+def arrange(images: Images, shape: tuple[int, ...]) -> Images:
     """Return the images as the model takes them; what does not fit is the server's to refuse."""
 
     def fits(candidate: tuple[int, ...]) -> bool:

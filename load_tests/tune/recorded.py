@@ -13,6 +13,7 @@ from exporters import datasets
 from exporters.atomic_file import atomic_file, write_text
 from exporters.datasets import Dataset, Images
 from exporters.onnx_run import one_line
+from load_tests.endpoint import arrange
 from load_tests.paper.run import Victim
 from load_tests.paper.victims import is_trained
 from postprocess.errors import InputError
@@ -21,6 +22,8 @@ from postprocess.scores import to_logits
 Logits = NDArray[np.float32]
 #: Images that are run at once.
 ROWS = 256
+#: What onnxruntime calls the types of inputs.
+_TYPES: dict[str, Any] = {"tensor(float16)": np.float16, "tensor(double)": np.float64}
 
 
 @dataclass(frozen=True)
@@ -90,15 +93,20 @@ def _session(classifier: Classifier) -> Any:
         names = ", ".join(one.name for one in inputs)
         raise InputError(f"{classifier.path}: expected one input, of images; got {names}")
 
+    (given,) = inputs
+    shape = tuple(size if isinstance(size, int) else -1 for size in given.shape)
+    dtype = _TYPES.get(given.type, np.float32)
+
     def ask(images: Images) -> Logits:
         parts = []
         for start in range(0, len(images), ROWS):
-            feed = {inputs[0].name: images[start : start + ROWS]}
+            some = arrange(images[start : start + ROWS], shape)
+            feed: dict[str, Any] = {given.name: some.astype(dtype)}
             try:
                 (scores,) = session.run([classifier.output], feed)
             except Exception as error:
                 raise InputError(
-                    f"{classifier.path}: input {inputs[0].name} does not take the data set's "
+                    f"{classifier.path}: input {given.name} does not take the data set's "
                     f"images, float32 {images.shape[1:]}: {one_line(error)}"
                 ) from None
             parts.append(to_logits(scores, probabilities=classifier.probabilities))
