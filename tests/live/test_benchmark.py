@@ -1,0 +1,116 @@
+"""Every way to defend, built and measured; and what serving holds in memory."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import run_command, wait_for_no_process_naming
+from onnx import TensorProto, helper
+from victims import graph_file
+
+from deploy import rivals
+from deploy.triton_server import TritonServer, free_ports
+from exporters.classifier import Asked
+from exporters.model_repository import SHIPPED
+from exporters.protect import protect
+from load_tests.endpoint import connect
+
+PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def test_every_way_is_measured_beside_the_victim_alone(exported, tmp_path):
+    out = tmp_path / "benchmark.json"
+    least = ("--batch", 2, "--concurrency", 2, "--seconds", 0.2, "--rounds", 2)
+    options = ("--model", "digits", "--data", "digits", "--out", out)
+    done = run_command("benchmark", "--repository", exported, *options, *least, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(out.read_text())
+    (cell,) = report["cells"]
+    assert tuple(cell["ways"]) == rivals.WAYS
+    for way, found in cell["ways"].items():
+        assert found["errors"] == 0, way
+        assert found["requests"] > 0
+        assert found["latency_p50_ms"] > 0
+        assert found["cpu_seconds_per_1000_rows"] >= 0
+        assert way.split()[0] in done.stdout  # long names are broken over lines
+    assert cell["ways"][rivals.VICTIM]["ratio"]["latency_p50_ms"]["value"] == 1
+    assert report["machine"]["cpu_count"] == os.cpu_count()
+    wait_for_no_process_naming(tmp_path)
+
+
+def test_the_ways_that_defend_give_the_same_answers(exported, tmp_path):
+    ways = (rivals.VICTIM, rivals.ENSEMBLE, rivals.FUSED, rivals.ONE_PROCESS, rivals.BLS)
+    models = rivals.build(exported, "digits", (*ways, rivals.LABELS), tmp_path / "models")
+    rng = np.random.default_rng(0)
+    image = rng.random((16, 8, 8, 1)).astype(np.float32)
+    with (
+        TritonServer(tmp_path / "models", ports=free_ports(), log=tmp_path / "log") as server,
+        connect(server.grpc_url) as client,
+    ):
+        answers = {way: ask(client, model, "image", image) for way, model in models.items()}
+    labels = answers.pop(rivals.LABELS)
+    logits = answers.pop(rivals.VICTIM)
+    assert (labels[:, 0] == logits.argmax(axis=1)).all()
+    for way, answer in answers.items():
+        assert np.abs(answer - answers[rivals.ENSEMBLE]).max() <= 1e-6, way
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--ways", "fused,faster"), "--ways: expected some of victim alone, ensemble, fused"),
+        (("--batch", "0"), "--batch: expected whole numbers from 1 to 65536"),
+        (("--model", "digits_classifier"), "expected a protected model"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(exported, tmp_path, options, said):
+    given = ("--repository", exported, "--model", "digits", *options)
+    done = run_command("benchmark", *given, cwd=tmp_path)
+    assert done.returncode == 1
+    assert said in done.stderr
+
+
+def ask(client, model, name, array):
+    from tritonclient.grpc import InferInput
+
+    tensor = InferInput(name, array.shape, "FP32")
+    tensor.set_data_from_numpy(array)
+    result = client.infer(model, [tensor])
+    return result.as_numpy(result.get_response().outputs[0].name)
+
+
+def resident_mib(server):
+    """Triton's and its Python processes' memory, but for what they share with each other."""
+    pids = [server.pid, *(pid for pids in server.stubs().values() for pid in pids)]
+    held = 0
+    for pid in pids:
+        _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+        held += int(resident) - int(shared)
+    return held * PAGE_MIB
+
+
+@pytest.mark.parametrize("layout", ["ensemble", "fused"])
+def test_a_thousand_big_requests_leave_memory_flat(tmp_path, layout):
+    path = graph_file(
+        tmp_path / "m.onnx",
+        [helper.make_node("Identity", ["x"], ["scores"])],
+        [("x", TensorProto.FLOAT, ("N", 1000))],
+        [("scores", TensorProto.FLOAT, ("N", 1000))],
+    )
+    asked = Asked(layout=layout, scores="logits")
+    protect(path, tmp_path / "models", SHIPPED, asked)
+    rows = np.random.default_rng(0).normal(size=(256, 1000)).astype(np.float32) * 3
+    with (
+        TritonServer(tmp_path / "models", ports=free_ports(), log=tmp_path / "log") as server,
+        connect(server.grpc_url) as client,
+    ):
+        for _ in range(200):
+            ask(client, "m", "x", rows)
+        before = resident_mib(server)
+        for _ in range(1000):
+            answer = ask(client, "m", "x", rows)
+        after = resident_mib(server)
+    assert answer.shape == rows.shape
+    assert after - before <= max(4, 0.02 * before)
