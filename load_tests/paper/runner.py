@@ -98,16 +98,21 @@ class Runner:
         untrained = {
             run.victim.name: run.victim for run in runs if not is_trained(run.victim, self._victims)
         }
-        total = len(untrained) + len(runs)
-        processes = self._started()
+        total, victims, waiting = len(untrained) + len(runs), list(untrained.values()), list(runs)
 
-        def attempts() -> Iterator[tuple[Task, dict[str, Any], float]]:
-            # Victims first: runs of one victim would each wait for it.
-            yield from processes.answers(list(untrained.values()))
-            yield from processes.answers([r for r in runs if r.name not in self.failed])
+        def following() -> Task | None:
+            """Return what can be begun: victims first, then runs whose victim is trained."""
+            if victims:
+                return victims.pop(0)
+            ready = (run for run in waiting if run.victim.name not in untrained)
+            run = next((run for run in ready if run.name not in self.failed), None)
+            if run is not None:
+                waiting.remove(run)
+            return run
 
-        for done, (task, answer, seconds) in enumerate(attempts(), 1):
+        for done, (task, answer, seconds) in enumerate(self._started().answers(following), 1):
             self._tell(task.name, done, total, seconds)
+            untrained.pop(task.name, None)
             if "error" in answer:
                 hurt = [run for run in runs if task in (run, run.victim)]
                 self.failed |= {run.name: answer["error"] for run in hurt}
@@ -209,14 +214,20 @@ class _Processes:
                     with contextlib.suppress(OSError):
                         pipe.close()
 
-    def answers(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, dict[str, Any], float]]:
-        """Yield each task with its answer and the seconds it took, as they come."""
-        waiting = iter(tasks)
+    def answers(
+        self, following: Callable[[], Task | None]
+    ) -> Iterator[tuple[Task, dict[str, Any], float]]:
+        """Yield each task with its answer and the seconds it took, as they come.
+
+        Args:
+            following: returns a task that can be begun now, None while there is none; nothing
+                more is asked for once there is none and no task is under way.
+        """
         flying: dict[Future[tuple[dict[str, Any], float]], Task] = {}
         with ThreadPoolExecutor(self._jobs) as threads:
             try:
                 while True:
-                    while len(flying) < self._jobs and (task := next(waiting, None)) is not None:
+                    while len(flying) < self._jobs and (task := following()) is not None:
                         flying[threads.submit(self._ask, task)] = task
                     if not flying:
                         return
