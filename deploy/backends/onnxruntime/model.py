@@ -89,21 +89,24 @@ class TritonPythonModel:
     def _run(self, feeds: list[Feed]) -> list[Any]:
         """Run requests, alike but for their number of rows, as one batch."""
         try:
-            if not self.batched:
-                return [self._response(self.session.run(self.outputs, feeds[0]))]
-            batch = feeds[0]
-            if len(feeds) > 1:
-                batch = {name: np.concatenate([feed[name] for feed in feeds]) for name in batch}
+            if len(feeds) == 1:
+                return [self._response(self._results(feeds[0]))]
+            batch = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
             ends = np.cumsum([len(next(iter(feed.values()))) for feed in feeds])
-            results = self.session.run(self.outputs, batch)
-            if any(len(result) != ends[-1] for result in results):
-                raise RuntimeError(f"{self.name}: an output has not as many rows as the input")
-            parts = [np.split(result, ends[:-1]) for result in results]
+            parts = [np.split(result, ends[:-1]) for result in self._results(batch)]
             return [self._response(part) for part in zip(*parts, strict=True)]
         except Exception:
             if len(feeds) > 1:  # one client's bad row must not fail the others
                 return [answer for feed in feeds for answer in self._run([feed])]
             return [self._failed()]
+
+    def _results(self, feed: Feed) -> list[Any]:
+        results: list[Any] = self.session.run(self.outputs, feed)
+        if self.batched:
+            rows = len(next(iter(feed.values())))
+            if any(len(result) != rows for result in results):
+                raise RuntimeError(f"{self.name}: an output has not as many rows as the input")
+        return results
 
     def _response(self, results: Any) -> Any:
         pairs = zip(self.outputs, results, strict=True)
