@@ -100,11 +100,6 @@ def read_strings(model: Any, *, where: str) -> dict[str, str]:
     return strings
 
 
-def is_fused(model: Any) -> bool:
-    """Return whether a graph says that it holds a defence."""
-    return any(entry.key == METADATA for entry in model.metadata_props)
-
-
 def refuse_altered(model: Any) -> None:
     """Return if the defence in a fused graph is the one that its parameters make.
 
