@@ -59,7 +59,8 @@ def _protected(config: Any, configs: Mapping[str, Any]) -> Protected | None:
         defence = configs.get(step.model_name)
         if not answered or defence is None:
             continue
-        fused = fused_output(defence) in step.output_map
+        inside = fused_output(defence)
+        fused = inside is not None and inside in step.output_map
         if fused or is_defence(defence):
             return Protected(
                 name=config.name,
