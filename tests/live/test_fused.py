@@ -161,6 +161,21 @@ def test_a_graph_without_its_defence_does_not_take_the_place_of_one_with_it(
     assert f"{path}: expected a fused defence, the graph holds none" in done.stdout
 
 
+def test_an_ensemble_that_ends_in_a_fused_model_is_watched_too(repository, tmp_path):
+    (repository / "wrapped" / "1").mkdir(parents=True)
+    (repository / "wrapped" / "config.pbtxt").write_text(
+        'name: "wrapped" platform: "ensemble" max_batch_size: 256 '
+        'input { name: "image" data_type: TYPE_FP32 dims: [ 8, 8, 1 ] } '
+        'output { name: "scores" data_type: TYPE_FP32 dims: [ 10 ] } '
+        'ensemble_scheduling { step { model_name: "digits" model_version: -1 '
+        'input_map { key: "image" value: "image" } output_map { key: "scores" value: "scores" } } }'
+    )
+    with Running("serve", repository, *port_options(free_ports()), cwd=tmp_path) as server:
+        server.wait_for("Ctrl-C stops")
+        assert "Asked every 1 s: digits, wrapped\n" in server.stdout.read_text()
+        assert server.stop() == 0
+
+
 def test_a_gateway_lets_clients_reach_a_fused_model(repository, tmp_path, logits):
     files = write_files(tmp_path, more="queries_per_request: 256\n")
     with Gated(repository, files, cwd=tmp_path) as gated:
