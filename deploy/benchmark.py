@@ -1,7 +1,6 @@
 """Every way to serve a protected classifier, timed in one interleaved run on one Triton."""
 
 import os
-import platform
 import tempfile
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from load_tests import interleaved
 from load_tests.closed_loop import ClosedLoop, Request, Slice
 from load_tests.endpoint import connect
 from load_tests.interleaved import Load
+from load_tests.machine import machine
 from load_tests.paired_rounds import CONFIDENCE, RESAMPLES, Rounds, ratios, summary
 from load_tests.prepared import Preparer
 
@@ -69,14 +69,16 @@ def run(asked: Asked, *, stages: Any) -> dict[str, Any]:
             stack.enter_context(server)
         client = stack.enter_context(closing(connect(server.grpc_url)))
         loop = stack.enter_context(ClosedLoop(server.grpc_url, max(asked.concurrencies)))
+        preparers = {
+            way: Preparer(client, server.grpc_url, model, images=images)
+            for way, model in models.items()
+        }
         run_ = _Run(asked, server, loop)
         report = _about(asked, server)
         for rows, clients in grid:
             requests = {
-                way: Preparer(client, server.grpc_url, model, images=images).request(
-                    rows, rng=np.random.default_rng([asked.seed, rows])
-                )
-                for way, model in models.items()
+                way: preparer.request(rows, rng=np.random.default_rng([asked.seed, rows]))
+                for way, preparer in preparers.items()
             }
             with stage(f"batch {rows}, {clients} at once"):
                 report["cells"].append(run_.cell(requests, rows, clients))
@@ -155,16 +157,3 @@ def _about(asked: Asked, server: TritonServer) -> dict[str, Any]:
         "resamples": RESAMPLES,
         "cells": [],
     }
-
-
-def machine() -> dict[str, Any]:
-    """Return what was measured on."""
-    return {"cpu": _cpu(), "cpu_count": os.cpu_count()}
-
-
-def _cpu() -> str:
-    """What the processor calls itself, or its architecture."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -13,13 +13,13 @@ from deploy.options import (
     MOST_CLIENTS,
     MOST_ROWS,
     Seed,
+    Sent,
     command_line,
     counts,
     err_console,
     out_console,
     say,
 )
-from exporters import datasets
 from exporters.atomic_file import write_text
 from postprocess.errors import InputError
 
@@ -45,13 +45,7 @@ def benchmark(
         int, typer.Option(min=2, help="Slices these seconds are cut into, ways taking turns.")
     ] = 40,
     seed: Seed = 0,
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="DATASET",
-            help=f"What to send: one of {', '.join(datasets.NAMES)}.  [default: random input]",
-        ),
-    ] = "",
+    data: Sent = "",
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder of the data sets' files, see export.")
     ] = None,

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from deploy.benchmark import machine
 from exporters import datasets, fused
 from exporters.model_repository import SHIPPED
+from load_tests.machine import machine
 from postprocess.postprocessor import Postprocessor
 
 CLASSES = (10, 100, 1_000, 10_000, 100_000)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from exporters import datasets
 from exporters.model_repository import SHIPPED
 from load_tests.endpoint import API_KEY_HEADER, API_KEY_VARIABLE
 from postprocess.errors import InputError
@@ -33,6 +34,13 @@ MaxClientBatch = Annotated[
         min=1,
         help="Most rows of a client's request; 1 makes query budgets at a gateway exact.",
         show_default="as many as the victim takes",
+    ),
+]
+Sent = Annotated[
+    str,
+    typer.Option(
+        metavar="DATASET",
+        help=f"What to send: one of {', '.join(datasets.NAMES)}.  [default: random input]",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 2, help="Of every random choice.")]

@@ -13,6 +13,7 @@ from deploy.options import (
     MOST_ROWS,
     ApiKey,
     Seed,
+    Sent,
     TlsCa,
     command_line,
     counts,
@@ -20,7 +21,6 @@ from deploy.options import (
     out_console,
 )
 from deploy.progress import Stages
-from exporters import datasets
 from exporters.atomic_file import write_text
 from postprocess.errors import InputError
 
@@ -61,13 +61,7 @@ def overhead(
         ),
     ] = 100,
     seed: Seed = 0,
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="DATASET",
-            help=f"What to send: one of {', '.join(datasets.NAMES)}.  [default: random input]",
-        ),
-    ] = "",
+    data: Sent = "",
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder of <name>.npz files, or of STL-10's binary files.")
     ] = None,

@@ -50,9 +50,7 @@ def retune(
         print(json.dumps(said))
         return
     for one in planned:
-        if one.diff:
-            print(one.diff, end="")
-        pairs = [f"{name} {old} -> {new}" for name, (old, new) in one.changes().items()]
-        say(f"{one.file}: {', '.join(pairs) or 'as it was'}")
+        print(one.diff, end="")
+        say(str(one))
     if dry_run:
         say("nothing was written", console=err_console)

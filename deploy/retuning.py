@@ -34,6 +34,11 @@ class Retuning:
         pairs = {name: (getattr(self.before, name), getattr(self.after, name)) for name in names}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
+    def __str__(self) -> str:
+        """Return the file and what changes in it, ``beta 1.5 -> 0.9, gamma 0.2 -> 0.1``."""
+        pairs = [f"{name} {old} -> {new}" for name, (old, new) in self.changes().items()]
+        return f"{self.file}: {', '.join(pairs) or 'as it was'}"
+
     def write(self) -> None:
         """Put the new file in the old one's place, at once."""
         if isinstance(self.content, str):

@@ -1,7 +1,6 @@
 """``reverse-sigmoid tune``: a setting of the defence for a classifier of yours."""
 
 import json
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -95,7 +94,7 @@ def tune(
     dataset = datasets.load(data, data_dir)
     victim = Victim(data=data, architecture=architecture, steps=0, seed=split_seed)
     with err_console.status(f"asking {classifier.path}"):
-        logits = recorded.record(classifier, dataset, out / "victims", victim, data_dir)
+        logits = recorded.record(classifier, dataset, out / "victims", victim)
     tried = candidates.make(
         logits,
         now,
@@ -131,10 +130,8 @@ def tune(
         return
     _show(found, plot)
     for one in planned:
-        changed = [f"{key} {old} -> {new}" for key, (old, new) in one.changes().items()]
-        if one.diff:
-            print(one.diff, end="")
-        say(f"{one.file}: {', '.join(changed) or 'as it was'}")
+        print(one.diff, end="")
+        say(str(one))
     if not write and any(one.changes() for one in planned):
         say("Nothing was written; --write does.")
 
@@ -192,7 +189,6 @@ class _Progress:
     def expect(self, left: int) -> None:
         """Be told about how many trainings there still are."""
         self._left = left
-        self._start = time.monotonic()
 
     def tell(self, name: str, done: int, total: int, seconds: float) -> None:
         """Report a training that is done."""

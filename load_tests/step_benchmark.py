@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from load_tests.machine import cpu
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 
@@ -159,19 +160,11 @@ def _about(rounds: int) -> dict[str, Any]:
         "seed": SEED,
         "rounds": rounds,
         "cpus": os.cpu_count(),
-        "cpu": _cpu(),
+        "cpu": cpu(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "art": version("adversarial-robustness-toolbox"),
     }
-
-
-def _cpu() -> str:
-    """What the processor calls itself, or its architecture."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _table(result: dict[str, Any]) -> str:

@@ -75,7 +75,7 @@ def make(
             "margin": margin,
             "decimals": digits,
         }
-        parameters = with_setting(now, setting)
+        parameters = replace(now, scores="logits", **setting)
         answers = Postprocessor(parameters, key=_KEY if parameters.key_file else b"")(some)
         highest = np.partition(answers, -2, axis=1)[:, -2:]
         found.append(
@@ -87,8 +87,3 @@ def make(
             )
         )
     return found
-
-
-def with_setting(now: Parameters, setting: dict[str, Any]) -> Parameters:
-    """Return the defence with another setting, for logits."""
-    return replace(now, scores="logits", **setting)

@@ -36,9 +36,7 @@ class Classifier:
     probabilities: bool  #: what the scores are; else logits
 
 
-def record(
-    classifier: Classifier, dataset: Dataset, victims: Path, victim: Victim, data_dir: Path | None
-) -> Logits:
+def record(classifier: Classifier, dataset: Dataset, victims: Path, victim: Victim) -> Logits:
     """Return the classifier's logits for the test set, shape (n, K); keep them for the runs.
 
     Args:
@@ -46,7 +44,6 @@ def record(
         dataset: what about; the adversary's third of the training set is asked about too.
         victims: the folder where the runs look for what they steal.
         victim: what the classifier is called there.
-        data_dir: where the data set came from.
 
     Raises:
         InputError: the classifier does not take the data set's images, or the folder holds

@@ -37,7 +37,7 @@ def table_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
     ]
     for one in report["settings"]:
         notes = []
-        if {key: one[key] for key in report["recommended"]} == report["recommended"]:
+        if _recommended(one, report):
             notes.append("recommended")
         elif not one["frontier"]:
             notes.append("beaten by another")
@@ -80,7 +80,7 @@ def plot(report: dict[str, Any]) -> str:
     axes.axhline(report["undefended"]["agreement"], color="0.7", linestyle="--", label="no defence")
     axes.axhline(report["labels_only"], color="C1", linestyle=":", label="labels only")
     for one in report["settings"]:
-        if {key: one[key] for key in report["recommended"]} == report["recommended"]:
+        if _recommended(one, report):
             at = (one["cosine"], one["stolen"]["agreement"])
             axes.annotate(
                 f"recommended: beta {one['beta']:g}, gamma {one['gamma']:g}", at,
@@ -93,6 +93,10 @@ def plot(report: dict[str, Any]) -> str:
     )
     axes.legend(fontsize="small")
     return svg(made)
+
+
+def _recommended(one: dict[str, Any], report: dict[str, Any]) -> bool:
+    return all(one[key] == value for key, value in report["recommended"].items())
 
 
 def _setting(one: Trained, labels: float) -> dict[str, Any]:

@@ -22,18 +22,22 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_the_peak_is_at_most_four_times_the_input(mode):
+def prepared(mode, *, rows, classes, scale):
+    """A defence of this mode, and scores of the kind that it takes."""
     changes = {"scores": "logits", "beta": 1.5, "gamma": 0.2, "margin": 0.01, **MODES[mode]}
     native, dtype = changes.pop("native", True), changes.pop("dtype", np.float32)
     parameters = Parameters(**changes)
-    defence = Postprocessor(
-        parameters, key=b"k" * 16 if parameters.key_file else b"", native=native
-    )
-    scores = np.random.default_rng(0).normal(size=(256, 1000)).astype(dtype)
+    key = b"k" * 16 if parameters.key_file else b""
+    scores = (np.random.default_rng(0).normal(size=(rows, classes)) * scale).astype(dtype)
     if parameters.scores == "probabilities":
         scores = np.exp(scores)
         scores /= scores.sum(axis=1, keepdims=True)
+    return Postprocessor(parameters, key=key, native=native), scores
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_peak_is_at_most_four_times_the_input(mode):
+    defence, scores = prepared(mode, rows=256, classes=1000, scale=1)
     defence(scores)
     tracemalloc.start()
     try:
@@ -46,16 +50,7 @@ def test_the_peak_is_at_most_four_times_the_input(mode):
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in ("kernel", "uniform")])
 def test_many_rows_are_answered_as_each_alone(mode):
-    changes = {"scores": "logits", "beta": 1.5, "gamma": 0.2, "margin": 0.01, **MODES[mode]}
-    native, dtype = changes.pop("native", True), changes.pop("dtype", np.float32)
-    parameters = Parameters(**changes)
-    defence = Postprocessor(
-        parameters, key=b"k" * 16 if parameters.key_file else b"", native=native
-    )
-    scores = np.random.default_rng(1).normal(size=(40, 3000)).astype(dtype) * 3
-    if parameters.scores == "probabilities":
-        scores = np.exp(scores)
-        scores /= scores.sum(axis=1, keepdims=True)
+    defence, scores = prepared(mode, rows=40, classes=3000, scale=3)
     together = defence.protect(scores)
     apart = [defence.protect(scores[row : row + 1]) for row in range(len(scores))]
     assert (together.probabilities == np.concatenate([one.probabilities for one in apart])).all()
