@@ -29,6 +29,7 @@ from load_tests.attacks.knockoff import PHOTOS, Others
 from load_tests.attacks.near_duplicates import average
 from load_tests.attacks.plans import plan
 from load_tests.collect import Manner, Plan, collect
+from load_tests.deferred_signals import deferred_signals
 from load_tests.endpoint import Query, Scores, ask
 from load_tests.recover import Knowledge, recover, shadow_prior
 from load_tests.substitute import Recipe, train_substitute
@@ -145,7 +146,12 @@ class Campaign:
             side = "the victim" if thief.unprotected else "the endpoint"
             with self.stage(f"{thief.attack}: ask {side}, {budget} queries") as progress:
                 collect(
-                    asked, query, manner=self._manner, file=file, total=budget, progress=progress
+                    *(asked, query),
+                    manner=self._manner,
+                    file=file,
+                    total=budget,
+                    progress=progress,
+                    guard=deferred_signals,
                 )
         if file.lost:
             self.lost[folder.name] = file.lost

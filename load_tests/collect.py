@@ -6,8 +6,9 @@ their answers, until its budget is spent. It neither knows whom it asks nor who 
 
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -35,6 +36,15 @@ class Manner:
     retry_after_s: float = 0.5  #: before the first of them; doubled for each one after
 
 
+#: A block whose end nothing but the event it yields brings about before its time.
+Guard = Callable[[], AbstractContextManager[threading.Event]]
+
+
+@contextmanager
+def _unguarded() -> Iterator[threading.Event]:
+    yield threading.Event()
+
+
 class _Answer(NamedTuple):
     scores: Scores
     sent_at: float
@@ -49,6 +59,7 @@ def collect(
     file: TransferSetFile | None = None,
     total: int = 0,
     progress: Progress | None = None,
+    guard: Guard = _unguarded,
 ) -> TransferSet:
     """Return the answers to all that a plan asks, each paid for once.
 
@@ -60,12 +71,13 @@ def collect(
             is told the stored images and answers instead.
         total: the query budget, for the progress.
         progress: called after every request with (queries spent, total).
+        guard: around all sending and keeping; such as ``deferred_signals``.
 
     Raises:
-        EndpointError: the server refused a request, or failed on it again and again. Every
-            answer up to then is in the file. On Ctrl-C too: requests in flight are waited for.
+        EndpointError: the server refused a request, or failed on it again and again. Requests
+            in flight are waited for, and every answer up to then is in the file.
     """
-    sender = _Sender(query, manner or Manner(), file, total=total, progress=progress)
+    sender = _Sender(query, manner or Manner(), file, total=total, progress=progress, guard=guard)
     parts: list[TransferSet] = []
     asked = 0
     try:
@@ -104,10 +116,11 @@ class _Sender:
         *,
         total: int,
         progress: Progress | None,
+        guard: Guard,
     ) -> None:
         self._query, self._manner, self._file = query, manner, file
         self._spent, self._total, self._progress = 0, total, progress
-        self._stop = threading.Event()
+        self._guard = guard
 
     def resume(
         self, queries: Queries, numbers: NDArray[np.intp], file: TransferSetFile
@@ -146,22 +159,21 @@ class _Sender:
                 self._file.append(these, inputs[batch], *answer)
             self._count(len(these))
 
-        with ThreadPoolExecutor(self._manner.concurrency) as threads:
+        with self._guard() as stop, ThreadPoolExecutor(self._manner.concurrency) as threads:
             try:
-                while failure is None:
+                while failure is None and not stop.is_set():
                     for batch in islice(waiting, self._manner.concurrency - len(flying)):
                         if self._file is not None:
                             self._file.sent(numbers[batch].tolist())
-                        flying[threads.submit(self._patiently, queries.images[batch])] = batch
+                        flying[threads.submit(self._patiently, queries.images[batch], stop)] = batch
                     if not flying:
                         break
                     for future in wait(flying, return_when=FIRST_COMPLETED).done:
                         keep(future)
-            finally:  # Ctrl-C comes here with requests in flight: they are paid for, so kept
-                self._stop.set()
+            finally:  # what is in flight is paid for, so kept
+                stop.set()
                 for future in list(flying):
                     keep(future)
-        self._stop.clear()
         if failure is not None:
             raise failure
         return TransferSet(
@@ -180,7 +192,7 @@ class _Sender:
         if self._progress is not None:
             self._progress(self._spent, self._total)
 
-    def _patiently(self, images: Images) -> _Answer:
+    def _patiently(self, images: Images, stop: threading.Event) -> _Answer:
         """Ask once, and again a few times where the server failed but might not the next time."""
         sent_at, start = time.time(), time.perf_counter()
         attempt = 0
@@ -191,6 +203,6 @@ class _Sender:
             except EndpointError as error:
                 if not error.may_pass or attempt == self._manner.retries:
                     raise
-                if self._stop.wait(self._manner.retry_after_s * 2**attempt):
+                if stop.wait(self._manner.retry_after_s * 2**attempt):
                     raise
             attempt += 1

@@ -1,3 +1,4 @@
+import signal
 import threading
 import time
 
@@ -8,6 +9,7 @@ import pytest
 from load_tests.attacks.random_images import random_images
 from load_tests.attacks.sample import sample
 from load_tests.collect import Manner, collect
+from load_tests.deferred_signals import deferred_signals
 from load_tests.endpoint import EndpointError
 from load_tests.transfer_set_file import TransferSetFile
 from postprocess.errors import InputError
@@ -88,6 +90,36 @@ def test_an_interrupted_attack_sends_exactly_the_rest_and_ends_as_if_it_never_wa
     assert not rows(first.images) & rows(second.images)
     assert len(taken) == 92
     assert np.array_equal(taken.scores, scores_of(taken.images))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_between_an_answer_and_its_row_takes_no_answer_along(
+    tmp_path, monkeypatch, number
+):
+    def stop(*_):
+        raise InterruptedError
+
+    class Interrupted(TransferSetFile):
+        def append(self, *row):
+            if self.spent >= 20:
+                signal.raise_signal(number)  # once: the second is not deferred
+                monkeypatch.setattr(Interrupted, "append", TransferSetFile.append)
+            super().append(*row)
+
+    before = signal.signal(number, stop)
+    try:
+        first, second = Victim(), Victim()
+        file = Interrupted(tmp_path, POOL)
+        with pytest.raises(InterruptedError):
+            collect(plan(), first, manner=MANNER, file=file, guard=deferred_signals)
+        assert signal.getsignal(number) is stop
+    finally:
+        signal.signal(number, before)
+    assert 20 < len(first.images) < 100
+    file = TransferSetFile(tmp_path, POOL)
+    assert (file.spent, file.lost) == (len(first.images), 0)
+    taken = collect(plan(), second, manner=MANNER, file=file, guard=deferred_signals)
+    assert len(first.images) + len(second.images) == len(taken) == 100
 
 
 def test_what_was_sent_when_the_process_was_killed_is_paid_for_and_not_sent_again(tmp_path):
