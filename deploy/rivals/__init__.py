@@ -20,6 +20,8 @@ WAYS = (VICTIM, ENSEMBLE, FUSED, ONE_PROCESS, BLS, ART, LABELS)
 def build(repository: Path, name: str, ways: tuple[str, ...], folder: Path) -> dict[str, str]:
     """Return way to model name, all of them written to a new repository.
 
+    None shares a process with another: one that several ways ask would be kept warm by them.
+
     Args:
         repository: that holds the ensemble layout of the model; it is only read.
         name: the public one.
@@ -37,7 +39,7 @@ def build(repository: Path, name: str, ways: tuple[str, ...], folder: Path) -> d
     steps = model_config.read(repository / name / "config.pbtxt").ensemble_scheduling.step
     for model in (name, *(step.model_name for step in steps)):
         shutil.copytree(repository / model, folder / model, dirs_exist_ok=True)
-    models = {VICTIM: victim, ENSEMBLE: name}
+    models = {VICTIM: _copy(folder / victim, config, f"{name}_alone"), ENSEMBLE: name}
     if FUSED in ways:
         models[FUSED] = f"{name}_fused"
         asked = Asked(
@@ -53,7 +55,8 @@ def build(repository: Path, name: str, ways: tuple[str, ...], folder: Path) -> d
         if way in ways:
             models[way] = f"{name}_{short}"
             made = _python(config, models[way])
-            strings = {"way": short, "victim": victim, "parameters": said}
+            asks = _copy(folder / victim, config, f"{name}_asked") if way == BLS else victim
+            strings = {"way": short, "victim": asks, "parameters": said}
             strings |= {"onnx": str(folder / victim / "1" / classifier.path.name)}
             strings |= {"beta": f"{parameters.beta:g}", "gamma": f"{parameters.gamma:g}"}
             for key, value in strings.items():
@@ -66,6 +69,16 @@ def build(repository: Path, name: str, ways: tuple[str, ...], folder: Path) -> d
         models[LABELS] = f"{name}_labels"
         _write_labels(folder, models[LABELS], config, classifier)
     return {way: models[way] for way in WAYS if way in ways}
+
+
+def _copy(model: Path, config: Any, name: str) -> str:
+    """Return the name of another model with the same files, the only difference."""
+    made = type(config)()
+    made.CopyFrom(config)
+    made.name = name
+    shutil.copytree(model, model.with_name(name))
+    _write(model.parent, made)
+    return name
 
 
 def _python(config: Any, name: str) -> Any:
