@@ -222,8 +222,9 @@ class Plan:
         for data in self.scale.data:
             yield from self._settings(data, capped=True)
             shown: list[tuple[Settings, Changes]] = [({}, (*TABLE_4, *self.scale.adaptive))]
-            shown += [(HARDENED[name], AGAINST_HARDENED) for name in self.scale.hardened]
-            shown += [({"margin": margin}, ({},)) for margin in self.scale.margins]
+            if self.scale.with_modes(data):
+                shown += [(HARDENED[name], AGAINST_HARDENED) for name in self.scale.hardened]
+                shown += [({"margin": margin}, ({},)) for margin in self.scale.margins]
             for mode, thieves in shown:
                 for changes in thieves:
                     run = self.hardened(data, mode, changes)

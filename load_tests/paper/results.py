@@ -70,6 +70,8 @@ def _scale(name: str, plan: Plan, versions: list[str], out: Path) -> Iterator[st
         yield f"\n#### {TITLES[data]}: every thief before our setting\n\n"
         yield tables.suite(data)
         yield "\nA star: needs the victim's own answers, which no outsider has.\n"
+        if not scale.with_modes(data):
+            continue
         yield f"\n#### {TITLES[data]}: hardened modes, and what thieves make of them\n\n"
         yield tables.hardened(data)
         yield f"\n#### {TITLES[data]}: the top-1 margin\n\n"

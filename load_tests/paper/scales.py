@@ -41,7 +41,12 @@ class Scale:
     adaptive: Changes = ADAPTIVE  #: stronger thieves, of ``thieves.ADAPTIVE``
     hardened: tuple[str, ...] = tuple(HARDENED)  #: modes of ``thieves.HARDENED``
     margins: tuple[float, ...] = _MARGINS  #: of the top-1 gap
+    modes_on: tuple[str, ...] = ()  #: data sets of the hardened modes and margins, () for all
     jobs: int = 1  #: runs at a time, unless asked otherwise
+
+    def with_modes(self, data: str) -> bool:
+        """Return whether the hardened modes and margins are tried on a data set."""
+        return not self.modes_on or data in self.modes_on
 
     def seed_of_victim(self, seed: int) -> int:
         """Return which victim a run of this seed steals."""
@@ -103,7 +108,8 @@ SCALES = {
         "queries and 75 steps of 64 instead of 19,200 and 300; victims of 600 steps; two "
         "seeds of the thief for the chosen settings, before one victim, and one for all else; "
         "2,000 test images; a coarse grid; the attack study with 75 and 300 real images, 300 "
-        "and 1,200 queries and 300 steps instead of 3,000, 50,000 and 16,000; no Xception",
+        "and 1,200 queries and 300 steps instead of 3,000, 50,000 and 16,000; no Xception; hardened "
+        "modes and margins on Fashion-MNIST alone",
         data=("mnist", "fashion_mnist"),
         architecture="simple",
         victim_steps=600,
@@ -122,6 +128,7 @@ SCALES = {
         attack_steps=300,
         recovery_on="fashion_mnist",
         hardened=("decimals 2", "key_file", "decoy 10"),
+        modes_on=("fashion_mnist",),
         jobs=2,
     ),
     "full": Scale(
