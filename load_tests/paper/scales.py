@@ -108,8 +108,8 @@ SCALES = {
         "queries and 75 steps of 64 instead of 19,200 and 300; victims of 600 steps; two "
         "seeds of the thief for the chosen settings, before one victim, and one for all else; "
         "2,000 test images; a coarse grid; the attack study with 75 and 300 real images, 300 "
-        "and 1,200 queries and 300 steps instead of 3,000, 50,000 and 16,000; no Xception; hardened "
-        "modes and margins on Fashion-MNIST alone",
+        "and 1,200 queries and 300 steps instead of 3,000, 50,000 and 16,000; hardened modes "
+        "and margins on Fashion-MNIST alone; no Xception",
         data=("mnist", "fashion_mnist"),
         architecture="simple",
         victim_steps=600,
