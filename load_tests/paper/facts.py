@@ -70,11 +70,19 @@ def _attacks(tables: Tables) -> Iterator[Fact]:
         f"{data}: Random is at chance ({chance:g})",
         f"agreement {_list(stolen['random'])} with {queries} queries",
     )
+    sample = dict(zip(scale.attack_samples, stolen["sample"], strict=True))
+    asked_alike = "".join(
+        f"; with {asked:,} queries each, Jacobian {agreement:.3f} from {real:,} real images and "
+        f"Sample {sample[asked]:.3f}"
+        for real, agreement in zip(scale.attack_samples, stolen["jacobian"], strict=True)
+        if (asked := real * scale.attack_times) in sample
+    )
     yield Fact(
         all(j <= s for j, s in zip(stolen["jacobian"], stolen["sample"], strict=True)),
         f"{data}: Jacobian does not beat Sample with the same real images",
         f"agreement {_list(stolen['jacobian'])} with {queries} queries, Sample "
-        f"{_list(stolen['sample'])} with the {_list(scale.attack_samples)} real ones alone",
+        f"{_list(stolen['sample'])} with the {_list(scale.attack_samples)} real ones alone"
+        f"{asked_alike}",
     )
 
 
