@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from exporters import architectures
 from exporters.datasets import Dataset, HoldOff, Images
+from postprocess.errors import InputError
 
 #: Called after every step with (steps done, steps in all).
 Progress = Callable[[int, int], None]
@@ -81,6 +82,9 @@ def train(
         progress: called after every step.
 
     The rate is halved for the last quarter of the steps; the paper names no schedule.
+
+    Raises:
+        InputError: the training diverged.
     """
     import keras
 
@@ -96,7 +100,9 @@ def train(
         while len(order) < batch_size:
             order = np.concatenate([order, rng.permutation(len(images))])
         batch, order = order[:batch_size], order[batch_size:]
-        model.train_on_batch(augment(images[batch], rng, flips=flips), targets[batch])
+        value = model.train_on_batch(augment(images[batch], rng, flips=flips), targets[batch])
+        if not np.isfinite(value):
+            raise InputError(f"{model.name}: training diverged at step {step + 1}: loss {value}")
         if progress is not None:
             progress(step + 1, steps)
 
