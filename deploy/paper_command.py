@@ -37,7 +37,7 @@ def paper(
 ) -> None:
     """Make the runs that are missing in --out, and write RESULTS.md of all that are there.
 
-    smoke takes minutes, cpu about two hours on two cores, full is meant for a GPU
+    smoke takes minutes, cpu two to three hours on two cores, full is meant for a GPU
     (KERAS_BACKEND=jax or torch). A later call fills the gaps; a run's file is made again and
     compared.
     """
