@@ -167,14 +167,11 @@ def _write_tokens(path: Path, size: int, rng: np.random.Generator) -> None:
         numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name) for name in tables
     ]
     head = rng.normal(size=(width, 10)).astype(np.float32)
-    embedded = [f"embedded_{number}" for number in range(count)]
+    gathers = [helper.make_node("Gather", [name, "ids"], [f"{name}_embedded"]) for name in tables]
     graph = helper.make_graph(
         [
-            *(
-                helper.make_node("Gather", [table, "ids"], [vector])
-                for table, vector in zip(tables, embedded, strict=True)
-            ),
-            helper.make_node("Sum", embedded, ["embedded"]),
+            *gathers,
+            helper.make_node("Sum", [node.output[0] for node in gathers], ["embedded"]),
             helper.make_node("MatMul", ["embedded", "head"], ["scores"]),
         ],
         "tokens",
@@ -185,18 +182,6 @@ def _write_tokens(path: Path, size: int, rng: np.random.Generator) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     apart = size > 64
     onnx.save(model, str(path), save_as_external_data=apart, location="weights.bin")
-
-
-def _run(arguments: list[str]) -> tuple[float, float]:
-    """Run the command line; return its seconds and its peak resident size in MiB."""
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", _TELLING_ITS_PEAK, *arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return time.perf_counter() - start, int(done.stdout.split()[-1]) / 1024
 
 
 #: Python code of the command line, which says last how many KiB it took. What the system says of a
@@ -213,6 +198,18 @@ def tell():
 atexit.register(tell)
 main()
 """
+
+
+def _run(arguments: list[str]) -> tuple[float, float]:
+    """Run the command line; return its seconds and its peak resident size in MiB."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", _TELLING_ITS_PEAK, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return time.perf_counter() - start, int(done.stdout.split()[-1]) / 1024
 
 
 def attack(asked: argparse.Namespace) -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ def train_victim(
         progress: called after every step.
 
     Raises:
-        InputError: an unknown architecture.
+        InputError: an unknown architecture, or the training diverged.
     """
     import keras
 

@@ -71,7 +71,8 @@ def collect(
             is told the stored images and answers instead.
         total: the query budget, for the progress.
         progress: called after every request with (queries spent, total).
-        guard: around all sending and keeping; such as ``deferred_signals``.
+        guard: around all sending and keeping. ``deferred_signals``, but not in Locust, whose
+            greenlets would put back each other's handlers.
 
     Raises:
         EndpointError: the server refused a request, or failed on it again and again. Requests

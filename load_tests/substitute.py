@@ -52,7 +52,8 @@ def train_substitute(
         watch: called after every step with (the model as it is then, steps done).
 
     Raises:
-        InputError: the transfer set is empty, or the recipe names what is unknown.
+        InputError: the transfer set is empty, the recipe names what is unknown, or the training
+            diverged.
     """
     if not len(transfer_set):
         raise InputError("transfer set: expected at least one answered query, got none")

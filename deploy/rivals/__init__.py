@@ -73,18 +73,21 @@ def build(repository: Path, name: str, ways: tuple[str, ...], folder: Path) -> d
 
 def _copy(model: Path, config: Any, name: str) -> str:
     """Return the name of another model with the same files, the only difference."""
-    made = type(config)()
-    made.CopyFrom(config)
-    made.name = name
     shutil.copytree(model, model.with_name(name))
-    _write(model.parent, made)
+    _write(model.parent, _named(config, name))
     return name
 
 
-def _python(config: Any, name: str) -> Any:
+def _named(config: Any, name: str) -> Any:
     made = type(config)()
     made.CopyFrom(config)
-    made.name, made.backend = name, "python"
+    made.name = name
+    return made
+
+
+def _python(config: Any, name: str) -> Any:
+    made = _named(config, name)
+    made.backend = "python"
     made.parameters.clear()
     return made
 
@@ -107,9 +110,7 @@ def _write_labels(folder: Path, name: str, config: Any, classifier: Any) -> None
     )
     del model.graph.output[:]
     model.graph.output.append(helper.make_tensor_value_info(label, TensorProto.INT64, ["n", 1]))
-    made = type(config)()
-    made.CopyFrom(config)
-    made.name = name
+    made = _named(config, name)
     del made.output[:]
     output = made.output.add(name=label, data_type=TRITON_INT64)
     output.dims.append(1)
