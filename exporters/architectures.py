@@ -96,8 +96,9 @@ def _application(
     """Return one of Keras's own networks, of images no smaller than it can take.
 
     Smaller images are enlarged to ``least`` pixels a side; what the paper did is not said. Batch
-    normalisation follows with a momentum of 0.99, as Keras ships it, so that after few steps
-    these networks still answer with much of the statistics that they began with.
+    normalisation follows with a momentum of 0.9. With Keras's 0.99 its statistics lag so far
+    behind the weights that MobileNet, right on 75 percent of Fashion-MNIST's batches after 600
+    steps, answered at chance with the statistics that it is served with.
     """
     import keras
     from keras import layers
@@ -108,9 +109,11 @@ def _application(
     model.add(keras.Input(input_shape, name="image"))
     if enlarged != (height, width):
         model.add(layers.Resizing(*enlarged))
-    model.add(
-        build(include_top=False, weights=None, input_shape=(*enlarged, channels), pooling="avg")
-    )
+    body = build(include_top=False, weights=None, input_shape=(*enlarged, channels), pooling="avg")
+    for layer in body.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.9
+    model.add(body)
     model.add(layers.Dense(classes, name="scores"))
     return model
 
