@@ -74,6 +74,11 @@ def brier(p: Array, labels: NDArray[np.integer[Any]]) -> float:
     return float(np.mean(np.square(p.astype(np.float64) - truth).sum(axis=1)))
 
 
+def confidence(p: Array) -> float:
+    """Return the mean probability of the top-1 class, 1/K to 1."""
+    return float(p.max(axis=1).mean(dtype=np.float64))
+
+
 def calibration_error(p: Array, labels: NDArray[np.integer[Any]], *, bins: int = 15) -> float:
     """Return the expected calibration error of the top-1 class, 0 to 1.
 

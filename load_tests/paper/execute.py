@@ -100,6 +100,7 @@ def _worth(scores: Scores, labels: Labels) -> dict[str, float]:
         "accuracy": measures.accuracy(scores, labels),
         "brier": measures.brier(scores, labels),
         "calibration_error": measures.calibration_error(scores, labels),
+        "confidence": measures.confidence(scores),
     }
 
 

@@ -88,26 +88,28 @@ def _attacks(tables: Tables) -> Iterator[Fact]:
 
 def _labels(tables: Tables) -> Iterator[Fact]:
     plan, shown = tables.plan, tables.scale.labels_queries
-    paper = f"{TITLES[tables.scale.recovery_on]}: labels only needs about 4 times the queries that "
-    paper += "probabilities need"
-    curves = []
-    for changes in ({}, {"labels_only": True}):
-        runs = [plan.shown(images, dict(changes)) for images in shown]
-        agreements = tables.values(runs, "stolen", "agreement")
-        if len(agreements) < len(runs):
+    for data in tables.scale.labels_on:
+        paper = f"{TITLES[data]}: labels only needs about 4 times the queries that probabilities"
+        paper += " need"
+        with_all = [plan.shown(data, images, {}) for images in shown]
+        with_labels = [plan.shown(data, images, {"labels_only": True}) for images in shown]
+        agreements = tables.values(with_all, "stolen", "agreement")
+        labels = tables.values(with_labels, "stolen", "agreement")
+        sure = tables.values(with_all, "victim", "confidence")
+        if len([*agreements, *labels, *sure]) < 3 * len(shown):
             yield Fact(None, paper, "")
-            return
-        curves.append(list(zip(shown, agreements, strict=True)))
-    (queries, level), labels = curves[0][0], curves[1]
-    needed = red_team.queries_needed(labels, level)
-    times = math.inf if needed is None else needed / queries
-    told = f"more than {shown[-1] / queries:g}" if needed is None else f"{times:.1f}"
-    yield Fact(
-        2 <= times <= shown[-1] / queries,
-        paper,
-        f"agreement {level:.3f} takes {queries:,} images with probabilities and {told} times as "
-        "many with labels only",
-    )
+            continue
+        needed = red_team.queries_needed(list(zip(shown, labels, strict=True)), agreements[0])
+        times = math.inf if needed is None else needed / shown[0]
+        told = f"more than {shown[-1] / shown[0]:g}" if needed is None else f"{times:.1f}"
+        yield Fact(
+            2 <= times <= shown[-1] / shown[0],
+            paper,
+            f"agreement {agreements[0]:.3f} takes {shown[0]:,} images with probabilities and "
+            f"{told} times as many with labels only; with {_list(shown)} images {_list(agreements)}"
+            f" against {_list(labels)}; M gives its top class {sure[0]:.2f} on average, and the "
+            "surer it is, the less its other scores add to the label",
+        )
 
 
 def _inversions(tables: Tables) -> Iterator[Fact]:

@@ -54,7 +54,13 @@ class Figures:
                 )
                 for data in self.scale.data
             },
-            "figure6": ("Figure 6: probabilities against labels (no defence)", self._figure_6()),
+            **{
+                f"figure6_{data}": (
+                    f"Figure 6, {TITLES[data]}: probabilities against labels (no defence)",
+                    self._figure_6(data),
+                )
+                for data in self.scale.labels_on
+            },
             "figure7": ("Figure 7: inversion fitted on true pairs", self._figure_7()),
             **{
                 f"tradeoff_{data}": (
@@ -129,14 +135,14 @@ class Figures:
             sides["with the cap" if capped else "without"] = curves
         return _panels(sides, "images shown", "agreement of S(P)")
 
-    def _figure_6(self) -> str:
+    def _figure_6(self, data: str) -> str:
         thieves = {"probabilities": {}, "labels only": {"labels_only": True}}
         by_measure = {
             title: {
                 name: [
                     (float(images), result["stolen"][key])
                     for images in self.scale.labels_queries
-                    if (result := self.plan.known(self.plan.shown(images, changes)))
+                    if (result := self.plan.known(self.plan.shown(data, images, changes)))
                 ]
                 for name, changes in thieves.items()
             }

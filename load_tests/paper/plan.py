@@ -179,9 +179,9 @@ class Plan:
         run = self.base(self.scale.recovery_on, setting)
         return run.but(**changes)
 
-    def shown(self, images: int, changes: dict[str, Any]) -> Run:
+    def shown(self, data: str, images: int, changes: dict[str, Any]) -> Run:
         """Return a thief before the study's M, unprotected, who is shown so many images."""
-        run = self.base(self.scale.recovery_on)
+        run = self.base(data)
         return run.but(queries=images, steps=images // BATCH, **changes)
 
     def recovery(self, recover: str, beta: float, gamma: float) -> Run:
@@ -199,9 +199,10 @@ class Plan:
                 yield from (self.against(setting, changes) for changes in TABLE_4)
 
     def _labels(self) -> Iterator[Run]:
-        for images in self.scale.labels_queries:
-            yield self.shown(images, {})
-            yield self.shown(images, {"labels_only": True})
+        for data in self.scale.labels_on:
+            for images in self.scale.labels_queries:
+                yield self.shown(data, images, {})
+                yield self.shown(data, images, {"labels_only": True})
 
     def _inversions(self) -> Iterator[Run]:
         yield from self._settings(self.scale.recovery_on, capped=False)

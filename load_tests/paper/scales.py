@@ -35,8 +35,8 @@ class Scale:
     attack_steps: int
     #: Images shown to the thieves of Figure 6, the first of which sets the level.
     labels_queries: tuple[int, ...]
-    #: Data set of Table 4 and Figures 6 and 7.
-    recovery_on: str
+    labels_on: tuple[str, ...]  #: data sets of Figure 6
+    recovery_on: str  #: data set of Table 4 and Figure 7
     magnitudes: tuple[float, ...] = _MAGNITUDES  #: beta of Figure 7
     adaptive: Changes = ADAPTIVE  #: stronger thieves, of ``thieves.ADAPTIVE``
     hardened: tuple[str, ...] = tuple(HARDENED)  #: modes of ``thieves.HARDENED``
@@ -95,6 +95,7 @@ SCALES = {
         attack_samples=(80,),
         attack_times=4,
         labels_queries=(960, 3840),
+        labels_on=("digits",),
         attack_steps=60,
         recovery_on="digits",
         magnitudes=(1.0,),
@@ -104,12 +105,12 @@ SCALES = {
         jobs=2,
     ),
     "cpu": Scale(
-        about="MNIST and Fashion-MNIST; Simple instead of AllConv in the defence study; 4,800 "
-        "queries and 75 steps of 64 instead of 19,200 and 300; victims of 600 steps; two "
-        "seeds of the thief for the chosen settings, before one victim, and one for all else; "
-        "2,000 test images; a coarse grid; the attack study with 75 and 300 real images, 300 "
-        "and 1,200 queries and 300 steps instead of 3,000, 50,000 and 16,000; hardened modes "
-        "and margins on Fashion-MNIST alone; no Xception",
+        about="MNIST and Fashion-MNIST, and CIFAR-10 in Figure 6 alone; Simple instead of "
+        "AllConv in the defence study; 4,800 queries and 75 steps of 64 instead of 19,200 and "
+        "300; victims of 600 steps; two seeds of the thief for the chosen settings, before one "
+        "victim, and one for all else; 2,000 test images; a coarse grid; the attack study with "
+        "75 and 300 real images, 300 and 1,200 queries and 300 steps instead of 3,000, 50,000 "
+        "and 16,000; hardened modes and margins on Fashion-MNIST alone; no Xception",
         data=("mnist", "fashion_mnist"),
         architecture="simple",
         victim_steps=600,
@@ -125,6 +126,7 @@ SCALES = {
         attack_samples=(75, 300),
         attack_times=4,
         labels_queries=(2400, 4800, 9600, 19200),
+        labels_on=("fashion_mnist", "cifar10"),
         attack_steps=300,
         recovery_on="fashion_mnist",
         hardened=("decimals 2", "key_file", "decoy 10"),
@@ -150,6 +152,7 @@ SCALES = {
         attack_samples=(150, 500, 1_500, 3_125),
         attack_times=16,
         labels_queries=(4_800, 9_600, 19_200, 38_400),
+        labels_on=("cifar10",),
         attack_steps=16_000,
         recovery_on="cifar10",
     ),

@@ -55,6 +55,7 @@ def test_the_worth_of_an_answer_equals_a_plain_count():
             right = (P[rows].argmax(axis=1) == LABELS[rows]).mean()
             error += rows.mean() * abs(right - P[rows].max(axis=1).mean())
     assert measures.calibration_error(P, LABELS) == pytest.approx(error, rel=1e-5)
+    assert measures.confidence(P) == pytest.approx(np.mean([max(row) for row in P]), rel=1e-6)
 
 
 def test_a_model_that_is_sure_and_right_is_calibrated():

@@ -91,6 +91,7 @@ def told(run, **changes):
         "agreement": 1.0, "cosine": 0.5 + (run.defence.get("beta") or 0) / 100, "mae": 0.1,
         "kl_nats_from_victim": 2.0, "kl_nats_to_victim": 3.0, "top5_overlap": 0.3,
         "accuracy": changes.get("protected", 0.9), "brier": 0.1, "calibration_error": 0.1,
+        "confidence": 0.9,
     }  # fmt: skip
     result = {"victim": measured | {"accuracy": 0.9}, "protected": measured}
     if run.recover:
