@@ -4,7 +4,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from exporters.classifier import Asked
+from exporters.model_repository import SHIPPED
+from exporters.protect import protect
+
 SEED = 0
+FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
+SOFTMAX, SIGMOID = ("Softmax", {"axis": -1}), ("Sigmoid", {})
 
 
 def rng():
@@ -177,6 +183,10 @@ def sklearn_strings_file(path):
 # By hand
 
 
+def node(op, inputs, outputs, **attributes):
+    return helper.make_node(op, inputs, outputs, **attributes)
+
+
 def graph_file(path, nodes, inputs, outputs, weights=None, *, opset=17, ir=8, types=None):
     """Write a graph; inputs and outputs are (name, ONNX type, shape)."""
     graph = helper.make_graph(
@@ -193,14 +203,14 @@ def graph_file(path, nodes, inputs, outputs, weights=None, *, opset=17, ir=8, ty
 
 
 def linear_file(
-    path, *activation, features=6, classes=4, batch="N", kind=TensorProto.FLOAT, more=(),
+    path, *activation, features=6, classes=4, batch="N", kind=FLOAT, more=(),
     more_outputs=(), opset=17, output="scores",
 ):  # fmt: skip
     """x @ W, then activations by name, each with its attributes; ``more`` nodes may follow."""
     dtype = helper.tensor_dtype_to_np_dtype(kind)
-    nodes = [helper.make_node("MatMul", ["x", "W"], ["h0"])]
+    nodes = [node("MatMul", ["x", "W"], ["h0"])]
     for index, (op, attributes) in enumerate(activation):
-        nodes.append(helper.make_node(op, [f"h{index}"], [f"h{index + 1}"], **attributes))
+        nodes.append(node(op, [f"h{index}"], [f"h{index + 1}"], **attributes))
     nodes[-1].output[0] = output
     weights = {"W": rng().normal(size=(features, classes)).astype(dtype)}
     return graph_file(
@@ -218,11 +228,11 @@ def flat_file(path):
     return graph_file(
         path,
         [
-            helper.make_node("Mul", ["age", "factor"], ["logit"]),
-            helper.make_node("Sigmoid", ["logit"], ["risk"]),
+            node("Mul", ["age", "factor"], ["logit"]),
+            node("Sigmoid", ["logit"], ["risk"]),
         ],
-        [("age", TensorProto.FLOAT, ("N",))],
-        [("risk", TensorProto.FLOAT, ("N",))],
+        [("age", FLOAT, ("N",))],
+        [("risk", FLOAT, ("N",))],
         {"factor": np.array([0.7], np.float32)},
     )
 
@@ -231,9 +241,9 @@ def any_classes_file(path):
     """As many scores as there are inputs, in every request other ones."""
     return graph_file(
         path,
-        [helper.make_node("Neg", ["x"], ["h"]), helper.make_node("Softmax", ["h"], ["scores"])],
-        [("x", TensorProto.FLOAT, ("N", "K"))],
-        [("scores", TensorProto.FLOAT, ("N", "K"))],
+        [node("Neg", ["x"], ["h"]), node("Softmax", ["h"], ["scores"])],
+        [("x", FLOAT, ("N", "K"))],
+        [("scores", FLOAT, ("N", "K"))],
     )
 
 
@@ -242,14 +252,21 @@ def bytes_file(path):
     return graph_file(
         path,
         [
-            helper.make_node("Cast", ["pixels"], ["float_pixels"], to=TensorProto.FLOAT),
-            helper.make_node("MatMul", ["float_pixels", "W"], ["plain"]),
-            helper.make_node("Cast", ["inverted"], ["float_inverted"], to=TensorProto.FLOAT),
-            helper.make_node("Sub", ["plain", "float_inverted"], ["shifted"]),
-            helper.make_node("Softmax", ["shifted"], ["soft"]),
-            helper.make_node("Identity", ["soft"], ["victim_scores"]),
+            node("Cast", ["pixels"], ["float_pixels"], to=FLOAT),
+            node("MatMul", ["float_pixels", "W"], ["plain"]),
+            node("Cast", ["inverted"], ["float_inverted"], to=FLOAT),
+            node("Sub", ["plain", "float_inverted"], ["shifted"]),
+            node("Softmax", ["shifted"], ["soft"]),
+            node("Identity", ["soft"], ["victim_scores"]),
         ],
         [("pixels", TensorProto.UINT8, ("N", 5)), ("inverted", TensorProto.BOOL, ("N", 3))],
-        [("victim_scores", TensorProto.FLOAT, ("N", 3))],
+        [("victim_scores", FLOAT, ("N", 3))],
         {"W": rng().normal(size=(5, 3)).astype(np.float32) / 50},
     )
+
+
+# Protecting them
+
+
+def protected(tmp_path, path, **asked):
+    return protect(path, tmp_path / "models", SHIPPED, Asked(**asked))
