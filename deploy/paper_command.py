@@ -135,10 +135,11 @@ class _Progress:
         self._start = time.monotonic()
         say(f"{runs} runs to make", console=err_console)
 
-    def tell(self, name: str, done: int, total: int, seconds: float) -> None:
-        """Report a run that is done."""
+    def tell(self, name: str, done: int, total: int, seconds: float, error: str) -> None:
+        """Report a run that is done, or why it failed."""
         left = (time.monotonic() - self._start) / done * (total - done)
+        failed = f"FAILED: {error}; " if error else ""
         say(
-            f"[{done}/{total}] {name}: {seconds:.1f} s, about {left / 60:.0f} min left",
+            f"[{done}/{total}] {name}: {failed}{seconds:.1f} s, about {left / 60:.0f} min left",
             console=err_console,
         )

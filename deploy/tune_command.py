@@ -190,12 +190,13 @@ class _Progress:
         """Be told about how many trainings there still are."""
         self._left = left
 
-    def tell(self, name: str, done: int, total: int, seconds: float) -> None:
-        """Report a training that is done."""
+    def tell(self, name: str, done: int, total: int, seconds: float, error: str) -> None:
+        """Report a training that is done, or why it failed."""
         self._seconds.append(seconds)
         left = max(0, self._left - done)
         minutes = left * sum(self._seconds) / len(self._seconds) / 60
+        failed = f"FAILED: {error}; " if error else ""
         say(
-            f"{name}: {seconds:.1f} s, about {left} trainings and {minutes:.0f} min left",
+            f"{name}: {failed}{seconds:.1f} s, about {left} trainings and {minutes:.0f} min left",
             console=err_console,
         )

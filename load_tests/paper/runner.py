@@ -22,8 +22,8 @@ from load_tests.paper.victims import is_trained
 from postprocess.errors import InputError, ReverseSigmoidError
 
 Task = Run | Victim
-#: Told after every run: its name, runs done, runs in all, seconds it took.
-Tell = Callable[[str, int, int, float], None]
+#: Told after every run: its name, runs done, runs in all, seconds it took, why it failed if so.
+Tell = Callable[[str, int, int, float, str], None]
 
 
 class RunError(ReverseSigmoidError):
@@ -111,7 +111,7 @@ class Runner:
             return run
 
         for done, (task, answer, seconds) in enumerate(self._started().answers(following), 1):
-            self._tell(task.name, done, total, seconds)
+            self._tell(task.name, done, total, seconds, answer.get("error", ""))
             untrained.pop(task.name, None)
             if "error" in answer:
                 hurt = [run for run in runs if task in (run, run.victim)]

@@ -90,6 +90,7 @@ def test_what_fails_is_said_and_all_else_is_made(made):
         path.write_bytes(b"")
     done = run_command("paper", "--scale", "smoke", "--out", "results", cwd=out)
     assert done.returncode == 1
+    assert f"{gone.stem}: FAILED: " in done.stderr
     assert f"1 runs failed, the first of them {gone.stem}" in done.stderr
     assert f"{len(runs(out))} of" in (out / "results" / "RESULTS.md").read_text()
 
