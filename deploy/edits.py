@@ -2,20 +2,23 @@
 
 A refused edit leaves the last good version serving, and Triton calls that READY; only its log
 tells. So each edited file is read here as the defence will read it, and what it says is
-compared with the parameters that Triton reports.
+compared with the parameters that Triton reports. A fused model's parameters stand in its graph,
+which Triton reports nothing of: they are read anew once the model's processes are others.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deploy import triton_log
-from deploy.model_config import in_words, is_defence, read, strings
+from deploy.model_config import fused_output, in_words, is_defence, read, strings
 from deploy.triton_server import TritonServer
+from exporters import fused, onnx_graph
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
-Stamp = tuple[int, int, int]
+Stamp = tuple[tuple[int, int, int], ...]
 
 #: How many looks an edited file is followed for, a second or so each.
 _LOOKS = 60
@@ -28,9 +31,9 @@ _TAKES_EFFECT = {
 
 @dataclass
 class _File:
-    """A config.pbtxt as it was last seen."""
+    """A config.pbtxt, and the graph of a fused model, as they were last seen."""
 
-    stamp: Stamp | None
+    stamp: Stamp
     looks_left: int = 0
     log_start: int = 0
     problem: str | None = None
@@ -43,8 +46,10 @@ class Edits:
         """Start with what is on disk, which Triton has just loaded."""
         self._server = server
         self._files = {path.parent.name: _File(_stamp(path)) for path in self._paths()}
-        #: Defence to the parameters that Triton reports.
+        #: Defence to its parameters: those that Triton reports, a fused model's from its graph.
         self.in_force: dict[str, dict[str, str]] = {}
+        #: Fused model to the processes that run it, and the parameters of its graph.
+        self._loaded: dict[str, tuple[set[int], dict[str, str]]] = {}
 
     def problem(self, model: str) -> str | None:
         """Return why the model's config.pbtxt on disk was refused, None if it was not."""
@@ -56,21 +61,38 @@ class Edits:
         path = self._path(model)
         try:
             config = read(path)
-            if model in self.in_force:
+            if fused_output(config) is not None:
+                graph = _graph(path)
+                Parameters.from_strings(_fused_strings(graph), where=str(graph))
+            elif model in self.in_force:
                 Parameters.from_strings(strings(config), where=str(path))
         except InputError as error:
             return str(error)
         return None
 
     def read_in_force(self, client: Any, model: str) -> dict[str, str]:
-        """Return the parameters that Triton reports of a defence now, none of other models."""
+        """Return the parameters of a defence or fused model now, none of other models."""
         from tritonclient.utils import InferenceServerException
 
         try:
             config = client.get_model_config(model, client_timeout=5).config
         except InferenceServerException:
             return {}
+        if fused_output(config) is not None:
+            return self._fused_in_force(model)
         return strings(config) if is_defence(config) else {}
+
+    def _fused_in_force(self, model: str) -> dict[str, str]:
+        before, kept = self._loaded.get(model, (set[int](), {}))
+        processes = set(self._server.stubs().get(model, []))
+        if kept and (before & processes or not processes):
+            return kept
+        try:
+            kept = _fused_strings(_graph(self._path(model)))
+        except InputError:  # exchanged since it was loaded
+            return kept
+        self._loaded[model] = processes, kept
+        return kept
 
     def look(self, client: Any) -> list[str]:
         """Return one line for each thing that happened since the last look.
@@ -109,17 +131,21 @@ class Edits:
             return f"EDIT REFUSED: {file.problem}{kept}"
         takes_effect = _TAKES_EFFECT.get(self._server.control_mode)
         if fresh and takes_effect and self._differs(model):
-            return f"config.pbtxt was edited; takes effect {takes_effect}".format(model=model)
+            what = "its graph" if model in self._loaded else "config.pbtxt"
+            return f"{what} was edited; takes effect {takes_effect}".format(model=model)
         return None
 
     def _differs(self, model: str) -> bool:
         """Say whether a defence's file says other parameters than those in force."""
         if model not in self.in_force:
             return True
+        path = self._path(model)
         try:
-            return strings(read(self._path(model))) != self.in_force[model]
+            config = read(path)
+            said = strings(config) if fused_output(config) is None else _fused_strings(_graph(path))
         except InputError:
             return True
+        return said != self.in_force[model]
 
     def _changes_in_force(self, client: Any) -> list[str]:
         lines = []
@@ -131,7 +157,7 @@ class Edits:
                 continue
             self.in_force[model] = now
             if before is not None and now != before:
-                aside = ", which is not what its config.pbtxt says" if self._differs(model) else ""
+                aside = ", which is not what its file says" if self._differs(model) else ""
                 lines.append(f"{model}: new parameters in force{aside}: {in_words(now)}")
         return lines
 
@@ -142,9 +168,31 @@ class Edits:
         return sorted(self._server.repository.glob("*/config.pbtxt"))
 
 
-def _stamp(path: Path) -> Stamp | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+def _stamp(path: Path) -> Stamp:
+    """Return what changes with a config.pbtxt, and with the graph of a fused model."""
+    paths = [path]
+    with suppress(InputError):
+        if fused_output(read(path)) is not None:
+            paths.append(_graph(path))
+    found = []
+    for one in paths:
+        with suppress(OSError):
+            status = one.stat()
+            found.append((status.st_mtime_ns, status.st_size, status.st_ino))
+    return tuple(found)
+
+
+def _graph(path: Path) -> Path:
+    """Return the graph of the highest version, which Triton serves, beside a config.pbtxt.
+
+    Raises:
+        InputError: there is no version.
+    """
+    files = [file for file in path.parent.glob("[0-9]*/*.onnx") if file.parent.name.isdigit()]
+    if not files:
+        raise InputError(f"{path.parent}: expected a version with a model.onnx")
+    return max(files, key=lambda file: int(file.parent.name))
+
+
+def _fused_strings(graph: Path) -> dict[str, str]:
+    return fused.read_strings(onnx_graph.load(graph), where=str(graph))

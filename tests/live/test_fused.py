@@ -1,5 +1,6 @@
 """The fused layout on the real server: one model, retuned, hurt and exchanged while it answers."""
 
+import json
 import os
 import signal
 import threading
@@ -51,10 +52,11 @@ def logits(exported):
 @pytest.fixture
 def serving(repository, tmp_path):
     ports = free_ports()
-    options = (*port_options(ports), "--model-control-mode", "poll")
+    status = tmp_path / "status.json"
+    options = (*port_options(ports), "--model-control-mode", "poll", "--status-file", status)
     with Running("serve", repository, *options, cwd=tmp_path) as server:
         server.wait_for("Ctrl-C stops")
-        server.url = f"127.0.0.1:{ports.grpc}"
+        server.url, server.status = f"127.0.0.1:{ports.grpc}", status
         yield server
     wait_for_no_process_naming(repository)
 
@@ -100,6 +102,11 @@ class Client(threading.Thread):
         self.join()
 
 
+def in_force(server):
+    parameters = json.loads(server.status.read_text())["models"]["digits"]["parameters"]
+    return {key: float(parameters[key]) for key in ("beta", "gamma")}
+
+
 def near(rows, wanted):
     return np.abs(np.array(rows) - wanted).max(axis=(1, 2)) <= 1e-5
 
@@ -123,6 +130,7 @@ def test_retuned_under_load_no_request_fails_and_each_answer_is_the_old_or_the_n
     serving, repository, logits
 ):
     before, after = expected(logits, SHIPPED), expected(logits, OTHER)
+    assert in_force(serving) == SHIPPED
     with Client(serving) as client:
         serving.wait_until(lambda: len(client.answers) > 20)
         options = ("--beta", OTHER["beta"], "--gamma", OTHER["gamma"])
@@ -133,7 +141,11 @@ def test_retuned_under_load_no_request_fails_and_each_answer_is_the_old_or_the_n
     old, new = near(client.answers, before), near(client.answers, after)
     assert (old | new).all()
     assert old[0]
-    assert "DOWN" not in serving.stderr.read_text()
+    serving.wait_for("digits: new parameters in force: ")
+    serving.wait_until(lambda: in_force(serving) == OTHER)
+    said = serving.stderr.read_text()
+    assert said.count("in force") == 1
+    assert "DOWN" not in said
 
 
 def test_a_dead_process_is_brought_back_and_answers_the_same(serving, repository, logits):
@@ -156,6 +168,10 @@ def test_a_graph_without_its_defence_does_not_take_the_place_of_one_with_it(
         time.sleep(2)
     assert client.answers
     assert near(client.answers, expected(logits, SHIPPED)).all()
+    serving.wait_for(
+        f"digits: EDIT REFUSED: {path}: expected a fused defence, the graph holds none"
+    )
+    assert in_force(serving) == SHIPPED
     done = run_command("check", repository, cwd=repository)
     assert done.returncode == 1
     assert f"{path}: expected a fused defence, the graph holds none" in done.stdout
