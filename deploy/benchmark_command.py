@@ -1,6 +1,7 @@
 """``reverse-sigmoid benchmark``: every way to serve a protected classifier, side by side."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,6 +64,11 @@ def benchmark(
     for way in chosen:
         if way not in rivals.WAYS:
             raise InputError(f"--ways: expected some of {', '.join(rivals.WAYS)}, got {way!r}")
+    if rivals.ART in chosen and find_spec("art") is None:
+        raise InputError(
+            f"--ways {rivals.ART}: needs art, which is not installed: "
+            "pip install 'triton-reverse-sigmoid[bench]', or leave it out"
+        )
     if out is not None and out.exists():
         raise InputError(f"{out} exists")
     report = run(

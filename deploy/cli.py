@@ -1,7 +1,7 @@
 """The command ``reverse-sigmoid``: thin calls into the packages that own the work."""
 
 import json
-import signal
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +32,8 @@ from deploy.options import (
 from deploy.overhead_command import overhead
 from deploy.paper_command import paper
 from deploy.retune_command import retune
-from deploy.serve_command import Terminated, serve
+from deploy.serve_command import serve
+from deploy.signals import Terminated, install
 from deploy.tune_command import tune
 from exporters import datasets, model_repository
 from postprocess.errors import InputError, ReverseSigmoidError
@@ -40,6 +41,9 @@ from postprocess.parameters import CHOICES
 
 # Some versions of Typer bring a click of their own; this is its UsageError in all of them.
 UsageError: Any = typer.BadParameter.__mro__[1]
+
+#: Commands that keep what they have done.
+_RESUMED = (["attack"], ["paper"], ["tune"])
 
 app = typer.Typer(
     help="Serve a classifier on NVIDIA Triton without handing the model to whoever queries it.",
@@ -278,9 +282,7 @@ app.command()(paper)
 
 def run() -> int:
     """Run the command line and return the exit code: 1 with one line for what a person can mend."""
-    signal.signal(signal.SIGTERM, _terminate)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup wants it ignored
-        signal.signal(signal.SIGHUP, _terminate)
+    install()
     try:
         return int(app(standalone_mode=False) or 0)
     except ReverseSigmoidError as error:
@@ -292,12 +294,10 @@ def run() -> int:
             return 2
         message = f"{error.format_message()} (see --help)"
     except (typer.Abort, KeyboardInterrupt):
+        goes_on = "; the same command goes on" if sys.argv[1:2] in _RESUMED else ""
+        say(f"reverse-sigmoid: interrupted{goes_on}", console=err_console)
         return 130
     except Terminated as stop:
         return 128 + stop.number
     say(f"reverse-sigmoid: {message}", console=err_console)
     return 1
-
-
-def _terminate(number: int, frame: object) -> None:
-    raise Terminated(number)

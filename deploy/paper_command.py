@@ -42,6 +42,8 @@ def paper(
     compared.
     """
     _refuse_missing()
+    if data_dir is not None and not data_dir.is_dir():
+        raise InputError(f"--data-dir {data_dir}: no such folder")
     if what.endswith(".json"):
         _again(Path(what), out, data_dir, as_json=as_json)
         return

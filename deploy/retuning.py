@@ -77,8 +77,13 @@ def _defence_of(folder: Path, config: Any) -> Path:
     steps = [step.model_name for step in config.ensemble_scheduling.step]
     for name in steps:
         path: Path = folder.parent / name / "config.pbtxt"
-        if path.is_file() and model_config.is_defence(model_config.read(path)):
+        if not path.is_file():
+            continue
+        step = model_config.read(path)
+        if model_config.is_defence(step):
             return path
+        if step.backend == "python" and "scores" in step.parameters:  # a defence that is refused
+            Parameters.from_strings(model_config.strings(step), where=str(path))
     raise InputError(f"{folder / 'config.pbtxt'}: no defence among its steps {', '.join(steps)}")
 
 

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from deploy.options import err_console, out_console, say
+from deploy.signals import Terminated
 
 if TYPE_CHECKING:
     from deploy.triton_server import TritonServer
@@ -136,14 +137,6 @@ def _say_ready(server: "TritonServer", behind: list[str] | None) -> None:
     out_console.print(table)
     if behind is None and any(model.summary.startswith("ensemble") for model in models):
         say("Whoever reaches these ports can also call the victim behind an ensemble, raw.")
-
-
-class Terminated(BaseException):
-    """SIGTERM or SIGHUP, made to unwind like Ctrl-C so that nothing is left behind."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 def _report(text: str) -> None:

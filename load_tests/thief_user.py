@@ -88,7 +88,13 @@ class Thief(TritonUser):
         try:
             record.claim(folder)
             file = TransferSetFile(folder, record.drawn.pool)
-            if file.spent < record.queries:
+            if file.spent >= record.queries:
+                _log.warning(
+                    "%s: its budget of %d is spent already, so this thief asks nothing; "
+                    "for another test give --transfer-sets another folder",
+                    folder, record.queries,
+                )  # fmt: skip
+            else:
                 plan = in_batches(self.plan(), batch, pause=self._pause)
                 collect(plan, self.ask, manner=Manner(batch_size=batch), file=file)
         except EndpointError as error:

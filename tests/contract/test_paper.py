@@ -113,7 +113,10 @@ def test_a_runs_file_made_again_gives_the_same(made):
         (("table9",), "paper: expected figure1, figure2"),
         (("all", "--scale", "huge"), "--scale: expected smoke, cpu, full, got 'huge'"),
         (("none.json",), "none.json: No such file"),
-        (("figure2", "--scale", "cpu", "--data-dir", "nowhere"), "nowhere: no such folder"),
+        (
+            ("figure2", "--scale", "cpu", "--data-dir", "nowhere"),
+            "--data-dir nowhere: no such folder",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_said(arguments, said, tmp_path):

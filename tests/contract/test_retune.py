@@ -237,6 +237,17 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(
     assert files == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_a_defence_that_is_refused_is_named_through_its_ensemble(ensemble):
+    path = ensemble.parent / "digits_reverse_sigmoid" / "config.pbtxt"
+    text = path.read_text()
+    path.write_text(text.replace('key: "beta" value: { string_value: "1.5" }',
+                                 'key: "beta" value: { string_value: "-1" }'))  # fmt: skip
+    assert path.read_text() != text
+    code, out, err = command("retune", ensemble, "--gamma", "0.1", cwd=ensemble.parent)
+    assert (code, out) == (1, "")
+    assert f"{path}: parameter beta: expected a number from 0.001 to 100, got -1" in err
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

@@ -99,6 +99,7 @@ def test_an_interrupted_attack_resumed_sends_exactly_the_rest_of_its_budget(own,
         rows = out / "sample" / "transfer_set.csv"
         thief.wait_until(lambda: rows.exists() and rows.read_bytes().count(b"\n") > 20)
         assert thief.stop(signal.SIGINT) == 130
+    assert "interrupted; the same command goes on" in thief.stderr.read_text()
     paid = rows.read_bytes().count(b"\n") - 1
     spent = answered(own) - before - len(DIGITS.x_test)
     assert 20 <= paid == spent < 400
