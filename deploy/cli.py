@@ -1,6 +1,7 @@
 """The command ``reverse-sigmoid``: thin calls into the packages that own the work."""
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,7 +44,8 @@ from postprocess.parameters import CHOICES
 UsageError: Any = typer.BadParameter.__mro__[1]
 
 #: Commands that keep what they have done.
-_RESUMED = (["attack"], ["paper"], ["tune"])
+_RESUMED = {"attack", "paper", "tune"}
+_INTERRUPTED = 128 + signal.SIGINT
 
 app = typer.Typer(
     help="Serve a classifier on NVIDIA Triton without handing the model to whoever queries it.",
@@ -284,7 +286,8 @@ def run() -> int:
     """Run the command line and return the exit code: 1 with one line for what a person can mend."""
     install()
     try:
-        return int(app(standalone_mode=False) or 0)
+        code = int(app(standalone_mode=False) or 0)
+        return _interrupted() if code == _INTERRUPTED else code  # some versions of Typer catch it
     except ReverseSigmoidError as error:
         message = str(error)
     except OSError as error:
@@ -294,10 +297,14 @@ def run() -> int:
             return 2
         message = f"{error.format_message()} (see --help)"
     except (typer.Abort, KeyboardInterrupt):
-        goes_on = "; the same command goes on" if sys.argv[1:2] in _RESUMED else ""
-        say(f"reverse-sigmoid: interrupted{goes_on}", console=err_console)
-        return 130
+        return _interrupted()
     except Terminated as stop:
         return 128 + stop.number
     say(f"reverse-sigmoid: {message}", console=err_console)
     return 1
+
+
+def _interrupted() -> int:
+    goes_on = "; the same command goes on" if _RESUMED.intersection(sys.argv[1:2]) else ""
+    say(f"reverse-sigmoid: interrupted{goes_on}", console=err_console)
+    return _INTERRUPTED
