@@ -107,8 +107,7 @@ def _labels(tables: Tables) -> Iterator[Fact]:
             paper,
             f"agreement {agreements[0]:.3f} takes {shown[0]:,} images with probabilities and "
             f"{told} times as many with labels only; with {_list(shown)} images {_list(agreements)}"
-            f" against {_list(labels)}; M gives its top class {sure[0]:.2f} on average, and the "
-            "surer it is, the less its other scores add to the label",
+            f" against {_list(labels)}; M gives its top class {sure[0]:.2f} on average",
         )
 
 
