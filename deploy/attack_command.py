@@ -57,7 +57,12 @@ def attack(
         Path | None, typer.Option(help="Folder of the data sets' files, see export.")
     ] = None,
     queries: Annotated[
-        int, typer.Option(min=0, help="Query budget of each attack, in images.", show_default=False)
+        int,
+        typer.Option(
+            min=0,
+            help="Query budget of each attack, in images; needed but with --from-transfer-set.",
+            show_default=False,
+        ),
     ] = 0,
     budgets: Annotated[
         str,
