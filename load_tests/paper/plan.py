@@ -184,6 +184,10 @@ class Plan:
         run = self.base(data)
         return run.but(queries=images, steps=images // BATCH, **changes)
 
+    def kept(self, data: str, changes: dict[str, Any]) -> Run:
+        """Return the same of few images, which the thief goes through again and again."""
+        return self.shown(data, self.scale.labels_kept, changes).but(steps=self.scale.attack_steps)
+
     def recovery(self, recover: str, beta: float, gamma: float) -> Run:
         """Return a run of Figure 7: an inversion fitted on true pairs, and no substitute."""
         setting = {"defense": "reverse_sigmoid", "beta": beta, "gamma": gamma}
@@ -203,6 +207,8 @@ class Plan:
             for images in self.scale.labels_queries:
                 yield self.shown(data, images, {})
                 yield self.shown(data, images, {"labels_only": True})
+            yield self.kept(data, {})
+            yield self.kept(data, {"labels_only": True})
 
     def _inversions(self) -> Iterator[Run]:
         yield from self._settings(self.scale.recovery_on, capped=False)

@@ -36,6 +36,8 @@ class Scale:
     #: Images shown to the thieves of Figure 6, the first of which sets the level.
     labels_queries: tuple[int, ...]
     labels_on: tuple[str, ...]  #: data sets of Figure 6
+    #: Images of a thief who goes through them again and again, for ``attack_steps``.
+    labels_kept: int
     recovery_on: str  #: data set of Table 4 and Figure 7
     magnitudes: tuple[float, ...] = _MAGNITUDES  #: beta of Figure 7
     adaptive: Changes = ADAPTIVE  #: stronger thieves, of ``thieves.ADAPTIVE``
@@ -96,6 +98,7 @@ SCALES = {
         attack_times=4,
         labels_queries=(960, 3840),
         labels_on=("digits",),
+        labels_kept=320,
         attack_steps=60,
         recovery_on="digits",
         magnitudes=(1.0,),
@@ -127,6 +130,7 @@ SCALES = {
         attack_times=4,
         labels_queries=(2400, 4800, 9600, 19200),
         labels_on=("fashion_mnist", "cifar10"),
+        labels_kept=1200,
         attack_steps=300,
         recovery_on="fashion_mnist",
         hardened=("decimals 2", "key_file", "decoy 10"),
@@ -153,6 +157,7 @@ SCALES = {
         attack_times=16,
         labels_queries=(4_800, 9_600, 19_200, 38_400),
         labels_on=("cifar10",),
+        labels_kept=4_800,
         attack_steps=16_000,
         recovery_on="cifar10",
     ),
