@@ -86,7 +86,6 @@ def test_the_demo_ends_with_the_readmes_table(checkout):
     for row in ("Accuracy on the test set", "Stolen: agreement of a substitute", "Latency p99"):
         assert row in said
     report = json.loads((checkout / "demo" / "report.json").read_text())
-    assert report["seconds"] < 180
     assert report["protected_agreement"] == 1
     assert report["protected_accuracy"] == report["victim_accuracy"] > 0.97
     drop = report["stolen_agreement_unprotected"] - report["stolen_agreement_protected"]

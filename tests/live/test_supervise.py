@@ -41,6 +41,8 @@ def shared_memory():
 
 
 KILLED, STOPPED = signal.SIGKILL, signal.SIGSTOP
+#: Now and then Triton 2.51 does not survive the death of a process that shares its memory.
+ABORTED = "Triton stopped by itself with exit code -6"
 
 
 @pytest.mark.parametrize(
@@ -58,10 +60,11 @@ def test_dead_and_silent_models_are_loaded_again_without_a_raw_answer(serve, mod
                 os.kill(stub, how)
             serving.wait_for_recovery(number)
             (down, *_) = [x for x in serving.said.splitlines() if "digits: DOWN" in x][number - 1 :]
-            assert f"at fault: {model}" in down
+            assert f"at fault: {model}" in down or ABORTED in down
             serving.wait_until(lambda: serving.answers_with(beta=1.5), 5)
         # On a busy machine the reload may take too long, and Triton is restarted after it.
-        assert serving.said.count("touched the files of ") == len(outages)
+        aborts = serving.said.count(f"digits: DOWN: {ABORTED}")
+        assert serving.said.count("touched the files of ") == len(outages) - aborts
         clients.__exit__()
         assert clients.errors
         assert clients.raw_answers() == 0
