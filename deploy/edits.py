@@ -57,7 +57,7 @@ class Edits:
         return None if file is None else file.problem
 
     def refused_on_disk(self, model: str) -> str | None:
-        """Read the model's config.pbtxt now and return what is wrong with it."""
+        """Read the model's config.pbtxt, or a fused graph, now and return what is wrong with it."""
         path = self._path(model)
         try:
             config = read(path)

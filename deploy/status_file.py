@@ -11,15 +11,15 @@ from postprocess.errors import InputError
 
 @dataclass
 class ModelStatus:
-    """One protected ensemble."""
+    """One protected model."""
 
     defence: str  #: the model that defends it
     state: str = "ready"  #: ready; recovering; failed: it waits for the operator
     reason: str | None = None  #: why it is not ready, or that it is overloaded
     last_probe_at: str | None = None  #: of the last good probe, ISO 8601, UTC
     probe_latency_ms: float | None = None  #: of the last good probe
-    parameters: dict[str, str] = field(default_factory=dict)  #: in force, as Triton reports them
-    rejected_edit: str | None = None  #: why config.pbtxt, as it stands on disk, was refused
+    parameters: dict[str, str] = field(default_factory=dict)  #: in force, see ``Edits``
+    rejected_edit: str | None = None  #: why config.pbtxt, or a fused graph, was refused
 
 
 @dataclass
