@@ -14,7 +14,8 @@ from typing import Any
 from deploy import triton_log
 from deploy.model_config import fused_output, in_words, is_defence, read, strings
 from deploy.triton_server import TritonServer
-from exporters import fused, onnx_graph
+from exporters import onnx_graph
+from exporters.fused import read_strings
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
@@ -43,9 +44,9 @@ class Edits:
     """The config.pbtxt files of a repository and the defences' parameters in force."""
 
     def __init__(self, server: TritonServer) -> None:
-        """Start with what is on disk, which Triton has just loaded."""
+        """Take the server; the first look takes what is on disk for what Triton has loaded."""
         self._server = server
-        self._files = {path.parent.name: _File(_stamp(path)) for path in self._paths()}
+        self._files: dict[str, _File] = {}
         #: Defence to its parameters: those that Triton reports, a fused model's from its graph.
         self.in_force: dict[str, dict[str, str]] = {}
         #: Fused model to the processes that run it, and the parameters of its graph.
@@ -60,12 +61,9 @@ class Edits:
         """Read the model's config.pbtxt, or a fused graph, now and return what is wrong with it."""
         path = self._path(model)
         try:
-            config = read(path)
-            if fused_output(config) is not None:
-                graph = _graph(path)
-                Parameters.from_strings(_fused_strings(graph), where=str(graph))
-            elif model in self.in_force:
-                Parameters.from_strings(strings(config), where=str(path))
+            said, file = _said_by(path)
+            if model in self.in_force or file != path:
+                Parameters.from_strings(said, where=str(file))
         except InputError as error:
             return str(error)
         return None
@@ -88,7 +86,7 @@ class Edits:
         if kept and (before & processes or not processes):
             return kept
         try:
-            kept = _fused_strings(_graph(self._path(model)))
+            kept, _ = _said_by(self._path(model))
         except InputError:  # exchanged since it was loaded
             return kept
         self._loaded[model] = processes, kept
@@ -102,7 +100,8 @@ class Edits:
         """
         lines = self._changes_in_force(client)
         for path in self._paths():
-            model, stamp = path.parent.name, _stamp(path)
+            model = path.parent.name
+            stamp = _stamp(path, fused=model in self._loaded)
             file = self._files.setdefault(model, _File(stamp))
             if stamp != file.stamp:  # judged once it has stopped changing
                 file.stamp, file.looks_left = stamp, _LOOKS
@@ -139,10 +138,8 @@ class Edits:
         """Say whether a defence's file says other parameters than those in force."""
         if model not in self.in_force:
             return True
-        path = self._path(model)
         try:
-            config = read(path)
-            said = strings(config) if fused_output(config) is None else _fused_strings(_graph(path))
+            said, _ = _said_by(self._path(model))
         except InputError:
             return True
         return said != self.in_force[model]
@@ -168,11 +165,11 @@ class Edits:
         return sorted(self._server.repository.glob("*/config.pbtxt"))
 
 
-def _stamp(path: Path) -> Stamp:
+def _stamp(path: Path, *, fused: bool) -> Stamp:
     """Return what changes with a config.pbtxt, and with the graph of a fused model."""
     paths = [path]
-    with suppress(InputError):
-        if fused_output(read(path)) is not None:
+    if fused:
+        with suppress(InputError):
             paths.append(_graph(path))
     found = []
     for one in paths:
@@ -180,6 +177,19 @@ def _stamp(path: Path) -> Stamp:
             status = one.stat()
             found.append((status.st_mtime_ns, status.st_size, status.st_ino))
     return tuple(found)
+
+
+def _said_by(path: Path) -> tuple[dict[str, str], Path]:
+    """Return the parameters that a config.pbtxt says, or a fused model's graph, and which file.
+
+    Raises:
+        InputError: the file cannot be read, or the graph has no defence.
+    """
+    config = read(path)
+    if fused_output(config) is None:
+        return strings(config), path
+    graph = _graph(path)
+    return read_strings(onnx_graph.load(graph), where=str(graph)), graph
 
 
 def _graph(path: Path) -> Path:
@@ -192,7 +202,3 @@ def _graph(path: Path) -> Path:
     if not files:
         raise InputError(f"{path.parent}: expected a version with a model.onnx")
     return max(files, key=lambda file: int(file.parent.name))
-
-
-def _fused_strings(graph: Path) -> dict[str, str]:
-    return fused.read_strings(onnx_graph.load(graph), where=str(graph))

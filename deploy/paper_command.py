@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from deploy.options import err_console, out_console, say
+from exporters import datasets
 from load_tests.paper.plan import PARTS, Plan
 from load_tests.paper.scales import SCALES, find
 from postprocess.errors import InputError
@@ -42,8 +43,7 @@ def paper(
     compared.
     """
     _refuse_missing()
-    if data_dir is not None and not data_dir.is_dir():
-        raise InputError(f"--data-dir {data_dir}: no such folder")
+    datasets.refuse_missing(data_dir)
     if what.endswith(".json"):
         _again(Path(what), out, data_dir, as_json=as_json)
         return

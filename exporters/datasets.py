@@ -72,8 +72,7 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
         raise InputError(
             f"unknown data set {name!r}; known are {', '.join(NAMES)} and files that end in .npz"
         )
-    if data_dir is not None and not data_dir.is_dir():
-        raise InputError(f"--data-dir {data_dir}: no such folder")
+    refuse_missing(data_dir)
     if name == "digits":
         return _digits()
     if name == "stl10":
@@ -94,6 +93,16 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
         y_test.reshape(-1).astype(np.int64),
         flips=name != "mnist" and not own,
     )
+
+
+def refuse_missing(data_dir: Path | None) -> None:
+    """Return if the folder of the data sets is there, or none was given.
+
+    Raises:
+        InputError: there is none.
+    """
+    if data_dir is not None and not data_dir.is_dir():
+        raise InputError(f"--data-dir {data_dir}: no such folder")
 
 
 def _refuse_unlike(name: str, x_train: Any, y_train: Any, x_test: Any, y_test: Any) -> None:
