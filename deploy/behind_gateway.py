@@ -83,7 +83,7 @@ class Behind:
         self._gateway.stop()
         self._gateway = following
         following.start()
-        say(f"the gateway takes {self.path} as it is now; budgets begin anew")
+        say(f"the gateway takes {self.path} as it is now; what was spent stays spent")
 
     def stop(self) -> None:
         """Stop the gateway, if there is one."""

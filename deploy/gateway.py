@@ -13,12 +13,15 @@ from types import TracebackType
 
 from deploy import die_with_parent
 from deploy.envoy.bootstrap import Upstream, bootstrap
+from deploy.envoy.bounds import Module, installed
 from deploy.listening import refuse_taken
 from deploy.operator_file import Address, Operator
 from postprocess.errors import InputError, ReverseSigmoidError
 
 STARTUP_S = 30.0
 STOP_S = 5.0
+#: Begins whatever our module says on standard error.
+COMPLAINT = "reverse-sigmoid: "
 #: Connections are closed at once when a listener changes, so that a revoked key is refused.
 _DRAIN = ("--drain-time-s", "2", "--drain-strategy", "immediate")
 
@@ -35,6 +38,7 @@ def write_configuration(
     *,
     seen_at: Path | None = None,
     socket_folder: Path | None = None,
+    module: Module | None = None,
     access_log: str | None = "/dev/stdout",
 ) -> Path:
     """Return Envoy's configuration, written with all files that it names into a folder.
@@ -48,6 +52,7 @@ def write_configuration(
         folder: to write to.
         seen_at: where Envoy will find that folder, if it runs elsewhere.
         socket_folder: where Envoy can make its admin socket; the folder itself by default.
+        module: our filters; by default as installed here, and budgets where the operator says.
         access_log: see ``bootstrap``.
     """
     import yaml
@@ -55,8 +60,8 @@ def write_configuration(
     from tritonclient.grpc import model_config_pb2, service_pb2
 
     descriptors = FileDescriptorSet()
-    for module in (model_config_pb2, service_pb2):
-        module.DESCRIPTOR.CopyToProto(descriptors.file.add())
+    for messages in (model_config_pb2, service_pb2):
+        messages.DESCRIPTOR.CopyToProto(descriptors.file.add())
     sds = {
         "resources": [
             {
@@ -68,7 +73,10 @@ def write_configuration(
     }
     seen = seen_at or folder
     socket = (socket_folder or seen) / "admin.sock"
-    configuration = bootstrap(operator, upstream, seen, socket=socket, access_log=access_log)
+    module = module or Module(installed(), operator.budgets_file)
+    configuration = bootstrap(
+        operator, upstream, seen, socket=socket, module=module, access_log=access_log
+    )
     write_private(folder / "triton.pb", descriptors.SerializeToString())
     write_private(folder / "triton_key.yaml", yaml.safe_dump(sds).encode())
     if operator.tls is not None:
@@ -93,8 +101,15 @@ def validate(configuration: Path) -> None:
         timeout=60,
     )
     if checked.returncode:
-        said = (checked.stderr or checked.stdout).strip().splitlines()
-        raise GatewayError(f"Envoy refuses its configuration: {said[-1] if said else '?'}")
+        said = checked.stderr.strip() or checked.stdout.strip() or "?"
+        why = complaint(said) or said.splitlines()[-1]
+        raise GatewayError(f"Envoy refuses its configuration: {why}")
+
+
+def complaint(said: str) -> str | None:
+    """Return the last that our module said among Envoy's own lines."""
+    ours = [line for line in said.splitlines() if line.startswith(COMPLAINT)]
+    return ours[-1].removeprefix(COMPLAINT) if ours else None
 
 
 class Gateway:
@@ -182,6 +197,7 @@ class Gateway:
         except OSError as error:
             raise InputError(f"{self.log}: cannot be written: {error.strerror}") from None
         with log:
+            began = log.tell()
             self._process = subprocess.Popen(
                 self._command(configuration),
                 cwd=folder,
@@ -190,7 +206,7 @@ class Gateway:
                 stderr=log,
                 start_new_session=True,
             )
-        self._wait_until_listening(self._process)
+        self._wait_until_listening(self._process, began)
 
     def stop(self) -> None:
         """Stop Envoy; does nothing if it does not run."""
@@ -211,7 +227,7 @@ class Gateway:
     def tend(self, say: Callable[[str], None]) -> None:
         """Start Envoy again if it has ended; what is said goes to the operator.
 
-        Budgets that are kept in its memory are whole again then.
+        What clients have spent stays spent.
         """
         if self._process is None or self._process.poll() is None:
             return
@@ -238,12 +254,15 @@ class Gateway:
             *("--log-level", "warning", *_DRAIN),
         ]
 
-    def _wait_until_listening(self, process: subprocess.Popen[bytes]) -> None:
+    def _wait_until_listening(self, process: subprocess.Popen[bytes], began: int) -> None:
         deadline = time.monotonic() + STARTUP_S
         for address in (self.operator.listen, self.operator.statistics):
             while not _listens(address):
                 if process.poll() is not None:
-                    raise GatewayError(f"Envoy exited with {process.returncode}; see {self.log}")
+                    why = complaint(self.log.read_bytes()[began:].decode(errors="replace"))
+                    raise GatewayError(
+                        f"Envoy exited with {process.returncode}: {why or f'see {self.log}'}"
+                    )
                 if time.monotonic() > deadline:
                     raise GatewayError(
                         f"Envoy does not listen after {STARTUP_S:g} s; see {self.log}"

@@ -10,6 +10,10 @@ from deploy.options import say
 from exporters.atomic_file import write_text
 from postprocess.errors import InputError
 
+#: In the folder that it writes: our module for Envoy, and what clients have spent.
+_LIBRARY = "bounds.so"
+_SPENT = "spent"
+
 
 def gateway(
     operator_file: Annotated[Path, typer.Argument(metavar="operator.yaml")],
@@ -29,6 +33,13 @@ def gateway(
         Path | None,
         typer.Option(help="Where Envoy may make its admin socket.  [default: its folder]"),
     ] = None,
+    budgets_folder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where Envoy may keep what was spent, through restarts.  [default: its folder's "
+            "budgets]"
+        ),
+    ] = None,
     inner: Annotated[
         list[str] | None,
         typer.Option(metavar="MODEL", help="An inner model that protect did not name, to hide."),
@@ -44,6 +55,7 @@ def gateway(
     import yaml
 
     from deploy.envoy.bootstrap import Upstream
+    from deploy.envoy.bounds import Module, installed
     from deploy.gateway import validate, write_configuration, write_private
     from deploy.operator_file import address, read
     from deploy.rules import budget_rules, shared_budgets
@@ -60,10 +72,18 @@ def gateway(
         address(triton_grpc, "--triton-grpc"), address(triton_http, "--triton-http"), inner or ()
     )
     secret = key_file.read_text().strip()
+    write_private(out / _LIBRARY, installed().read_bytes())
+    (out / "budgets").mkdir(mode=0o700, exist_ok=True)
     # Checked where it is written, then written for where it will be read.
-    validate(write_configuration(operator, upstream, secret, out))
+    here = Module(out / _LIBRARY, out / "budgets" / _SPENT)
+    validate(write_configuration(operator, upstream, secret, out, module=here))
+    seen = seen_at or out
+    there = Module(seen / _LIBRARY, (budgets_folder or seen / "budgets") / _SPENT)
     write_configuration(
-        operator, upstream, secret, out, seen_at=seen_at, socket_folder=socket_folder
+        *(operator, upstream, secret, out),
+        seen_at=seen_at,
+        socket_folder=socket_folder,
+        module=there,
     )
     for name, content in (
         ("budget_alerts.yaml", budget_rules(operator)),

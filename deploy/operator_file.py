@@ -59,6 +59,9 @@ class Limits:
     request_mib: int = 16
     timeout_seconds: int = 30
     connections: int = 1024
+    connections_per_source: int = 128  #: of an IPv4 address, or an IPv6 /64
+    requests_per_key: int = 64  #: that a client may have under way at once
+    mib_per_key: int = 8 * request_mib  #: of bodies that a client may have under way at once
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Operator:
     ratelimit_service: Address | None
     queries_per_request: int  #: what a request is counted as, the most rows it may have
     files: tuple[Path, ...]  #: every file that was read for it
+    budgets_file: Path | None = None  #: where what was spent is kept; None for memory
 
 
 def read(path: Path) -> Operator:
@@ -89,6 +93,9 @@ def read(path: Path) -> Operator:
     | ``rate`` | ``queries`` and ``per``, of every client | none |
     | ``queries_per_request`` | what one request counts as | 1 |
     | ``limits`` | ``request_mib``, ``timeout_seconds``, ``connections`` | 16, 30, 1024 |
+    | | ``connections_per_source``, ``requests_per_key`` | 128, 64 |
+    | | ``mib_per_key`` | 8 times ``request_mib`` |
+    | ``budgets_file`` | where ``serve`` keeps what was spent | operator.budgets, beside this |
     | ``statistics`` | HOST:PORT for Prometheus | 127.0.0.1:9901 |
     | ``ratelimit_service`` | HOST:PORT of envoyproxy/ratelimit, for several gateways | none |
 
@@ -147,7 +154,10 @@ class _Reader:
             "the file",
             said,
             required=("listen", "tls", "models", "clients"),
-            optional=("rate", "queries_per_request", "limits", "statistics", "ratelimit_service"),
+            optional=(
+                *("rate", "queries_per_request", "limits", "statistics"),
+                *("ratelimit_service", "budgets_file"),
+            ),
         )
         tls, clients = self._tls(fields["tls"]), self._clients(fields["clients"])
         service = fields.get("ratelimit_service")
@@ -164,6 +174,7 @@ class _Reader:
                 "queries_per_request", fields.get("queries_per_request", 1), 1, 65536
             ),
             files=tuple(self._files),
+            budgets_file=self._budgets_file(fields.get("budgets_file")),
         )
 
     def _error(self, key: str, expected: str, got: Any) -> InputError:
@@ -244,6 +255,13 @@ class _Reader:
             clients.append(Client(name, secret, None if unlimited else self._budget(key, budget)))
         return tuple(clients)
 
+    def _budgets_file(self, value: Any) -> Path:
+        if value is None:
+            return self._path.with_suffix(".budgets").absolute()
+        if not isinstance(value, str) or not value or "\n" in value:
+            raise self._error("budgets_file", "the path of a file", value)
+        return (self._path.parent / value).absolute()
+
     def _secret(self, key: str, value: Any) -> str:
         path = self._file(key, value)
         if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
@@ -270,8 +288,20 @@ class _Reader:
             "request_mib": (1, 1024),
             "timeout_seconds": (1, 3600),
             "connections": (1, 10**6),
+            "connections_per_source": (1, 10**6),
+            "requests_per_key": (1, 10**6),
+            "mib_per_key": (1, 2**20),
         }
         fields = self._mapping("limits", value, required=(), optional=tuple(ranges))
-        return Limits(
-            **{name: self._whole(f"limits: {name}", fields[name], *ranges[name]) for name in fields}
-        )
+        said = {
+            name: self._whole(f"limits: {name}", fields[name], *ranges[name]) for name in fields
+        }
+        enough = 8 * said.get("request_mib", Limits.request_mib)
+        limits = Limits(**{"mib_per_key": enough} | said)
+        if limits.mib_per_key < limits.request_mib:
+            raise self._error(
+                "limits: mib_per_key",
+                f"at least request_mib, {limits.request_mib}",
+                limits.mib_per_key,
+            )
+        return limits

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.envoy.bounds import Module, source_bound
 from deploy.envoy.counted import CLIENT
 from deploy.envoy.filters import http_filters
 from deploy.envoy.replies import local_replies
@@ -30,6 +31,7 @@ def bootstrap(
     folder: Path,
     *,
     socket: Path,
+    module: Module,
     access_log: str | None = "/dev/stdout",
 ) -> dict[str, Any]:
     """Return the configuration, to be written as JSON or YAML.
@@ -39,6 +41,7 @@ def bootstrap(
         upstream: where Triton is.
         folder: where Envoy finds what else ``gateway`` writes.
         socket: of Envoy's admin interface.
+        module: our own filters.
         access_log: a file for one JSON line a request, None for none.
     """
     service = operator.ratelimit_service
@@ -48,7 +51,7 @@ def bootstrap(
         "admin": {"address": {"pipe": {"path": str(socket), "mode": 0o600}}},
         "static_resources": {
             "listeners": [
-                _public(operator, upstream, folder, access_log),
+                _public(operator, upstream, folder, module, access_log),
                 _statistics(operator.statistics),
             ],
             "clusters": [
@@ -62,7 +65,7 @@ def bootstrap(
 
 
 def _public(
-    operator: Operator, upstream: Upstream, folder: Path, access_log: str | None
+    operator: Operator, upstream: Upstream, folder: Path, module: Module, access_log: str | None
 ) -> dict[str, Any]:
     limits = operator.limits
     manager = named(
@@ -90,7 +93,7 @@ def _public(
         },
         route_config={"name": "public", "virtual_hosts": [virtual_host(operator)]},
         local_reply_config=local_replies(operator),
-        http_filters=http_filters(operator, folder, upstream.hidden),
+        http_filters=http_filters(operator, folder, upstream.hidden, module),
         access_log=[] if access_log is None else [_access_log(access_log)],
     )
     connection_limit = named(
@@ -99,7 +102,7 @@ def _public(
         stat_prefix="public",
         max_connections=limits.connections,
     )
-    chain: dict[str, Any] = {"filters": [connection_limit, manager]}
+    chain: dict[str, Any] = {"filters": [source_bound(operator, module), connection_limit, manager]}
     if operator.tls is not None:
         chain["transport_socket"] = _tls(folder)
     return {

@@ -10,6 +10,14 @@ CLIENT = "x-client-id"
 NO_LIMIT = 10**9
 
 
+def counts_here(operator: Operator) -> bool:
+    """Return whether the gateway itself counts queries, not the rate limit service alone."""
+    shared = operator.ratelimit_service is not None
+    return operator.rate is not None or (
+        not shared and any(client.budget for client in operator.clients)
+    )
+
+
 def counted(operator: Operator) -> dict[str, Any]:
     """Return Envoy's RateLimit: a request costs its client the most rows that it may have."""
     return {

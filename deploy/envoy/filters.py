@@ -4,28 +4,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.envoy.counted import CLIENT, NO_LIMIT, counted
-from deploy.envoy.routes import API_KEY, BUDGET, MODEL_FIELD, RATE, SERVICE, SHARED_BUDGET
+from deploy.envoy.bounds import Module, http_bounds
+from deploy.envoy.counted import CLIENT
+from deploy.envoy.routes import API_KEY, MODEL_FIELD, SERVICE, SHARED_BUDGET
 from deploy.envoy.scrub import scrubber
 from deploy.envoy.typed import HTTP, named, typed
-from deploy.operator_file import MIB, Budget, Client, Operator
+from deploy.operator_file import MIB, Operator
 from load_tests.endpoint import API_KEY_HEADER, TRITON_KEY_HEADER
 from postprocess.ready import KEY_HEADER
 
-#: A bucket that does not limit: what no descriptor names is refused by other filters.
-_NO_LIMIT = {"max_tokens": NO_LIMIT, "tokens_per_fill": NO_LIMIT, "fill_interval": "1s"}
-_ALWAYS = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
 _EXTRACTION = "envoy.filters.http.grpc_field_extraction"
 #: Triton's names of the header that its restricted APIs demand, over HTTP and gRPC.
 SECRET_HEADERS = (KEY_HEADER, TRITON_KEY_HEADER)
 DOMAIN = "reverse_sigmoid"
 
 
-def http_filters(operator: Operator, folder: Path, hidden: Sequence[str]) -> list[dict[str, Any]]:
+def http_filters(
+    operator: Operator, folder: Path, hidden: Sequence[str], module: Module
+) -> list[dict[str, Any]]:
     """Return the filters in the order that a request passes them; ``folder`` holds their files."""
     return [
         scrubber(hidden),  # the last that a response passes: it sees what all others have added
         _api_keys(operator),
+        *http_bounds(operator, module),
         # Also makes one piece of a body sent in very many.
         named(
             "envoy.filters.http.buffer",
@@ -34,8 +35,7 @@ def http_filters(operator: Operator, folder: Path, hidden: Sequence[str]) -> lis
         ),
         _model_names(folder),
         _allowed(operator),
-        *([_rate(operator, operator.rate)] if operator.rate else []),
-        _budgets(operator) if operator.ratelimit_service is None else _shared_budgets(),
+        *([_shared_budgets()] if operator.ratelimit_service else []),
         *(_secret(header, folder) for header in SECRET_HEADERS),
         # Without the headers that tell a client how long the model took.
         named("envoy.filters.http.router", f"{HTTP}.router.v3.Router", suppress_envoy_headers=True),
@@ -104,45 +104,6 @@ def _names(operator: Operator, field: str) -> dict[str, Any]:
         for model in operator.models
     ]
     return {"or_rules": {"rules": one_of}}
-
-
-def _bucket(budget: Budget) -> dict[str, Any]:
-    return {
-        "max_tokens": budget.queries,
-        "tokens_per_fill": budget.queries,
-        "fill_interval": f"{budget.period_s}s",
-    }
-
-
-def _local(name: str, descriptors: list[dict[str, Any]], operator: Operator) -> dict[str, Any]:
-    return named(
-        name,
-        f"{HTTP}.local_ratelimit.v3.LocalRateLimit",
-        stat_prefix=name.rpartition(".")[2],
-        filter_enabled=_ALWAYS,
-        filter_enforced=_ALWAYS,
-        token_bucket=_NO_LIMIT,
-        rate_limited_as_resource_exhausted=True,
-        enable_x_ratelimit_headers="DRAFT_VERSION_03",
-        rate_limits=[counted(operator)],
-        descriptors=descriptors,
-    )
-
-
-def _budgets(operator: Operator) -> dict[str, Any]:
-    limits = [_limit(client, client.budget) for client in operator.clients if client.budget]
-    return _local(BUDGET, limits, operator)
-
-
-def _limit(client: Client, budget: Budget) -> dict[str, Any]:
-    return {
-        "entries": [{"key": "client", "value": client.name}],
-        "token_bucket": _bucket(budget),
-    }
-
-
-def _rate(operator: Operator, rate: Budget) -> dict[str, Any]:
-    return _local(RATE, [_limit(client, rate) for client in operator.clients], operator)
 
 
 def _shared_budgets() -> dict[str, Any]:

@@ -6,6 +6,9 @@ from deploy.operator_file import Operator
 
 #: Begins whatever the gateway says itself, so that the scrubber leaves it alone.
 OURS = "gateway: "
+#: What our module refuses for, beside a spent budget; it tells by metadata of this name.
+_AT_ONCE = ("requests_at_once", "bytes_at_once")
+_METADATA = "reverse_sigmoid"
 #: Stands for the seconds until the next query is granted; the filter in ``scrub`` knows them.
 SECONDS = "@SECONDS@"
 _SPENT = (
@@ -33,13 +36,31 @@ def local_replies(operator: Operator) -> dict[str, Any]:
         for status in texts
         for said in (texts, over_http)
     ]
+    at_once = dict(
+        zip(
+            _AT_ONCE,
+            (
+                f"this API key has {operator.limits.requests_per_key} requests under way, the most "
+                "that it may have at once",
+                f"the requests under way of this API key hold {operator.limits.mib_per_key} MiB, "
+                "the most that they may hold at once",
+            ),
+            strict=True,
+        )
+    )
+    busy = [
+        _mapper(429, said, grpc=grpc, refused=reason)
+        for reason, said in at_once.items()
+        for grpc in (True, False)
+    ]
     return {
-        "mappers": mappers,
+        "mappers": busy + mappers,
         "body_format": {"text_format_source": {"inline_string": f"{OURS}refused"}},
     }
 
 
-def _mapper(status: int, text: str, *, grpc: bool) -> dict[str, Any]:
+def _mapper(status: int, text: str, *, grpc: bool, refused: str | None = None) -> dict[str, Any]:
+    for_reason = [] if refused is None else [_is_refused_for(refused)]
     is_status = {
         "status_code_filter": {
             "comparison": {
@@ -59,8 +80,17 @@ def _mapper(status: int, text: str, *, grpc: bool) -> dict[str, Any]:
         }
     }
     return {
-        "filter": {"and_filter": {"filters": [is_status, is_grpc]}},
+        "filter": {"and_filter": {"filters": [is_status, is_grpc, *for_reason]}},
         "body_format_override": {"text_format_source": {"inline_string": f"{OURS}{text}"}}
         if grpc
         else {"json_format": {"error": f"{OURS}{text}"}},
     }
+
+
+def _is_refused_for(reason: str) -> dict[str, Any]:
+    matcher = {
+        "filter": _METADATA,
+        "path": [{"key": "refused"}],
+        "value": {"string_match": {"exact": reason}},
+    }
+    return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from deploy.envoy.counted import CLIENT, counted
+from deploy.envoy.counted import CLIENT, counted, counts_here
 from deploy.envoy.typed import typed
 from deploy.operator_file import Operator
 
@@ -12,10 +12,10 @@ MODEL_FIELD = {"ModelInfer": "model_name", "ModelMetadata": "name", "ModelReady"
 HEALTH_METHODS = ("ServerLive", "ServerReady")
 #: Of everything but inference.
 QUICK = "5s"
-API_KEY, BUDGET, RATE, SHARED_BUDGET = (
+API_KEY, AT_ONCE, BUDGET, SHARED_BUDGET = (
     "envoy.filters.http.api_key_auth",
-    "envoy.filters.http.local_ratelimit.budget",
-    "envoy.filters.http.local_ratelimit.rate",
+    "envoy.filters.http.dynamic_modules.at_once",
+    "envoy.filters.http.dynamic_modules.budget",
     "envoy.filters.http.ratelimit",
 )
 
@@ -27,6 +27,7 @@ def virtual_host(operator: Operator) -> dict[str, Any]:
     version = "(/versions/[0-9]+)?"
     model = f"/v2/models/({models}){version}"
     off = _off(*_limits(operator))
+    open_to_all = off | _off(API_KEY, AT_ONCE)
     shared = {"rate_limits": [counted(operator)]} if operator.ratelimit_service else {}
     return shared | {
         "name": "all",
@@ -48,18 +49,23 @@ def virtual_host(operator: Operator) -> dict[str, Any]:
             _grpc("ModelInfer", infer_timeout),
             _grpc("ModelMetadata", QUICK, off),
             _grpc("ModelReady", QUICK, off),
-            *(_grpc(method, QUICK, off | _off(API_KEY)) for method in HEALTH_METHODS),
+            *(_grpc(method, QUICK, open_to_all) for method in HEALTH_METHODS),
             _http("infer", f"{model}/infer", "POST", infer_timeout),
             _http("model", f"{model}(/ready)?", "GET", QUICK, off),
-            _http("health", "/v2/health/(live|ready)", "GET", QUICK, off | _off(API_KEY)),
-            {"name": "forbidden", "match": {"prefix": "/"}, "direct_response": {"status": 403}},
+            _http("health", "/v2/health/(live|ready)", "GET", QUICK, open_to_all),
+            {
+                "name": "forbidden",
+                "match": {"prefix": "/"},
+                "direct_response": {"status": 403},
+                "typed_per_filter_config": off,
+            },
         ],
     }
 
 
 def _limits(operator: Operator) -> list[str]:
-    names = [BUDGET] if operator.ratelimit_service is None else [SHARED_BUDGET]
-    return names + ([RATE] if operator.rate else [])
+    shared = [SHARED_BUDGET] if operator.ratelimit_service else []
+    return shared + ([BUDGET] if counts_here(operator) else [])
 
 
 def _off(*filters: str) -> dict[str, Any]:
