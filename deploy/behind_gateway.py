@@ -7,6 +7,7 @@ from typing import Any
 
 from deploy import protected
 from deploy.envoy.bootstrap import Upstream
+from deploy.envoy.counted import counts_here
 from deploy.gateway import Gateway
 from deploy.operator_file import Address, Operator, read
 from deploy.triton_server import TritonServer
@@ -124,6 +125,7 @@ class Behind:
         return [
             f"  gateway  {listen.host}:{listen.port}, gRPC and {scheme}, {_clients(operator)}, "
             f"models {', '.join(operator.models)}",
+            *([f"  budgets  {operator.budgets_file}"] if _kept_here(operator) else []),
             f"  metrics  http://{statistics.host}:{statistics.port}/stats/prometheus",
         ]
 
@@ -143,6 +145,10 @@ class Behind:
                     f"rows, and is counted as {self.operator.queries_per_request}; write {rows}, "
                     "or protect the model with --max-client-batch 1"
                 )
+
+
+def _kept_here(operator: Operator) -> bool:
+    return operator.ratelimit_service is None and counts_here(operator)
 
 
 def _clients(operator: Operator) -> str:

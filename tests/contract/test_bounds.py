@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import select
 import signal
 import socket
@@ -215,6 +216,8 @@ def test_with_a_rate_limit_service_nothing_is_kept_here(tmp_path):
 
 
 def test_many_silent_connections_of_one_source_keep_nobody_else_out(door):
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 65536), most))
     opened = door()
     host, port = opened.files.url.split(":")
     with contextlib.ExitStack() as stack:

