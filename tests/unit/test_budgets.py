@@ -271,6 +271,17 @@ def test_any_other_byte_in_the_file_is_refused(file):
             file(bucket())
 
 
+@pytest.mark.parametrize("place", [HEAD_CHANGES[7], HEAD_CHANGES[15], HEAD + SLOT_CHANGES[7]])
+def test_a_time_that_cannot_be_is_damage(file, place):
+    with file(bucket()) as budgets:
+        budgets.spend(1)
+    whole = bytearray(file.path.read_bytes())
+    whole[place] ^= 0x80
+    file.path.write_bytes(whole)
+    with pytest.raises(RefusedError, match="is damaged"):
+        file(bucket())
+
+
 def test_a_budget_that_has_spent_more_than_it_had_is_damage(file):
     with file(bucket()) as budgets:
         budgets.spend(1)

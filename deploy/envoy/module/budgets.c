@@ -73,6 +73,9 @@ static uint64_t slot_check(const struct slot *slot) {
   return sum(slot, offsetof(struct slot, full_at_ns));
 }
 
+/* Returns whether a number can be a time: of a century, so that sums of times stay numbers. */
+static bool is_time(int64_t ns) { return ns >= 0 && ns <= INT64_MAX / 2; }
+
 static size_t size_of(size_t slots) {
   return sizeof(struct head) + slots * sizeof(struct slot);
 }
@@ -133,11 +136,13 @@ static struct head *read_whole(int file, const char *path, char *error) {
     wrong = "of another version";
   else if ((size_t)bytes != size_of(head->slots))
     wrong = "its length is not what it says";
+  else if (!is_time(head->seen_boot_ns) || !is_time(head->seen_epoch_ns))
+    wrong = "its time is none";
   const struct slot *slots = (const struct slot *)(head + 1);
   for (size_t i = 0; !wrong && i < head->slots; i++) {
-    int64_t ahead = slots[i].full_at_ns - head->seen_boot_ns;
+    int64_t ahead = (int64_t)((uint64_t)slots[i].full_at_ns - (uint64_t)head->seen_boot_ns);
     if (slots[i].check != slot_check(&slots[i])) wrong = "a budget is not as it was written";
-    else if (slots[i].full_at_ns < 0 || ahead > slots[i].period_s * NS + SLACK_NS)
+    else if (!is_time(slots[i].full_at_ns) || ahead > slots[i].period_s * NS + SLACK_NS)
       wrong = "a budget has spent more than it had";
   }
   if (!wrong) return head;
