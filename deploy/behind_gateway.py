@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deploy import protected
+from deploy import log_files, protected
 from deploy.envoy.bootstrap import Upstream
 from deploy.gateway import Gateway
 from deploy.operator_file import Address, Operator, read
@@ -65,6 +65,8 @@ class Behind:
         """
         if self._gateway is None:
             return
+        if log_files.outgrown(server.log):
+            log_files.copy_away(server.log)
         stamp = self._stamp()
         if stamp == self._seen:
             self._gateway.tend(say)
@@ -89,6 +91,10 @@ class Behind:
         """Stop the gateway, if there is one."""
         if self._gateway is not None:
             self._gateway.stop()
+
+    def suspects(self, since: float) -> list[str]:
+        """Return whose requests Triton was at when it ended, see ``Gateway.suspects``."""
+        return [] if self._gateway is None else self._gateway.suspects(since)
 
     def _stamp(self) -> list[tuple[str, int, int]]:
         """Return what changes with the operator's file or any file that it names."""
@@ -122,9 +128,9 @@ class Behind:
         operator, scheme = self.operator, "https" if self.operator.tls else "http"
         listen, statistics = operator.listen, operator.statistics
         return [
-            f"  gateway  {listen.host}:{listen.port}, gRPC and {scheme}, {_clients(operator)}, "
+            f"  gateway  {listen}, gRPC and {scheme}, {_clients(operator)}, "
             f"models {', '.join(operator.models)}",
-            f"  metrics  http://{statistics.host}:{statistics.port}/stats/prometheus",
+            f"  metrics  http://{statistics}/stats/prometheus",
         ]
 
     def _refuse_models(self, client: Any) -> None:

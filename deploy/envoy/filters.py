@@ -1,11 +1,22 @@
-"""The chain of HTTP filters: the key, the model, the budget, the secret, then Triton."""
+"""The chain of HTTP filters: the key, the budget, the body, the model, the secret, then Triton."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.envoy.counted import CLIENT, NO_LIMIT, counted
-from deploy.envoy.routes import API_KEY, BUDGET, MODEL_FIELD, RATE, SERVICE, SHARED_BUDGET
+from deploy.envoy.counted import CLIENT, CLIENT_METADATA, NO_LIMIT, counted
+from deploy.envoy.nesting import NESTING, nesting_guard
+from deploy.envoy.routes import (
+    ALLOWED,
+    API_KEY,
+    BUDGET,
+    BUFFER,
+    EXTRACTION,
+    MODEL_FIELD,
+    RATE,
+    SERVICE,
+    SHARED_BUDGET,
+)
 from deploy.envoy.scrub import scrubber
 from deploy.envoy.typed import HTTP, named, typed
 from deploy.operator_file import MIB, Budget, Client, Operator
@@ -15,7 +26,6 @@ from postprocess.ready import KEY_HEADER
 #: A bucket that does not limit: what no descriptor names is refused by other filters.
 _NO_LIMIT = {"max_tokens": NO_LIMIT, "tokens_per_fill": NO_LIMIT, "fill_interval": "1s"}
 _ALWAYS = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
-_EXTRACTION = "envoy.filters.http.grpc_field_extraction"
 #: Triton's names of the header that its restricted APIs demand, over HTTP and gRPC.
 SECRET_HEADERS = (KEY_HEADER, TRITON_KEY_HEADER)
 DOMAIN = "reverse_sigmoid"
@@ -26,16 +36,19 @@ def http_filters(operator: Operator, folder: Path, hidden: Sequence[str]) -> lis
     return [
         scrubber(hidden),  # the last that a response passes: it sees what all others have added
         _api_keys(operator),
+        _known_client(),
+        # Before the body: nobody makes the gateway keep one that will not be answered.
+        *([_rate(operator, operator.rate)] if operator.rate else []),
+        _budgets(operator) if operator.ratelimit_service is None else _shared_budgets(),
         # Also makes one piece of a body sent in very many.
         named(
-            "envoy.filters.http.buffer",
+            BUFFER,
             f"{HTTP}.buffer.v3.Buffer",
             max_request_bytes=operator.limits.request_mib * MIB,
         ),
+        nesting_guard(operator),
         _model_names(folder),
         _allowed(operator),
-        *([_rate(operator, operator.rate)] if operator.rate else []),
-        _budgets(operator) if operator.ratelimit_service is None else _shared_budgets(),
         *(_secret(header, folder) for header in SECRET_HEADERS),
         # Without the headers that tell a client how long the model took.
         named("envoy.filters.http.router", f"{HTTP}.router.v3.Router", suppress_envoy_headers=True),
@@ -52,9 +65,23 @@ def _api_keys(operator: Operator) -> dict[str, Any]:
     )
 
 
+def _known_client() -> dict[str, Any]:
+    """Keep the name that belongs to the key where no client can write: for the access log."""
+    namespace, key = CLIENT_METADATA
+    rule = {
+        "header": CLIENT,
+        "on_header_present": {"metadata_namespace": namespace, "key": key, "type": "STRING"},
+    }
+    return named(
+        "envoy.filters.http.header_to_metadata",
+        f"{HTTP}.header_to_metadata.v3.Config",
+        request_rules=[rule],
+    )
+
+
 def _model_names(folder: Path) -> dict[str, Any]:
     return named(
-        _EXTRACTION,
+        EXTRACTION,
         f"{HTTP}.grpc_field_extraction.v3.GrpcFieldExtractionConfig",
         descriptor_set={"filename": str(folder / "triton.pb")},
         extractions_by_method={
@@ -65,7 +92,10 @@ def _model_names(folder: Path) -> dict[str, Any]:
 
 
 def _allowed(operator: Operator) -> dict[str, Any]:
-    """Let a public model be named over gRPC; over HTTP the routes have seen to it."""
+    """Let a public model be named over gRPC; over HTTP the routes have seen to it.
+
+    There only what the guard against nesting has seen goes on: it fails closed by this.
+    """
     policies: dict[str, Any] = {
         method: _policy(
             {"and_rules": {"rules": [_path(f"{SERVICE}/{method}"), _names(operator, field)]}}
@@ -73,9 +103,12 @@ def _allowed(operator: Operator) -> dict[str, Any]:
         for method, field in MODEL_FIELD.items()
     }
     policies["health"] = _policy(_path(f"{SERVICE}/ServerLive"), _path(f"{SERVICE}/ServerReady"))
-    policies["http"] = _policy({"url_path": {"path": {"prefix": "/v2/"}}})
+    namespace, key = NESTING
+    shallow = _metadata(namespace, key, {"string_match": {"exact": "yes"}})
+    http = {"url_path": {"path": {"prefix": "/v2/"}}}
+    policies["http"] = _policy({"and_rules": {"rules": [http, shallow]}})
     return named(
-        "envoy.filters.http.rbac",
+        ALLOWED,
         f"{HTTP}.rbac.v3.RBAC",
         rules={"action": "ALLOW", "policies": policies},
     )
@@ -91,19 +124,15 @@ def _path(path: str) -> dict[str, Any]:
 
 def _names(operator: Operator, field: str) -> dict[str, Any]:
     one_of = [
-        {
-            "sourced_metadata": {
-                "metadata_source": "DYNAMIC",
-                "metadata_matcher": {
-                    "filter": _EXTRACTION,
-                    "path": [{"key": field}],
-                    "value": {"list_match": {"one_of": {"string_match": {"exact": model}}}},
-                },
-            }
-        }
+        _metadata(EXTRACTION, field, {"list_match": {"one_of": {"string_match": {"exact": model}}}})
         for model in operator.models
     ]
     return {"or_rules": {"rules": one_of}}
+
+
+def _metadata(namespace: str, key: str, value: dict[str, Any]) -> dict[str, Any]:
+    matcher = {"filter": namespace, "path": [{"key": key}], "value": value}
+    return {"sourced_metadata": {"metadata_source": "DYNAMIC", "metadata_matcher": matcher}}
 
 
 def _bucket(budget: Budget) -> dict[str, Any]:
