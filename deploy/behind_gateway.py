@@ -55,7 +55,7 @@ class Behind:
         """
         with server.connect() as client:
             self._refuse_models(client)
-        self._gateway = self._make(server)
+            self._gateway = self._make(server, client)
         return self._gateway
 
     def tend(self, server: TritonServer, say: Callable[[str], None]) -> None:
@@ -76,7 +76,7 @@ class Behind:
             self.operator = read(self.path)
             with server.connect() as client:
                 self._refuse_models(client)
-            following = self._make(server)
+                following = self._make(server, client)
             following.check(instead_of=self._gateway.operator)
         except ReverseSigmoidError as error:
             say(f"REFUSED EDIT, the gateway goes on as it was: {error}")
@@ -108,12 +108,11 @@ class Behind:
                 stamps.append((str(path), seen.st_mtime_ns, seen.st_ino))
         return stamps
 
-    def _make(self, server: TritonServer) -> Gateway:
-        names = {model.name for model in server.models()}
+    def _make(self, server: TritonServer, client: Any) -> Gateway:
         upstream = Upstream(
             grpc=Address(server.address, server.ports.grpc),
             http=Address(server.address, server.ports.http),
-            hidden=sorted(names - set(self.operator.models)),
+            hidden=sorted(self._hidden(server, client)),
         )
         return Gateway(
             self.operator,
@@ -122,6 +121,20 @@ class Behind:
             log=server.log.with_name("gateway.log"),
             access_log=self._access_log,
         )
+
+    def _hidden(self, server: TritonServer, client: Any) -> set[str]:
+        """Return the names of models and tensors that no client has to know."""
+        known, inner = set(self.operator.models), set()
+        for model in server.models():
+            config = client.get_model_config(model.name).config
+            tensors = {one.name for one in (*config.input, *config.output)}
+            if model.name in self.operator.models:
+                known |= tensors
+            else:
+                inner |= tensors | {model.name}
+            for step in config.ensemble_scheduling.step:
+                inner |= {*step.input_map.values(), *step.output_map.values()}
+        return inner - known
 
     def lines(self) -> list[str]:
         """Return what a person is told about the door."""

@@ -77,6 +77,7 @@ def _public(operator: Operator, upstream: Upstream, folder: Path, logs: Logs) ->
         use_remote_address=True,
         generate_request_id=False,  # nobody reads it
         request_headers_timeout="10s",
+        drain_timeout="2s",  # of a connection that is being closed
         request_timeout=f"{limits.timeout_seconds}s",
         stream_idle_timeout=f"{limits.timeout_seconds + 5}s",
         stream_flush_timeout=FLUSH,
