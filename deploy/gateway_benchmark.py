@@ -52,7 +52,7 @@ def main() -> None:
         server = stack.enter_context(TritonServer(asked.repository, ports=free_ports(), log=log))
         routes = {"direct": (server.grpc_url, OPEN)}
         for name, kind, tls in _gateways(asked):
-            gateway = _gateway(asked, server, kind, tls, log)
+            gateway = gateway_before(server, asked.model, log, kind=kind, tls=tls, ca=asked.ca)
             routes[name] = stack.enter_context(gateway)
         report = _measure(asked, routes)
     print(json.dumps(report, indent=2))
@@ -82,15 +82,21 @@ def _gateways(asked: argparse.Namespace) -> Iterator[tuple[str, type[Gateway], T
 
 
 @contextmanager
-def _gateway(
-    asked: argparse.Namespace, server: TritonServer, kind: type[Gateway], tls: Tls | None, log: Path
+def gateway_before(
+    server: TritonServer,
+    model: str,
+    log: Path,
+    *,
+    kind: type[Gateway] = Gateway,
+    tls: Tls | None = None,
+    ca: Path | None = None,
 ) -> Iterator[tuple[str, Access]]:
-    """Run one before the server; yield where it listens and what it asks."""
+    """Run a gateway before a server; yield where it listens and what it asks."""
     ports, key = free_ports(), secrets.token_hex(16)
     operator = Operator(
         listen=Address("127.0.0.1", ports.grpc),
         tls=tls,
-        models=(asked.model,),
+        models=(model,),
         clients=(Client("benchmark", key, BUDGET),),
         rate=None,
         limits=Limits(),
@@ -102,7 +108,7 @@ def _gateway(
     upstream = Upstream(
         Address("127.0.0.1", server.ports.grpc), Address("127.0.0.1", server.ports.http)
     )
-    access = Access(key, asked.ca if tls else None)
+    access = Access(key, ca if tls else None)
     with kind(operator, upstream, "none", log=log.with_name(f"envoy{ports.grpc}.log")):
         yield f"127.0.0.1:{ports.grpc}", access
 

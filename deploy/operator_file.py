@@ -1,6 +1,7 @@
 """The operator's file: who may query which models, how often, and where they connect."""
 
 import difflib
+import ipaddress
 import re
 import stat
 from collections.abc import Mapping
@@ -14,8 +15,10 @@ from postprocess.errors import InputError
 PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 MOST_QUERIES = 10**9
 MIB = 2**20
-#: What Triton and Envoy both take without escaping, in a path and in a regular expression.
+#: A client's: it is part of the names of Envoy's metrics, where a dot ends a part.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
+#: What Triton, a path and ``protect`` take; never only dots, which a path would resolve.
+_MODEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _KEY = re.compile(r"[!-~]{16,256}")
 
 
@@ -23,8 +26,11 @@ _KEY = re.compile(r"[!-~]{16,256}")
 class Address:
     """Where to listen, or whom to connect to."""
 
-    host: str
+    host: str  #: without the brackets of IPv6
     port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,10 @@ class Limits:
     request_mib: int = 16
     timeout_seconds: int = 30
     connections: int = 1024
+    memory_mib: int = 512  #: of Envoy's heap
     connections_per_source: int = 128  #: of an IPv4 address, or an IPv6 /64
     requests_per_key: int = 64  #: that a client may have under way at once
-    mib_per_key: int = 8 * request_mib  #: of bodies that a client may have under way at once
+    mib_per_key: int = memory_mib // 4  #: of bodies that a client may have under way at once
 
 
 @dataclass(frozen=True)
@@ -93,8 +100,9 @@ def read(path: Path) -> Operator:
     | ``rate`` | ``queries`` and ``per``, of every client | none |
     | ``queries_per_request`` | what one request counts as | 1 |
     | ``limits`` | ``request_mib``, ``timeout_seconds``, ``connections`` | 16, 30, 1024 |
+    | | ``memory_mib``, of Envoy | 512 |
     | | ``connections_per_source``, ``requests_per_key`` | 128, 64 |
-    | | ``mib_per_key`` | 8 times ``request_mib`` |
+    | | ``mib_per_key``, of bodies under way | a quarter of ``memory_mib`` |
     | ``budgets_file`` | where ``serve`` keeps what was spent | operator.budgets, beside this |
     | ``statistics`` | HOST:PORT for Prometheus | 127.0.0.1:9901 |
     | ``ratelimit_service`` | HOST:PORT of envoyproxy/ratelimit, for several gateways | none |
@@ -114,15 +122,43 @@ def read(path: Path) -> Operator:
 
 
 def address(text: Any, where: str) -> Address:
-    """Return what HOST:PORT says.
+    """Return what HOST:PORT says, ``[HOST]:PORT`` for IPv6.
 
     Raises:
         InputError: it is not that; ``where`` begins the message.
     """
     host, _, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
-    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 2**16:
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if (not _is_ip(bare)) if bare != host else ":" in host:
+        raise InputError(f"{where}: expected HOST:PORT, [ADDRESS]:PORT for IPv6, got {text!r}")
+    if not bare or "/" in bare or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise InputError(f"{where}: expected HOST:PORT, got {text!r}")
-    return Address(host, int(port))
+    return Address(bare, int(port))
+
+
+def own_address(text: Any, where: str) -> Address:
+    """Return where this machine is to listen: an IP address and a port, or ``localhost`` and one.
+
+    Raises:
+        InputError: it is not that; ``where`` begins the message.
+    """
+    said = address(text, where)
+    if said.host == "localhost":
+        return Address("127.0.0.1", said.port)
+    if not _is_ip(said.host):
+        raise InputError(
+            f"{where}: expected an IP address of this machine or localhost, got {text!r}; "
+            "0.0.0.0 is all of them"
+        )
+    return said
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return "%" not in host
 
 
 def _strict_loader() -> Any:
@@ -162,13 +198,13 @@ class _Reader:
         tls, clients = self._tls(fields["tls"]), self._clients(fields["clients"])
         service = fields.get("ratelimit_service")
         return Operator(
-            listen=self._address("listen", fields["listen"]),
+            listen=self._own("listen", fields["listen"]),
             tls=tls,
             models=self._models(fields["models"]),
             clients=clients,
             rate=None if "rate" not in fields else self._budget("rate", fields["rate"]),
             limits=self._limits(fields.get("limits", {})),
-            statistics=self._address("statistics", fields.get("statistics", "127.0.0.1:9901")),
+            statistics=self._own("statistics", fields.get("statistics", "127.0.0.1:9901")),
             ratelimit_service=service and self._address("ratelimit_service", service),
             queries_per_request=self._whole(
                 "queries_per_request", fields.get("queries_per_request", 1), 1, 65536
@@ -213,6 +249,9 @@ class _Reader:
     def _address(self, key: str, value: Any) -> Address:
         return address(value, f"{self._path}: {key}")
 
+    def _own(self, key: str, value: Any) -> Address:
+        return own_address(value, f"{self._path}: {key}")
+
     def _file(self, key: str, value: Any) -> Path:
         if not isinstance(value, str) or not value:
             raise self._error(key, "the path of a file", value)
@@ -238,7 +277,15 @@ class _Reader:
     def _models(self, value: Any) -> tuple[str, ...]:
         if not isinstance(value, list) or not value:
             raise self._error("models", "a list of public model names", value)
-        return tuple(dict.fromkeys(self._name("models", one) for one in value))
+        for one in value:
+            if not isinstance(one, str) or not _MODEL.fullmatch(one):
+                raise self._error(
+                    "models",
+                    "names of letters, digits, '_', '-' and '.', the first no '-' or '.', at most "
+                    "100",
+                    one,
+                )
+        return tuple(dict.fromkeys(value))
 
     def _clients(self, value: Any) -> tuple[Client, ...]:
         if not isinstance(value, dict) or not value:
@@ -288,6 +335,7 @@ class _Reader:
             "request_mib": (1, 1024),
             "timeout_seconds": (1, 3600),
             "connections": (1, 10**6),
+            "memory_mib": (128, 2**20),
             "connections_per_source": (1, 10**6),
             "requests_per_key": (1, 10**6),
             "mib_per_key": (1, 2**20),
@@ -296,8 +344,15 @@ class _Reader:
         said = {
             name: self._whole(f"limits: {name}", fields[name], *ranges[name]) for name in fields
         }
-        enough = 8 * said.get("request_mib", Limits.request_mib)
-        limits = Limits(**{"mib_per_key": enough} | said)
+        quarter = said.get("memory_mib", Limits.memory_mib) // 4
+        limits = Limits(**{"mib_per_key": quarter} | said)
+        needed = 128 + 4 * limits.request_mib  # a few of the largest requests at once
+        if limits.memory_mib < needed:
+            raise self._error(
+                "limits: memory_mib",
+                f"at least {needed} for requests of {limits.request_mib} MiB",
+                limits.memory_mib,
+            )
         if limits.mib_per_key < limits.request_mib:
             raise self._error(
                 "limits: mib_per_key",

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.envoy.access_log import Logs, access_logs
 from deploy.envoy.bounds import Module, source_bound
 from deploy.envoy.counted import CLIENT
 from deploy.envoy.filters import http_filters
+from deploy.envoy.overload import FLUSH, HANDSHAKE, IDLE, WINDOW, overload_manager
 from deploy.envoy.replies import local_replies
 from deploy.envoy.routes import virtual_host
 from deploy.envoy.typed import named, typed
-from deploy.operator_file import MIB, Address, Operator
+from deploy.operator_file import Address, Operator
 
 _MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
@@ -22,7 +24,7 @@ class Upstream:
 
     grpc: Address
     http: Address
-    hidden: Sequence[str] = ()  #: names of inner models, to be kept from clients
+    hidden: Sequence[str] = ()  #: names of inner models and tensors, to be kept from clients
 
 
 def bootstrap(
@@ -32,7 +34,7 @@ def bootstrap(
     *,
     socket: Path,
     module: Module,
-    access_log: str | None = "/dev/stdout",
+    logs: Logs,
 ) -> dict[str, Any]:
     """Return the configuration, to be written as JSON or YAML.
 
@@ -42,16 +44,17 @@ def bootstrap(
         folder: where Envoy finds what else ``gateway`` writes.
         socket: of Envoy's admin interface.
         module: our own filters.
-        access_log: a file for one JSON line a request, None for none.
+        logs: where a line for each request goes.
     """
     service = operator.ratelimit_service
     return {
         "node": {"id": "gateway", "cluster": "gateway"},
         # Not a port: whoever reaches it can stop the gateway and read every key.
         "admin": {"address": {"pipe": {"path": str(socket), "mode": 0o600}}},
+        "overload_manager": overload_manager(operator.limits),
         "static_resources": {
             "listeners": [
-                _public(operator, upstream, folder, module, access_log),
+                _public(operator, upstream, folder, module, logs),
                 _statistics(operator.statistics),
             ],
             "clusters": [
@@ -65,7 +68,7 @@ def bootstrap(
 
 
 def _public(
-    operator: Operator, upstream: Upstream, folder: Path, module: Module, access_log: str | None
+    operator: Operator, upstream: Upstream, folder: Path, module: Module, logs: Logs
 ) -> dict[str, Any]:
     limits = operator.limits
     manager = named(
@@ -79,22 +82,25 @@ def _public(
         use_remote_address=True,
         generate_request_id=False,  # nobody reads it
         request_headers_timeout="10s",
+        drain_timeout="2s",  # of a connection that is being closed
         request_timeout=f"{limits.timeout_seconds}s",
         stream_idle_timeout=f"{limits.timeout_seconds + 5}s",
+        stream_flush_timeout=FLUSH,
         common_http_protocol_options={
             "headers_with_underscores_action": "REJECT_REQUEST",
-            "idle_timeout": "3600s",
+            "idle_timeout": IDLE,
         },
         http2_protocol_options={
             "max_concurrent_streams": 256,
-            # The whole message has to fit, to be looked into.
-            "initial_stream_window_size": limits.request_mib * MIB,
-            "initial_connection_window_size": limits.request_mib * MIB,
+            "initial_stream_window_size": WINDOW,
+            "initial_connection_window_size": 2 * WINDOW,
         },
+        # Whose request it is says the key alone.
+        early_header_mutation_extensions=[_without(CLIENT)],
         route_config={"name": "public", "virtual_hosts": [virtual_host(operator)]},
         local_reply_config=local_replies(operator),
         http_filters=http_filters(operator, folder, upstream.hidden, module),
-        access_log=[] if access_log is None else [_access_log(access_log)],
+        access_log=access_logs(logs),
     )
     connection_limit = named(
         "envoy.filters.network.connection_limit",
@@ -102,16 +108,27 @@ def _public(
         stat_prefix="public",
         max_connections=limits.connections,
     )
-    # In this order: Envoy's own filter counts down what closes, even if it has not seen it open.
-    chain: dict[str, Any] = {"filters": [connection_limit, source_bound(operator, module), manager]}
+    chain: dict[str, Any] = {
+        # In this order: Envoy's own filter counts down what closes, even what it never counted.
+        "filters": [connection_limit, source_bound(operator, module), manager],
+        "transport_socket_connect_timeout": HANDSHAKE,
+    }
     if operator.tls is not None:
         chain["transport_socket"] = _tls(folder)
     return {
         "name": "public",
         "address": _socket(operator.listen),
-        "per_connection_buffer_limit_bytes": limits.request_mib * MIB,
+        "per_connection_buffer_limit_bytes": WINDOW,
         "filter_chains": [chain],
     }
+
+
+def _without(header: str) -> dict[str, Any]:
+    return named(
+        "envoy.http.early_header_mutation.header_mutation",
+        "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+        mutations=[{"remove": header}],
+    )
 
 
 def _tls(folder: Path) -> dict[str, Any]:
@@ -130,27 +147,6 @@ def _tls(folder: Path) -> dict[str, Any]:
     )
 
 
-def _access_log(path: str) -> dict[str, Any]:
-    line = {
-        "time": "%START_TIME%",
-        "client": f"%REQ({CLIENT})%",
-        "address": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
-        "method": "%REQ(:METHOD)%",
-        "path": "%REQ(:PATH)%",
-        "status": "%RESPONSE_CODE%",
-        "grpc_status": "%GRPC_STATUS%",
-        "why": "%RESPONSE_CODE_DETAILS%",
-        "bytes": "%BYTES_RECEIVED%",
-        "milliseconds": "%DURATION%",
-    }
-    return named(
-        "envoy.access_loggers.file",
-        "envoy.extensions.access_loggers.file.v3.FileAccessLog",
-        path=path,
-        log_format={"json_format": line},
-    )
-
-
 def _statistics(address: Address) -> dict[str, Any]:
     """Prometheus's numbers, and nothing else of the admin interface."""
     only = {
@@ -164,6 +160,9 @@ def _statistics(address: Address) -> dict[str, Any]:
         "envoy.filters.network.http_connection_manager",
         _MANAGER,
         stat_prefix="statistics",
+        request_headers_timeout="10s",
+        stream_idle_timeout="30s",
+        common_http_protocol_options={"idle_timeout": IDLE},
         route_config={
             "name": "statistics",
             "virtual_hosts": [{"name": "statistics", "domains": ["*"], "routes": [only]}],
@@ -180,7 +179,10 @@ def _statistics(address: Address) -> dict[str, Any]:
 
 
 def _socket(address: Address) -> dict[str, Any]:
-    return {"socket_address": {"address": address.host, "port_value": address.port}}
+    socket: dict[str, Any] = {"address": address.host, "port_value": address.port}
+    if address.host == "::":  # as everywhere else: of both kinds
+        socket["ipv4_compat"] = True
+    return {"socket_address": socket}
 
 
 def _cluster(name: str, address: Address, *, http2: bool = False) -> dict[str, Any]:
@@ -188,14 +190,19 @@ def _cluster(name: str, address: Address, *, http2: bool = False) -> dict[str, A
         "name": name,
         "type": "STRICT_DNS",
         "connect_timeout": "1s",
-        "per_connection_buffer_limit_bytes": 64 * MIB,
+        "per_connection_buffer_limit_bytes": WINDOW,
         "load_assignment": _endpoint(name, _socket(address)),
     }
     if http2:
         cluster["typed_extension_protocol_options"] = {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed(
                 "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                explicit_http_config={"http2_protocol_options": {}},
+                explicit_http_config={
+                    "http2_protocol_options": {
+                        "initial_stream_window_size": WINDOW,
+                        "initial_connection_window_size": 16 * WINDOW,
+                    }
+                },
             )
         }
     return cluster

@@ -77,8 +77,10 @@ def source_bound(operator: Operator, module: Module) -> dict[str, Any]:
 def _at_once(operator: Operator) -> list[str]:
     limits = operator.limits
     return [
-        f"requests {limits.requests_per_key}",
-        f"bytes {limits.mib_per_key * MIB}",
+        f"requests {limits.requests_per_key} this API key has {limits.requests_per_key} requests "
+        "under way, the most that it may have at once",
+        f"bytes {limits.mib_per_key * MIB} the requests under way of this API key hold "
+        f"{limits.mib_per_key} MiB, the most that they may hold at once",
         *(f"client {client.name}" for client in operator.clients),
     ]
 

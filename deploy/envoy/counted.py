@@ -6,6 +6,8 @@ from deploy.operator_file import Operator
 
 #: The header that carries the client's name behind the check of its API key.
 CLIENT = "x-client-id"
+#: Namespace and key of the metadata that keeps that name; nobody else can write there.
+CLIENT_METADATA = ("gateway", "client")
 #: Tokens of a bucket that limits nobody.
 NO_LIMIT = 10**9
 

@@ -1,19 +1,27 @@
-"""The chain of HTTP filters: the key, the model, the budget, the secret, then Triton."""
+"""The chain of HTTP filters: the key, the budget, the body, the model, the secret, then Triton."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from deploy.envoy.bounds import Module, http_bounds
-from deploy.envoy.counted import CLIENT
-from deploy.envoy.routes import API_KEY, MODEL_FIELD, SERVICE, SHARED_BUDGET
+from deploy.envoy.counted import CLIENT, CLIENT_METADATA
+from deploy.envoy.nesting import NESTING, nesting_guard
+from deploy.envoy.routes import (
+    ALLOWED,
+    API_KEY,
+    BUFFER,
+    EXTRACTION,
+    MODEL_FIELD,
+    SERVICE,
+    SHARED_BUDGET,
+)
 from deploy.envoy.scrub import scrubber
 from deploy.envoy.typed import HTTP, named, typed
 from deploy.operator_file import MIB, Operator
 from load_tests.endpoint import API_KEY_HEADER, TRITON_KEY_HEADER
 from postprocess.ready import KEY_HEADER
 
-_EXTRACTION = "envoy.filters.http.grpc_field_extraction"
 #: Triton's names of the header that its restricted APIs demand, over HTTP and gRPC.
 SECRET_HEADERS = (KEY_HEADER, TRITON_KEY_HEADER)
 DOMAIN = "reverse_sigmoid"
@@ -26,16 +34,19 @@ def http_filters(
     return [
         scrubber(hidden),  # the last that a response passes: it sees what all others have added
         _api_keys(operator),
+        _known_client(),
+        # Before the body: nobody makes the gateway keep one that will not be answered.
         *http_bounds(operator, module),
+        *([_shared_budgets()] if operator.ratelimit_service else []),
         # Also makes one piece of a body sent in very many.
         named(
-            "envoy.filters.http.buffer",
+            BUFFER,
             f"{HTTP}.buffer.v3.Buffer",
             max_request_bytes=operator.limits.request_mib * MIB,
         ),
+        nesting_guard(operator),
         _model_names(folder),
         _allowed(operator),
-        *([_shared_budgets()] if operator.ratelimit_service else []),
         *(_secret(header, folder) for header in SECRET_HEADERS),
         # Without the headers that tell a client how long the model took.
         named("envoy.filters.http.router", f"{HTTP}.router.v3.Router", suppress_envoy_headers=True),
@@ -52,9 +63,23 @@ def _api_keys(operator: Operator) -> dict[str, Any]:
     )
 
 
+def _known_client() -> dict[str, Any]:
+    """Keep the name that belongs to the key where no client can write: for the access log."""
+    namespace, key = CLIENT_METADATA
+    rule = {
+        "header": CLIENT,
+        "on_header_present": {"metadata_namespace": namespace, "key": key, "type": "STRING"},
+    }
+    return named(
+        "envoy.filters.http.header_to_metadata",
+        f"{HTTP}.header_to_metadata.v3.Config",
+        request_rules=[rule],
+    )
+
+
 def _model_names(folder: Path) -> dict[str, Any]:
     return named(
-        _EXTRACTION,
+        EXTRACTION,
         f"{HTTP}.grpc_field_extraction.v3.GrpcFieldExtractionConfig",
         descriptor_set={"filename": str(folder / "triton.pb")},
         extractions_by_method={
@@ -65,7 +90,10 @@ def _model_names(folder: Path) -> dict[str, Any]:
 
 
 def _allowed(operator: Operator) -> dict[str, Any]:
-    """Let a public model be named over gRPC; over HTTP the routes have seen to it."""
+    """Let a public model be named over gRPC; over HTTP the routes have seen to it.
+
+    There only what the guard against nesting has seen goes on: it fails closed by this.
+    """
     policies: dict[str, Any] = {
         method: _policy(
             {"and_rules": {"rules": [_path(f"{SERVICE}/{method}"), _names(operator, field)]}}
@@ -73,9 +101,12 @@ def _allowed(operator: Operator) -> dict[str, Any]:
         for method, field in MODEL_FIELD.items()
     }
     policies["health"] = _policy(_path(f"{SERVICE}/ServerLive"), _path(f"{SERVICE}/ServerReady"))
-    policies["http"] = _policy({"url_path": {"path": {"prefix": "/v2/"}}})
+    namespace, key = NESTING
+    shallow = _metadata(namespace, key, {"string_match": {"exact": "yes"}})
+    http = {"url_path": {"path": {"prefix": "/v2/"}}}
+    policies["http"] = _policy({"and_rules": {"rules": [http, shallow]}})
     return named(
-        "envoy.filters.http.rbac",
+        ALLOWED,
         f"{HTTP}.rbac.v3.RBAC",
         rules={"action": "ALLOW", "policies": policies},
     )
@@ -91,19 +122,15 @@ def _path(path: str) -> dict[str, Any]:
 
 def _names(operator: Operator, field: str) -> dict[str, Any]:
     one_of = [
-        {
-            "sourced_metadata": {
-                "metadata_source": "DYNAMIC",
-                "metadata_matcher": {
-                    "filter": _EXTRACTION,
-                    "path": [{"key": field}],
-                    "value": {"list_match": {"one_of": {"string_match": {"exact": model}}}},
-                },
-            }
-        }
+        _metadata(EXTRACTION, field, {"list_match": {"one_of": {"string_match": {"exact": model}}}})
         for model in operator.models
     ]
     return {"or_rules": {"rules": one_of}}
+
+
+def _metadata(namespace: str, key: str, value: dict[str, Any]) -> dict[str, Any]:
+    matcher = {"filter": namespace, "path": [{"key": key}], "value": value}
+    return {"sourced_metadata": {"metadata_source": "DYNAMIC", "metadata_matcher": matcher}}
 
 
 def _shared_budgets() -> dict[str, Any]:

@@ -2,15 +2,15 @@
 
 from typing import Any
 
+from deploy.envoy.routes import GRPC_CONTENT, STREAMING
 from deploy.operator_file import Operator
 
 #: Begins whatever the gateway says itself, so that the scrubber leaves it alone.
 OURS = "gateway: "
-#: What our module refuses for, beside a spent budget; it tells by metadata of this name.
-_AT_ONCE = ("requests_at_once", "bytes_at_once")
-_METADATA = "reverse_sigmoid"
 #: Stands for the seconds until the next query is granted; the filter in ``scrub`` knows them.
 SECONDS = "@SECONDS@"
+#: Namespace and key of the metadata in which a filter of ours says why it refuses.
+REASON = ("gateway.refused", "because")
 _SPENT = (
     "the query budget or rate limit of this API key is spent; it renews evenly over its period, "
     "the next query is granted in"
@@ -19,78 +19,77 @@ _SPENT = (
 
 def local_replies(operator: Operator) -> dict[str, Any]:
     """Return the texts by HTTP status; Envoy turns the status into gRPC's own."""
+    open_ways = f"only inference and metadata of {', '.join(operator.models)}, and health, "
     texts = {
+        400: "no valid request",
         401: "no valid API key; send yours as x-api-key",
-        403: f"only inference and metadata of {', '.join(operator.models)}, and health, "
-        "are open to clients",
-        404: "no such path",
+        403: f"{open_ways}are open to clients",
+        404: "compressed messages are not taken; send them as they are",
         408: "the request was not sent in time",
         413: f"the request is larger than {operator.limits.request_mib} MiB",
+        415: "gRPC is not spoken on this path; over HTTP send application/json",
+        426: "HTTP/1.0 is not spoken; use HTTP/1.1 or HTTP/2",
         429: f"{_SPENT} {SECONDS} s",
+        431: "the headers of the request are more than 60 KiB or more than 100",
+        500: "the gateway failed on this request",
+        501: "of transfer encodings only chunked is taken",
+        502: "the model server broke off its answer; ask again",
         503: "the model server does not answer; ask again",
         504: f"the model did not answer within {operator.limits.timeout_seconds} s",
     }
-    over_http = texts | {429: f"{_SPENT} as many seconds as x-ratelimit-reset says"}
-    mappers = [
-        _mapper(status, said[status], grpc=said is texts)
-        for status in texts
-        for said in (texts, over_http)
-    ]
-    at_once = dict(
-        zip(
-            _AT_ONCE,
-            (
-                f"this API key has {operator.limits.requests_per_key} requests under way, the most "
-                "that it may have at once",
-                f"the requests under way of this API key hold {operator.limits.mib_per_key} MiB, "
-                "the most that they may hold at once",
-            ),
-            strict=True,
-        )
-    )
-    busy = [
-        _mapper(429, said, grpc=grpc, refused=reason)
-        for reason, said in at_once.items()
-        for grpc in (True, False)
-    ]
-    return {
-        "mappers": busy + mappers,
-        "body_format": {"text_format_source": {"inline_string": f"{OURS}refused"}},
+    over_http = texts | {
+        400: "no valid HTTP request",
+        404: "no such path",
+        415: "compressed bodies are not taken; send it without content-encoding",
+        429: f"{_SPENT} as many seconds as x-ratelimit-reset says",
     }
+    mappers = []
+    for grpc, said in ((True, texts), (False, over_http)):
+        mappers += [
+            _mapper([_REASON], f"%DYNAMIC_METADATA({':'.join(REASON)})%", grpc),
+            _mapper([_status(503), _FULL], "the gateway has no memory to spare; ask again", grpc),
+            _mapper([_status(403), _STREAMS], "streaming is not open; ask by ModelInfer", grpc),
+            *(_mapper([_status(status)], text, grpc) for status, text in said.items()),
+            _mapper([], "refused", grpc),
+        ]
+    return {"mappers": mappers}
 
 
-def _mapper(status: int, text: str, *, grpc: bool, refused: str | None = None) -> dict[str, Any]:
-    for_reason = [] if refused is None else [_is_refused_for(refused)]
-    is_status = {
-        "status_code_filter": {
-            "comparison": {
-                "op": "EQ",
-                "value": {"default_value": status, "runtime_key": f"gateway.reply_{status}"},
-            }
-        }
+#: Envoy's own mark of a request that its overload manager has refused.
+_FULL = {"response_flag_filter": {"flags": ["OM"]}}
+_REASON = {
+    "metadata_filter": {
+        "matcher": {
+            "filter": REASON[0],
+            "path": [{"key": REASON[1]}],
+            "value": {"present_match": True},
+        },
+        "match_if_key_not_found": False,
     }
+}
+_STREAMS = {"header_filter": {"header": {"name": ":path", "string_match": {"exact": STREAMING}}}}
+
+
+def _status(status: int) -> dict[str, Any]:
+    value = {"default_value": status, "runtime_key": f"gateway.reply_{status}"}
+    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
+
+
+def _mapper(conditions: list[dict[str, Any]], text: str, grpc: bool) -> dict[str, Any]:
     is_grpc = {
         "header_filter": {
             "header": {
                 "name": "content-type",
-                "string_match": {"prefix": "application/grpc"},
+                "string_match": GRPC_CONTENT,
                 "treat_missing_header_as_empty": True,
                 "invert_match": not grpc,
             }
         }
     }
+    every = [*conditions, is_grpc]
     return {
-        "filter": {"and_filter": {"filters": [is_status, is_grpc, *for_reason]}},
+        "filter": {"and_filter": {"filters": every}} if conditions else is_grpc,
         "body_format_override": {"text_format_source": {"inline_string": f"{OURS}{text}"}}
         if grpc
         else {"json_format": {"error": f"{OURS}{text}"}},
     }
-
-
-def _is_refused_for(reason: str) -> dict[str, Any]:
-    matcher = {
-        "filter": _METADATA,
-        "path": [{"key": "refused"}],
-        "value": {"string_match": {"exact": reason}},
-    }
-    return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}

@@ -1,5 +1,6 @@
 """What is let through: inference and metadata of public models, and health. Nothing else."""
 
+import re
 from typing import Any
 
 from deploy.envoy.counted import CLIENT, counted, counts_here
@@ -12,8 +13,15 @@ MODEL_FIELD = {"ModelInfer": "model_name", "ModelMetadata": "name", "ModelReady"
 HEALTH_METHODS = ("ServerLive", "ServerReady")
 #: Of everything but inference.
 QUICK = "5s"
-API_KEY, AT_ONCE, BUDGET, SHARED_BUDGET = (
+#: What Envoy takes for gRPC and answers in kind.
+GRPC_CONTENT = {"safe_regex": {"regex": r"application/grpc(\+.*)?"}}
+STREAMING = f"{SERVICE}/ModelStreamInfer"
+API_KEY, BUFFER, GUARD, EXTRACTION, ALLOWED, AT_ONCE, BUDGET, SHARED_BUDGET = (
     "envoy.filters.http.api_key_auth",
+    "envoy.filters.http.buffer",
+    "envoy.filters.http.lua.nesting",
+    "envoy.filters.http.grpc_field_extraction",
+    "envoy.filters.http.rbac",
     "envoy.filters.http.dynamic_modules.at_once",
     "envoy.filters.http.dynamic_modules.budget",
     "envoy.filters.http.ratelimit",
@@ -22,7 +30,7 @@ API_KEY, AT_ONCE, BUDGET, SHARED_BUDGET = (
 
 def virtual_host(operator: Operator) -> dict[str, Any]:
     """Return the routes, the last of which forbids whatever no other one takes."""
-    models = "|".join(operator.models)
+    models = "|".join(re.escape(model) for model in operator.models)
     infer_timeout = f"{operator.limits.timeout_seconds}s"
     version = "(/versions/[0-9]+)?"
     model = f"/v2/models/({models}){version}"
@@ -46,6 +54,7 @@ def virtual_host(operator: Operator) -> dict[str, Any]:
             for client in operator.clients
         ],
         "routes": [
+            *_refused(operator),
             _grpc("ModelInfer", infer_timeout),
             _grpc("ModelMetadata", QUICK, off),
             _grpc("ModelReady", QUICK, off),
@@ -53,13 +62,38 @@ def virtual_host(operator: Operator) -> dict[str, Any]:
             _http("infer", f"{model}/infer", "POST", infer_timeout),
             _http("model", f"{model}(/ready)?", "GET", QUICK, off),
             _http("health", "/v2/health/(live|ready)", "GET", QUICK, open_to_all),
-            {
-                "name": "forbidden",
-                "match": {"prefix": "/"},
-                "direct_response": {"status": 403},
-                "typed_per_filter_config": off,
-            },
+            _refuse("forbidden", 403, {"prefix": "/"}, operator),
         ],
+    }
+
+
+def _refused(operator: Operator) -> list[dict[str, Any]]:
+    """Return routes for what looks open and is not, each with a status that has its own reason."""
+    grpc = {"name": "content-type", "string_match": GRPC_CONTENT}
+    packed = {"name": "content-encoding", "present_match": True}
+    packed_message = {
+        "name": "grpc-encoding",
+        "string_match": {"exact": "identity"},
+        "invert_match": True,
+        "treat_missing_header_as_empty": False,
+    }
+    return [
+        _refuse("streaming", 403, {"path": STREAMING}, operator),
+        # Nobody here can see which model a packed message names.
+        _refuse("packed message", 404, {"prefix": SERVICE, "headers": [packed_message]}, operator),
+        _refuse("grpc over http", 415, {"prefix": "/v2/", "headers": [grpc]}, operator),
+        # Triton would unpack a small body to any size.
+        _refuse("packed body", 415, {"prefix": "/v2/", "headers": [packed]}, operator),
+    ]
+
+
+def _refuse(name: str, status: int, match: dict[str, Any], operator: Operator) -> dict[str, Any]:
+    """Return a route that refuses at the headers: neither waits for a body nor costs a query."""
+    return {
+        "name": name,
+        "match": match,
+        "direct_response": {"status": status},
+        "typed_per_filter_config": _off(*_limits(operator), BUFFER, GUARD, EXTRACTION, ALLOWED),
     }
 
 
@@ -83,11 +117,7 @@ def _http(
 ) -> dict[str, Any]:
     match = {
         "safe_regex": {"regex": path},
-        "headers": [
-            {"name": ":method", "string_match": {"exact": method}},
-            # Triton would unpack a small body to any size.
-            {"name": "content-encoding", "present_match": False},
-        ],
+        "headers": [{"name": ":method", "string_match": {"exact": method}}],
     }
     return _route(name, match, "triton_http", timeout, filters)
 

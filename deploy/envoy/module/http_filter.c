@@ -5,8 +5,8 @@
  *
  *   file PATH              where budgets are kept; in memory without it
  *   cost N                 tokens that a request takes from each bucket of its client
- *   requests N             that a client may have at once
- *   bytes N                of requests' bodies that a client may have sent and not been answered
+ *   requests N TEXT        that a client may have at once, and what the next one is told
+ *   bytes N TEXT           of bodies that a client may have sent and not been answered
  *   client NAME            begins a client; the lines below are of this one
  *   rate TOKENS SECONDS    a bucket
  *   budget TOKENS SECONDS  another
@@ -43,7 +43,8 @@ struct config {
   struct wanted *wanted;
   size_t clients_count, wanted_count, counter;
   struct client *clients;  /* in the order of their names */
-  int64_t cost, most_requests, most_bytes;  /* 0 for no bound */
+  int64_t cost, most[REASONS];  /* by reason, REQUESTS and BYTES; 0 for no bound */
+  char *said[REASONS];          /* by the same; replies have words of their own for others */
 };
 
 /* One request. */
@@ -69,6 +70,12 @@ static void add_bucket(struct config *config, enum reason which, int64_t tokens,
   wanted->period_s = period_s;
 }
 
+static void add_bound(struct config *config, enum reason which, int64_t most, const char *text) {
+  free(config->said[which]);
+  config->most[which] = most;
+  config->said[which] = strdup(text);
+}
+
 /* Reads the lines; returns false at one that it does not know. */
 static bool parse(struct config *config, char *lines, const char **file) {
   for (char *rest, *line = strtok_r(lines, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
@@ -82,10 +89,11 @@ static bool parse(struct config *config, char *lines, const char **file) {
       struct client *client = &config->clients[config->clients_count++];
       strcpy(client->name, value);
       client->buckets[RATE] = client->buckets[BUDGET] = NONE;
-    } else if (*end || first <= 0 || second <= 0) return false;
+    } else if (first <= 0 || second <= 0) return false;
+    else if (!strcmp(word, "requests") && *end == ' ') add_bound(config, REQUESTS, first, end + 1);
+    else if (!strcmp(word, "bytes") && *end == ' ') add_bound(config, BYTES, first, end + 1);
+    else if (*end) return false;
     else if (!strcmp(word, "cost")) config->cost = first;
-    else if (!strcmp(word, "requests")) config->most_requests = first;
-    else if (!strcmp(word, "bytes")) config->most_bytes = first;
     else if (of_client && config->clients_count)
       add_bucket(config, *word == 'r' ? RATE : BUDGET, first, second);
     else return false;
@@ -102,8 +110,7 @@ static void count_refusals(void *envoy, struct config *config) {
   for (size_t i = 0; i < config->clients_count; i++) {
     struct client *client = &config->clients[i];
     for (enum reason reason = RATE; reason <= BYTES; reason++) {
-      bool can = reason == REQUESTS ? config->most_requests : reason == BYTES ? config->most_bytes
-                                                            : client->buckets[reason] != NONE;
+      bool can = reason <= BUDGET ? client->buckets[reason] != NONE : config->most[reason] > 0;
       struct text values[2] = {{client->name, strlen(client->name)}, reasons[reason]};
       if (can)
         envoy_dynamic_module_callback_http_filter_config_increment_counter(
@@ -115,6 +122,7 @@ static void count_refusals(void *envoy, struct config *config) {
 HOOK void envoy_dynamic_module_on_http_filter_config_destroy(struct config *config) {
   if (!config) return;
   budgets_close(config->budgets);
+  for (size_t i = 0; i < REASONS; i++) free(config->said[i]);
   free(config->wanted);
   free(config->clients);
   free(config);
@@ -183,7 +191,7 @@ static bool get(void *envoy, struct text name, struct text *value) {
   return envoy_dynamic_module_callback_http_get_header(envoy, REQUEST_HEADER, name, value, 0, NULL);
 }
 
-/* Answers in Triton's place; ``replies`` has the words for each reason. */
+/* Answers in Triton's place; ``replies`` in Python reads the words, or has its own. */
 static void refuse(void *envoy, struct filter *filter, enum reason reason) {
   static const struct text grpc = TEXT("application/grpc");
   struct text labels[2] = {TEXT("-"), reasons[reason]}, type;
@@ -193,8 +201,10 @@ static void refuse(void *envoy, struct filter *filter, enum reason reason) {
   if (filter->client) labels[0] = (struct text){filter->client->name, strlen(filter->client->name)};
   envoy_dynamic_module_callback_http_filter_increment_counter(envoy, filter->config->counter,
                                                               labels, 2, 1);
-  envoy_dynamic_module_callback_http_set_dynamic_metadata_string(
-      envoy, TEXT("reverse_sigmoid"), TEXT("refused"), reasons[reason]);
+  const char *said = filter->config->said[reason];
+  if (said)
+    envoy_dynamic_module_callback_http_set_dynamic_metadata_string(
+        envoy, TEXT("gateway.refused"), TEXT("because"), (struct text){said, strlen(said)});
   if (reason == RATE || reason == BUDGET) {
     describe(filter, &standing);
     headers = 3;
@@ -228,7 +238,7 @@ HOOK enum status envoy_dynamic_module_on_http_filter_request_headers(
   }
   filter->client = client;
   int64_t before = atomic_fetch_add(&client->requests, 1);
-  if (config->most_requests && before >= config->most_requests) {
+  if (config->most[REQUESTS] && before >= config->most[REQUESTS]) {
     refuse(envoy, filter, REQUESTS);
     return STOP_ITERATION;
   }
@@ -250,12 +260,12 @@ HOOK enum status envoy_dynamic_module_on_http_filter_request_headers(
 HOOK enum body_status envoy_dynamic_module_on_http_filter_request_body(
     void *envoy, struct filter *filter, bool end) {
   (void)end;
-  if (filter->refused || !filter->config->most_bytes) return CONTINUE_BODY;
+  if (filter->refused || !filter->config->most[BYTES]) return CONTINUE_BODY;
   int64_t more = (int64_t)envoy_dynamic_module_callback_http_get_body_size(
       envoy, RECEIVED_REQUEST_BODY);
   filter->bytes += more;
   int64_t before = atomic_fetch_add(&filter->client->bytes, more);
-  if (before + more <= filter->config->most_bytes) return CONTINUE_BODY;
+  if (before + more <= filter->config->most[BYTES]) return CONTINUE_BODY;
   refuse(envoy, filter, BYTES);
   return STOP_BODY_NO_BUFFER;
 }

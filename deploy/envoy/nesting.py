@@ -1,0 +1,101 @@
+"""A request filter that refuses what Triton would not survive: deeply nested JSON, and no body.
+
+Triton's JSON parser calls itself for every bracket and runs out of stack. So brackets outside of
+strings are counted, byte by byte, as a parser would take them: by a table with one row for each
+state, which takes every body at the same speed. Where this reading and a parser's could differ,
+the text is no JSON, and the parser stops there.
+
+Only a request that this filter has let pass has ``NESTING`` in its metadata, which the filter of
+allowed paths demands: should the Lua fail, the request is refused.
+"""
+
+from typing import Any
+
+from deploy.envoy.replies import REASON
+from deploy.envoy.routes import GUARD
+from deploy.envoy.typed import HTTP, named
+from deploy.operator_file import MIB, Operator
+
+#: Namespace and key of what says that the JSON of a request is shallow.
+NESTING = ("gateway.nesting", "shallow")
+#: Brackets that may be open at once; a tensor of eight dimensions needs a dozen.
+DEEPEST = 64
+#: Looked through in some 10 ns a byte by a thread that serves others too.
+MOST_JSON = 64 * MIB
+
+_LUA = """
+local byte = string.byte
+
+-- States: 0 outside of strings, 256 in one, 512 behind a backslash in one.
+local following, step = {}, {}
+for b = 0, 255 do
+  following[b], following[256 + b], following[512 + b] = 0, 256, 256
+  step[b], step[256 + b], step[512 + b] = 0, 0, 0
+end
+following[34], following[256 + 34], following[256 + 92] = 256, 0, 512
+step[91], step[123], step[93], step[125] = 1, 1, -1, -1
+
+local function too_deep(body, length)
+  local state, depth = 0, 0
+  for first = 0, length - 1, 65536 do
+    local count = math.min(65536, length - first)
+    local text = body:getBytes(first, count)
+    for i = 1, count do
+      local at = state + byte(text, i)
+      state = following[at]
+      depth = depth + step[at]
+      if depth > %(deepest)d then return true end
+    end
+  end
+  return false
+end
+
+local function refuse(handle, why)
+  handle:streamInfo():dynamicMetadata():set('%(refused)s', '%(because)s', why)
+  handle:respond({ [':status'] = '400' }, why)
+end
+
+function envoy_on_request(handle)
+  local headers = handle:headers()  -- before body(), which lets them go
+  local path, said = headers:get(':path'), headers:get('inference-header-content-length')
+  local body = handle:body()
+  local length = body == nil and 0 or body:length()
+  if string.sub(path, 1, 4) ~= '/v2/' then
+    if length == 0 then refuse(handle, 'the request has no message') end
+    return
+  end
+  if said ~= nil then  -- the rest is binary
+    if not string.find(said, '^%%d+$') or #said > 10 or tonumber(said) > length then
+      return refuse(handle, 'inference-header-content-length: expected how many of the '
+        .. length .. ' bytes sent are JSON')
+    end
+    length = tonumber(said)
+  end
+  if length > %(most)d then
+    return refuse(handle, 'more than %(most_mib)d MiB of JSON; send large tensors as binary data')
+  end
+  if too_deep(body, length) then
+    return refuse(handle, 'the JSON is nested deeper than %(deepest)d levels')
+  end
+  handle:streamInfo():dynamicMetadata():set('%(namespace)s', '%(key)s', 'yes')
+end
+"""
+
+
+def nesting_guard(operator: Operator) -> dict[str, Any]:
+    """Return the filter; it has to stand behind the one that waits for the whole body."""
+    most = min(MOST_JSON, operator.limits.request_mib * MIB)
+    code = _LUA % {
+        "deepest": DEEPEST,
+        "most": most,
+        "most_mib": most // MIB,
+        "refused": REASON[0],
+        "because": REASON[1],
+        "namespace": NESTING[0],
+        "key": NESTING[1],
+    }
+    return named(
+        GUARD,
+        f"{HTTP}.lua.v3.Lua",
+        default_source_code={"inline_string": code},
+    )
