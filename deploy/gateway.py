@@ -15,6 +15,7 @@ from deploy import die_with_parent
 from deploy.envoy.bootstrap import Upstream, bootstrap
 from deploy.listening import refuse_taken
 from deploy.operator_file import Address, Operator
+from load_tests.deferred_signals import deferred_signals
 from postprocess.errors import InputError, ReverseSigmoidError
 
 STARTUP_S = 30.0
@@ -181,7 +182,8 @@ class Gateway:
             log = self.log.open("ab")
         except OSError as error:
             raise InputError(f"{self.log}: cannot be written: {error.strerror}") from None
-        with log:
+        # A signal within would leave a process that nobody knows.
+        with log, deferred_signals():
             self._process = subprocess.Popen(
                 self._command(configuration),
                 cwd=folder,
