@@ -22,6 +22,7 @@ from deploy.envoy.bootstrap import Upstream, bootstrap
 from deploy.envoy.bounds import Module, installed
 from deploy.listening import refuse_taken
 from deploy.operator_file import Address, Operator
+from load_tests.deferred_signals import deferred_signals
 from postprocess.errors import InputError, ReverseSigmoidError
 
 STARTUP_S = 30.0
@@ -206,7 +207,8 @@ class Gateway:
             log = self.log.open("ab")
         except OSError as error:
             raise InputError(f"{self.log}: cannot be written: {error.strerror}") from None
-        with log:
+        # A signal within would leave a process that nobody knows.
+        with log, deferred_signals():
             began = log.tell()
             self._process = subprocess.Popen(
                 self._command(configuration),

@@ -39,8 +39,8 @@ def paper(
     """Make the runs that are missing in --out, and write RESULTS.md of all that are there.
 
     smoke takes minutes, cpu two to three hours on two cores, full is meant for a GPU
-    (KERAS_BACKEND=jax or torch). A later call fills the gaps; a run's file is made again and
-    compared.
+    (KERAS_BACKEND=jax or torch). A later call fills the gaps; a run's file is made again, with
+    the threads and the backend that it names, and compared.
     """
     _refuse_missing()
     datasets.refuse_missing(data_dir)
@@ -101,21 +101,24 @@ def _report(out: Path) -> Path:
 
 def _again(path: Path, out: Path, data_dir: Path | None, *, as_json: bool) -> None:
     """Make one run again and show both results."""
-    from load_tests.paper.runner import Runner, read
+    from load_tests.paper import again
+    from load_tests.paper.runner import read
 
-    run, before = read(path)
-    with Runner(out / "again", data_dir=data_dir, jobs=1, tell=_Progress().tell) as runner:
-        runner.make([run])
-    runner.refuse_failed()
-    after = runner.known(run)
-    assert after is not None  # noqa: S101  made, or refused above
+    before = read(path)
+    after = again.make(before, out / "again", data_dir=data_dir, tell=_Progress().tell)
+    otherwise = again.differences(before, after)
     if as_json:
-        print(json.dumps({"run": run.to_json(), "before": before, "result": after}))
+        found = {"run": after.run.to_json(), "before": before.result, "result": after.result}
+        print(json.dumps({**found, "made_otherwise": otherwise}))
         return
-    table = Table("measure", "in the file", "now", "difference", title=run.name)
-    for name, old, new in _pairs(before, after):
+    table = Table("measure", "in the file", "now", "difference", title=after.run.name)
+    for name, old, new in _pairs(before.result, after.result):
         table.add_row(name, f"{old:.4f}", f"{new:.4f}", f"{new - old:+.4f}")
     out_console.print(table)
+    for line in otherwise:
+        say(f"made otherwise: {line}")
+    if before.result == after.result:
+        say("Equal to the last digit.")
 
 
 def _pairs(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, float, float]]:

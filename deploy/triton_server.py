@@ -3,7 +3,6 @@
 import contextlib
 import ipaddress
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -15,9 +14,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from deploy import cancel_guard, die_with_parent, stub_processes, triton_log, triton_wheel
+from deploy import (
+    cancel_guard,
+    die_with_parent,
+    process_group,
+    stub_processes,
+    triton_log,
+    triton_wheel,
+)
 from deploy.listening import refuse_taken
 from exporters import servable_path
+from load_tests.deferred_signals import deferred_signals
 from load_tests.endpoint import Access, connect
 from postprocess.errors import InputError, ReverseSigmoidError
 
@@ -187,15 +194,16 @@ class TritonServer:
             if not self.log.is_file():
                 raise InputError(f"{self.log}: expected a regular file for Triton's log")
             self._log_start = log.tell()
-            process = self._process = subprocess.Popen(
-                self._command(wheel, home / "backends"),
-                cwd=home / "empty",
-                env=variables,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            with deferred_signals():  # one within would leave a process that nobody knows
+                process = self._process = subprocess.Popen(
+                    self._command(wheel, home / "backends"),
+                    cwd=home / "empty",
+                    env=variables,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
         self._wait_until_ready(process, time.monotonic() + self.startup_timeout_s)
         if guard is not None and not cancel_guard.is_loaded(guard, process.pid):
             raise ServerError(
@@ -212,8 +220,7 @@ class TritonServer:
                     self._process.wait(kill_after_s)
         finally:  # a second Ctrl-C comes here at once
             if self._process is not None:
-                _kill_group(self._process.pid)
-                self._process.wait()
+                process_group.kill(self._process)
                 self._process = None
             if self._home is not None:
                 self._home.cleanup()
@@ -380,8 +387,3 @@ def _summary(config: Any) -> str:
     steps = " -> ".join(step.model_name for step in config.ensemble_scheduling.step)
     parameters = [f"{key} {value.string_value}" for key, value in config.parameters.items()]
     return ", ".join([steps or config.backend, *sorted(parameters)])
-
-
-def _kill_group(group: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)

@@ -1,7 +1,9 @@
 """The image data sets of the paper, and scikit-learn's digits, behind one loader."""
 
+import hashlib
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -16,13 +18,20 @@ Labels = NDArray[np.int64]
 
 #: Share of digits' samples that becomes its test set; scikit-learn publishes no split.
 DIGITS_TEST_SHARE = 0.2
+#: Classes that a data set may have; a label beyond them is a mistake.
+MOST_CLASSES = 65_536
 #: One image in three of each class is never seen by the victim (section 4: "33%").
 HOLD_OFF_ONE_IN = 3
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A classification data set: images in [0, 1], shape (n, height, width, channels)."""
+    """A classification data set: images in [0, 1], shape (n, height, width, channels).
+
+    Raises:
+        InputError: the arrays are none: empty, of two shapes, pixels out of range or no numbers,
+            labels that are no classes.
+    """
 
     name: str
     x_train: Images
@@ -31,6 +40,29 @@ class Dataset:
     y_test: Labels
     #: Whether a mirrored image keeps its class. Not so for written digits (paper, section 4).
     flips: bool
+
+    def __post_init__(self) -> None:
+        for part, images, labels in (
+            ("train", self.x_train, self.y_train),
+            ("test", self.x_test, self.y_test),
+        ):
+            where = f"{self.name}: x_{part}, y_{part}"
+            if images.ndim != 4 or labels.shape != (len(images),) or not images.size:
+                raise InputError(
+                    f"{where}: expected images (n, height, width, channels) and n labels, at least "
+                    f"one of each, got {images.shape} and {labels.shape}"
+                )
+            if not 0 <= images.min() <= images.max() <= 1:  # nor is NaN
+                raise InputError(f"{where}: expected pixels from 0 to 1, finite numbers all")
+            if not 0 <= labels.min() <= labels.max() < MOST_CLASSES:
+                raise InputError(
+                    f"{where}: expected labels from 0 to {MOST_CLASSES - 1}, got {labels.min()} to "
+                    f"{labels.max()}"
+                )
+        if self.x_test.shape[1:] != self.x_train.shape[1:] or self.y_test.max() >= self.classes:
+            raise InputError(
+                f"{self.name}: the test set is not of the training set's shape and classes"
+            )
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -42,6 +74,14 @@ class Dataset:
     def classes(self) -> int:
         """The number of classes, K."""
         return int(self.y_train.max()) + 1
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of all of it, by which it is known to be the same."""
+        found = hashlib.blake2b(digest_size=16)
+        for part in (self.x_train, self.y_train, self.x_test, self.y_test):
+            found.update(np.ascontiguousarray(part).data)
+        return found.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -106,7 +146,7 @@ def refuse_missing(data_dir: Path | None) -> None:
 
 
 def _refuse_unlike(name: str, x_train: Any, y_train: Any, x_test: Any, y_test: Any) -> None:
-    """Refuse arrays that are not two parts of one classification data set."""
+    """Refuse arrays that are no images and labels as they are stored."""
     for images, labels in ((x_train, y_train), (x_test, y_test)):
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != labels.size:
             raise InputError(
@@ -115,8 +155,6 @@ def _refuse_unlike(name: str, x_train: Any, y_train: Any, x_test: Any, y_test: A
             )
         if labels.size == 0 or labels.dtype.kind not in "iu" or labels.min() < 0:
             raise InputError(f"{name}: expected whole numbers from 0 as labels, at least one")
-    if x_test.shape[1:] != x_train.shape[1:] or y_test.max() > y_train.max():
-        raise InputError(f"{name}: the test set is not of the training set's shape and classes")
 
 
 def hold_off(dataset: Dataset, *, seed: int) -> HoldOff:

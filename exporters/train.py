@@ -17,6 +17,8 @@ Progress = Callable[[int, int], None]
 SHIFT_SHARE = 0.125
 #: Images of a training batch (paper, section 4).
 BATCH = 64
+#: Steps from one look at a network's weights to the next; the loss is seen at every step.
+LOOK_AT_WEIGHTS = 100
 
 
 def train_victim(
@@ -39,7 +41,7 @@ def train_victim(
         progress: called after every step.
 
     Raises:
-        InputError: an unknown architecture, or the training diverged.
+        InputError: an unknown architecture, or see ``train``.
     """
     import keras
 
@@ -84,10 +86,12 @@ def train(
     The rate is halved for the last quarter of the steps; the paper names no schedule.
 
     Raises:
-        InputError: the training diverged.
+        InputError: there is nothing to learn from, images or targets are not finite, or the
+            training diverged.
     """
     import keras
 
+    _refuse_unfit(model, images, targets)
     optimizer = architectures.optimizer(model)
     learning_rate = float(optimizer.learning_rate)
     loss = loss or keras.losses.CategoricalCrossentropy(from_logits=True)
@@ -103,12 +107,49 @@ def train(
         value = model.train_on_batch(augment(images[batch], rng, flips=flips), targets[batch])
         if not np.isfinite(value):
             raise InputError(f"{model.name}: training diverged at step {step + 1}: loss {value}")
+        if (step + 1) % LOOK_AT_WEIGHTS == 0 or step + 1 == steps:
+            refuse_diverged(model, step + 1)
         if progress is not None:
             progress(step + 1, steps)
 
 
+def _refuse_unfit(model: Any, images: Images, targets: NDArray[np.float32]) -> None:
+    """Refuse what no network can learn from, and what would go through one unseen.
+
+    A layer may make numbers of NaN: the pooling of some processors' libraries does.
+    """
+    classes = model.output_shape[-1]
+    if not len(images) or targets.shape != (len(images), classes):
+        raise InputError(
+            f"{model.name}: expected at least one image and a row of {classes} for each to learn "
+            f"from, got {len(images)} images and targets {targets.shape}"
+        )
+    for what, values in (("images", images), ("targets", targets)):
+        if not np.isfinite(values).all():
+            raise InputError(f"{model.name}: the {what} to learn from are not all finite numbers")
+
+
+def refuse_diverged(model: Any, step: int) -> None:
+    """Return if all of a network's weights are finite numbers; its loss does not always tell.
+
+    Raises:
+        InputError: one is not.
+    """
+    import keras
+
+    for weight in model.weights:
+        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+            raise InputError(
+                f"{model.name}: training diverged by step {step}: {weight.path} is not finite"
+            )
+
+
 def predict(model: Any, images: Images, *, batch_size: int = 256) -> NDArray[np.float32]:
-    """Return a model's logits for any number of images, shape (n, K)."""
+    """Return a model's logits for any number of images, shape (n, K).
+
+    Raises:
+        InputError: they are not all finite.
+    """
     import keras
 
     starts = range(0, len(images), batch_size)
@@ -116,6 +157,8 @@ def predict(model: Any, images: Images, *, batch_size: int = 256) -> NDArray[np.
     logits: NDArray[np.float32] = np.concatenate(
         [keras.ops.convert_to_numpy(batch) for batch in batches]
     )
+    if not np.isfinite(logits).all():
+        raise InputError(f"{model.name}: answered with scores that are not finite numbers")
     return logits
 
 

@@ -17,6 +17,7 @@ from exporters.datasets import Images
 from load_tests.attack_record import AttackRecord
 from load_tests.collect import Manner, Plan, collect
 from load_tests.endpoint import EndpointError, Scores
+from load_tests.probabilities import as_probabilities
 from load_tests.transfer_set import Queries, TransferSet
 from load_tests.transfer_set_file import TransferSetFile
 from load_tests.triton_user import TritonUser
@@ -109,9 +110,14 @@ class Thief(TritonUser):
         raise StopUser
 
     def ask(self, images: Images) -> Scores:
-        """Return the model's scores, shape (n, K), and note that there was a request."""
+        """Return the answer as probabilities, shape (n, K), and note that there was a request.
+
+        Raises:
+            EndpointError: see ``TritonUser.ask``.
+            InputError: the answer holds no finite scores of K >= 2 classes.
+        """
         self._asked = True
-        return super().ask(images)
+        return as_probabilities(super().ask(images))
 
     def _pause(self) -> None:
         """Wait after a request; one whose answer was there already was none."""

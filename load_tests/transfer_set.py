@@ -7,14 +7,29 @@ from numpy.typing import NDArray
 
 from exporters.datasets import Images
 from load_tests.endpoint import Scores
+from postprocess.errors import InputError
 
 
 @dataclass(frozen=True)
 class TransferSet:
-    """One row per query that was answered, in the order they were asked in."""
+    """One row per query that was answered, in the order they were asked in.
+
+    Raises:
+        InputError: not a row of scores for each image, or not finite.
+    """
 
     images: Images  #: shape (queries, height, width, channels), in [0, 1]
     scores: Scores  #: what the endpoint answered, shape (queries, K), rows sum to 1
+
+    def __post_init__(self) -> None:
+        if self.scores.ndim != 2 or len(self.scores) != len(self.images):
+            raise InputError(
+                f"transfer set: expected a row of scores for each of {len(self.images)} images, "
+                f"got shape {self.scores.shape}"
+            )
+        for what, values in (("images", self.images), ("scores", self.scores)):
+            if not np.isfinite(values).all():
+                raise InputError(f"transfer set: {what}: expected finite numbers")
 
     def __len__(self) -> int:
         return len(self.scores)

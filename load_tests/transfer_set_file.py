@@ -152,6 +152,8 @@ class TransferSetFile:
                     kind, _, index = name.partition(":")
                     if kind not in ("pool", "made") or len(row) != len(head):
                         raise ValueError
+                    if not np.isfinite(self._scores[number]).all():
+                        raise InputError(f"{path}: line {line}: expected finite scores")
                     if kind == "pool" and not 0 <= int(index) < len(self._pool):
                         raise InputError(
                             f"{path}: line {line}: {name}, but the adversary has "

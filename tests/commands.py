@@ -9,9 +9,33 @@ import time
 from pathlib import Path
 
 COMMAND = str(Path(sys.prefix) / "bin" / "reverse-sigmoid")
+#: How long a command may take, and a condition to come true, where much else runs. Nothing is as
+#: slow as that; without an end, a fault would hang the tests.
+PATIENCE_S, SOON_S = 1800, 300
 
 
-def run_command(*arguments, cwd, timeout=300, env=None):
+@contextlib.contextmanager
+def signals_of_a_terminal():
+    """Have the children that are started within end by the signals that end a program.
+
+    Under nohup, and in the background of a script, some are ignored, which children inherit. A
+    signal with a handler goes back to what it does by default where a program is started.
+    """
+    ignored = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) == signal.SIG_IGN
+    ]
+    for number in ignored:
+        signal.signal(number, lambda *_: None)
+    try:
+        yield
+    finally:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def run_command(*arguments, cwd, timeout=PATIENCE_S, env=None):
     """Run reverse-sigmoid as a person would and return what it printed."""
     return subprocess.run(
         [COMMAND, *map(str, arguments)],
@@ -36,10 +60,10 @@ def processes_naming(path):
     return found
 
 
-def wait_for_no_process_naming(path, *, timeout_s=20):
-    deadline = time.monotonic() + timeout_s
-    while processes_naming(path):
-        assert time.monotonic() < deadline, processes_naming(path)
+def wait_for_no_process_naming(path):
+    deadline = time.monotonic() + SOON_S
+    while found := processes_naming(path):
+        assert time.monotonic() < deadline, found
         time.sleep(0.1)
 
 
@@ -48,7 +72,11 @@ class Running:
 
     def __init__(self, *arguments, cwd):
         self.stdout, self.stderr = cwd / "stdout.txt", cwd / "stderr.txt"
-        with self.stdout.open("wb") as out, self.stderr.open("wb") as err:
+        with (
+            self.stdout.open("wb") as out,
+            self.stderr.open("wb") as err,
+            signals_of_a_terminal(),
+        ):
             self.process = subprocess.Popen(
                 [COMMAND, *map(str, arguments)],
                 cwd=cwd,
@@ -58,13 +86,13 @@ class Running:
                 start_new_session=True,
             )
 
-    def wait_for(self, text, *, timeout_s=120):
+    def wait_for(self, text, *, timeout_s=SOON_S):
         """Wait until one of the outputs holds a text."""
         self.wait_until(
             lambda: text in self.stdout.read_text() + self.stderr.read_text(), timeout_s
         )
 
-    def wait_until(self, condition, timeout_s=120):
+    def wait_until(self, condition, timeout_s=SOON_S):
         deadline = time.monotonic() + timeout_s
         while not condition():
             said = self.stdout.read_text() + self.stderr.read_text()
@@ -72,7 +100,7 @@ class Running:
             assert time.monotonic() < deadline, said
             time.sleep(0.02)
 
-    def stop(self, number=signal.SIGINT, *, timeout_s=30):
+    def stop(self, number=signal.SIGINT, *, timeout_s=SOON_S):
         self.process.send_signal(number)
         return self.process.wait(timeout_s)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import oracle
-from commands import Running
+from commands import SOON_S, Running
 from scipy.special import softmax
 
 from exporters import datasets
@@ -56,7 +56,7 @@ class Serving(Running):
         write_text(self.config, text.replace(old, new))
 
     def answer(self):
-        with Endpoint(self.url, "digits", timeout_s=10) as endpoint:
+        with Endpoint(self.url, "digits", timeout_s=60) as endpoint:
             return endpoint(IMAGES)
 
     def metric(self, name):
@@ -80,8 +80,14 @@ class Serving(Running):
             return False
         return np.abs(answer - self.expected(beta=beta)).max() <= 1e-5
 
-    def wait_for_recovery(self, number=1, *, timeout_s=60):
-        self.wait_until(lambda: self.said.count("answers again") >= number, timeout_s)
+    def wait_for_recovery(self, number=1):
+        self.wait_until(lambda: self.said.count("answers again") >= number)
+
+    def shared_memory(self):
+        """Return a pattern of the regions of shared memory that are this server's alone."""
+        command = Path(f"/proc/{self.status['triton_pid']}/cmdline").read_text().split("\0")
+        (prefix,) = [one.rpartition("=")[2] for one in command if "shm-region-prefix-name=" in one]
+        return f"{prefix}*"
 
     def settled_stubs(self, model, *, settled_s=4):
         """Return them once no reload has exchanged them for a while."""
@@ -120,20 +126,29 @@ def read_url(url, *, data=None, timeout=10):
 
 
 class Load:
-    """Clients that query the ensemble without pause; what they got is kept."""
+    """Clients that query the ensemble without pause; what they got is kept.
+
+    Entered, it returns once each of them has had an answer, so that what is done then is done
+    under load.
+    """
 
     def __init__(self, serving, *, clients=4):
         self.serving, self.answers, self.errors = serving, [], []
         self._stop = threading.Event()
         # Connected at once, while all is well.
-        endpoints = [Endpoint(serving.url, "digits", timeout_s=10) for _ in range(clients)]
-        self._threads = [threading.Thread(target=self._query, args=(one,)) for one in endpoints]
+        endpoints = [Endpoint(serving.url, "digits", timeout_s=60) for _ in range(clients)]
+        self._answered = [threading.Event() for _ in endpoints]
+        self._threads = [
+            threading.Thread(target=self._query, args=pair)
+            for pair in zip(endpoints, self._answered, strict=True)
+        ]
 
-    def _query(self, endpoint):
+    def _query(self, endpoint, answered):
         with endpoint:
             while not self._stop.is_set():
                 try:
                     self.answers.append(endpoint(IMAGES))
+                    answered.set()
                 except EndpointError as error:
                     self.errors.append(str(error))
                     time.sleep(0.05)
@@ -141,6 +156,12 @@ class Load:
     def __enter__(self):
         for thread in self._threads:
             thread.start()
+        try:
+            for answered in self._answered:
+                assert answered.wait(SOON_S), self.errors
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):
@@ -150,7 +171,7 @@ class Load:
 
     def raw_answers(self):
         """Return how many answers held a row of the victim's logits or probabilities."""
-        answers = np.array(self.answers)
+        answers = self._all()
         raw = [self.serving.logits, softmax(self.serving.logits, axis=1)]
         return sum(
             int((np.abs(answers - one).max(axis=2) <= 1e-4).any(axis=1).sum()) for one in raw
@@ -158,9 +179,14 @@ class Load:
 
     def answers_other_than(self, *betas):
         """Return how many answers are none of the protected ones that may be expected."""
-        answers = np.array(self.answers)
+        answers = self._all()
         known = [
             np.abs(answers - self.serving.expected(beta=beta)).max(axis=(1, 2)) <= 1e-4
             for beta in betas
         ]
         return int((~np.any(known, axis=0)).sum())
+
+    def _all(self):
+        """Return every answer; of none, nothing can be said."""
+        assert self.answers, self.errors
+        return np.stack(self.answers)

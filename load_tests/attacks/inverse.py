@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from exporters.train import refuse_diverged
 from load_tests.endpoint import Scores
 
 Inverse = Callable[[Scores], Scores]
@@ -66,6 +67,7 @@ def mlp(answers: Scores, probabilities: Scores, *, seed: int) -> Inverse:
     model.fit(
         (answers - mean) / deviation, probabilities, batch_size=BATCH, epochs=epochs, verbose=0
     )
+    refuse_diverged(model, epochs * -(-len(answers) // BATCH))
 
     def inverse(protected: Scores) -> Scores:
         logits = keras.ops.convert_to_numpy(model((protected - mean) / deviation, training=False))

@@ -3,11 +3,11 @@
     python -m load_tests.paper.process FOLDER [DATA_DIR]
 
 reads a line of JSON for each from stdin and answers with one on stdout: ``{"run": ...}`` with
-``{"result": ..., "versions": ...}``, ``{"victim": ...}``, which is trained and put into FOLDER,
-with ``{}``, and what cannot be done with ``{"error": ...}``. It ends with its input.
+``{"result": ..., "made_with": ..., "victim_made_with": ...}``, ``{"victim": ...}``, which is
+trained and put into FOLDER, with ``{}``, and what cannot be done with ``{"error": ...}``. It ends
+with its input. Its environment is that of ``conditions.Conditions``.
 """
 
-import importlib.metadata
 import json
 import os
 import sys
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from exporters.quiet_import import import_quietly
+from load_tests.paper.conditions import made_with
 from load_tests.paper.execute import execute
 from load_tests.paper.run import Run, Victim
 from load_tests.paper.victims import TrainedVictim, prepare_victim
@@ -42,21 +43,12 @@ def _answer(asked: dict[str, Any], folder: Path, data_dir: Path | None) -> dict[
         prepare_victim(Victim(**asked["victim"]), folder, data_dir)
         return {}
     run = Run.from_json(asked["run"])
-    result = execute(run, TrainedVictim(run.victim, folder, data_dir))
-    return {"result": result, "versions": _versions()}
-
-
-def _versions() -> dict[str, str]:
-    """Return what the numbers are made with."""
-    import keras
-
-    found = {"python": sys.version.split()[0]}
-    for name in ("keras", "numpy", keras.backend.backend()):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+    victim = TrainedVictim(run.victim, folder, data_dir)
+    return {
+        "result": execute(run, victim),
+        "made_with": made_with(victim.dataset),
+        "victim_made_with": victim.made_with,
+    }
 
 
 def _end_with(parent: int) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -13,9 +12,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from exporters.atomic_file import write_text
+from load_tests.paper.conditions import Conditions
 from load_tests.paper.plan import Result
 from load_tests.paper.run import Run, Victim
 from load_tests.paper.victims import is_trained
@@ -36,7 +36,15 @@ class Runner:
     Runs are made within its context: processes that make them are kept until it is left.
     """
 
-    def __init__(self, folder: Path, *, data_dir: Path | None, jobs: int, tell: Tell) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        data_dir: Path | None,
+        jobs: int,
+        tell: Tell,
+        conditions: Conditions | None = None,
+    ) -> None:
         """Take the folder; nothing is run yet.
 
         Args:
@@ -44,9 +52,12 @@ class Runner:
             data_dir: see ``exporters.datasets``.
             jobs: runs at a time.
             tell: told of progress.
+            conditions: what its processes are started with; without them, each with its share of
+                this machine's processors.
         """
         self._folder, self._runs, self._victims = folder, folder / "runs", folder / "victims"
         self._data_dir, self._jobs, self._tell = data_dir, jobs, tell
+        self._conditions = conditions or Conditions.here(jobs=jobs)
         self._seen: dict[str, Result] = {}
         self.failed: dict[str, str] = {}  #: runs that were tried in vain, and why
         self._stack = ExitStack()
@@ -70,10 +81,10 @@ class Runner:
             path = self.path(run)
             if not path.is_file():
                 return None
-            stored, result = read(path)
-            if stored != run:
+            made = read(path)
+            if made.run != run:
                 raise InputError(f"{path}: holds another run than its name says")
-            self._seen[name] = result
+            self._seen[name] = made.result
         return self._seen[name]
 
     def missing(self, runs: Iterable[Run]) -> list[Run]:
@@ -95,9 +106,19 @@ class Runner:
         Raises:
             InputError: another process is at work in this folder.
         """
-        untrained = {
-            run.victim.name: run.victim for run in runs if not is_trained(run.victim, self._victims)
-        }
+        untrained = [run.victim for run in runs if not is_trained(run.victim, self._victims)]
+        self._make(untrained, runs)
+
+    def train(self, victim: Victim) -> None:
+        """Train a victim, also one that is there, or note in ``failed`` why it cannot be.
+
+        Raises:
+            InputError: another process is at work in this folder.
+        """
+        self._make([victim], [])
+
+    def _make(self, first: Sequence[Victim], runs: Sequence[Run]) -> None:
+        untrained = {victim.name: victim for victim in first}
         total, victims, waiting = len(untrained) + len(runs), list(untrained.values()), list(runs)
 
         def following() -> Task | None:
@@ -114,15 +135,15 @@ class Runner:
             self._tell(task.name, done, total, seconds, answer.get("error", ""))
             untrained.pop(task.name, None)
             if "error" in answer:
-                hurt = [run for run in runs if task in (run, run.victim)]
-                self.failed |= {run.name: answer["error"] for run in hurt}
+                hurt = [run.name for run in runs if task in (run, run.victim)] or [task.name]
+                self.failed |= dict.fromkeys(hurt, answer["error"])
             elif isinstance(task, Run):
                 self._keep(task, answer, seconds)
 
     def _started(self) -> "_Processes":
         if self._processes is None:
             self._stack.enter_context(_alone(self._folder))
-            made = _Processes(self._jobs, self._victims, self._data_dir)
+            made = _Processes(self._jobs, self._victims, self._data_dir, self._conditions)
             self._processes = self._stack.enter_context(made)
         return self._processes
 
@@ -141,7 +162,8 @@ class Runner:
         found = set()
         for path in self._runs.glob("*.json"):
             content = json.loads(path.read_text())
-            found.add(", ".join(f"{name} {at}" for name, at in content["versions"].items()))
+            versions = content.get("made_with", content)["versions"]  # once they stood alone
+            found.add(", ".join(f"{name} {at}" for name, at in versions.items()))
         return sorted(found)
 
     def _keep(self, run: Run, answer: dict[str, Any], seconds: float) -> None:
@@ -156,15 +178,25 @@ class Runner:
         self._seen[run.name] = answer["result"]
 
 
-def read(path: Path) -> tuple[Run, Result]:
-    """Return what a run's file holds: the run, and its measures.
+class Made(NamedTuple):
+    """What a run's file holds."""
+
+    run: Run
+    result: Result
+    made_with: dict[str, Any] | None  #: see ``conditions``; files of before do not say
+    victim_made_with: dict[str, Any] | None  #: the same, of the run's victim
+
+
+def read(path: Path) -> Made:
+    """Return what a run's file holds.
 
     Raises:
         InputError: it cannot be read, or is not a run's file.
     """
     try:
         content = json.loads(path.read_text())
-        return Run.from_json(content["run"]), content["result"]
+        with_what = [content.get(name) for name in ("made_with", "victim_made_with")]
+        return Made(Run.from_json(content["run"]), content["result"], *with_what)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     except (InputError, ValueError, KeyError, TypeError) as error:
@@ -186,19 +218,16 @@ def _alone(folder: Path) -> Iterator[None]:
 class _Processes:
     """So many processes, each asked by a thread of its own."""
 
-    def __init__(self, jobs: int, victims: Path, data_dir: Path | None) -> None:
+    def __init__(
+        self, jobs: int, victims: Path, data_dir: Path | None, conditions: Conditions
+    ) -> None:
         self._jobs, self._idle = jobs, queue.SimpleQueue[subprocess.Popen[str] | None]()
         self._all: list[subprocess.Popen[str]] = []
         self._command = [
             *(sys.executable, "-m", "load_tests.paper.process", str(victims)),
             *([str(data_dir)] if data_dir else []),
         ]
-        threads = str(max(1, (os.cpu_count() or 1) // jobs))
-        self._environment = {
-            **os.environ,
-            **{name: threads for name in _THREADS if jobs > 1},
-            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        }
+        self._environment = conditions.environment()
 
     def __enter__(self) -> "_Processes":
         for _ in range(self._jobs):
@@ -270,6 +299,3 @@ class _Processes:
             answer = {"error": "its process ended; stderr may say why"}
         self._idle.put(process)
         return answer, time.monotonic() - start
-
-
-_THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")

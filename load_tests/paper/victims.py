@@ -12,9 +12,13 @@ from exporters import architectures, datasets
 from exporters.atomic_file import atomic_file, write_text
 from exporters.datasets import Dataset, HoldOff, Images
 from exporters.train import predict, train_victim
+from load_tests.paper.conditions import made_with
 from load_tests.paper.run import Victim
+from postprocess.errors import InputError
 
 Logits = NDArray[np.float32]
+#: The file that is written when all others are there.
+_LAST = "victim.json"
 
 
 class TrainedVictim:
@@ -25,6 +29,13 @@ class TrainedVictim:
         self.victim, self._folder = victim, folder / victim.name
         self.dataset = _dataset(victim.data, data_dir)
         self._data_dir = data_dir
+
+    @property
+    def made_with(self) -> dict[str, Any] | None:
+        """What it was trained with, see ``conditions``; None where it was recorded."""
+        content = json.loads((self._folder / _LAST).read_text())
+        found: dict[str, Any] | None = content.get("made_with")
+        return found
 
     @property
     def pool(self) -> Images:
@@ -61,18 +72,21 @@ class TrainedVictim:
 
 def is_trained(victim: Victim, folder: Path) -> bool:
     """Return whether ``prepare_victim`` has finished this one."""
-    return (folder / victim.name / "victim.json").is_file()
+    return (folder / victim.name / _LAST).is_file()
 
 
 def prepare_victim(victim: Victim, folder: Path, data_dir: Path | None) -> None:
     """Train a victim on its two thirds of the training set and put it into the folder.
 
     Raises:
-        InputError: the data set cannot be read.
+        InputError: the data set cannot be read, or the victim is not trained but recorded.
     """
     import keras
 
+    if victim.steps < 1:
+        raise InputError(f"{victim.name}: is a recorded classifier; tune puts it there again")
     dataset, held_off = _dataset(victim.data, data_dir), _held_off(victim, data_dir)
+    (folder / victim.name / _LAST).unlink(missing_ok=True)
     model = train_victim(
         dataset, held_off, victim.architecture, steps=victim.steps, seed=victim.seed
     )
@@ -83,7 +97,8 @@ def prepare_victim(victim: Victim, folder: Path, data_dir: Path | None) -> None:
     with atomic_file(home / "logits.npz") as part, part.open("wb") as file:
         np.savez(file, **{which: predict(model, images) for which, images in logits.items()})
     keras.backend.clear_session()
-    write_text(home / "victim.json", json.dumps({"victim": victim.name}) + "\n")  # the last
+    about = {"victim": victim.name, "made_with": made_with(dataset)}
+    write_text(home / _LAST, json.dumps(about) + "\n")
 
 
 @lru_cache(maxsize=1)

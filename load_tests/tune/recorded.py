@@ -46,8 +46,8 @@ def record(classifier: Classifier, dataset: Dataset, victims: Path, victim: Vict
         victim: what the classifier is called there.
 
     Raises:
-        InputError: the classifier does not take the data set's images, or the folder holds
-            another classifier's scores.
+        InputError: the classifier does not take the data set's images or has no finite scores
+            for them, or the folder holds another classifier's scores.
     """
     home = victims / victim.name
     about = {
@@ -93,6 +93,7 @@ def _session(classifier: Classifier) -> Any:
     (given,) = inputs
     shape = tuple(size if isinstance(size, int) else -1 for size in given.shape)
     dtype = _TYPES.get(given.type, np.float32)
+    where = f"{classifier.path}: output {classifier.output}"
 
     def ask(images: Images) -> Logits:
         parts = []
@@ -106,14 +107,17 @@ def _session(classifier: Classifier) -> Any:
                     f"{classifier.path}: input {given.name} does not take the data set's "
                     f"images, float32 {images.shape[1:]}: {one_line(error)}"
                 ) from None
-            parts.append(to_logits(scores, probabilities=classifier.probabilities))
-        rows = np.concatenate(parts)
-        if rows.ndim != 2 or len(rows) != len(images) or rows.shape[1] < 2:
-            raise InputError(
-                f"{classifier.path}: output {classifier.output}: expected one choice among K >= 2 "
-                f"classes for each image, got scores of shape {rows.shape}"
-            )
-        # What the runs take cannot hold the logarithm of 0.
-        return np.maximum(rows, -np.float32(1e4))
+            if scores.ndim != 2 or len(scores) != len(some) or scores.shape[1] < 2:
+                raise InputError(
+                    f"{where}: expected one choice among K >= 2 classes for each of {len(some)} "
+                    f"images, got scores of shape {scores.shape}"
+                )
+            # What the runs take cannot hold the logarithm of 0.
+            logits = to_logits(scores, probabilities=classifier.probabilities)
+            logits = np.maximum(logits, -np.float32(1e4))
+            if not (np.isfinite(scores).all() and np.isfinite(logits).all()):
+                raise InputError(f"{where}: is not finite for all of the data set's images")
+            parts.append(logits)
+        return np.concatenate(parts)
 
     return ask

@@ -1,7 +1,11 @@
 import os
+import re
 
 import pytest
+import typer
 from commands import run_command
+
+from deploy.cli import app
 
 NUMBER = "expected a number from 0.001 to 100"
 
@@ -112,8 +116,11 @@ def test_a_missing_extra_names_its_install_command(tmp_path, module, extra, argu
 def test_help_names_every_command(tmp_path):
     done = run_command("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for command in ("demo", "export", "protect", "serve", "check", "attack", "overhead"):
-        assert command in done.stdout
+    commands = typer.main.get_command(app).commands
+    assert {"demo", "export", "protect", "serve", "check", "attack", "overhead"} < set(commands)
+    shown = re.findall(r"^\W*([a-z]+) {2,}\w", done.stdout.partition("Commands")[2], re.MULTILINE)
+    assert sorted(shown) == sorted(commands)
+    assert all(command.get_short_help_str() for command in commands.values())
 
 
 def test_no_command_shows_the_help(tmp_path):

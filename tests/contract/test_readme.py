@@ -1,6 +1,10 @@
-"""The commands of README.md, read out of it and run in a copy of the checkout."""
+"""The commands of README.md, read out of it and run in a copy of the checkout.
+
+Word for word, but for the ports: whoever runs the tests may be serving on Triton's own.
+"""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -9,17 +13,27 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 import victims
-from commands import Running, run_command, wait_for_no_process_naming
+import yaml
+from commands import PATIENCE_S, Running, run_command, wait_for_no_process_naming
+from gateways import free_addresses, write_files
 from onnx import TensorProto, helper
+from serving import port_options
+
+from deploy.cli import app
+from deploy.triton_server import Ports, free_ports
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+GUIDE = (ROOT / "deploy" / "README.md").read_text()
 TEST_COMMAND = "pytest"
+#: What a shell runs; either is a fence that a page may use.
+SHELL = "(?:bash|sh)"
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+def blocks(language, text=README):
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 def block_after(command):
@@ -31,8 +45,31 @@ def block_after(command):
 
 def block(start):
     """Return the one command that starts like this, in one line."""
-    (found,) = [each for each in blocks("bash") if each.startswith(start)]
+    (found,) = [each for each in blocks(SHELL) if each.startswith(start)]
     return found.replace("\\\n", "")
+
+
+def ours(text):
+    """Return the words of every command of ours in the blocks of a page."""
+    for each in blocks(SHELL, text):
+        for line in each.replace("\\\n", "").replace("&&", "\n").splitlines():
+            words = shlex.split(line, comments=True)
+            if "reverse-sigmoid" in words:
+                yield words[words.index("reverse-sigmoid") :]
+
+
+def understood(words):
+    """Return what ``reverse-sigmoid`` makes of its words, without doing it."""
+    group = typer.main.get_command(app)
+    with group.make_context(words[0], words[1:]) as context:
+        name, command, rest = group.resolve_command(context, words[1:])
+        return command.make_context(name, rest, parent=context).params
+
+
+def at(ports, text):
+    """Return a text with other ports in place of Triton's own."""
+    other = {"8000": ports.http, "8001": ports.grpc, "8002": ports.metrics}
+    return re.sub(r"\b800[012]\b", lambda found: str(other[found[0]]), text)
 
 
 def numbers(text):
@@ -51,9 +88,17 @@ def checkout(tmp_path_factory):
     return copy
 
 
+@pytest.fixture(scope="module")
+def exported(checkout):
+    """The same with the classifier that the README has exported."""
+    done = run_command(*block("reverse-sigmoid export digits\n").split()[1:], cwd=checkout)
+    assert done.returncode == 0, done.stderr
+    return checkout
+
+
 def test_the_readme_has_these_commands_and_no_others():
     install = "python -m pip install -c deploy/constraints.txt -e"
-    assert blocks("bash") == [
+    assert blocks(SHELL) == [
         f"{install} '.[all]' && reverse-sigmoid demo\n",
         f"{install} '.[all,test]' && {TEST_COMMAND}\n",
         "reverse-sigmoid export digits\n",
@@ -62,6 +107,8 @@ def test_the_readme_has_these_commands_and_no_others():
         "reverse-sigmoid protect my_model.onnx --repository fused --layout fused\n",
         "reverse-sigmoid retune fused/my_model --beta 1.2 --gamma 0.1\n",
         "reverse-sigmoid check model_repository\n",
+        "reverse-sigmoid tune --repository model_repository --model digits --data digits "
+        "--out tuned\n",
         "reverse-sigmoid attack all --model digits --victim digits_classifier --data digits \\\n"
         "    --queries 480 --steps 300 --out theft\n",
         "locust -f load_tests/locustfile.py --host 127.0.0.1:8001 -u 22 -r 22 "
@@ -70,7 +117,30 @@ def test_the_readme_has_these_commands_and_no_others():
         "--concurrency 1,8 \\\n    --protected digits --unprotected digits_classifier "
         "--seconds 30 --rounds 300 --under-attack\n",
         "reverse-sigmoid paper all --scale smoke --out results\n",
+        "reverse-sigmoid export digits --repository models --max-client-batch 1   "
+        "# a request is a query\n"
+        "reverse-sigmoid serve models --gateway operator.yaml\n"
+        "REVERSE_SIGMOID_API_KEY=... reverse-sigmoid audit --url HOST:8443 --public digits "
+        "--tls-ca ca.pem\n",
     ]
+
+
+@pytest.mark.parametrize("text", [README, GUIDE], ids=["README", "deploy/README"])
+def test_no_block_escapes_and_the_command_line_takes_all_that_is_shown(text):
+    fences = re.findall(r"^ *```(.*)$", text, re.MULTILINE)
+    assert fences[1::2] == [""] * (len(fences) // 2)
+    assert set(fences[::2]) <= {"bash", "sh", "text", "python", "yaml"}
+    shown = list(ours(text))
+    assert len(shown) >= 4
+    for words in shown:
+        assert understood(words), words
+
+
+def test_the_ports_that_the_readme_names_are_those_without_options():
+    served = understood(block("reverse-sigmoid serve model_repository").split())
+    ports = Ports(served["http_port"], served["grpc_port"], served["metrics_port"])
+    assert ports == Ports() == Ports(8000, 8001, 8002)
+    assert understood(shlex.split(block("reverse-sigmoid attack ")))["url"] == "127.0.0.1:8001"
 
 
 def test_ci_installs_and_tests_as_the_readme_does():
@@ -96,41 +166,38 @@ def test_the_demo_ends_with_the_readmes_table(checkout):
     wait_for_no_process_naming(checkout)
 
 
-def test_the_worked_example_is_exported_checked_served_and_queried_as_written(checkout):
-    export, serve, check = (
-        block(f"reverse-sigmoid {name} ").split() for name in ("export", "serve", "check")
-    )
-    done = run_command(*export[1:], cwd=checkout)
-    assert done.returncode == 0, done.stderr
-    done = run_command(*check[1:], cwd=checkout)
+def test_the_worked_example_is_exported_checked_served_and_queried_as_written(exported):
+    checkout, ports = exported, free_ports()
+    done = run_command(*block("reverse-sigmoid check ").split()[1:], cwd=checkout)
     assert done.returncode == 0, done.stderr
     assert done.stdout == block_after("reverse-sigmoid check model_repository\n")
     (client,) = blocks("python")
-    with Running(*serve[1:], cwd=checkout) as server:
+    serve = block("reverse-sigmoid serve model_repository").split()[1:]
+    with Running(*serve, *port_options(ports), cwd=checkout) as server:
         server.wait_for("Ctrl-C stops")
         said = server.stdout.read_text()
-        for line in blocks("text")[0].splitlines():
+        for line in at(ports, blocks("text")[0]).splitlines():
             assert line in said
         answer = subprocess.run(
-            [sys.executable, "-c", client],
+            [sys.executable, "-c", at(ports, client)],
             cwd=checkout,
-            timeout=60,
+            timeout=PATIENCE_S,
             capture_output=True,
             text=True,
             check=True,
         )
         assert numbers(answer.stdout) == pytest.approx(numbers(blocks("text")[1]), abs=0.02)
-        overhead = shlex.split(block("reverse-sigmoid overhead "))
+        overhead = shlex.split(at(ports, block("reverse-sigmoid overhead ")))
         measured = run_command(*overhead[1:], "--seconds", 0.1, "--rounds", 2, cwd=checkout)
         assert measured.returncode == 0, measured.stderr
         for text in ("p50, ms", "p99, ms", "requests/s", "Under attack", "Measuring overhead: "):
             assert text in measured.stdout
-        locust = shlex.split(block("locust "))
+        locust = shlex.split(at(ports, block("locust ")))
         program = str(Path(sys.prefix) / "bin" / "locust")
         load = subprocess.run(
             [program, "-f", str(ROOT / locust[2]), *locust[3:], "--run-time", "6s"],
             cwd=checkout,
-            timeout=60,
+            timeout=PATIENCE_S,
             capture_output=True,
             text=True,
             check=False,
@@ -139,7 +206,7 @@ def test_the_worked_example_is_exported_checked_served_and_queried_as_written(ch
         assert "digits thief sample" in (checkout / "load.html").read_text()
         # The same command, with as little of everything as it can do.
         theft = shlex.split(block("reverse-sigmoid attack "))
-        least = ("--queries", 16, "--budgets", 16, "--steps", 1)
+        least = ("--queries", 16, "--budgets", 16, "--steps", 1, "--url", f"127.0.0.1:{ports.grpc}")
         stolen = run_command(*theft[1:], *least, cwd=checkout)
         assert stolen.returncode == 0, stolen.stderr
         for thief in ("sample-labels", "sample-table", "jacobian", "duplicates", "sample-mlp *"):
@@ -147,6 +214,43 @@ def test_the_worked_example_is_exported_checked_served_and_queried_as_written(ch
         assert "honest score" in stolen.stdout
         assert (checkout / "theft" / "report.html").read_text().count("<svg") == 4
         assert server.stop() == 0
+
+
+def test_a_setting_is_found_as_written(exported):
+    tune = block("reverse-sigmoid tune ").split()[1:]
+    least = ("--queries", 64, "--steps", 1, "--betas", "0.8,1.2", "--gammas", "0.1")
+    done = run_command(*tune, *least, cwd=exported)
+    assert done.returncode == 0, done.stderr
+    assert "recommended" in done.stdout
+    assert (exported / "tuned" / "frontier.svg").is_file()
+
+
+def test_a_gateway_is_served_and_audited_as_written(tmp_path):
+    export, serve, audit = block("reverse-sigmoid export digits --repository").splitlines()
+    done = run_command(*shlex.split(export, comments=True)[1:], "--steps", 60, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    written = yaml.safe_load(next(each for each in blocks("yaml") if "listen:" in each))
+    # Loopback and free ports; else as written, with keys and a certificate where it says so.
+    written["listen"], written["statistics"] = free_addresses(2)
+    files = write_files(tmp_path)
+    for folder in ("tls", "keys"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "server.pem").rename(tmp_path / written["tls"]["certificate"])
+    (tmp_path / "server.key").rename(tmp_path / written["tls"]["key"])
+    for name, client in written["clients"].items():
+        (tmp_path / client["key_file"]).write_text(f"{name}-0123456789abcdef\n")
+        (tmp_path / client["key_file"]).chmod(0o600)
+    files.path.write_text(yaml.safe_dump(written))
+    with Running(*serve.split()[1:], *port_options(free_ports()), cwd=tmp_path) as server:
+        server.wait_for("Ctrl-C stops")
+        asked = shlex.split(audit.replace("HOST:8443", written["listen"]))
+        done = run_command(
+            *asked[2:], cwd=tmp_path,
+            env={**os.environ, "REVERSE_SIGMOID_API_KEY": "monitoring-0123456789abcdef"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert server.stop() == 0
+    wait_for_no_process_naming(tmp_path)
 
 
 def test_a_model_of_your_own_is_protected_as_written(tmp_path):
@@ -163,7 +267,7 @@ def test_a_model_of_your_own_is_protected_as_written(tmp_path):
         {"weights": weights.astype("float32")},
     )
     ensemble, fused = [
-        each.split()[1:] for each in blocks("bash") if each.startswith("reverse-sigmoid protect")
+        each.split()[1:] for each in blocks(SHELL) if each.startswith("reverse-sigmoid protect")
     ]
     done = run_command(*ensemble, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

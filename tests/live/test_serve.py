@@ -2,12 +2,13 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 
 import pytest
-from commands import Running, run_command, wait_for_no_process_naming
+from commands import Running, processes_naming, run_command, wait_for_no_process_naming
 from serving import port_options
 
-from deploy.triton_server import free_ports
+from deploy.triton_server import TritonServer, free_ports
 from load_tests.endpoint import Endpoint
 
 DEFENCE = "digits_reverse_sigmoid"
@@ -45,8 +46,31 @@ def test_serve_prints_endpoints_and_models_and_logs_to_a_file(serving, ports, tm
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_serve_stops_cleanly(serving, repository, number):
     assert serving.stop(number) == 0
-    wait_for_no_process_naming(repository, timeout_s=0.5)
+    assert processes_naming(repository) == []
     assert serving.stderr.read_text().endswith("stopping Triton\n")
+
+
+def test_an_interrupt_while_triton_is_being_started_leaves_nothing_behind(
+    repository, ports, tmp_path, monkeypatch
+):
+    start = subprocess.Popen
+
+    def interrupted(*arguments, **options):
+        process = start(*arguments, **options)
+        signal.raise_signal(signal.SIGINT)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with (
+            pytest.raises(KeyboardInterrupt),
+            TritonServer(repository, ports=ports, log=tmp_path / "triton.log"),
+        ):
+            pass
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert processes_naming(repository) == []
 
 
 def test_triton_goes_when_serve_is_killed(serving, repository):

@@ -11,6 +11,7 @@ from load_tests.attacks.sample import sample
 from load_tests.collect import Manner, collect
 from load_tests.deferred_signals import deferred_signals
 from load_tests.endpoint import EndpointError
+from load_tests.transfer_set import TransferSet
 from load_tests.transfer_set_file import TransferSetFile
 from postprocess.errors import InputError
 
@@ -177,11 +178,29 @@ def test_the_file_is_what_its_documentation_says(tmp_path, kind):
     assert np.array_equal(images[index], taken.images)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_no_transfer_set_holds_what_is_not_finite(value):
+    images, scores = POOL[:2].copy(), np.full((2, 4), 0.25, np.float32)
+    assert len(TransferSet(images, scores)) == 2
+    with pytest.raises(InputError, match="a row of scores for each of 1 images"):
+        TransferSet(images[:1], scores)
+    scores[1, 2] = value
+    with pytest.raises(InputError, match="transfer set: scores: expected finite numbers"):
+        collect(plan(), lambda asked: np.repeat(scores[1:], len(asked), axis=0))
+    images[1, 0, 0] = value
+    with pytest.raises(InputError, match="transfer set: images: expected finite numbers"):
+        TransferSet(images, scores_of(POOL[:2]))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("a,b\n1,2\n", "is no transfer set"),
         ("query,input,sent_at,latency_ms,top1,score_0,score_1\nx\n", "line 2 is no row"),
+        (
+            "query,input,sent_at,latency_ms,top1,score_0,score_1\n0,pool:7,1,1,0,1,nan\n",
+            "line 2: expected finite scores",
+        ),
         (
             "query,input,sent_at,latency_ms,top1,score_0,score_1\n0,pool:7000,1,1,0,1,0\n",
             "line 2: pool:7000, but the adversary has 200 images",

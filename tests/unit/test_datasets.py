@@ -133,11 +133,33 @@ def test_files_that_hold_something_else_are_refused(tmp_path):
         ({"y_test": np.arange(10) + 100}, "the test set is not of the training set's shape"),
         ({"x_test": np.zeros((10, 20, 28), np.uint8)}, "the test set is not of the training"),
         ({"x_test": np.zeros((0, 28, 28), np.uint8), "y_test": np.arange(0)}, "at least one"),
+        (
+            {"y_train": np.arange(30) + 65_507},
+            "expected labels from 0 to 65535, got 65507 to 65536",
+        ),
+        ({"y_train": np.full(30, 2**63, np.uint64)}, "expected labels from 0 to 65535"),
+        ({"x_train": np.zeros((30, 28, 0), np.uint8)}, "at least one of each, got (30, 28, 0, 1)"),
     ],
 )
 def test_labels_and_test_sets_that_do_not_fit_are_refused(tmp_path, changes, said):
     np.savez(tmp_path / "mnist.npz", **{**npz_arrays(), **changes})
     assert said in refusal("mnist", tmp_path)
+
+
+GOOD = {
+    "x_train": np.full((6, 4, 4, 1), 0.5, np.float32), "y_train": np.arange(6) % 3,
+    "x_test": np.full((3, 4, 4, 1), 0.5, np.float32), "y_test": np.arange(3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("pixel", [np.nan, np.inf, -np.inf, -0.1, 1.1, 255])
+def test_no_data_set_has_pixels_that_are_no_numbers_from_0_to_1(part, pixel):
+    images = GOOD[f"x_{part}"].copy()
+    images[-1, -1, -1] = pixel
+    with pytest.raises(InputError, match=f"own: x_{part}, y_{part}: expected pixels from 0 to 1"):
+        datasets.Dataset("own", **{**GOOD, f"x_{part}": images}, flips=False)
+    assert datasets.Dataset("own", **GOOD, flips=False).classes == 3
 
 
 def test_a_data_set_with_one_image_per_class_has_none_to_hold_off(tmp_path):

@@ -27,7 +27,10 @@ def test_the_constraint_is_on_unless_told_otherwise():
 
 
 def test_tritons_own_parameters_may_stand_beside_ours():
-    Parameters.from_strings({**GOOD, "EXECUTION_ENV_PATH": "/opt/env.tar.gz"}, where="here")
+    beside = {**GOOD, "EXECUTION_ENV_PATH": "/opt/env.tar.gz", "FORCE_CPU_ONLY_INPUT_TENSORS": "no"}
+    assert Parameters.from_strings(beside, where="here") == Parameters.from_strings(
+        GOOD, where="here"
+    )
 
 
 def test_parameters_cannot_be_changed():

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+from commands import SOON_S, signals_of_a_terminal
 
 SWALLOWING = """
 import os, time
@@ -16,10 +17,34 @@ class Finalized:
 signals.install()
 Finalized()
 try:
-    time.sleep(20)
+    time.sleep(200)
 except (KeyboardInterrupt, signals.Terminated) as error:
     print(type(error).__name__)
 """
+NOHUP = """
+import os, signal
+from deploy import signals
+
+signal.signal(signal.SIGHUP, signal.{inherited})
+signals.install()
+try:
+    os.kill(os.getpid(), signal.SIGHUP)
+    print("goes on")
+except signals.Terminated:
+    print("ended")
+"""
+
+
+def run(code):
+    """Return what a program says that is started as from a terminal, by whatever tests are."""
+    with signals_of_a_terminal():
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    with process:
+        out, err = process.communicate(timeout=SOON_S)
+    assert process.returncode == 0, err
+    return out.strip(), err
 
 
 @pytest.mark.parametrize(
@@ -31,17 +56,15 @@ except (KeyboardInterrupt, signals.Terminated) as error:
     ],
 )
 def test_a_signal_that_comes_while_a_finalizer_runs_ends_the_command(number, raised):
-    code = SWALLOWING.format(number=int(number))
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout.strip() == raised, done.stderr
-    assert done.stderr == ""
+    assert run(SWALLOWING.format(number=int(number))) == (raised, "")
+
+
+@pytest.mark.parametrize(("inherited", "said"), [("SIG_IGN", "goes on"), ("SIG_DFL", "ended")])
+def test_a_hangup_that_nohup_has_ignored_ends_nothing(inherited, said):
+    assert run(NOHUP.format(inherited=inherited)) == (said, "")
 
 
 def test_other_exceptions_in_a_finalizer_are_still_printed():
-    code = SWALLOWING.format(number=0).replace("time.sleep(0)", "1 / 0").replace("20", "0")
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert "ZeroDivisionError" in done.stderr
+    code = SWALLOWING.format(number=0).replace("time.sleep(0)", "1 / 0").replace("200", "0")
+    _, err = run(code)
+    assert "ZeroDivisionError" in err

@@ -2,9 +2,14 @@
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
+from victims import graph_file
 
+from exporters import datasets
+from load_tests.paper.run import Victim
 from load_tests.tune import candidates as settings
 from load_tests.tune.candidates import Candidate
+from load_tests.tune.recorded import Classifier, record
 from load_tests.tune.search import Search
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
@@ -64,6 +69,27 @@ def test_candidates_are_every_combination_with_what_it_leaves():
     assert not made[0].weaker_than(made[3])
     assert 0 < strong.cosine < weak.cosine < 1
     assert 0 < strong.lead < weak.lead
+
+
+@pytest.mark.parametrize("probabilities", [True, False])
+def test_a_classifier_without_finite_scores_for_the_images_is_refused(tmp_path, probabilities):
+    graph_file(
+        tmp_path / "m.onnx",
+        [
+            helper.make_node("Flatten", ["image"], ["pixels"]),
+            helper.make_node("Div", ["pixels", "pixels"], ["scores"]),  # dark pixels: 0 / 0
+        ],
+        [("image", TensorProto.FLOAT, ("N", 8, 8, 1))],
+        [("scores", TensorProto.FLOAT, ("N", 64))],
+    )
+    classifier = Classifier(
+        tmp_path / "m.onnx", (tmp_path / "m.onnx").read_bytes(), "scores", probabilities
+    )
+    digits = datasets.load("digits")
+    victim = Victim(data="digits", architecture="simple", steps=0, seed=0)
+    with pytest.raises(InputError, match="output scores: is not finite for all"):
+        record(classifier, digits, tmp_path / "victims", victim)
+    assert not (tmp_path / "victims").exists()
 
 
 def test_a_value_that_the_defence_refuses_is_refused():
