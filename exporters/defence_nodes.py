@@ -131,7 +131,9 @@ def _rows(nodes: Nodes, scores: str, value: Value, parameters: Parameters) -> st
     z = add("Sub", y, add("Mul", add("Sub", s, half), beta))
     z_top = add("Sub", y_top, add("Mul", add("Sub", s_top, half), beta))
     if parameters.preserve_top1:
-        z = add("Min", z, add("Mul", z_top, number("below", 1 - BELOW[value.data_type])))
+        # ONNX Runtime drops a product with a number that float32 takes for 1.
+        below = add("Mul", z_top, number("below", BELOW[value.data_type]))
+        z = add("Min", z, add("Sub", z_top, below))
     else:
         z_top = add("Max", z_top, number("nothing", 0.0))
     z = add("ScatterElements", z, k, z_top, axis=-1)
