@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from exporters import model_repository
 from exporters.classifier import Classifier
+from exporters.defence_nodes import NO_ANSWER
 from exporters.evidence import as_rows
 from exporters.onnx_run import Runner
 from exporters.score_output import Scores, top
@@ -106,7 +107,7 @@ def verify_fused(
         parameters: of the defence.
 
     Raises:
-        InputError: an answer differs, or a row that the defence refuses is not NaN.
+        InputError: an answer differs, or a row that the defence refuses gets one.
     """
     output, data_type = classifier.value.name, classifier.value.data_type
     evidence, postprocessor = classifier.evidence, Postprocessor(parameters)
@@ -123,7 +124,10 @@ def verify_fused(
         )
         wanted = postprocessor(scores[~bad])
         off = np.abs(answer[~bad].astype(np.float64) - wanted).max(initial=0.0)
-        if not off <= FUSED_TOLERANCE[data_type] or not np.isnan(answer[bad]).any(axis=1).all():
+        if (
+            not off <= FUSED_TOLERANCE[data_type]
+            or not (answer[bad] == NO_ANSWER).any(axis=1).all()
+        ):
             raise InputError(
                 f"verification: the fused model's answers are off by {off:.1g}; give --layout "
                 "ensemble, and please report it"

@@ -38,6 +38,9 @@ struct settings {
     int32_t probabilities; /* what the scores are; otherwise logits */
     int32_t impossible;    /* a logit of -inf is a class of probability 0, not a bad row */
     int32_t preserve_top1;
+    /* Of probabilities, see scores.py: their range; their sum is off by classes * step at most,
+     * or by the one of the two bounds that is nearer. */
+    float lowest, highest, step, least_off, most_off;
 };
 
 /* One value for each lane. */
@@ -55,7 +58,7 @@ struct lanes {
     float highest[LANES];  /* highest z but the top's */
     float alpha[LANES];    /* what makes the row sum to 1 */
     float key[LANES];      /* the score by which the top class is found */
-    int32_t tied[LANES], capped[LANES];
+    int32_t tied[LANES], capped[LANES], in_range[LANES];
 };
 
 static const float LOG2E = 1.44269504f;
@@ -395,16 +398,31 @@ INLINE void settle(const struct settings *s, int probabilities, struct lanes *l)
     }
 }
 
+/* How far the sum of as many probabilities may be from 1. */
+INLINE double most_off(const struct settings *s, int64_t classes) {
+    return (double)smaller(larger((float)classes * s->step, s->least_off), s->most_off);
+}
+
+/* Do scores that lie in the range of probabilities look like these, whatever they are? */
+INLINE int sums_to_1(const struct settings *s, const float *v, int64_t classes) {
+    double sum = 0.0;
+    for (int64_t j = 0; j < classes; j++) sum += (double)v[j];
+    return sum > 0.0 && fabs(sum - 1.0) <= most_off(s, classes);
+}
+
 /* Which of the lanes holds the first bad row, or LANES. */
-INLINE int first_bad(const struct settings *s, int probabilities, const struct lanes *l) {
+INLINE int first_bad(const struct settings *s, int probabilities, int64_t classes,
+                     const struct lanes *l) {
     int32_t bad[LANES], any = 0;
+    double off = most_off(s, classes);
     float lowest = s->impossible && !probabilities ? -INFINITY : -FLT_MAX;
     EACH_LANE {
         float top = l->top[r], least = l->least[r];
         bad[r] = (l->size[r] > 0x7f800000) | (top > FLT_MAX) | (top < -FLT_MAX) | (least < lowest);
         if (probabilities) {
             double sum = (double)top + (l->weight[r] - 1.0) * (double)l->second[r];
-            bad[r] |= (least < 0.0f) | !(fabs(sum - 1.0) <= 0.01);
+            bad[r] |= (least < 0.0f) | !(top > 0.0f) | (top > s->highest) |
+                      !(fabs(sum - 1.0) <= off);
         }
     }
     for (int r = 0; r < LANES; r++) any |= bad[r];
@@ -426,6 +444,7 @@ INLINE void finish(const struct settings *s, struct lanes *l) {
         l->key[r] = l->top[r] > l->second[r] ? l->top[r] : NAN; /* tied: see lift_first */
         l->tied[r] = l->top[r] == l->second[r];
         l->capped[r] = l->beta[r] < s->beta;
+        l->in_range[r] = (l->least[r] >= s->lowest) & (l->top[r] <= s->highest);
     }
 }
 
@@ -506,7 +525,7 @@ INLINE int narrow(const struct settings *s, int probabilities, const float *v, f
     peaks(tile, classes, l);
     take_reference(l);
     weigh(probabilities, tile, w, classes, l);
-    int bad = first_bad(s, probabilities, l);
+    int bad = first_bad(s, probabilities, classes, l);
     if (bad < LANES) return bad;
     settle(s, probabilities, l);
     shade(s, probabilities, tile, w, classes, LANES, l);
@@ -580,7 +599,7 @@ INLINE int wide(const struct settings *s, int probabilities, const float *v, flo
         l->weight[row] = total_of(one.weight);
     }
     for (int row = count; row < LANES; row++) l->weight[row] = l->weight[count - 1];
-    int bad = first_bad(s, probabilities, l);
+    int bad = first_bad(s, probabilities, classes, l);
     if (bad < LANES) return bad;
     settle(s, probabilities, l);
     for (int row = 0; row < count; row++) {
@@ -614,22 +633,25 @@ INLINE int wide(const struct settings *s, int probabilities, const float *v, flo
 
 INLINE int64_t run(const struct settings *s, int probabilities, const float *v, float *out,
                    int64_t rows, int64_t classes) {
-    int64_t capped = 0;
+    int64_t capped = 0, alike = 0;
     for (int64_t row = 0; row < rows; row += LANES, v += LANES * classes, out += LANES * classes) {
         struct lanes l;
         int count = rows - row < LANES ? (int)(rows - row) : LANES;
         int bad = classes < WIDE ? narrow(s, probabilities, v, out, classes, count, &l)
                                  : wide(s, probabilities, v, out, classes, count, &l);
         if (bad < LANES) return -(row + bad + 1);
-        int32_t tied = 0, lowered = 0;
+        int32_t tied = 0, lowered = 0, inside = 0;
         for (int r = 0; r < LANES; r++) tied |= l.tied[r];
         for (int r = 0; r < LANES; r++) lowered += r < count ? l.capped[r] : 0;
+        for (int r = 0; r < LANES; r++) inside |= l.in_range[r];
         capped += lowered;
+        for (int r = 0; inside && !probabilities && r < count; r++)
+            if (l.in_range[r]) alike += sums_to_1(s, v + r * classes, classes);
         for (int r = 0; tied && s->preserve_top1 && r < count; r++)
             if (l.tied[r])
                 lift_first(v + r * classes, out + r * classes, classes, l.top[r], l.own[r]);
     }
-    return capped;
+    return alike << 32 | capped;
 }
 
 #define VERSION(name, isa)                                                                      \
@@ -645,7 +667,8 @@ VERSION(avx2, __attribute__((target("avx2,fma,bmi2"))))
 VERSION(avx512, __attribute__((target("avx2,fma,bmi2,avx512f,avx512vl,avx512dq,avx512bw"))))
 #endif
 
-/* Returns in how many rows beta was lowered, or -1 - r if row r is the first bad one. */
+/* Returns in how many rows beta was lowered, and 2^32 times how many rows of logits look like
+ * probabilities; or -1 - r if row r is the first bad one. Fewer than 2^31 rows. */
 int64_t reverse_sigmoid(const struct settings *s, const float *v, float *out, int64_t rows,
                         int64_t classes) {
 #ifdef __x86_64__

@@ -11,10 +11,14 @@ from postprocess.pseudo_logits import Float32
 #: float16, float32 or float64.
 Scores = NDArray[np.floating[Any]]
 
-#: How far a row that claims to hold probabilities may be from summing to 1. Wide enough for
-#: float16 softmax outputs over 1,000 classes, narrow enough to refuse logits.
-PROBABILITY_SUM_TOLERANCE = 0.01
-#: How far outside of 0 to 1 a probability may be: runtimes round 1 - p and sigmoids that far.
+#: Step of the coarsest probabilities that are taken as such: those of an 8-bit graph.
+PROBABILITY_STEP = 1 / 256
+#: How far K probabilities may be from summing to 1: K steps, but at least so far, which float16
+#: needs, and at most so far: rounding to the nearest step doubles a probability at most.
+PROBABILITY_SUM_TOLERANCE, PROBABILITY_SUM_LIMIT = 0.01, 1.0
+#: How far above 1 a probability may be: an 8-bit scale seldom ends at 1.
+PROBABILITY_EXCESS = 2 * PROBABILITY_STEP
+#: How far below 0 a probability may be: runtimes round 1 - p and sigmoids that far.
 PROBABILITY_ROUNDING = 1e-6
 
 
@@ -26,23 +30,49 @@ class BadRowsError(InputError):
         self.rows = rows
 
 
+def sum_tolerance(classes: int) -> float:
+    """Return how far the sum of K probabilities may be from 1, 0.01 to 1."""
+    off = classes * PROBABILITY_STEP
+    return min(max(off, PROBABILITY_SUM_TOLERANCE), PROBABILITY_SUM_LIMIT)
+
+
+def looks_like_probabilities(scores: Scores, *, single: bool = False) -> NDArray[np.bool_]:
+    """Return which rows may be probabilities, shape (rows,), for scores (rows, K).
+
+    Every entry lies in [0, 1], but for rounding, and the row sums to 1, but for what rounding
+    each entry to 8 bits takes or adds; see ``sum_tolerance``. NaN and a row of zeros never do.
+
+    Args:
+        scores: shape (rows, K), K >= 1.
+        single: every entry is a yes or no of its own, so that no sum is looked at; for K = 1
+            it is so whatever is said.
+    """
+    likely = in_unit_range(scores)
+    if not single and scores.shape[1] > 1:
+        with np.errstate(invalid="ignore", over="ignore"):
+            total = scores.sum(axis=1, dtype=np.float64)
+        likely &= (np.abs(total - 1) <= sum_tolerance(scores.shape[1])) & (total > 0)
+    return likely
+
+
+def in_unit_range(scores: Scores) -> NDArray[np.bool_]:
+    """Return which rows lie in [0, 1] but for rounding, shape (rows,), for scores (rows, K)."""
+    with np.errstate(invalid="ignore"):
+        low, high = scores >= -PROBABILITY_ROUNDING, scores <= 1 + PROBABILITY_EXCESS
+    inside: NDArray[np.bool_] = (low & high).all(axis=1)
+    return inside
+
+
 def bad_rows(scores: Scores, *, probabilities: bool, single: bool) -> NDArray[np.bool_]:
     """Return which rows cannot be protected, shape (rows,), for scores (rows, K).
 
     A row is bad if it holds NaN or an infinity, or if it should hold probabilities and does
-    not: an entry below 0, or a sum further than 0.01 from 1 (single: an entry above 1). An
-    entry that misses 0 or 1 by 1e-6 is taken for it.
+    not look like them.
     """
-    good: NDArray[np.bool_] = np.isfinite(scores).all(axis=1)
     if probabilities:
-        good &= (scores >= -PROBABILITY_ROUNDING).all(axis=1)
-        if single:
-            good &= (scores <= 1 + PROBABILITY_ROUNDING).all(axis=1)
-        else:
-            with np.errstate(over="ignore", invalid="ignore"):
-                total = scores.sum(axis=1, dtype=np.float64)
-            good &= np.abs(total - 1) <= PROBABILITY_SUM_TOLERANCE
-    return np.logical_not(good)
+        return ~looks_like_probabilities(scores, single=single)
+    good: NDArray[np.bool_] = np.isfinite(scores).all(axis=1)
+    return ~good
 
 
 def to_logits(scores: Scores, *, probabilities: bool) -> Float32:
