@@ -141,6 +141,7 @@ def _read_defence(folder: Path, config: Any) -> DefenceConfig:
     if not config.input and not config.output:  # completed at the load
         values["input"] = [{"name": defence_config.INPUT_NAME, **defence_config.ANY_SCORES}]
         values["output"] = [{"name": defence_config.OUTPUT_NAME, **defence_config.ANY_SCORES}]
+        values.setdefault("max_batch_size", defence_config.MAX_BATCH_SIZE)
     return defence_config.read(values, directory=folder)
 
 

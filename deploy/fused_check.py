@@ -7,6 +7,7 @@ from deploy import model_config
 from deploy.finding import Finding, error
 from exporters import fused, onnx_graph
 from exporters.config_pbtxt import FUSED_MARK
+from postprocess import defence_config
 from postprocess.defence_config import DATA_TYPES, DefenceConfig
 from postprocess.errors import InputError
 
@@ -46,7 +47,10 @@ def read(folder: Path, config: Any, marked: str, files: list[Path]) -> DefenceCo
     output = outputs[marked]
     data_type = DATA_TYPES[model_config.data_type_name(output)]
     names = ", ".join(given.name for given in config.input)
-    return DefenceConfig(parameters, b"", names, marked, data_type, int(output.dims[-1]))
+    dims = [int(size) for size in output.dims]
+    batched = bool(config.max_batch_size)
+    axis = defence_config.class_axis(parameters, dims, batched=batched, where=str(where))
+    return DefenceConfig(parameters, b"", names, marked, data_type, dims[axis], axis)
 
 
 def raw_outputs(folder: Path, config: Any, made: str) -> list[Finding]:

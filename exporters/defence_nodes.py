@@ -5,13 +5,22 @@ like the equations. What is measured from where is as in ``postprocess/pseudo_lo
 a row's top class, m its logit, m2 the runner-up's.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from exporters.onnx_graph import Value
 from exporters.onnx_nodes import Nodes
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
-from postprocess.scores import PROBABILITY_ROUNDING, PROBABILITY_SUM_TOLERANCE
+from postprocess.scores import (
+    PROBABILITY_EXCESS,
+    PROBABILITY_ROUNDING,
+    PROBABILITY_STEP,
+    PROBABILITY_SUM_LIMIT,
+    PROBABILITY_SUM_TOLERANCE,
+    sum_tolerance,
+)
 
 #: A top logit that leads by less leads by that: the bound on beta is then right to 1e-8. The
 #: top class of a tie leads by nothing.
@@ -30,28 +39,61 @@ def append(nodes: Nodes, scores: str, output: str, value: Value, parameters: Par
     Args:
         nodes: of the graph.
         scores: the tensor that holds the victim's scores.
-        output: the tensor to make; of type and shape ``value``, classes on the last axis.
+        output: the tensor to make; of type and shape ``value``.
         value: the scores' and the output's declaration.
-        parameters: of the defence, reverse_sigmoid without a key.
+        parameters: of the defence, reverse_sigmoid without a key; ``class_axis`` says which
+            axis is the classes.
 
     A row that ``postprocess`` would refuse becomes NaN in every entry.
 
     Raises:
-        InputError: decimals, and the number of classes is not known.
+        InputError: decimals, and the number of classes is not known; or there is no such axis.
     """
+    order = _classes_last(value, parameters)
+    if order is None:
+        nodes.cast(_answer(nodes, scores, value, parameters), value.data_type, output=output)
+        return
+    shape = value.shape or ()
+    last = replace(value, shape=tuple(shape[axis] for axis in order))
+    moved = nodes.add("Transpose", scores, perm=order)
+    answer = nodes.cast(_answer(nodes, moved, last, parameters), value.data_type)
+    nodes.add("Transpose", answer, perm=[order.index(i) for i in range(len(order))], output=output)
+
+
+def _classes_last(value: Value, parameters: Parameters) -> list[int] | None:
+    """Return the axes in the order that has the classes last, None where they are."""
+    if value.shape is None:
+        if parameters.class_axis == -1:
+            return None
+        raise InputError(
+            f"--layout fused: parameter class_axis: expected -1 for an output {value.name} of "
+            f"any rank, got {parameters.class_axis}; give --layout ensemble"
+        )
+    rank = len(value.shape)
+    if not -rank <= parameters.class_axis < rank and rank:
+        raise InputError(
+            f"--layout fused: parameter class_axis: expected {-rank} to {rank - 1} for output "
+            f"{value.name} of shape {list(value.shape)}, got {parameters.class_axis}"
+        )
+    axis = parameters.class_axis % max(rank, 1)
+    if axis >= rank - 1:
+        return None
+    return [*(other for other in range(rank) if other != axis), axis]
+
+
+def _answer(nodes: Nodes, scores: str, value: Value, parameters: Parameters) -> str:
+    """Append the defence of scores with the classes on the last axis; return it in float64."""
     wide = nodes.cast(scores, "TYPE_FP64")
     shape = value.shape or ()
     if parameters.multi_label or shape[-1] == 1 or (len(shape) == 1 and isinstance(shape[0], str)):
-        answer = _sides(nodes, wide, value.data_type, parameters)
-    else:
-        answer = _rows(nodes, wide, value, parameters)
-    nodes.cast(answer, value.data_type, output=output)
+        return _sides(nodes, wide, value.data_type, parameters)
+    return _rows(nodes, wide, value, parameters)
 
 
 def _rows(nodes: Nodes, scores: str, value: Value, parameters: Parameters) -> str:
     """Append the defence of rows of K >= 2 classes, float64."""
     add, number, reduce = nodes.add, nodes.number, nodes.reduce
-    logits, bad = _logits(nodes, scores, parameters)
+    logits, bad = _logits(nodes, scores, value, parameters)
     two = nodes.constant("two", np.array([2]))
     values, indices = nodes.add_many("TopK", [logits, two], ["", ""], axis=-1)
     first, second = (nodes.constant(name, np.array([i])) for i, name in enumerate(("k", "k2")))
@@ -99,7 +141,7 @@ def _rows(nodes: Nodes, scores: str, value: Value, parameters: Parameters) -> st
     return add("Add", answer, bad)
 
 
-def _logits(nodes: Nodes, scores: str, parameters: Parameters) -> tuple[str, str]:
+def _logits(nodes: Nodes, scores: str, value: Value, parameters: Parameters) -> tuple[str, str]:
     """Append what makes scores logits; return them and 0 for each row, NaN for a bad one."""
     add, number, reduce = nodes.add, nodes.number, nodes.reduce
     nothing = number("nothing", 0.0)
@@ -108,12 +150,34 @@ def _logits(nodes: Nodes, scores: str, parameters: Parameters) -> tuple[str, str
     if parameters.scores == "logits":
         return scores, bad
     p = add("Max", scores, nothing)
-    off = add("Abs", add("Sub", reduce("ReduceSum", scores), number("one", 1.0)))
-    sums = add("Less", off, number("sum_tolerance", PROBABILITY_SUM_TOLERANCE))
-    least = add("Less", number("least", -PROBABILITY_ROUNDING), reduce("ReduceMin", scores))
-    fits = add("And", sums, least)
+    total = reduce("ReduceSum", scores)
+    off = add("Abs", add("Sub", total, number("one", 1.0)))
+    near = add("Not", add("Less", _sum_tolerance(nodes, p, value), off))
+    sums = add("And", near, add("Less", nothing, total))
+    fits = add("And", sums, _in_unit_range(nodes, scores, each=False))
     bad = add("Where", fits, bad, number("nan", np.nan))
     return add("Log", add("Div", p, reduce("ReduceMax", p))), bad
+
+
+def _sum_tolerance(nodes: Nodes, p: str, value: Value) -> str:
+    """Append ``scores.sum_tolerance`` of as many classes as there are."""
+    add, number = nodes.add, nodes.number
+    classes = (value.shape or ("",))[-1]
+    if isinstance(classes, int):
+        return number("sum_tolerance", sum_tolerance(classes))
+    each = add("Add", add("Mul", p, number("nothing", 0.0)), number("step", PROBABILITY_STEP))
+    off = add("Max", nodes.reduce("ReduceSum", each), number("least", PROBABILITY_SUM_TOLERANCE))
+    return add("Min", off, number("limit", PROBABILITY_SUM_LIMIT))
+
+
+def _in_unit_range(nodes: Nodes, scores: str, *, each: bool) -> str:
+    """Append whether rows, or ``each`` entry, lie in [0, 1] but for rounding."""
+    add, number = nodes.add, nodes.number
+    least = scores if each else nodes.reduce("ReduceMin", scores)
+    most = scores if each else nodes.reduce("ReduceMax", scores)
+    low = add("Less", least, number("lowest", -PROBABILITY_ROUNDING))
+    high = add("Less", number("highest", 1 + PROBABILITY_EXCESS), most)
+    return add("Not", add("Or", low, high))
 
 
 def _sides(nodes: Nodes, scores: str, data_type: str, parameters: Parameters) -> str:
@@ -130,8 +194,7 @@ def _sides(nodes: Nodes, scores: str, data_type: str, parameters: Parameters) ->
         one = number("one", 1.0)
         p = add("Min", add("Max", scores, nothing), one)
         logit = add("Log", add("Div", p, add("Sub", one, p)))
-        off = add("Abs", add("Sub", scores, p))
-        fits = add("Less", off, number("rounding", PROBABILITY_ROUNDING))
+        fits = _in_unit_range(nodes, scores, each=True)
         bad = add("Where", fits, bad, number("nan", np.nan))
     y = add("Tanh", add("Mul", logit, half))  # 2 y - 1
     slope = add("Mul", number("gamma", parameters.gamma or 0.0), half)

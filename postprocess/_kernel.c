@@ -38,6 +38,9 @@ struct settings {
     int32_t probabilities; /* what the scores are; otherwise logits */
     int32_t impossible;    /* a logit of -inf is a class of probability 0, not a bad row */
     int32_t preserve_top1;
+    /* Of probabilities, see scores.py: their range; their sum is off by classes * step at most,
+     * or by the one of the two bounds that is nearer. */
+    float lowest, highest, step, least_off, most_off;
 };
 
 /* One value for each lane. */
@@ -55,7 +58,7 @@ struct lanes {
     float highest[LANES];  /* highest z but the top's */
     float alpha[LANES];    /* what makes the row sum to 1 */
     float key[LANES];      /* the score by which the top class is found */
-    int32_t tied[LANES], capped[LANES];
+    int32_t tied[LANES], capped[LANES], in_range[LANES];
 };
 
 static const float LOG2E = 1.44269504f;
@@ -396,15 +399,18 @@ INLINE void settle(const struct settings *s, int probabilities, struct lanes *l)
 }
 
 /* Which of the lanes holds the first bad row, or LANES. */
-INLINE int first_bad(const struct settings *s, int probabilities, const struct lanes *l) {
+INLINE int first_bad(const struct settings *s, int probabilities, int64_t classes,
+                     const struct lanes *l) {
     int32_t bad[LANES], any = 0;
+    float off = smaller(larger((float)classes * s->step, s->least_off), s->most_off);
     float lowest = s->impossible && !probabilities ? -INFINITY : -FLT_MAX;
     EACH_LANE {
         float top = l->top[r], least = l->least[r];
         bad[r] = (l->size[r] > 0x7f800000) | (top > FLT_MAX) | (top < -FLT_MAX) | (least < lowest);
         if (probabilities) {
             double sum = (double)top + (l->weight[r] - 1.0) * (double)l->second[r];
-            bad[r] |= (least < 0.0f) | !(fabs(sum - 1.0) <= 0.01);
+            bad[r] |= (least < 0.0f) | !(top > 0.0f) | (top > s->highest) |
+                      !(fabs(sum - 1.0) <= (double)off);
         }
     }
     for (int r = 0; r < LANES; r++) any |= bad[r];
@@ -426,6 +432,7 @@ INLINE void finish(const struct settings *s, struct lanes *l) {
         l->key[r] = l->top[r] > l->second[r] ? l->top[r] : NAN; /* tied: see lift_first */
         l->tied[r] = l->top[r] == l->second[r];
         l->capped[r] = l->beta[r] < s->beta;
+        l->in_range[r] = (l->least[r] >= s->lowest) & (l->top[r] <= s->highest);
     }
 }
 
@@ -506,7 +513,7 @@ INLINE int narrow(const struct settings *s, int probabilities, const float *v, f
     peaks(tile, classes, l);
     take_reference(l);
     weigh(probabilities, tile, w, classes, l);
-    int bad = first_bad(s, probabilities, l);
+    int bad = first_bad(s, probabilities, classes, l);
     if (bad < LANES) return bad;
     settle(s, probabilities, l);
     shade(s, probabilities, tile, w, classes, LANES, l);
@@ -580,7 +587,7 @@ INLINE int wide(const struct settings *s, int probabilities, const float *v, flo
         l->weight[row] = total_of(one.weight);
     }
     for (int row = count; row < LANES; row++) l->weight[row] = l->weight[count - 1];
-    int bad = first_bad(s, probabilities, l);
+    int bad = first_bad(s, probabilities, classes, l);
     if (bad < LANES) return bad;
     settle(s, probabilities, l);
     for (int row = 0; row < count; row++) {
@@ -614,22 +621,24 @@ INLINE int wide(const struct settings *s, int probabilities, const float *v, flo
 
 INLINE int64_t run(const struct settings *s, int probabilities, const float *v, float *out,
                    int64_t rows, int64_t classes) {
-    int64_t capped = 0;
+    int64_t capped = 0, in_range = 0;
     for (int64_t row = 0; row < rows; row += LANES, v += LANES * classes, out += LANES * classes) {
         struct lanes l;
         int count = rows - row < LANES ? (int)(rows - row) : LANES;
         int bad = classes < WIDE ? narrow(s, probabilities, v, out, classes, count, &l)
                                  : wide(s, probabilities, v, out, classes, count, &l);
         if (bad < LANES) return -(row + bad + 1);
-        int32_t tied = 0, lowered = 0;
+        int32_t tied = 0, lowered = 0, inside = 0;
         for (int r = 0; r < LANES; r++) tied |= l.tied[r];
         for (int r = 0; r < LANES; r++) lowered += r < count ? l.capped[r] : 0;
+        for (int r = 0; r < LANES; r++) inside += r < count ? l.in_range[r] : 0;
         capped += lowered;
+        in_range += inside;
         for (int r = 0; tied && s->preserve_top1 && r < count; r++)
             if (l.tied[r])
                 lift_first(v + r * classes, out + r * classes, classes, l.top[r], l.own[r]);
     }
-    return capped;
+    return in_range << 32 | capped;
 }
 
 #define VERSION(name, isa)                                                                      \
@@ -645,7 +654,8 @@ VERSION(avx2, __attribute__((target("avx2,fma,bmi2"))))
 VERSION(avx512, __attribute__((target("avx2,fma,bmi2,avx512f,avx512vl,avx512dq,avx512bw"))))
 #endif
 
-/* Returns in how many rows beta was lowered, or -1 - r if row r is the first bad one. */
+/* Returns in how many rows beta was lowered, and 2^32 times how many have all scores in the
+ * range of probabilities; or -1 - r if row r is the first bad one. Fewer than 2^31 rows. */
 int64_t reverse_sigmoid(const struct settings *s, const float *v, float *out, int64_t rows,
                         int64_t classes) {
 #ifdef __x86_64__

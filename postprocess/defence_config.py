@@ -32,6 +32,7 @@ class DefenceConfig:
     output: str  #: name of the tensor of protected probabilities
     data_type: np.dtype[Any]  #: of both
     classes: int  #: K, or -1 for any number
+    class_axis: int = -1  #: of the classes, counted from the end of the tensor's axes
 
 
 def read(config: Mapping[str, Any], *, directory: Path) -> DefenceConfig:
@@ -60,14 +61,46 @@ def read(config: Mapping[str, Any], *, directory: Path) -> DefenceConfig:
             f"{where}: expected the same data_type for input and output, "
             f"got {given['data_type']} and {made['data_type']}"
         )
-    if dims != [int(size) for size in made["dims"]] or not dims or dims[-1] == 0:
+    if dims != [int(size) for size in made["dims"]] or not dims:
         raise InputError(
-            f"{where}: expected the same dims for input and output, the last one the number of "
-            f"classes, got {given['dims']} and {made['dims']}"
+            f"{where}: expected the same dims for input and output, at least one, "
+            f"got {given['dims']} and {made['dims']}"
         )
+    axis = class_axis(parameters, dims, batched=bool(config.get("max_batch_size")), where=where)
+    if dims[axis] == 0:
+        raise InputError(f"{where}: expected at least 1 class, got dims {given['dims']}")
     return DefenceConfig(
-        parameters, key, given["name"], made["name"], DATA_TYPES[given["data_type"]], dims[-1]
+        parameters,
+        key,
+        given["name"],
+        made["name"],
+        DATA_TYPES[given["data_type"]],
+        dims[axis],
+        axis,
     )
+
+
+def class_axis(parameters: Parameters, dims: list[int], *, batched: bool, where: str) -> int:
+    """Return the axis of the classes, counted from the end: -1 is the last.
+
+    Args:
+        parameters: of the defence; their ``class_axis`` counts the batch dimension too.
+        dims: of the tensor, as config.pbtxt has them: without the batch dimension.
+        batched: there is one.
+        where: what the error message calls the place of the dims.
+
+    Raises:
+        InputError: the tensor has no such axis, or it is the batch dimension.
+    """
+    rank = len(dims) + batched
+    axis = parameters.class_axis if parameters.class_axis < 0 else parameters.class_axis - rank
+    if not -len(dims) <= axis < 0:
+        whole = f"[batch, {', '.join(map(str, dims))}]" if batched else str(dims)
+        raise InputError(
+            f"{where}: parameter class_axis: expected {int(batched)} to {rank - 1} or "
+            f"{-len(dims)} to -1, an axis of the classes in {whole}, got {parameters.class_axis}"
+        )
+    return axis
 
 
 def _only_tensor(config: Mapping[str, Any], kind: str, where: str) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from postprocess import scores as kinds
 from postprocess.parameters import Parameters
 from postprocess.pseudo_logits import Float32
 
@@ -35,6 +36,11 @@ class _Settings(ctypes.Structure):
         ("probabilities", ctypes.c_int32),
         ("impossible", ctypes.c_int32),
         ("preserve_top1", ctypes.c_int32),
+        ("lowest", ctypes.c_float),
+        ("highest", ctypes.c_float),
+        ("step", ctypes.c_float),
+        ("least_off", ctypes.c_float),
+        ("most_off", ctypes.c_float),
     )
 
 
@@ -77,19 +83,25 @@ class Kernel:
             probabilities=parameters.scores == "probabilities",
             impossible=impossible,
             preserve_top1=parameters.preserve_top1,
+            lowest=-kinds.PROBABILITY_ROUNDING,
+            highest=1 + kinds.PROBABILITY_EXCESS,
+            step=kinds.PROBABILITY_STEP,
+            least_off=kinds.PROBABILITY_SUM_TOLERANCE,
+            most_off=kinds.PROBABILITY_SUM_LIMIT,
         )
         self._address = ctypes.addressof(self._settings)
 
-    def __call__(self, scores: Float32, out: Float32) -> int:
-        """Return in how many rows the accuracy constraint lowered beta; the answer is in ``out``.
+    def __call__(self, scores: Float32, out: Float32) -> tuple[int, int]:
+        """Return what it counted; the answer is in ``out``.
 
         Args:
             scores: shape (rows, K), K >= 2, float32, C-contiguous.
             out: the same, writable and not overlapping ``scores``. Every entry is written.
 
         Returns:
-            a count from 0 to rows; or, if a row is bad (see ``Postprocessor.bad_rows``),
-            -1 - r with r the first such row. ``out`` then holds rubbish and must be dropped.
+            in how many rows the accuracy constraint lowered beta; or, if a row is bad (see
+            ``scores.bad_rows``), -1 - r with r the first such row: ``out`` then holds rubbish
+            and must be dropped. And how many rows lie in the range of probabilities.
 
         Raises:
             ValueError: the arrays are not as above.
@@ -104,7 +116,7 @@ class Kernel:
         ):
             raise ValueError("kernel: expected two float32 arrays of one shape (rows, K), K >= 2")
         if not out.size:
-            return 0
+            return 0, 0
         flags = scores.flags
         source: Any
         if flags.carray:
@@ -114,8 +126,8 @@ class Kernel:
         else:
             raise ValueError("kernel: expected C-contiguous scores")
         target = _address_of(out)
-        capped: int = self._function(self._address, source, target, *scores.shape)
-        return capped
+        counted: int = self._function(self._address, source, target, *scores.shape)
+        return (counted, 0) if counted < 0 else (counted & 0xFFFFFFFF, counted >> 32)
 
 
 def kernel_for(parameters: Parameters, *, impossible: bool = False) -> Kernel | None:

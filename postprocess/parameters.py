@@ -30,6 +30,7 @@ RANGES = {
     "seed": (0, 2**63 - 1),
     "decimals": (1, 6),
     "decoy": (1, 100),
+    "class_axis": (-32, 31),
 }
 #: The defences of section 4.2, and the parameters that each of them cannot do without.
 NEEDS = {
@@ -49,6 +50,7 @@ KEY_BYTES = 16
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(r"[0-9]{1,20}")
+_SIGNED = re.compile(r"-?[0-9]{1,20}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,9 @@ class Parameters:
     margin: float = 0.0
     #: Each score is a classifier of its own (yes or no); rows do not sum to 1.
     multi_label: bool = False
+    #: Axis of the classes in the tensor that clients see, its batch dimension included: 1 of
+    #: [N, K, H, W]. Below 0 it counts from the end. All other axes are rows.
+    class_axis: int = -1
     #: Width of the bell in y, 0.001 to 100; uniform_concave and uniform_convex.
     rho: float | None = None
     #: Angular frequency in radians per unit of y, 0.001 to 1e6; sine.
@@ -210,9 +215,11 @@ def _parse(name: str, kind: Any, text: str) -> float | int | bool | str:
             raise InputError(f"parameter {name}: expected true or false, got {text!r}")
         return text == "true"
     if name in RANGES:
-        whole = isinstance(RANGES[name][0], int)
+        low, _ = RANGES[name]
+        whole = isinstance(low, int)
         # float() would take "1_0", " 1 " and digits of other scripts too.
-        if not (_INTEGER if whole else _NUMBER).fullmatch(text):
+        integer = _SIGNED if low < 0 else _INTEGER
+        if not (integer if whole else _NUMBER).fullmatch(text):
             raise InputError(f"parameter {name}: expected {_wanted(name)}, got {text!r}")
         return int(text) if whole else float(text)
     if not text:

@@ -11,7 +11,14 @@ from postprocess.errors import InputError
 from postprocess.kernel import Kernel, kernel_for
 from postprocess.parameters import Parameters
 from postprocess.pseudo_logits import Float32, PseudoLogits
-from postprocess.scores import BadRowsError, Scores, bad_rows, to_logits, to_pair
+from postprocess.scores import (
+    BadRowsError,
+    Scores,
+    bad_rows,
+    in_unit_range,
+    to_logits,
+    to_pair,
+)
 
 #: Scores that are protected at once, where the kernel does not do it.
 SCORES_AT_ONCE = 2**14
@@ -22,6 +29,7 @@ class Protected(NamedTuple):
 
     probabilities: Scores  #: shape and type of the scores it was given
     capped_rows: int  #: in how many rows the accuracy constraint had a say
+    in_range: int = 0  #: of logits: how many rows lie in the range of probabilities
 
 
 class Postprocessor:
@@ -77,9 +85,9 @@ class Postprocessor:
             )
         single = scores.shape[1] == 1 or self.parameters.multi_label
         if self.kernel is not None and scores.dtype == np.float32 and not single:
-            out, capped_rows = _run(self.kernel, scores)
+            out, capped_rows, in_range = _run(self.kernel, scores)
             if capped_rows >= 0:
-                return Protected(out, capped_rows)
+                return Protected(out, capped_rows, in_range)
         probabilities = self.parameters.scores == "probabilities"
         bad = bad_rows(scores, probabilities=probabilities, single=single)
         if bad.any():
@@ -95,13 +103,14 @@ class Postprocessor:
             part = protect(scores[start : start + some], probabilities=probabilities)
             answer[start : start + some] = part.probabilities
             capped_rows += part.capped_rows
-        return Protected(answer, capped_rows)
+        in_range = 0 if probabilities else int(np.count_nonzero(in_unit_range(scores)))
+        return Protected(answer, capped_rows, in_range)
 
     def _protect_rows(self, scores: Scores, *, probabilities: bool) -> Protected:
         """Protect rows of K >= 2 classes, none of them bad."""
         logits = to_logits(scores, probabilities=probabilities)
         if self._kernel_of_logits is not None:
-            perturbed, capped_rows = _run(self._kernel_of_logits, logits)
+            perturbed, capped_rows, _ = _run(self._kernel_of_logits, logits)
         else:
             batch = pseudo_logits.from_logits(logits)
             perturbed, capped = self._perturb(batch)
@@ -166,9 +175,9 @@ class Postprocessor:
         return perturbed, capped
 
 
-def _run(kernel: Kernel, scores: Float32) -> tuple[Float32, int]:
-    """Return the kernel's answer and its count; below 0 the answer is none, see ``Kernel``."""
+def _run(kernel: Kernel, scores: Float32) -> tuple[Float32, int, int]:
+    """Return the kernel's answer and what it counted; below 0 there is none, see ``Kernel``."""
     # The kernel walks over memory itself; a slice or a transposed array is copied.
     rows = scores if scores.flags.carray else np.require(scores, np.float32, ["C", "A"])
     out = np.empty(rows.shape, np.float32)
-    return out, kernel(rows, out)
+    return out, *kernel(rows, out)

@@ -13,9 +13,9 @@ Scores = NDArray[np.floating[Any]]
 
 #: Step of the coarsest probabilities that are taken as such: those of an 8-bit graph.
 PROBABILITY_STEP = 1 / 256
-#: How far a row of few classes may be from summing to 1; of more classes, K steps, see
-#: ``sum_tolerance``.
-PROBABILITY_SUM_TOLERANCE = 0.01
+#: How far K probabilities may be from summing to 1: K steps, but at least so far, which float16
+#: needs, and at most so far: rounding to the nearest step doubles a probability at most.
+PROBABILITY_SUM_TOLERANCE, PROBABILITY_SUM_LIMIT = 0.01, 1.0
 #: How far above 1 a probability may be: an 8-bit scale seldom ends at 1.
 PROBABILITY_EXCESS = 2 * PROBABILITY_STEP
 #: How far below 0 a probability may be: runtimes round 1 - p and sigmoids that far.
@@ -31,12 +31,9 @@ class BadRowsError(InputError):
 
 
 def sum_tolerance(classes: int) -> float:
-    """Return how far the sum of K probabilities may be from 1: K steps of an 8-bit graph.
-
-    At least 0.01, which float16 needs too, and at most 1: rounding to the nearest step
-    doubles a probability at most.
-    """
-    return min(max(PROBABILITY_SUM_TOLERANCE, classes * PROBABILITY_STEP), 1.0)
+    """Return how far the sum of K probabilities may be from 1, 0.01 to 1."""
+    off = classes * PROBABILITY_STEP
+    return min(max(off, PROBABILITY_SUM_TOLERANCE), PROBABILITY_SUM_LIMIT)
 
 
 def looks_like_probabilities(scores: Scores, *, single: bool = False) -> NDArray[np.bool_]:
@@ -50,14 +47,20 @@ def looks_like_probabilities(scores: Scores, *, single: bool = False) -> NDArray
         single: every entry is a yes or no of its own, so that no sum is looked at; for K = 1
             it is so whatever is said.
     """
-    with np.errstate(invalid="ignore", over="ignore"):
-        likely: NDArray[np.bool_] = (
-            (scores >= -PROBABILITY_ROUNDING) & (scores <= 1 + PROBABILITY_EXCESS)
-        ).all(axis=1)
-        if not single and scores.shape[1] > 1:
+    likely = in_unit_range(scores)
+    if not single and scores.shape[1] > 1:
+        with np.errstate(invalid="ignore", over="ignore"):
             total = scores.sum(axis=1, dtype=np.float64)
-            likely &= (np.abs(total - 1) <= sum_tolerance(scores.shape[1])) & (total > 0)
+        likely &= (np.abs(total - 1) <= sum_tolerance(scores.shape[1])) & (total > 0)
     return likely
+
+
+def in_unit_range(scores: Scores) -> NDArray[np.bool_]:
+    """Return which rows lie in [0, 1] but for rounding, shape (rows,), for scores (rows, K)."""
+    with np.errstate(invalid="ignore"):
+        low, high = scores >= -PROBABILITY_ROUNDING, scores <= 1 + PROBABILITY_EXCESS
+    inside: NDArray[np.bool_] = (low & high).all(axis=1)
+    return inside
 
 
 def bad_rows(scores: Scores, *, probabilities: bool, single: bool) -> NDArray[np.bool_]:
@@ -67,8 +70,9 @@ def bad_rows(scores: Scores, *, probabilities: bool, single: bool) -> NDArray[np
     not look like them.
     """
     if probabilities:
-        return np.logical_not(looks_like_probabilities(scores, single=single))
-    return np.logical_not(np.isfinite(scores).all(axis=1))
+        return ~looks_like_probabilities(scores, single=single)
+    good: NDArray[np.bool_] = np.isfinite(scores).all(axis=1)
+    return ~good
 
 
 def to_logits(scores: Scores, *, probabilities: bool) -> Float32:

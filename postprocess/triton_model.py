@@ -24,7 +24,8 @@ from postprocess.scores import BadRowsError, Scores
 class TritonPythonModel:
     """A defence as a model of Triton's Python backend: scores in, scores of that shape out.
 
-    The last axis is the K classes; all other axes are rows.
+    One axis, the last unless ``class_axis`` says otherwise, is the K classes; all other axes
+    are rows.
     """
 
     @staticmethod
@@ -121,25 +122,35 @@ class TritonPythonModel:
             raise RuntimeError("the defence returned rows that are not finite")
         start = 0
         for (index, scores), end in zip(group, ends, strict=True):
-            tensor = pb_utils.Tensor(self.config.output, answer[start:end].reshape(scores.shape))
+            own = self._as_sent(answer[start:end].reshape(scores.shape))
+            tensor = pb_utils.Tensor(self.config.output, own)
             responses[index] = pb_utils.InferenceResponse(output_tensors=[tensor])
             start = end
         self.metrics.count(self.postprocessor.parameters, batch, protected)
 
+    def _as_sent(self, answer: Scores) -> Scores:
+        """Return what has its classes last with them where the victim has them."""
+        if self.config.class_axis == -1:
+            return answer
+        return np.ascontiguousarray(np.moveaxis(answer, -1, self.config.class_axis))
+
     def _scores(self, request: Any) -> Scores:
+        """Return a request's scores with the classes on the last axis."""
         tensor = pb_utils.get_input_tensor_by_name(request, self.config.input)
         scores: Scores = tensor.as_numpy()
         if scores.dtype != self.config.data_type:
             raise InputError(
                 f"{self.config.input}: expected {self.config.data_type}, got {scores.dtype}"
             )
-        classes = self.config.classes
-        if scores.ndim == 0 or scores.shape[-1] == 0 or classes not in (-1, scores.shape[-1]):
+        classes, axis = self.config.classes, self.config.class_axis
+        size = scores.shape[axis] if scores.ndim >= -axis else 0
+        if size == 0 or classes not in (-1, size):
             wanted = "at least 1" if classes == -1 else classes
             raise InputError(
-                f"{self.config.input}: expected a last axis of {wanted}, got shape {scores.shape}"
+                f"{self.config.input}: expected {wanted} classes on axis {axis}, "
+                f"got shape {scores.shape}"
             )
-        return scores
+        return scores if axis == -1 else np.moveaxis(scores, axis, -1)
 
     def _refuse(self, reason: str, *, rows: int = 0) -> Any:
         self.metrics.add("refused_requests")

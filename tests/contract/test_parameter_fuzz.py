@@ -26,6 +26,7 @@ GOOD = {
     "preserve_top1": ["true", "false"],
     "margin": ["0", "0.01", "0.9"],
     "multi_label": ["false", "true"],
+    "class_axis": ["-1", "0"],
     "rho": ["0.1", "+5"],
     "frequency": ["10", "1e6"],
     "seed": ["0", "7", "9223372036854775807"],
