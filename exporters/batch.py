@@ -26,28 +26,28 @@ def only(runner: Runner, source: Source, outputs: list[str]) -> int | None:
     Raises:
         InputError: it takes no number that was tried, or, with ``source.batched``, not every one.
     """
-    takes, reason = [], None
+    takes: list[int] = []
+    failed: dict[int, str] = {}
     for rows in dict.fromkeys((*_TRIED, source.first, *onnx_run.ROWS)):
         if rows not in _TRIED and takes:
             break
         try:
             runner(_feed(source, rows), outputs)
         except Exception as error:
-            reason = reason or (rows, error)
+            failed[rows] = one_line(error)
         else:
             takes.append(rows)
-    if reason is None:
+    if not failed:
         return None
     if len(takes) == 1:
         return takes[0]
-    rows, error = reason
+    rows, reason = next(iter(failed.items()))
     if not takes:
-        said = f"the graph fails: {one_line(error)}"
-        raise InputError(f"{said}; {onnx_run.hint(source)}")
+        raise InputError(f"the graph fails: {reason}; {onnx_run.hint(source)}")
     if source.batched:
         raise InputError(
             f"the graph fails with {rows} in a batch, though not with every number of rows: "
-            f"{one_line(error)}; give --max-batch-size 0"
+            f"{reason}; give --max-batch-size 0"
         )
     return None
 
@@ -79,9 +79,7 @@ def refuse_one_row(source: Source, path: Path) -> None:
 
 def _feed(source: Source, rows: int) -> Feed:
     if source.sample is not None:  # its rows again and again, where it has fewer
-        return {
-            name: array[np.arange(rows) % len(array)] for name, array in source.sample.items()
-        }
+        return {name: array[np.arange(rows) % len(array)] for name, array in source.sample.items()}
     return next(replace(source, batched=True).feeds(rows))
 
 
@@ -92,7 +90,9 @@ def _baked(model: Any, rows: int) -> Iterator[str]:
     constants = {one.name: one for one in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant":
-            constants.update((node.output[0], one.t) for one in node.attribute if one.name == "value")
+            constants.update(
+                (node.output[0], one.t) for one in node.attribute if one.name == "value"
+            )
     for node in model.graph.node:
         if node.op_type in ("Reshape", "Expand") and node.input[1] in constants:
             tensor = constants[node.input[1]]

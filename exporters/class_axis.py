@@ -1,6 +1,7 @@
 """Which axis of the scores holds the classes: read from the graph, or seen, never guessed."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,7 @@ class Signs:
         return sorted(there | {self.last} | self.said[1])
 
 
-def sums_to_one(scores: list[NDArray[np.floating]], *, rounded: bool) -> frozenset[int]:
+def sums_to_one(scores: list[NDArray[np.floating[Any]]], *, rounded: bool) -> frozenset[int]:
     """Return the axes along which every tensor holds probabilities that sum to 1.
 
     Args:
@@ -65,7 +66,7 @@ def sums_to_one(scores: list[NDArray[np.floating]], *, rounded: bool) -> frozens
     return frozenset(found)
 
 
-def _within(scores: NDArray[np.floating]) -> bool:
+def _within(scores: NDArray[np.floating[Any]]) -> bool:
     low, high = scores.min(initial=0.0), scores.max(initial=0.0)
     return bool(low >= -PROBABILITY_ROUNDING and high <= 1 + 2 / 256)
 

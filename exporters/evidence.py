@@ -20,6 +20,8 @@ ENOUGH_SCORES = 2**23
 ENOUGH_SECONDS = 10.0
 #: How far scores may move, as a share of the largest, when rows run apart.
 ROUNDING = {"TYPE_FP16": 3e-2, "TYPE_FP32": 1e-3, "TYPE_FP64": 1e-3}
+#: Rows on which a ZipMap is compared with the tensor before it.
+ZIPMAP_ROWS = 64
 #: Calls on which rows are run together and apart.
 INDEPENDENCE_CALLS = 4
 
@@ -90,9 +92,7 @@ def gather(
     return evidence
 
 
-def refuse_dependent_rows(
-    runner: Runner, source: Source, scores: Value, axis: int | None
-) -> None:
+def refuse_dependent_rows(runner: Runner, source: Source, scores: Value, axis: int | None) -> None:
     """Refuse a graph whose answer to a row depends on the rows beside it.
 
     Triton merges the requests of different clients, who would then see each other's rows.

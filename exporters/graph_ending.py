@@ -92,14 +92,16 @@ def _ending(model: Any, node: Any, behind: list[Any], shape: tuple[int, ...]) ->
 
 
 def _axis(model: Any, node: Any, behind: list[Any], shape: tuple[int, ...]) -> int | None:
-    """Return the axis of the output that a Softmax is over."""
+    """Return the axis of the output that a Softmax is over, None if it is over several."""
+    if not shape:
+        return None
     order = list(range(len(shape)))  # which axis of the Softmax each axis of the output is
     for one in reversed(behind):
         if one.op_type == "Transpose":
             order = [_permutation(one, len(shape))[axis] for axis in order]
     version = _attribute(node, "opset", opset(model))
     old = version < _SOFTMAX_HAS_AXIS
-    axis = _attribute(node, "axis", 1 if old else -1) % max(len(shape), 1)
+    axis = _attribute(node, "axis", 1 if old else -1) % len(shape)
     if old:
         axes = [one for one in range(axis, len(shape)) if shape[order.index(one)] != 1]
         if len(axes) > 1:
@@ -117,6 +119,17 @@ def _permutation(node: Any, rank: int) -> list[int]:
 
 def _attribute(node: Any, name: str, default: int) -> int:
     return next((int(item.i) for item in node.attribute if item.name == name), default)
+
+
+def ends(model: Any, output: str, shape: tuple[int, ...]) -> bool:
+    """Return whether an output ends in a Sigmoid, or in a Softmax over its last axis.
+
+    Over another axis it may be attention, and no scores.
+    """
+    end = ending(model, output, shape=shape)
+    if end is None or end.op == "TopK":
+        return False
+    return end.op == "Sigmoid" or end.axis == len(shape) - 1
 
 
 def quantised(model: Any) -> bool:

@@ -131,6 +131,22 @@ def _value(entry: Any) -> Value:
     return Value(entry.name, DATA_TYPES.get(kind, ""), shape, kind)
 
 
+def unserved(value: Value) -> str:
+    """Return why an input or output cannot be served, and what to do about it."""
+    if value.kind == "BFLOAT16":
+        return (
+            "BFLOAT16, which Triton has but NumPy has not, so that neither the defence nor the "
+            "checks here can read it; put a Cast between it and the rest of the graph, so that it "
+            "is FLOAT outside"
+        )
+    if value.kind in ("sequence", "map", "optional", "sparse_tensor"):
+        return f"expected a tensor, for Triton serves no other, got {value.kind}"
+    return (
+        f"expected a tensor of a type that Triton and NumPy have, got {value.kind}; put a Cast "
+        "between it and the rest of the graph"
+    )
+
+
 def subgraphs(node: Any) -> Iterator[Any]:
     """Yield the graphs in a node's attributes: the bodies of If, Loop and Scan."""
     for attribute in node.attribute:

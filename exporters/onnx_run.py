@@ -172,9 +172,7 @@ def random_source(
     Raises:
         InputError: it runs on none; the message holds onnxruntime's first reason.
     """
-    free = any(
-        isinstance(size, str) for value in values for size in (value.shape or ())[1:]
-    )
+    free = any(isinstance(size, str) for value in values for size in (value.shape or ())[1:])
     whole = any("INT" in value.data_type for value in values)
     first_free = any(isinstance((value.shape or (0,))[0], str) for value in values)
     reason: Exception | None = None
@@ -187,7 +185,9 @@ def random_source(
         source = Source(
             tuple(values), batched, size, first, vocabulary, (*sorted(words), *_STRINGS)
         )
-        if reason is not None and (source.elements(first) > TRIED_ELEMENTS or time.monotonic() > end):
+        if reason is not None and (
+            source.elements(first) > TRIED_ELEMENTS or time.monotonic() > end
+        ):
             continue
         try:
             runner(next(source.feeds(first)), outputs)

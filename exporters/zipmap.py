@@ -30,6 +30,15 @@ class Removed:
     output: str
     classes: tuple[int | str, ...]  #: the keys of its maps: what the columns are, in their order
 
+    @property
+    def warning(self) -> str:
+        """What changes for clients."""
+        some = ", ".join(map(str, self.classes[:10])) + (", ..." if len(self.classes) > 10 else "")
+        return (
+            f"output {self.output}: its ZipMap, which Triton cannot serve, is taken off: a tensor "
+            f"of {len(self.classes)} columns, for the classes {some}"
+        )
+
 
 def take_off(model: Any) -> list[Removed]:
     """Make every output that is a ZipMap's, in place, the tensor that goes into it.
