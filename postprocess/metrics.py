@@ -27,6 +27,9 @@ COUNTERS = {
     "capped_rows": "Rows in which the accuracy constraint lowered beta",
     "refused_requests": "Requests refused because of their scores, answered with an error",
     "refused_rows": "Rows of these",
+    "mistaken_requests": "Those of the refused requests whose scores are not of the kind that "
+    "config.pbtxt says: probabilities for logits, or the other way round",
+    "suspect_rows": "Rows that look like probabilities where logits are said, refused or not",
     "failed_requests": "Requests that the defence failed on, answered with an error",
     "measured_rows": "Rows whose perturbation was measured: a sample of all rows",
     "perturbation_l1": "Sum over the measured rows of |y - yhat|, 0 to 2 each",

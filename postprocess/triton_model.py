@@ -1,7 +1,8 @@
 """The Triton adapter: a TritonPythonModel that runs the defence on every batch of requests.
 
 It fails closed. Whatever goes wrong, a request is answered with an error; the victim's
-scores are never passed on, and neither scores nor paths stand in the text of that error.
+scores are never passed on. The text of that error names a row at most: scores, tensors, paths
+and what kind the scores are stand in the server's log alone.
 """
 
 import json
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
 
 import postprocess
 from postprocess import defence_config
@@ -19,6 +21,12 @@ from postprocess.errors import InputError
 from postprocess.metrics import Metrics
 from postprocess.postprocessor import Postprocessor
 from postprocess.scores import BadRowsError, Scores
+from postprocess.sparing_log import SparingLog
+from postprocess.suspicion import ENOUGH, ENOUGH_SINGLE, Suspicion
+
+#: How the answer to a request ends whose scores are not of the kind that config.pbtxt says. A
+#: restart does not mend that.
+MISTAKEN = "the model has to be set up anew, see the server's log"
 
 
 class TritonPythonModel:
@@ -50,7 +58,10 @@ class TritonPythonModel:
         except InputError as error:
             raise pb_utils.TritonModelException(str(error)) from None
         self.postprocessor = Postprocessor(self.config.parameters, key=self.config.key)
-        self.metrics = Metrics(self.name, args["model_version"], directory / "config.pbtxt")
+        self.suspicion = Suspicion()
+        self.path = directory / "config.pbtxt"
+        self.metrics = Metrics(self.name, args["model_version"], self.path)
+        self.complain = SparingLog(lambda text: self._log(text, error=True))
         self._log(
             f"{self.config.parameters}, from triton-reverse-sigmoid {postprocess.__version__} "
             f"at {Path(postprocess.__file__).parent}"
@@ -61,14 +72,13 @@ class TritonPythonModel:
         self.metrics.begin()
         try:
             responses = self._respond(requests)
-        except Exception:
-            self._log(traceback.format_exc(), error=True)
-            responses = [self._fail() for _ in requests]
+        except Exception as error:
+            responses = [self._fail(error) for _ in requests]
             self.metrics.add("failed_requests", len(requests))
         try:
             self.metrics.publish()
         except Exception:  # what cannot be counted can still be answered
-            self._log(traceback.format_exc(), error=True)
+            self.complain("not counted", traceback.format_exc())
         return responses
 
     def finalize(self) -> None:
@@ -83,10 +93,10 @@ class TritonPythonModel:
                 scores = self._scores(request)
                 waiting.setdefault(scores.shape[-1], []).append((index, scores))
             except InputError as error:
-                responses[index] = self._refuse(str(error))
-            except Exception:
-                self._log(traceback.format_exc(), error=True)
-                responses[index] = self._fail()
+                self.complain("shape", str(error))
+                responses[index] = self._refuse_mistaken(MISTAKEN)
+            except Exception as error:
+                responses[index] = self._fail(error)
                 self.metrics.add("failed_requests")
         self.metrics.add("requests", len(requests))
         for classes, group in waiting.items():
@@ -101,17 +111,11 @@ class TritonPythonModel:
         try:
             protected = self.postprocessor.protect(batch)
         except BadRowsError as error:
-            bad = [part.any() for part in np.split(error.rows, ends[:-1])]
-            for (index, scores), is_bad, end in zip(group, bad, ends, strict=True):
-                if is_bad:
-                    first = int(error.rows[end - scores.size // classes : end].argmax())
-                    kind = self.postprocessor.parameters.scores
-                    responses[index] = self._refuse(
-                        f"{self.config.input}: expected finite {kind}, "
-                        f"row {first} of the request holds none",
-                        rows=scores.size // classes,
-                    )
-            good = [pair for pair, is_bad in zip(group, bad, strict=True) if not is_bad]
+            bad = np.split(error.rows, ends[:-1])
+            for (index, _), part, is_bad in zip(group, rows, bad, strict=True):
+                if is_bad.any():
+                    responses[index] = self._refuse_bad(part, is_bad)
+            good = [pair for pair, is_bad in zip(group, bad, strict=True) if not is_bad.any()]
             if good:
                 self._protect(classes, good, responses)
             return
@@ -120,13 +124,64 @@ class TritonPythonModel:
             raise RuntimeError("the defence returned something that is no batch of rows")
         if not np.isfinite(answer.sum(dtype=np.float32)):
             raise RuntimeError("the defence returned rows that are not finite")
+        mistaken = self._mistaken(batch, protected.in_range)
         start = 0
         for (index, scores), end in zip(group, ends, strict=True):
-            own = self._as_sent(answer[start:end].reshape(scores.shape))
-            tensor = pb_utils.Tensor(self.config.output, own)
-            responses[index] = pb_utils.InferenceResponse(output_tensors=[tensor])
+            if mistaken is not None and mistaken[start:end].any():
+                refused = f"{_first(mistaken[start:end])}: {MISTAKEN}"
+                responses[index] = self._refuse_mistaken(refused, rows=end - start)
+            else:
+                own = self._as_sent(answer[start:end].reshape(scores.shape))
+                tensor = pb_utils.Tensor(self.config.output, own)
+                responses[index] = pb_utils.InferenceResponse(output_tensors=[tensor])
             start = end
-        self.metrics.count(self.postprocessor.parameters, batch, protected)
+        if mistaken is None:
+            self.metrics.count(self.config.parameters, batch, protected)
+
+    def _mistaken(self, batch: Scores, in_range: int) -> NDArray[np.bool_] | None:
+        """Return which rows, said to be logits, have to be taken for probabilities; or None."""
+        if self.config.parameters.scores != "logits":
+            return None
+        single = self.config.parameters.multi_label or batch.shape[1] == 1
+        if not in_range:
+            self.suspicion.calm(len(batch), single=single)
+            return None
+        likely, refused = self.suspicion.judge(batch, single=single)
+        self.metrics.add("suspect_rows", int(np.count_nonzero(likely)))
+        if not refused:
+            return None
+        enough = ENOUGH_SINGLE if single else ENOUGH
+        self.complain(
+            "mistaken",
+            f"{self.path}: parameter scores: expected logits, got over {enough} rows that look "
+            f"like probabilities: in [0, 1]{'' if single else ', with a sum of 1'}; such rows are "
+            "refused. Set scores to probabilities if the victim gives them, or serve a version of "
+            "it that gives logits; reverse-sigmoid check looks at every version",
+        )
+        return likely
+
+    def _refuse_bad(self, rows: Scores, bad: NDArray[np.bool_]) -> Any:
+        """Refuse a request of these rows, because of those that cannot be protected."""
+        finite = np.isfinite(rows).all(axis=1)
+        kind = self.config.parameters.scores
+        if kind == "logits" or not (bad & finite).any():
+            self.complain(
+                "bad", f"{self.config.input}: expected finite {kind}, got NaN or infinity"
+            )
+            return self._refuse(_first(bad), pb_utils.TritonError.INVALID_ARG, rows=len(rows))
+        self.complain(
+            "mistaken",
+            f"{self.path}: parameter scores: expected probabilities, got rows that are none: not "
+            "in [0, 1], or with another sum than 1; they are refused. Set scores to logits if "
+            "the victim gives them, or serve a version of it that gives probabilities; "
+            "reverse-sigmoid check looks at every version",
+        )
+        return self._refuse_mistaken(f"{_first(bad)}: {MISTAKEN}", rows=len(rows))
+
+    def _refuse_mistaken(self, reason: str, *, rows: int = 0) -> Any:
+        """Refuse a request whose scores are not what config.pbtxt says: nobody's but our fault."""
+        self.metrics.add("mistaken_requests")
+        return self._refuse(reason, pb_utils.TritonError.INTERNAL, rows=rows)
 
     def _as_sent(self, answer: Scores) -> Scores:
         """Return what has its classes last with them where the victim has them."""
@@ -152,12 +207,13 @@ class TritonPythonModel:
             )
         return scores if axis == -1 else np.moveaxis(scores, axis, -1)
 
-    def _refuse(self, reason: str, *, rows: int = 0) -> Any:
+    def _refuse(self, reason: str, code: Any, *, rows: int) -> Any:
         self.metrics.add("refused_requests")
         self.metrics.add("refused_rows", rows)
-        return self._error(reason, pb_utils.TritonError.INVALID_ARG)
+        return self._error(reason, code)
 
-    def _fail(self) -> Any:
+    def _fail(self, error: Exception) -> Any:
+        self.complain(f"failed: {type(error).__name__}", traceback.format_exc())
         return self._error("internal error, see the server's log", pb_utils.TritonError.INTERNAL)
 
     def _error(self, reason: str, code: Any) -> Any:
@@ -167,3 +223,7 @@ class TritonPythonModel:
     def _log(self, text: str, *, error: bool = False) -> None:
         log = pb_utils.Logger.log_error if error else pb_utils.Logger.log_info
         log(f"{self.name}: {text}")
+
+
+def _first(rows: NDArray[np.bool_]) -> str:
+    return f"row {int(rows.argmax())} of the request cannot be answered"

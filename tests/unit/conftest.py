@@ -1,4 +1,5 @@
 import pytest
+from step import load_step  # noqa: F401
 
 from postprocess import kernel
 
