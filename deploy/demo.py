@@ -15,7 +15,7 @@ import postprocess
 from deploy.options import command_line
 from deploy.progress import Stages
 from deploy.triton_server import TritonServer, free_ports
-from exporters import datasets, model_repository
+from exporters import datasets, model_repository, servable_path
 from exporters.atomic_file import write_text
 from exporters.pipeline import export_classifier
 from exporters.train import predict
@@ -56,6 +56,7 @@ def run(
     start = time.monotonic()
     _claim(out, force=force)
     repository = out / "model_repository"
+    servable_path.refuse(repository)
     stages = Stages(console, total=9)
     dataset = datasets.load(NAME)
     held_off = datasets.hold_off(dataset, seed=seed)

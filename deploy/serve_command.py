@@ -70,7 +70,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a model repository with the embedded Triton until Ctrl-C or SIGTERM."""
-    from deploy import behind_gateway
+    from deploy import behind_gateway, cancel_guard
     from deploy.supervisor import Supervisor
     from deploy.triton_server import Ports, TritonServer
 
@@ -78,6 +78,7 @@ def serve(
     if gateway is not None:
         behind = behind_gateway.Behind(gateway, access_log=access_log)
         behind.refuse(address=address, control_mode=model_control_mode, supervise=supervise)
+        cancel_guard.refuse_missing()
     ports = Ports(http_port, grpc_port, metrics_port)
     server = TritonServer(
         repository,
@@ -123,6 +124,8 @@ def serve(
 
 def _say_ready(server: "TritonServer", behind: list[str] | None) -> None:
     """Say who listens where, and what is served."""
+    from deploy import cancel_guard
+
     say(f"Triton {server.version()} is ready")
     for line in behind or [
         f"  gRPC     {server.grpc_url}",
@@ -137,6 +140,8 @@ def _say_ready(server: "TritonServer", behind: list[str] | None) -> None:
     out_console.print(table)
     if behind is None and any(model.summary.startswith("ensemble") for model in models):
         say("Whoever reaches these ports can also call the victim behind an ensemble, raw.")
+    if cancel_guard.find() is None:
+        say(f"WARNING: {cancel_guard.MISSING}", console=err_console)
 
 
 def _report(text: str) -> None:

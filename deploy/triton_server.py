@@ -15,8 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from deploy import die_with_parent, triton_log, triton_wheel
+from deploy import cancel_guard, die_with_parent, stub_processes, triton_log, triton_wheel
 from deploy.listening import refuse_taken
+from exporters import servable_path
 from load_tests.endpoint import Access, connect
 from postprocess.errors import InputError, ReverseSigmoidError
 
@@ -35,9 +36,6 @@ RESTRICTED_APIS = (
     *("health", "metadata", "inference", "shared-memory", "model-config", "model-repository"),
     *("statistics", "trace", "logging"),
 )
-
-#: Where the Python backend and its stubs share memory.
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 
 
 class ServerError(ReverseSigmoidError):
@@ -85,7 +83,8 @@ class TritonServer:
 
     Entering starts it and waits until every model is ready; leaving stops it and leaves no
     process behind. Should this process be killed, the kernel tells Triton to stop; so it does
-    when the thread that entered ends, which therefore has to outlive the server.
+    when the thread that entered ends, which therefore has to outlive the server. Cancelled calls
+    do not crash it, provided that ``cancel_guard.find`` finds the guard.
     """
 
     def __init__(
@@ -166,16 +165,17 @@ class TritonServer:
         """
         if not self.repository.is_dir():
             raise InputError(f"{self.repository}: no such model repository")
-        if any(character.isspace() for character in str(self.repository.resolve())):
-            raise InputError(
-                f"{self.repository}: Triton's Python backend hangs on a path with white space; "
-                "move the model repository"
-            )
+        servable_path.refuse(self.repository)
         wheel = triton_wheel.find()
         self._refuse_addresses()
         self._home = tempfile.TemporaryDirectory(prefix="reverse-sigmoid-")
-        home = Path(self._home.name)
+        home = Path(self._home.name).resolve()
+        servable_path.refuse_temporary(home)
         triton_wheel.lay_out_backends(wheel, home / "backends")
+        variables = triton_wheel.environment(wheel)
+        guard = cancel_guard.lay_out(home)
+        if guard is not None:
+            variables = cancel_guard.preload(guard, variables)
         # Triton's stub puts the working directory first on its import path: keep it empty.
         (home / "empty").mkdir()
         try:
@@ -190,13 +190,18 @@ class TritonServer:
             process = self._process = subprocess.Popen(
                 self._command(wheel, home / "backends"),
                 cwd=home / "empty",
-                env=triton_wheel.environment(wheel),
+                env=variables,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
         self._wait_until_ready(process, time.monotonic() + self.startup_timeout_s)
+        if guard is not None and not cancel_guard.is_loaded(guard, process.pid):
+            raise ServerError(
+                f"{cancel_guard.find()}: the dynamic linker did not load this library into Triton, "
+                f"which cancelled calls could crash then; see {self.log}"
+            )
 
     def stop(self, *, kill_after_s: float = KILL_AFTER_S) -> None:
         """Stop Triton and every process it started; does nothing if there is none."""
@@ -213,8 +218,7 @@ class TritonServer:
             if self._home is not None:
                 self._home.cleanup()
                 self._home = None
-            for left_behind in _SHARED_MEMORY.glob(f"{self._shared_memory}*"):
-                left_behind.unlink(missing_ok=True)
+            stub_processes.remove_memory(self._shared_memory)
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Return after the timeout; without one, never while Triton runs.
@@ -245,16 +249,7 @@ class TritonServer:
 
         Only living ones are found; while a model is being reloaded, the old ones too.
         """
-        found: dict[str, list[int]] = {}
-        for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError, ValueError):
-                program, path, region, *_ = (entry / "cmdline").read_text().split("\0")
-                if "triton_python_backend_stub" in program and region.startswith(
-                    self._shared_memory
-                ):
-                    model = Path(path).relative_to(self.repository.resolve()).parts[0]
-                    found.setdefault(model, []).append(int(entry.name))
-        return {model: sorted(pids) for model, pids in found.items()}
+        return stub_processes.find(self._shared_memory, self.repository)
 
     def models(self) -> list[Model]:
         """Return every model version of the repository, in the order of their names."""

@@ -1,0 +1,30 @@
+"""The processes that one Triton's Python backend runs its models in, and what they share."""
+
+import contextlib
+from pathlib import Path
+
+#: Where the Python backend and its stubs share memory.
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+
+
+def find(prefix: str, repository: Path) -> dict[str, list[int]]:
+    """Return model name to the process ids of its living instances.
+
+    Args:
+        prefix: of the names of that Triton's shared memory.
+        repository: that it serves.
+    """
+    found: dict[str, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError):
+            program, path, region, *_ = (entry / "cmdline").read_text().split("\0")
+            if "triton_python_backend_stub" in program and region.startswith(prefix):
+                model = Path(path).relative_to(repository.resolve()).parts[0]
+                found.setdefault(model, []).append(int(entry.name))
+    return {model: sorted(pids) for model, pids in found.items()}
+
+
+def remove_memory(prefix: str) -> None:
+    """Remove what a killed Triton and its killed stubs leave behind; it has to be gone."""
+    for left_behind in _SHARED_MEMORY.glob(f"{prefix}*"):
+        left_behind.unlink(missing_ok=True)

@@ -1,0 +1,58 @@
+"""Where a model repository may lie for Triton's Python backend to load from it.
+
+The backend starts each model through a shell, unquoted, so that white space and the shell's own
+characters in a path hang it (or are run); and its models get every byte beyond ASCII mangled.
+Seen with Triton 2.51, and the newer ones start their models in the same way.
+"""
+
+import string
+from pathlib import Path
+
+from postprocess.errors import InputError
+
+_SHELLS_OWN = frozenset("\"'`$&|;<>()*?[]{}\\")
+_PLAIN = frozenset(string.printable) - frozenset(string.whitespace) - _SHELLS_OWN
+#: In bytes, of the repository: Linux takes 4,095 of any path, and Triton adds file names.
+MOST_BYTES = 1000
+
+
+def refuse(repository: Path) -> None:
+    """Return where Triton can read models from a repository at this path, links followed.
+
+    Raises:
+        InputError: it cannot, why, and a way out.
+    """
+    path = str(repository.resolve())
+    reason = _reason(path)
+    if reason is not None:
+        leads = "" if path == str(repository.absolute()) else f", which leads to {path!r}"
+        raise InputError(
+            f"{repository}{leads}: {reason}; move the model repository, to /srv/models for example"
+        )
+
+
+def refuse_temporary(folder: Path) -> None:
+    """Return where Triton can be started from a temporary folder, an absolute path.
+
+    Raises:
+        InputError: it cannot, why, and a way out.
+    """
+    # The dynamic linker splits a list of libraries at colons.
+    reason = "colons separate paths" if ":" in str(folder) else _reason(str(folder))
+    if reason is not None:
+        raise InputError(f"{folder}: {reason}; let TMPDIR name another folder, such as /tmp")
+
+
+def _reason(path: str) -> str | None:
+    """Return why Triton cannot read what lies at an absolute path, None if it can."""
+    for character in path:
+        if character in _PLAIN:
+            continue
+        if character.isspace():
+            return "Triton's Python backend hangs on a path with white space"
+        if not character.isascii():
+            return f"Triton's Python backend cannot read a path with {character!r}, not ASCII"
+        return f"Triton's Python backend hangs on a path with {character!r}, which a shell reads"
+    if len(path) > MOST_BYTES:
+        return f"Triton cannot read a path of {len(path)} characters; at most {MOST_BYTES}"
+    return None

@@ -1,0 +1,357 @@
+"""The guard of Triton's sockets, driven as gRPC drives it: frames in, frames out, epoll."""
+
+import ctypes
+import os
+import platform
+import select
+import socket
+import struct
+
+import pytest
+
+from deploy import cancel_guard
+
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+CONTINUATION = 9
+END_STREAM, END_HEADERS = 1, 4
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+MOST_WINDOW = 2**31 - 1
+MOST_ABANDONED = 64
+EPOLL_CTL = {"x86_64": 233, "aarch64": 21}[platform.machine()]
+EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLET
+AGAIN = None
+
+pytestmark = pytest.mark.skipif(
+    cancel_guard.find() is None, reason="no C compiler when this was installed"
+)
+
+
+class Piece(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class Message(ctypes.Structure):
+    _fields_ = (
+        *(("name", ctypes.c_void_p), ("name_length", ctypes.c_uint32)),
+        *(("pieces", ctypes.POINTER(Piece)), ("count", ctypes.c_size_t)),
+        *(("control", ctypes.c_void_p), ("control_length", ctypes.c_size_t)),
+        ("flags", ctypes.c_int),
+    )
+
+
+class Event(ctypes.Structure):
+    _pack_ = 1 if platform.machine() == "x86_64" else 8
+    _fields_ = (("events", ctypes.c_uint32), ("data", ctypes.c_uint64))
+
+
+class Guarded:
+    """A connection between a client and a reader that goes through the guard as gRPC does."""
+
+    def __init__(self, guard):
+        self.guard = guard
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            self.client = socket.create_connection(listening.getsockname())
+            self.server = listening.accept()[0]
+        self.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.server.setblocking(False)
+        self.fd, self.epoll = self.server.fileno(), select.epoll()
+        event = Event(EDGES, 4711)
+        self.guard.syscall(EPOLL_CTL, self.epoll.fileno(), 1, self.fd, ctypes.byref(event))
+        self.woken()
+
+    def sends(self, *frames):
+        self.client.sendall(b"".join(frames))
+
+    def woken(self, timeout=0.0):
+        """Say whether the reader is told that there is something to read."""
+        return any(events & select.EPOLLIN for _, events in self.epoll.poll(timeout))
+
+    def read(self, size=8192):
+        """Return what gRPC reads; AGAIN where there is nothing."""
+        buffer = ctypes.create_string_buffer(size)
+        piece = Piece(ctypes.addressof(buffer), size)
+        got = self.guard.recvmsg(self.fd, ctypes.byref(Message(pieces=piece_at(piece), count=1)), 0)
+        if got < 0:
+            error = ctypes.get_errno()
+            if error == 11:
+                return AGAIN
+            raise OSError(error, os.strerror(error))
+        return buffer.raw[:got]
+
+    def reads(self, size=8192):
+        """Return all that gRPC reads once something comes, until it has to wait or the end."""
+        select.select([self.server], [], [], 10)
+        got = b""
+        while more := self.read(size):
+            got += more
+        return got
+
+    def answers(self, *frames):
+        """Send as gRPC does, in two pieces."""
+        data = b"".join(frames)
+        first, second = data[:5], data[5:]
+        buffers = [ctypes.create_string_buffer(part, len(part)) for part in (first, second)]
+        pieces = (Piece * 2)(*(Piece(ctypes.addressof(one), len(one)) for one in buffers))
+        return self.guard.sendmsg(self.fd, ctypes.byref(Message(pieces=pieces, count=2)), 0)
+
+    def close(self):
+        self.guard.close(self.server.detach())
+        self.client.close()
+        self.epoll.close()
+
+
+def piece_at(piece):
+    return ctypes.cast(ctypes.byref(piece), ctypes.POINTER(Piece))
+
+
+@pytest.fixture
+def connect():
+    guard = ctypes.CDLL(str(cancel_guard.find()), use_errno=True)
+    for name in ("recvmsg", "sendmsg"):
+        getattr(guard, name).restype = ctypes.c_ssize_t
+    guard.syscall.argtypes = [ctypes.c_long] * 4 + [ctypes.c_void_p]
+    opened = []
+
+    def one():
+        opened.append(Guarded(guard))
+        return opened[-1]
+
+    yield one
+    for each in opened:
+        each.close()
+
+
+@pytest.fixture
+def connection(connect):
+    """A connection whose client has sent the preface and its settings."""
+    one = connect()
+    one.sends(PREFACE, frame(SETTINGS))
+    assert one.reads() == PREFACE + frame(SETTINGS)
+    return one
+
+
+def frame(kind, payload=b"", *, stream=0, flags=0):
+    return len(payload).to_bytes(3, "big") + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def request(stream, *, ended=True, block=b"\x83\x86"):
+    return frame(HEADERS, block, stream=stream, flags=END_HEADERS) + frame(
+        DATA, b"question", stream=stream, flags=END_STREAM if ended else 0
+    )
+
+
+def reset(stream):
+    return frame(RST_STREAM, b"\0\0\0\x08", stream=stream)
+
+
+def credit(stream, increment):
+    return frame(WINDOW_UPDATE, increment.to_bytes(4, "big"), stream=stream)
+
+
+def answer(stream, data=b"answer"):
+    return (
+        frame(HEADERS, b"\x88", stream=stream, flags=END_HEADERS)
+        + frame(DATA, data, stream=stream)
+        + frame(HEADERS, b"\xbf", stream=stream, flags=END_HEADERS | END_STREAM)
+    )
+
+
+def test_a_cancelled_request_is_given_credit_for_its_answer_instead(connection):
+    connection.sends(request(1), reset(1), request(3))
+    assert connection.reads() == request(1) + credit(1, MOST_WINDOW - 65535) + request(3)
+
+
+@pytest.mark.parametrize("size", [1, 2, 8, 9, 10, 12, 13, 14, 47])
+def test_it_does_not_matter_how_the_frames_are_cut(connection, size):
+    sent = request(1) + frame(PING, bytes(8)) + reset(1) + request(3)
+    got = b""
+    for start in range(0, len(sent), size):
+        connection.sends(sent[start : start + size])
+        got += connection.reads(size=5)
+    assert got == request(1) + frame(PING, bytes(8)) + credit(1, MOST_WINDOW - 65535) + request(3)
+
+
+def test_a_cancellation_of_half_a_request_passes(connection):
+    connection.sends(request(1, ended=False), reset(1))
+    assert connection.reads() == request(1, ended=False) + reset(1)
+
+
+def test_a_cancellation_of_an_answered_request_is_left_out(connection):
+    connection.sends(request(1))
+    assert connection.reads() == request(1)
+    connection.answers(answer(1))
+    connection.sends(reset(1), frame(PING, bytes(8)))
+    assert connection.reads() == frame(PING, bytes(8))
+
+
+def test_a_request_cancelled_twice_never_overflows_its_window(connection):
+    connection.sends(request(1), credit(1, 1000), reset(1), reset(1))
+    expected = request(1) + credit(1, 1000) + credit(1, MOST_WINDOW - 65535 - 1000)
+    assert connection.reads() == expected
+
+
+def test_the_clients_own_first_window_is_counted(connection):
+    larger = frame(SETTINGS, struct.pack(">HI", 4, 2**28))
+    connection.sends(larger, request(1), reset(1))
+    assert connection.reads() == larger + request(1) + credit(1, MOST_WINDOW - 2**28)
+
+
+def test_everything_else_passes_untouched(connection):
+    others = (
+        frame(PING, b"12345678"),
+        frame(SETTINGS, struct.pack(">HI", 3, 100)),
+        frame(SETTINGS, flags=1),
+        frame(HEADERS, b"\x83", stream=1),
+        frame(CONTINUATION, b"\x86", stream=1, flags=END_HEADERS),
+        frame(DATA, bytes(100_000), stream=1),
+        frame(DATA, bytes(70_000), stream=1, flags=END_STREAM),
+        credit(0, 1000),
+        frame(200, b"nobody knows this frame"),
+        frame(GOAWAY, bytes(8)),
+    )
+    connection.sends(*others)
+    assert connection.reads() == b"".join(others)
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        (b"\x0cgrpc-timeout", b"\x0cgrpc-timeous"),
+        (bytes.fromhex("899acac8b24d494f6a7f"), bytes.fromhex("899acac8b24d494f6a3f")),
+    ],
+)
+@pytest.mark.parametrize("indexed", [b"\x40", b"\x00"])
+def test_the_name_of_a_deadline_is_changed_and_nothing_beside_it(
+    connection, name, instead, indexed
+):
+    block, expected = (b"\x83" + indexed + one + b"\x025m\x86" for one in (name, instead))
+    connection.sends(request(1, block=block))
+    assert connection.reads() == request(1, block=expected)
+
+
+def test_what_is_no_http2_is_not_looked_at(connect):
+    one = connect()
+    one.sends(b"PRI * HTTP/1.1\r\n", request(1), reset(1))
+    assert one.reads() == b"PRI * HTTP/1.1\r\n" + request(1) + reset(1)
+
+
+def test_the_end_of_a_connection_waits_for_the_answers(connection):
+    connection.sends(request(1), request(3), request(5, ended=False))
+    connection.reads()
+    connection.client.close()
+    lifted = credit(0, MOST_WINDOW - 65535)
+    lifted += credit(1, MOST_WINDOW - 65535) + credit(3, MOST_WINDOW - 65535)
+    assert connection.reads() == lifted  # so that no answer waits for who is gone
+    assert connection.read() is AGAIN
+    for stream in (1, 3):
+        connection.woken()
+        assert not connection.woken()
+        whole = answer(stream, bytes(100_000))
+        assert connection.answers(whole) == len(whole)
+    assert connection.woken(5)
+    assert connection.read() == b""
+
+
+def test_a_connection_that_is_reset_ends_the_same_way(connection):
+    connection.sends(request(1))
+    connection.reads()
+    linger = struct.pack("ii", 1, 0)
+    connection.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    connection.client.close()
+    assert connection.reads()
+    assert connection.read() is AGAIN
+    whole = answer(1)
+    assert connection.answers(whole) == len(whole)
+    assert connection.woken(5)
+    with pytest.raises(ConnectionResetError):
+        connection.read()
+
+
+def test_a_write_to_a_client_who_is_gone_is_not_seen_to_fail(connection):
+    connection.sends(request(1), request(3))
+    connection.reads()
+    linger = struct.pack("ii", 1, 0)
+    connection.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    connection.client.close()
+    for stream in (1, 3):  # before the end is read
+        assert connection.answers(answer(stream)) == len(answer(stream))
+    assert connection.read() == b""
+
+
+@pytest.mark.parametrize(
+    "illegal",
+    [
+        frame(RST_STREAM, b"123", stream=1),
+        frame(WINDOW_UPDATE, b"12345", stream=1),
+        frame(PING, b"1"),
+        frame(SETTINGS, b"1"),
+        frame(HEADERS, b"\x83", stream=2),
+        frame(DATA, b"x", stream=0),
+    ],
+)
+def test_a_frame_that_ends_a_connection_waits_for_the_answers_too(connection, illegal):
+    connection.sends(request(1))
+    assert connection.reads() == request(1)
+    connection.sends(illegal)
+    assert illegal not in (connection.reads() or b"")
+    assert connection.read() is AGAIN
+    connection.answers(answer(1))
+    assert connection.woken(5)
+    assert connection.read() == b""
+
+
+def test_abandoned_requests_stop_the_reading_until_they_are_done(connect):
+    attacker, other = connect(), connect()
+    streams = range(1, 2 * MOST_ABANDONED, 2)
+    attacker.sends(PREFACE, *(request(one) + reset(one) for one in streams))
+    other.sends(PREFACE)
+    assert other.reads() == PREFACE
+    attacker.reads()
+    attacker.sends(request(1001))
+    other.sends(request(1))
+    assert attacker.read() is AGAIN
+    assert other.read() is AGAIN
+    assert attacker.woken(5)
+    assert other.woken(5)
+    attacker.answers(answer(1))
+    assert attacker.woken(5) or other.woken(5)
+    assert attacker.reads() == request(1001)
+    assert other.woken(5)
+    assert other.reads() == request(1)
+
+
+def test_whoever_waits_for_abandoned_requests_reads_now_and_then(connect):
+    """Else an answer that needs more credit than there is would never be read to its end."""
+    attacker = connect()
+    streams = range(1, 2 * MOST_ABANDONED, 2)
+    attacker.sends(PREFACE, *(request(one) + reset(one) for one in streams))
+    attacker.reads()
+    attacker.sends(credit(0, 1000))
+    assert attacker.read() is AGAIN
+    while attacker.woken():
+        pass
+    assert attacker.woken(10)
+    assert attacker.read() == credit(0, 1000)
+
+
+def test_a_descriptor_that_is_used_again_begins_anew(connect):
+    first = connect()
+    first.sends(PREFACE, request(1), request(3, ended=False), b"\0")
+    first.reads()
+    first.client.close()
+    first.reads()
+    first.close()
+    second = connect()
+    second.sends(PREFACE, request(1), reset(1))
+    assert second.reads() == PREFACE + request(1) + credit(1, MOST_WINDOW - 65535)
+
+
+def test_thousands_of_requests_at_once_are_told_apart(connection):
+    streams = [2 * number + 1 for number in range(5000)]
+    for one in streams:
+        connection.sends(frame(HEADERS, b"\x83", stream=one, flags=END_HEADERS))
+        connection.read()
+    for one in reversed(streams[1::2]):
+        connection.answers(frame(RST_STREAM, bytes(4), stream=one))
+    connection.sends(*(reset(one) for one in streams[:20]))
+    assert connection.reads() == b"".join(reset(one) for one in streams[:20:2])
