@@ -77,6 +77,20 @@ def refuse_one_row(source: Source, path: Path) -> None:
         )
 
 
+def refuse_fewer_rows(source: Source, path: Path, rows: int) -> None:
+    """Refuse a sample that does not fill one batch.
+
+    Raises:
+        InputError: the sample has fewer rows.
+    """
+    there = min(len(array) for array in (source.sample or {}).values())
+    if there < rows:
+        raise InputError(
+            f"--sample {path}: expected at least {rows} rows, for the graph takes a batch of "
+            f"{rows} only, got {there}"
+        )
+
+
 def _feed(source: Source, rows: int) -> Feed:
     if source.sample is not None:  # its rows again and again, where it has fewer
         return {name: array[np.arange(rows) % len(array)] for name, array in source.sample.items()}

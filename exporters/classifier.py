@@ -126,6 +126,8 @@ class Classifier:
             return
         if self.batched:
             raise InputError(batch.refusal(rows, self.model))
+        if self.asked.sample is not None:
+            batch.refuse_fewer_rows(self.source, self.asked.sample, rows)
         self.inputs = [
             replace(value, shape=(rows, *(value.shape or ("",))[1:])) for value in self.inputs
         ]

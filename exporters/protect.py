@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import postprocess
-from exporters import fused, graph_ending, model_repository, onnx_graph
+from exporters import fused, graph_ending, model_repository, onnx_graph, servable_path
 from exporters.classifier import Asked, Classifier
 from exporters.placing import place
 from exporters.score_kind import Scores
@@ -53,6 +53,7 @@ def protect(path: Path, repository: Path, parameters: Parameters, asked: Asked) 
     name = asked.name or path.stem
     where = "--name" if asked.name else f"{path}: its name is no model's, so give --name"
     model_repository.refuse_name(name, where=where)
+    servable_path.refuse(repository)
     if asked.layout == "fused":
         _refuse_for_fused(repository, name, parameters, asked)
     elif asked.layout != "ensemble":
