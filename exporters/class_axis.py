@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from exporters.graph_ending import Ending
 from postprocess.errors import InputError
-from postprocess.scores import PROBABILITY_ROUNDING, sum_tolerance
+from postprocess.scores import PROBABILITY_EXCESS, PROBABILITY_ROUNDING, sum_tolerance
 
 #: The convention, which every sign must agree with: anything else has to be said.
 LAST = -1
@@ -51,24 +51,24 @@ def sums_to_one(scores: list[NDArray[np.floating[Any]]], *, rounded: bool) -> fr
     """Return the axes along which every tensor holds probabilities that sum to 1.
 
     Args:
-        scores: tensors of one rank.
+        scores: tensors of one rank; what is not finite in them is passed over.
         rounded: they are quantised, so that a sum may be off by a step for each class.
     """
-    if not scores or any(not _within(one) for one in scores):
-        return frozenset()
-    found = []
-    for axis in range(scores[0].ndim):
-        sizes = {one.shape[axis] for one in scores}
-        tolerance = max(map(sum_tolerance, sizes)) if rounded else sum_tolerance(1)
-        totals = [one.sum(axis=axis, dtype=np.float64) for one in scores]
-        if sizes != {1} and all((np.abs(total - 1) <= tolerance).all() for total in totals):
-            found.append(axis)
-    return frozenset(found)
+    return frozenset(
+        axis
+        for axis in range(scores[0].ndim)
+        if max(one.shape[axis] for one in scores) > 1
+        and all(_sums_along(one, axis, rounded=rounded) for one in scores)
+    )
 
 
-def _within(scores: NDArray[np.floating[Any]]) -> bool:
-    low, high = scores.min(initial=0.0), scores.max(initial=0.0)
-    return bool(low >= -PROBABILITY_ROUNDING and high <= 1 + 2 / 256)
+def _sums_along(scores: NDArray[np.floating[Any]], axis: int, *, rounded: bool) -> bool:
+    totals = scores.sum(axis=axis, dtype=np.float64)
+    finite = scores[np.isfinite(scores)]
+    tolerance = sum_tolerance(scores.shape[axis] if rounded else 1)
+    within = (finite >= -PROBABILITY_ROUNDING) & (finite <= 1 + PROBABILITY_EXCESS)
+    near = np.abs(totals[np.isfinite(totals)] - 1) <= tolerance
+    return bool(len(near) and within.all() and near.all())
 
 
 def find(signs: Signs, asked: int | None, *, alone: bool) -> int:

@@ -266,12 +266,11 @@ class Classifier:
             return (
                 f"output {name} is dropped: it was not seen to follow from the top class on {where}"
             )
-        (value,) = [one for one in onnx_graph.outputs(self.model) if one.name == name]
         said = f"output {name} is dropped: what it says beside the scores can leak the model"
-        if value.data_type in onnx_graph.FLOATS and graph_ending.ends(
-            self.model, name, self.seen[name].shape
-        ):
-            said += f"; to serve it too, protected: protect with --output {name} and another --name"
+        if name in self.seen and graph_ending.ends(self.model, name, self.seen[name].shape):
+            said += (
+                f"; to serve it too, protect the file once more with --output {name} and a --name"
+            )
         return said
 
     def _max_batch_size(self) -> int:
