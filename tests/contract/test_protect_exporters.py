@@ -183,6 +183,6 @@ def test_two_heads_are_protected_one_at_a_time_and_it_is_said_how(tmp_path):
     assert done.classifier.dropped == ["colour"]
     assert done.classifier.warnings == [
         "output colour is dropped: what it says beside the scores can leak the model; to serve it "
-        "too, protect the file once more with --output colour and a --name"
+        "too, protect the file again with --output colour and a --name"
     ]
     assert protected(tmp_path, path, output="colour", name="colour").models[0] == "colour"
