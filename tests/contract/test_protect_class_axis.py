@@ -3,7 +3,7 @@
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import TensorProto
+from odd_victims import HALF, HEIGHT, WIDTH, K, segmentation_file
 from victims import FLOAT, INT64, graph_file, node, protected
 
 from exporters import model_repository
@@ -13,24 +13,6 @@ from exporters.verify import defended
 from exporters.verify import read_parameters as read_config
 from postprocess.errors import InputError
 from postprocess.postprocessor import Postprocessor
-
-K, HEIGHT, WIDTH = 5, 3, 7
-
-
-def segmentation(path, *ending, sizes=(HEIGHT, WIDTH), kind=FLOAT):
-    """A 1 x 1 convolution: classes on axis 1, as nets that label each pixel have them."""
-    weights = np.random.default_rng(0).normal(size=(K, 2, 1, 1)).astype(np.float32)
-    nodes = [node("Conv", ["x", "w"], ["logits"]), *ending]
-    if not ending:
-        nodes[-1].output[0] = "scores"
-    return graph_file(
-        path,
-        nodes,
-        [("x", kind, ("N", 2, *sizes))],
-        [("scores", kind, ("N", K, *sizes))],
-        {"w": weights},
-    )
-
 
 SOFTMAX = node("Softmax", ["logits"], ["scores"], axis=1)
 BEHIND = (
@@ -51,7 +33,7 @@ FREE = "axis 1 of size 5, axis 2 of any size or axis 3 of any size"
     ],
 )
 def test_an_axis_that_is_not_the_last_is_never_guessed(tmp_path, ending, sizes, readings, sign):
-    path = segmentation(tmp_path / "m.onnx", *ending, sizes=sizes)
+    path = segmentation_file(tmp_path / "m.onnx", *ending, sizes=sizes)
     with pytest.raises(InputError) as raised:
         protected(tmp_path, path)
     assert str(raised.value) == (
@@ -68,7 +50,7 @@ def test_an_axis_that_is_not_the_last_is_never_guessed(tmp_path, ending, sizes, 
 def test_every_pixel_keeps_its_class_along_the_axis_that_is_said(
     tmp_path, ending, sizes, asked, layout
 ):
-    path = segmentation(tmp_path / "m.onnx", *ending, sizes=sizes)
+    path = segmentation_file(tmp_path / "m.onnx", *ending, sizes=sizes)
     done = protected(tmp_path, path, class_axis=asked, layout=layout)
     assert (done.classifier.signature.class_axis, done.classifier.signature.classes) == (1, K)
     images = np.random.default_rng(1).normal(size=(4, 2, HEIGHT, WIDTH)).astype(np.float32)
@@ -105,7 +87,7 @@ def run(path, images):
     ],
 )
 def test_an_axis_that_cannot_be_is_refused(tmp_path, asked, said):
-    path = segmentation(tmp_path / "m.onnx", SOFTMAX)
+    path = segmentation_file(tmp_path / "m.onnx", SOFTMAX)
     with pytest.raises(InputError) as raised:
         protected(tmp_path, path, class_axis=asked)
     assert str(raised.value) == f"{path}: output scores: {said}"
@@ -114,7 +96,7 @@ def test_an_axis_that_cannot_be_is_refused(tmp_path, asked, said):
 def test_what_was_seen_to_sum_to_1_tells_the_axis_where_the_graph_does_not(tmp_path):
     total = node("ReduceSum", ["e", "one"], ["total"], keepdims=1)
     ending = (node("Exp", ["logits"], ["e"]), total, node("Div", ["e", "total"], ["scores"]))
-    path = segmentation(tmp_path / "m.onnx", *ending)
+    path = segmentation_file(tmp_path / "m.onnx", *ending)
     add_axis(path)
     with pytest.raises(InputError, match="the scores sum to 1 along axis 1 of size 5"):
         protected(tmp_path, path)
@@ -134,13 +116,13 @@ def add_axis(path):
 
 def test_a_graph_that_takes_the_highest_along_an_axis_tells_it(tmp_path):
     label = node("ArgMax", ["logits"], ["label"], axis=1, keepdims=0)
-    path = segmentation(tmp_path / "m.onnx", label, node("Neg", ["logits"], ["scores"]))
+    path = segmentation_file(tmp_path / "m.onnx", label, node("Neg", ["logits"], ["scores"]))
     with pytest.raises(InputError, match="not clear"):  # of other scores than those it gives
         protected(tmp_path, path)
     same = node("Identity", ["logits"], ["scores"])
     label = node("ArgMax", ["scores"], ["label"], axis=1, keepdims=0)
     with pytest.raises(InputError, match="the graph's ArgMax is over axis 1 of size 5"):
-        protected(tmp_path, segmentation(path, same, label))
+        protected(tmp_path, segmentation_file(path, same, label))
 
 
 @pytest.mark.parametrize("keepdims", [0, 1])
@@ -219,13 +201,12 @@ def test_a_softmax_over_several_axes_at_once_is_refused(tmp_path):
 
 
 def test_half_precision_and_one_image_at_a_time_keep_their_classes_too(tmp_path):
-    half = TensorProto.FLOAT16
     for name, shape in (("free", ("N", K, 2, 2)), ("one", (K, 3, 2))):
         path = graph_file(
             tmp_path / f"{name}.onnx",
             [node("Softmax", ["x"], ["scores"], axis=1 if name == "free" else 0)],
-            [("x", half, shape)],
-            [("scores", half, shape)],
+            [("x", HALF, shape)],
+            [("scores", HALF, shape)],
         )
         done = protected(tmp_path, path, class_axis=shape.index(K))
         assert done.classifier.signature.classes == K

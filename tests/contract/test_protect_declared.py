@@ -6,30 +6,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto
-from victims import FLOAT, INT64, graph_file, linear_file, node, protected
+from odd_victims import HALF, baked_file, two_classes_file
+from victims import linear_file, protected
 
 from exporters import model_repository, triton_releases
 from exporters.onnx_graph import load, outputs
 from postprocess.errors import InputError
-
-HALF = TensorProto.FLOAT16
-
-
-def linear(path, *, softmax, scores=("N", 1), label=("N",), batch="N", kind=FLOAT, classes=2):
-    """Two classes, whatever the file says of them, and the top one's number."""
-    weights = np.random.default_rng(0).normal(size=(6, classes))
-    dtype = np.float16 if kind == HALF else np.float32
-    nodes = [node("MatMul", ["x", "W"], ["h"])]
-    nodes.append(node("Softmax" if softmax else "Neg", ["h"], ["scores"]))
-    nodes.append(node("ArgMax", ["scores"], ["label"], axis=1, keepdims=0))
-    return graph_file(
-        path,
-        nodes,
-        [("x", kind, (batch, 6))],
-        [("scores", kind, scores), ("label", INT64, label)],
-        {"W": weights.astype(dtype)},
-    )
 
 
 def declared(file):
@@ -42,7 +24,7 @@ def declared(file):
 def test_sizes_that_were_seen_are_declared_and_not_those_of_the_file(
     tmp_path, softmax, scores, layout
 ):
-    path = linear(tmp_path / "m.onnx", softmax=softmax, scores=scores)
+    path = two_classes_file(tmp_path / "m.onnx", softmax=softmax, scores=scores)
     done = protected(tmp_path, path, layout=layout)
     assert done.classifier.signature.classes == 2
     assert done.classifier.signature.max_batch_size == 256
@@ -59,7 +41,7 @@ def test_sizes_that_were_seen_are_declared_and_not_those_of_the_file(
 
 def test_a_label_declared_for_one_row_is_kept_if_it_follows_the_top_class(tmp_path):
     """LightGBM's converter declares it [1]."""
-    path = linear(tmp_path / "m.onnx", softmax=True, label=(1,))
+    path = two_classes_file(tmp_path / "m.onnx", softmax=True, label=(1,))
     done = protected(tmp_path, path)
     (label,) = done.classifier.signature.labels
     assert (label.name, label.dims, label.flat) == ("label", (1,), True)
@@ -73,28 +55,10 @@ def test_a_label_declared_for_one_row_is_kept_if_it_follows_the_top_class(tmp_pa
 # A batch that is baked into the graph
 
 
-def baked(path, batch, *, features=12):
-    """Declares a free batch and reshapes to the one that it was traced with."""
-    return graph_file(
-        path,
-        [
-            node("Reshape", ["x", "shape"], ["flat"], name="/head/Reshape"),
-            node("MatMul", ["flat", "W"], ["h"]),
-            node("Softmax", ["h"], ["scores"]),
-        ],
-        [("x", FLOAT, ("batch", 3, 2, 2))],
-        [("scores", FLOAT, ("batch", 4))],
-        {
-            "shape": np.array([batch, features]),
-            "W": np.random.default_rng(0).normal(size=(features, 4)).astype(np.float32),
-        },
-    )
-
-
 @pytest.mark.parametrize("batch", [1, 2, 3, 4, 16])
 @pytest.mark.parametrize("rows", [None, 48])
 def test_a_batch_in_the_graph_is_told_as_that_and_the_way_out_works(tmp_path, batch, rows):
-    path = baked(tmp_path / "m.onnx", batch)
+    path = baked_file(tmp_path / "m.onnx", batch)
     asked = {}
     if rows:
         asked["sample"] = tmp_path / "rows.npz"
@@ -115,7 +79,7 @@ def test_a_batch_in_the_graph_is_told_as_that_and_the_way_out_works(tmp_path, ba
 
 
 def test_a_sample_that_does_not_fill_the_batch_is_told_how_many_rows_it_takes(tmp_path):
-    path, sample = baked(tmp_path / "m.onnx", 4), tmp_path / "rows.npz"
+    path, sample = baked_file(tmp_path / "m.onnx", 4), tmp_path / "rows.npz"
     np.savez(sample, x=np.ones((3, 3, 2, 2), np.float32))
     with pytest.raises(InputError) as raised:
         protected(tmp_path, path, sample=sample, max_batch_size=0)
@@ -134,7 +98,9 @@ def test_float16_keeps_the_top_class_of_every_row_that_is_not_tied(tmp_path, lay
     from exporters.verify import defended, read_parameters
     from postprocess.postprocessor import Postprocessor
 
-    path = linear(tmp_path / "m.onnx", softmax=True, scores=("N", 1000), kind=HALF, classes=1000)
+    path = two_classes_file(
+        tmp_path / "m.onnx", softmax=True, scores=("N", 1000), kind=HALF, classes=1000
+    )
     rng = np.random.default_rng(1)
     np.savez(tmp_path / "some.npz", x=rng.normal(size=(256, 6)).astype(np.float16))
     done = protected(tmp_path, path, layout=layout, sample=tmp_path / "some.npz")

@@ -4,52 +4,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from odd_victims import COLUMNS, zipmap_file
+from onnx import helper
 from victims import FLOAT, INT64, graph_file, node, protected
 
 from exporters import model_repository
 from postprocess.errors import InputError
-
-FEATURES = 6
-
-
-def zipmap_file(path, *, producer, keys=(3, 5, 8), more=(), more_outputs=(), shared=False):
-    """A classifier that ends in ZipMap, as converters write it, with the label beside."""
-    words = isinstance(keys[0], str)
-    attributes = {"classlabels_strings" if words else "classlabels_int64s": list(keys)}
-    graph = helper.make_graph(
-        [
-            node("MatMul", ["x", "W"], ["h"]),
-            node("Softmax", ["h"], ["tensor"]),
-            node("ArgMax", ["tensor"], ["label"], axis=1, keepdims=0),
-            node("ZipMap", ["tensor"], ["probabilities"], domain="ai.onnx.ml", **attributes),
-            *more,
-        ],
-        "graph",
-        [helper.make_tensor_value_info("x", FLOAT, ("N", FEATURES))],
-        [
-            helper.make_tensor_value_info("label", INT64, ("N",)),
-            maps("probabilities", TensorProto.STRING if words else INT64),
-            *([helper.make_tensor_value_info("tensor", FLOAT, ("N", len(keys)))] * shared),
-            *more_outputs,
-        ],
-        [onnx.numpy_helper.from_array(weights(len(keys)), "W")],
-    )
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 2)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name=producer)
-    onnx.save(model, str(path))
-    return path
-
-
-def maps(name, key):
-    value = helper.make_tensor_type_proto(FLOAT, None)
-    return helper.make_value_info(
-        name, helper.make_sequence_type_proto(helper.make_map_type_proto(key, value))
-    )
-
-
-def weights(classes):
-    return np.random.default_rng(0).normal(size=(FEATURES, classes)).astype(np.float32)
 
 
 @pytest.mark.parametrize("layout", ["ensemble", "fused"])
@@ -64,7 +24,7 @@ def test_a_zipmap_is_taken_off_and_its_columns_are_named(tmp_path, producer, key
         "output probabilities: its ZipMap, which Triton cannot serve, is taken off: a tensor of "
         f"{len(keys)} columns, for the classes {', '.join(map(str, keys))}"
     ]
-    rows = np.random.default_rng(1).normal(size=(50, FEATURES)).astype(np.float32)
+    rows = np.random.default_rng(1).normal(size=(50, COLUMNS)).astype(np.float32)
     file = model_repository.onnx_path(done.repository, "m")
     if layout == "fused":
         file = model_repository.fused_onnx_path(done.repository, "m")

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import onnxruntime
 import pytest
+from odd_victims import FEATURES, int8_file
 from onnx import TensorProto, helper
 from victims import FLOAT, graph_file, linear_file, node, protected
 
@@ -13,51 +14,6 @@ from exporters.verify import defended, read_parameters
 from postprocess.errors import InputError
 from postprocess.postprocessor import Postprocessor
 from postprocess.scores import bad_rows
-
-FEATURES = 16
-
-
-def int8_file(path, classes, *, activation="Softmax", sharp=2.0, operators="QDQ"):
-    """x @ W, an activation, and its probabilities rounded to steps of 1/255."""
-    if operators == "QDQ":
-        nodes = [
-            node(activation, ["logits"], ["soft"]),
-            node("QuantizeLinear", ["soft", "scale", "zero"], ["eight"]),
-            node("DequantizeLinear", ["eight", "scale", "zero"], ["scores"]),
-        ]
-    else:
-        nodes = [
-            node("QuantizeLinear", ["logits", "wide", "middle"], ["given"]),
-            node(
-                f"QLinear{activation}",
-                ["given", "wide", "middle", "scale", "zero"],
-                ["eight"],
-                domain="com.microsoft",
-                **({"axis": -1, "opset": 13} if activation == "Softmax" else {}),
-            ),
-            node("DequantizeLinear", ["eight", "scale", "zero"], ["scores"]),
-        ]
-    rng = np.random.default_rng(classes)
-    path = graph_file(
-        path,
-        [node("MatMul", ["x", "W"], ["logits"]), *nodes],
-        [("x", FLOAT, ("N", FEATURES))],
-        [("scores", FLOAT, ("N", classes))],
-        {
-            "W": (rng.normal(size=(FEATURES, classes)) / 4 * sharp).astype(np.float32),
-            "scale": np.array(1 / 255, np.float32),
-            "zero": np.array(0, np.uint8),
-            "wide": np.array(0.1, np.float32),
-            "middle": np.array(128, np.uint8),
-        },
-    )
-    if operators != "QDQ":
-        import onnx
-
-        model = onnx.load(str(path))
-        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-        onnx.save(model, str(path))
-    return path
 
 
 def run(path, rows):
