@@ -68,9 +68,7 @@ def int8_file(path, classes, *, activation="Softmax", sharp=2.0, operators="QDQ"
     return path
 
 
-def two_classes_file(
-    path, *, softmax, scores=("N", 1), label=("N",), batch="N", kind=FLOAT, classes=2
-):
+def two_classes_file(path, *, softmax, scores=("N", 1), label=("N",), kind=FLOAT, classes=2):
     """Two classes, whatever the file says of them, and the top one's number."""
     weights = np.random.default_rng(0).normal(size=(6, classes))
     dtype = np.float16 if kind == HALF else np.float32
@@ -80,7 +78,7 @@ def two_classes_file(
     return graph_file(
         path,
         nodes,
-        [("x", kind, (batch, 6))],
+        [("x", kind, ("N", 6))],
         [("scores", kind, scores), ("label", INT64, label)],
         {"W": weights.astype(dtype)},
     )

@@ -53,8 +53,8 @@ def served(tmp_path_factory):
         path = folder / f"{name}.onnx"
         make(path)
         for layout in ("ensemble", "fused"):
-            asked = {**asked, "layout": layout, "name": f"{name}_{layout}"}
-            protect(path, folder / "repository", SHIPPED, Asked(**asked))
+            named = Asked(**asked, layout=layout, name=f"{name}_{layout}")
+            protect(path, folder / "repository", SHIPPED, named)
     with TritonServer(
         folder / "repository", ports=free_ports(), log=folder / "triton.log"
     ) as running:
