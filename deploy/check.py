@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy import ensemble_check, fused_check, model_config
+from deploy import ensemble_check, fused_check, model_config, version_check
 from deploy.finding import Finding, error, warning
 from postprocess import defence_config, lint
 from postprocess.defence_config import DefenceConfig
@@ -71,6 +71,7 @@ def check(repository: Path) -> Checked:
     for name, config in configs.items():
         findings += _check_model(repository / name, config)
         if name in defending:
+            findings += _check_code(repository / name, config)
             try:
                 defences[name] = _read_defence(repository / name, config)
             except InputError as refusal:
@@ -90,6 +91,11 @@ def check(repository: Path) -> Checked:
                 findings += _check_settings(folder, defences[name])
     findings += ensemble_check.check_steps(repository, configs)
     findings += ensemble_check.check_ways_round(repository, configs, defending)
+    findings += [
+        finding
+        for finding in version_check.look(repository, configs)
+        if finding.code != "version-no-defence"  # said above, for all versions at once
+    ]
     return Checked(findings, defences, len(folders))
 
 
@@ -116,7 +122,7 @@ def _check_model(folder: Path, config: Any) -> list[Finding]:
 
 
 def _versions(folder: Path) -> list[Path]:
-    return [entry for entry in folder.iterdir() if entry.is_dir() and entry.name.isdigit()]
+    return version_check.versions(folder)
 
 
 def _files(folder: Path, config: Any) -> list[Path]:
@@ -133,6 +139,15 @@ def _defends(folder: Path, config: Any) -> bool:
         file.is_file() and DEFENCE_MARK in file.read_text(errors="replace")
         for file in _files(folder, config)
     )
+
+
+def _check_code(folder: Path, config: Any) -> list[Finding]:
+    """Look for a version of a defence whose code is another's."""
+    return [
+        error("no-defence", folder.name, f"{file}: expected the defence's code, got another's")
+        for file in _files(folder, config)
+        if file.is_file() and DEFENCE_MARK not in file.read_text(errors="replace")
+    ]
 
 
 def _read_defence(folder: Path, config: Any) -> DefenceConfig:

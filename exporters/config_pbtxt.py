@@ -129,7 +129,7 @@ backend: "onnxruntime"
 max_batch_size: {signature.max_batch_size}
 input {_list(signature.inputs, of_graph=True)}
 {_meaning(signature, parameters)}
-# A row of scores that is not finite is answered with NaN.
+# A row of scores that is not finite is answered with -1 in all its entries: no answer.
 output {_list((signature.scores, *signature.labels), of_graph=True)}
 
 # Says which output the defence in the graph makes: serve watches the model, and a gateway lets

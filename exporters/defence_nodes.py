@@ -29,6 +29,9 @@ NEAREST = 1e-8
 BELOW = {"TYPE_FP16": 2.0**-9, "TYPE_FP32": 2.0**-22, "TYPE_FP64": 2.0**-40}
 #: How far a yes or no stays from 1/2: a step of the type, above or below.
 FROM_HALF = {"TYPE_FP16": 2.0**-11, "TYPE_FP32": 2.0**-24, "TYPE_FP64": 2.0**-50}
+#: What a row is answered with that cannot be protected. A graph cannot refuse one, and NaN, which
+#: would say as much, is no JSON.
+NO_ANSWER = -1.0
 #: Stands for the logarithm of 0 where it would be subtracted from itself.
 IMPOSSIBLE = -1e30
 
@@ -44,7 +47,7 @@ def append(nodes: Nodes, scores: str, output: str, value: Value, parameters: Par
         parameters: of the defence, reverse_sigmoid without a key; ``class_axis`` says which
             axis is the classes.
 
-    A row that ``postprocess`` would refuse becomes NaN in every entry.
+    A row that ``postprocess`` would refuse becomes ``NO_ANSWER`` in every entry.
 
     Raises:
         InputError: decimals, and the number of classes is not known; or there is no such axis.
@@ -131,14 +134,16 @@ def _rows(nodes: Nodes, scores: str, value: Value, parameters: Parameters) -> st
     z = add("Sub", y, add("Mul", add("Sub", s, half), beta))
     z_top = add("Sub", y_top, add("Mul", add("Sub", s_top, half), beta))
     if parameters.preserve_top1:
-        z = add("Min", z, add("Mul", z_top, number("below", 1 - BELOW[value.data_type])))
+        # ONNX Runtime drops a product with a number that float32 takes for 1.
+        below = add("Mul", z_top, number("below", BELOW[value.data_type]))
+        z = add("Min", z, add("Sub", z_top, below))
     else:
         z_top = add("Max", z_top, number("nothing", 0.0))
     z = add("ScatterElements", z, k, z_top, axis=-1)
     answer = add("Div", z, reduce("ReduceSum", z))
     if parameters.decimals is not None:
         answer = _quantise(nodes, answer, k, value, 10**parameters.decimals)
-    return add("Add", answer, bad)
+    return _or_none(nodes, answer, bad)
 
 
 def _logits(nodes: Nodes, scores: str, value: Value, parameters: Parameters) -> tuple[str, str]:
@@ -157,6 +162,12 @@ def _logits(nodes: Nodes, scores: str, value: Value, parameters: Parameters) -> 
     fits = add("And", sums, _in_unit_range(nodes, scores, each=False))
     bad = add("Where", fits, bad, number("nan", np.nan))
     return add("Log", add("Div", p, reduce("ReduceMax", p))), bad
+
+
+def _or_none(nodes: Nodes, answer: str, bad: str) -> str:
+    """Append the answer where ``bad`` is 0, and what says that there is none where it is NaN."""
+    good = nodes.add("Equal", bad, nodes.number("nothing", 0.0))
+    return nodes.add("Where", good, answer, nodes.number("no_answer", NO_ANSWER))
 
 
 def _sum_tolerance(nodes: Nodes, p: str, value: Value) -> str:
@@ -207,7 +218,7 @@ def _sides(nodes: Nodes, scores: str, data_type: str, parameters: Parameters) ->
         distance = add("Max", distance, least, number("from_half", FROM_HALF[data_type]))
     distance = add("Max", add("Min", distance, half), number("minus_half", -0.5))
     answer = add("Add", half, add("Mul", add("Sign", logit), distance))
-    return add("Add", answer, bad)
+    return _or_none(nodes, answer, bad)
 
 
 def _quantise(nodes: Nodes, rows: str, k: str, value: Value, units: int) -> str:

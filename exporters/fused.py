@@ -35,7 +35,8 @@ def fuse(model: Any, output: str, parameters: Parameters) -> None:
         parameters: of the defence.
 
     A row of scores that cannot be protected, which the defence as a model of its own refuses
-    with an error, is answered with NaN in all its entries: a graph cannot refuse one row.
+    with an error, is answered with -1 in all its entries: a graph cannot refuse one row, and NaN
+    is no JSON.
 
     Raises:
         InputError: ONNX cannot express the parameters, or the graph cannot hold the defence.

@@ -156,15 +156,27 @@ def refuse_other_tensors(kept: list[Path], signature: Signature) -> None:
             )
 
 
-_MODEL_PY = '''\
-"""The defence as a Triton model; all of it is in the installed package ``postprocess``."""
+_IMPORT = """\
+import postprocess
+
+if getattr(postprocess, "PROJECT", "") != "triton-reverse-sigmoid":
+    raise ImportError(
+        "expected the postprocess of triton-reverse-sigmoid, and what stands at "
+        f"{getattr(postprocess, '__file__', None) or list(postprocess.__path__)} shadows it; "
+        "rename that, or copy the package beside this file: protect --self-contained"
+    )
 
 from postprocess.triton_model import TritonPythonModel
 
 __all__ = ["TritonPythonModel"]
-'''
+"""
 
-_MODEL_PY_SELF_CONTAINED = '''\
+_MODEL_PY = f'''\
+"""The defence as a Triton model; all of it is in the installed package ``postprocess``."""
+
+{_IMPORT}'''
+
+_MODEL_PY_SELF_CONTAINED = f'''\
 """The defence as a Triton model; all of it is in the folder ``postprocess`` beside this file."""
 
 import sys
@@ -173,7 +185,4 @@ from pathlib import Path
 # Triton's stub looks among the installed packages before it looks here.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from postprocess.triton_model import TritonPythonModel  # noqa: E402
-
-__all__ = ["TritonPythonModel"]
-'''
+{_IMPORT}'''

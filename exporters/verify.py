@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from exporters import model_repository
 from exporters.classifier import Classifier
+from exporters.defence_nodes import NO_ANSWER
 from exporters.evidence import as_rows
 from exporters.onnx_run import Runner
 from exporters.score_kind import Scores
@@ -128,7 +129,7 @@ def verify_fused(
         what: the scores that were written are.
 
     Raises:
-        InputError: an answer differs, or a row that the defence refuses is not NaN.
+        InputError: an answer differs, or a row that the defence refuses gets one.
     """
     output, data_type = classifier.value.name, classifier.value.data_type
     evidence, axis = classifier.evidence, classifier.axis
@@ -142,7 +143,8 @@ def verify_fused(
         wanted = as_rows(defended(scores, postprocessor, flat=axis is None), axis)
         bad = np.isnan(wanted).all(axis=1)
         off = np.abs(answer[~bad].astype(np.float64) - wanted[~bad]).max(initial=0.0)
-        if not off <= FUSED_TOLERANCE[data_type] or not np.isnan(answer[bad]).any(axis=1).all():
+        refused = (answer[bad] == NO_ANSWER).any(axis=1)
+        if not off <= FUSED_TOLERANCE[data_type] or not refused.all():
             raise InputError(
                 f"verification: the fused model's answers are off by {off:.1g}; give --layout "
                 "ensemble, and please report it"

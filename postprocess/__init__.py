@@ -14,10 +14,13 @@ From scores to protected probabilities, in the order of the pipeline:
 6. ``kernel``           2 to 4 once more, in C, for speed; where it was not compiled they run
 7. ``postprocessor``    the one door to all of the above
 
-Around it: ``triton_model``, Triton requests in, Triton responses out, no maths; ``metrics``, what
-it counts; ``perturbation``, how far answers are from the victim's.
+Around it: ``triton_model``, Triton requests in, Triton responses out, no maths; ``suspicion``,
+whether it is fed what config.pbtxt says; ``metrics``, what it counts; ``sparing_log``, what it
+says to the operator; ``perturbation``, how far answers are from the victim's.
 
 NumPy is all it needs, and it imports nothing else of this project.
 """
 
+#: By which model.py tells this package from another of its everyday name.
+PROJECT = "triton-reverse-sigmoid"
 __version__ = "0.1.0"

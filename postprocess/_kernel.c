@@ -398,11 +398,23 @@ INLINE void settle(const struct settings *s, int probabilities, struct lanes *l)
     }
 }
 
+/* How far the sum of as many probabilities may be from 1. */
+INLINE double most_off(const struct settings *s, int64_t classes) {
+    return (double)smaller(larger((float)classes * s->step, s->least_off), s->most_off);
+}
+
+/* Do scores that lie in the range of probabilities look like these, whatever they are? */
+INLINE int sums_to_1(const struct settings *s, const float *v, int64_t classes) {
+    double sum = 0.0;
+    for (int64_t j = 0; j < classes; j++) sum += (double)v[j];
+    return sum > 0.0 && fabs(sum - 1.0) <= most_off(s, classes);
+}
+
 /* Which of the lanes holds the first bad row, or LANES. */
 INLINE int first_bad(const struct settings *s, int probabilities, int64_t classes,
                      const struct lanes *l) {
     int32_t bad[LANES], any = 0;
-    float off = smaller(larger((float)classes * s->step, s->least_off), s->most_off);
+    double off = most_off(s, classes);
     float lowest = s->impossible && !probabilities ? -INFINITY : -FLT_MAX;
     EACH_LANE {
         float top = l->top[r], least = l->least[r];
@@ -410,7 +422,7 @@ INLINE int first_bad(const struct settings *s, int probabilities, int64_t classe
         if (probabilities) {
             double sum = (double)top + (l->weight[r] - 1.0) * (double)l->second[r];
             bad[r] |= (least < 0.0f) | !(top > 0.0f) | (top > s->highest) |
-                      !(fabs(sum - 1.0) <= (double)off);
+                      !(fabs(sum - 1.0) <= off);
         }
     }
     for (int r = 0; r < LANES; r++) any |= bad[r];
@@ -621,7 +633,7 @@ INLINE int wide(const struct settings *s, int probabilities, const float *v, flo
 
 INLINE int64_t run(const struct settings *s, int probabilities, const float *v, float *out,
                    int64_t rows, int64_t classes) {
-    int64_t capped = 0, in_range = 0;
+    int64_t capped = 0, alike = 0;
     for (int64_t row = 0; row < rows; row += LANES, v += LANES * classes, out += LANES * classes) {
         struct lanes l;
         int count = rows - row < LANES ? (int)(rows - row) : LANES;
@@ -631,14 +643,15 @@ INLINE int64_t run(const struct settings *s, int probabilities, const float *v, 
         int32_t tied = 0, lowered = 0, inside = 0;
         for (int r = 0; r < LANES; r++) tied |= l.tied[r];
         for (int r = 0; r < LANES; r++) lowered += r < count ? l.capped[r] : 0;
-        for (int r = 0; r < LANES; r++) inside += r < count ? l.in_range[r] : 0;
+        for (int r = 0; r < LANES; r++) inside |= l.in_range[r];
         capped += lowered;
-        in_range += inside;
+        for (int r = 0; inside && !probabilities && r < count; r++)
+            if (l.in_range[r]) alike += sums_to_1(s, v + r * classes, classes);
         for (int r = 0; tied && s->preserve_top1 && r < count; r++)
             if (l.tied[r])
                 lift_first(v + r * classes, out + r * classes, classes, l.top[r], l.own[r]);
     }
-    return in_range << 32 | capped;
+    return alike << 32 | capped;
 }
 
 #define VERSION(name, isa)                                                                      \
@@ -654,8 +667,8 @@ VERSION(avx2, __attribute__((target("avx2,fma,bmi2"))))
 VERSION(avx512, __attribute__((target("avx2,fma,bmi2,avx512f,avx512vl,avx512dq,avx512bw"))))
 #endif
 
-/* Returns in how many rows beta was lowered, and 2^32 times how many have all scores in the
- * range of probabilities; or -1 - r if row r is the first bad one. Fewer than 2^31 rows. */
+/* Returns in how many rows beta was lowered, and 2^32 times how many rows of logits look like
+ * probabilities; or -1 - r if row r is the first bad one. Fewer than 2^31 rows. */
 int64_t reverse_sigmoid(const struct settings *s, const float *v, float *out, int64_t rows,
                         int64_t classes) {
 #ifdef __x86_64__

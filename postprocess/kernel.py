@@ -101,7 +101,7 @@ class Kernel:
         Returns:
             in how many rows the accuracy constraint lowered beta; or, if a row is bad (see
             ``scores.bad_rows``), -1 - r with r the first such row: ``out`` then holds rubbish
-            and must be dropped. And how many rows lie in the range of probabilities.
+            and must be dropped. And how many rows of logits look like probabilities.
 
         Raises:
             ValueError: the arrays are not as above.

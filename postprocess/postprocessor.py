@@ -15,7 +15,7 @@ from postprocess.scores import (
     BadRowsError,
     Scores,
     bad_rows,
-    in_unit_range,
+    looks_like_probabilities,
     to_logits,
     to_pair,
 )
@@ -29,7 +29,7 @@ class Protected(NamedTuple):
 
     probabilities: Scores  #: shape and type of the scores it was given
     capped_rows: int  #: in how many rows the accuracy constraint had a say
-    in_range: int = 0  #: of logits: how many rows lie in the range of probabilities
+    lookalikes: int = 0  #: of logits: how many rows look like probabilities
 
 
 class Postprocessor:
@@ -85,9 +85,9 @@ class Postprocessor:
             )
         single = scores.shape[1] == 1 or self.parameters.multi_label
         if self.kernel is not None and scores.dtype == np.float32 and not single:
-            out, capped_rows, in_range = _run(self.kernel, scores)
+            out, capped_rows, lookalikes = _run(self.kernel, scores)
             if capped_rows >= 0:
-                return Protected(out, capped_rows, in_range)
+                return Protected(out, capped_rows, lookalikes)
         probabilities = self.parameters.scores == "probabilities"
         bad = bad_rows(scores, probabilities=probabilities, single=single)
         if bad.any():
@@ -103,8 +103,8 @@ class Postprocessor:
             part = protect(scores[start : start + some], probabilities=probabilities)
             answer[start : start + some] = part.probabilities
             capped_rows += part.capped_rows
-        in_range = 0 if probabilities else int(np.count_nonzero(in_unit_range(scores)))
-        return Protected(answer, capped_rows, in_range)
+        alike = () if probabilities else looks_like_probabilities(scores, single=single)
+        return Protected(answer, capped_rows, int(np.count_nonzero(alike)))
 
     def _protect_rows(self, scores: Scores, *, probabilities: bool) -> Protected:
         """Protect rows of K >= 2 classes, none of them bad."""

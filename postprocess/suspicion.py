@@ -54,7 +54,7 @@ class Suspicion:
         return likely, self._level >= (ENOUGH_SINGLE if single else ENOUGH)
 
     def calm(self, rows: int, *, single: bool) -> None:
-        """Take note of rows none of which lies in the range of probabilities."""
+        """Take note of rows none of which looks like probabilities."""
         if self._level:
             self._move(0, rows, single=single)
 

@@ -124,7 +124,7 @@ class TritonPythonModel:
             raise RuntimeError("the defence returned something that is no batch of rows")
         if not np.isfinite(answer.sum(dtype=np.float32)):
             raise RuntimeError("the defence returned rows that are not finite")
-        mistaken = self._mistaken(batch, protected.in_range)
+        mistaken = self._mistaken(batch, protected.lookalikes)
         start = 0
         for (index, scores), end in zip(group, ends, strict=True):
             if mistaken is not None and mistaken[start:end].any():
@@ -138,12 +138,12 @@ class TritonPythonModel:
         if mistaken is None:
             self.metrics.count(self.config.parameters, batch, protected)
 
-    def _mistaken(self, batch: Scores, in_range: int) -> NDArray[np.bool_] | None:
+    def _mistaken(self, batch: Scores, lookalikes: int) -> NDArray[np.bool_] | None:
         """Return which rows, said to be logits, have to be taken for probabilities; or None."""
         if self.config.parameters.scores != "logits":
             return None
         single = self.config.parameters.multi_label or batch.shape[1] == 1
-        if not in_range:
+        if not lookalikes:
             self.suspicion.calm(len(batch), single=single)
             return None
         likely, refused = self.suspicion.judge(batch, single=single)

@@ -1,0 +1,58 @@
+"""Another module of the everyday name ``postprocess`` before ours: the step says which."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporters.model_repository import SHIPPED, files
+from exporters.onnx_signature import of_image_classifier
+
+ROOT = Path(__file__).parents[2]
+STUB = "import sys; sys.path[:0] = sys.argv[1:]; exec(open(sys.argv[1] + '/model.py').read())"
+
+
+def load(folder, *path):
+    """Run model.py as Triton's stub does, with these folders before all others."""
+    return subprocess.run(
+        [sys.executable, "-c", STUB, str(folder), *map(str, path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+    ).stderr
+
+
+@pytest.fixture
+def folder(tmp_path):
+    texts = files("m", of_image_classifier((8, 8, 1), 10), SHIPPED)
+    made = tmp_path / "model"
+    made.mkdir()
+    (made / "model.py").write_text(texts["m_reverse_sigmoid/1/model.py"])
+    return made
+
+
+@pytest.mark.parametrize("kind", ["file", "package", "folder without __init__"])
+def test_what_shadows_the_package_is_named(folder, tmp_path, kind):
+    other = tmp_path / "other"
+    other.mkdir()
+    if kind == "file":
+        stands = other / "postprocess.py"
+        stands.write_text("def softmax(x): return x\n")
+    else:
+        (other / "postprocess").mkdir()
+        stands = other / "postprocess"
+    if kind == "package":
+        stands = other / "postprocess" / "__init__.py"
+        stands.write_text("")
+    said = load(folder, other)
+    if kind == "folder without __init__":  # Python prefers a real package further on
+        assert "shadows it" not in said
+    else:
+        assert f"what stands at {stands} shadows it; rename that" in said
+
+
+def test_our_own_package_is_taken(folder):
+    # Beyond the check only Triton's own modules are missing here.
+    assert "No module named 'triton_python_backend_utils'" in load(folder, ROOT)
