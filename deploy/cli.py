@@ -192,6 +192,14 @@ def protect(
             help="Each score is a yes or no of its own.  [default: found]",
         ),
     ] = None,
+    class_axis: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Axis of the scores that holds the classes, 0 the batch.  "
+            "[default: the last, where that is clear]",
+        ),
+    ] = None,
     output: Annotated[
         str, typer.Option(help="The output that holds the scores.  [default: found]")
     ] = "",
@@ -225,6 +233,7 @@ def protect(
         name=name,
         scores=scores,
         multi_label=multi_label,
+        class_axis=class_axis,
         output=output,
         max_batch_size=max_batch_size,
         max_client_batch=max_client_batch,

@@ -30,6 +30,7 @@ def as_dict(done: Protected) -> dict[str, Any]:
         "cut": done.scores.cut.op if done.scores.cut else None,
         "multi_label": done.scores.multi_label,
         "classes": signature.classes,
+        "class_axis": signature.class_axis,
         "max_batch_size": signature.max_batch_size,
         "max_client_batch": done.classifier.asked.max_client_batch or signature.max_batch_size,
         "beta": parameters.beta,
@@ -59,6 +60,8 @@ def lines(done: Protected) -> list[str]:
         classes = "one score, the yes of a yes or no"
     elif scores.multi_label:
         classes = f"{count if count > 0 else 'any number of'} labels, each a yes or no of its own"
+    if said["class_axis"] != -1:
+        classes += f", on axis {said['class_axis']}"
     batch = (
         f"up to {said['max_client_batch']} rows; Triton merges requests"
         if said["max_batch_size"]

@@ -62,8 +62,10 @@ def _meaning(signature: Signature, parameters: Parameters) -> str:
             "# in [0, 1], on the classifier's side of 1/2. They do not sum to 1."
         )
     else:
-        classes = f"{count} classes" if count > 0 else "classes of the last axis"
+        classes = f"{count} classes" if count > 0 else "classes of a request"
         says = f"# Reverse Sigmoid probabilities over the {classes}; each row sums to 1."
+        if signature.class_axis != -1:
+            says += f"\n# A row lies along axis {signature.class_axis}, counted with the batch."
     for label in signature.labels:
         says += f"\n# {label.name} is the classifier's own: it tells the top class, and no more."
     return says

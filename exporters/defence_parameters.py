@@ -6,6 +6,8 @@ from postprocess.parameters import Parameters
 def text(parameters: Parameters) -> str:
     """Return the commented ``parameters`` of the defence's config.pbtxt."""
     text = _PARAMETERS.format(**_as_strings(parameters))
+    if parameters.class_axis != -1:
+        text += _CLASS_AXIS.format(class_axis=parameters.class_axis)
     return text + _MULTI_LABEL if parameters.multi_label else text
 
 
@@ -71,4 +73,10 @@ parameters {{ key: "margin" value: {{ string_value: "{margin}" }} }}
 _MULTI_LABEL = """
 # true: each score is a yes or no of its own, protected as such; a row does not sum to 1.
 parameters { key: "multi_label" value: { string_value: "true" } }
+"""
+
+_CLASS_AXIS = """
+# Which axis of the scores holds the classes, counted from 0 with the batch dimension; every
+# other axis is rows. Without it, the last.
+parameters {{ key: "class_axis" value: {{ string_value: "{class_axis}" }} }}
 """

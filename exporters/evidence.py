@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.onnx_graph import Value
-from exporters.onnx_run import Feed, Runner, Source, one_line
+from exporters.onnx_run import Feed, Runner, Source, hint, one_line
 from postprocess.errors import InputError
 
 Array = NDArray[Any]
@@ -20,6 +20,8 @@ ENOUGH_SCORES = 2**23
 ENOUGH_SECONDS = 10.0
 #: How far scores may move, as a share of the largest, when rows run apart.
 ROUNDING = {"TYPE_FP16": 3e-2, "TYPE_FP32": 1e-3, "TYPE_FP64": 1e-3}
+#: Rows on which a ZipMap is compared with the tensor before it.
+ZIPMAP_ROWS = 64
 #: Calls on which rows are run together and apart.
 INDEPENDENCE_CALLS = 4
 
@@ -29,7 +31,7 @@ class Evidence:
     """The scores of a graph, and its other outputs that may be labels, call by call."""
 
     rows_at_once: int
-    flat: bool  #: the scores have no class axis: shape (batch,)
+    axis: int | None  #: of the classes; None: the scores have none, shape (batch,)
     scores: list[Array] = field(default_factory=list)  #: each (rows, K), in the graph's own type
     labels: dict[str, list[Array]] = field(default_factory=dict)  #: each (rows,)
 
@@ -46,13 +48,16 @@ class Evidence:
         return np.concatenate(self.labels[name])[self.finite()]
 
 
-def as_rows(scores: Array, *, flat: bool) -> Array:
-    """Return scores of any shape as rows of K, shape (rows, K)."""
-    return scores.reshape(-1, 1 if flat else scores.shape[-1])
+def as_rows(scores: Array, axis: int | None) -> Array:
+    """Return scores of any shape as rows of K, shape (rows, K); ``axis`` holds the classes."""
+    if axis is None:
+        return scores.reshape(-1, 1)
+    moved = np.moveaxis(scores, axis, -1)
+    return moved.reshape(-1, moved.shape[-1])
 
 
 def gather(
-    runner: Runner, source: Source, scores: str, *, flat: bool, labels: list[str], rows: int
+    runner: Runner, source: Source, scores: str, *, axis: int | None, labels: list[str], rows: int
 ) -> Evidence:
     """Return what the graph gives on thousands of rows, or on as many as there is time for.
 
@@ -60,21 +65,21 @@ def gather(
         runner: of the graph.
         source: of inputs.
         scores: the output that holds the scores.
-        flat: its only axis is the batch.
+        axis: of the classes, None where its only axis is the batch.
         labels: outputs that may be labels.
         rows: most rows of one call.
 
     Raises:
         InputError: a call fails, or no row has finite scores.
     """
-    evidence = Evidence(min(rows, source.rows_at_once()), flat, [], {name: [] for name in labels})
+    evidence = Evidence(min(rows, source.rows_at_once()), axis, [], {name: [] for name in labels})
     seen, start = 0, time.monotonic()
     for feed in source.feeds(evidence.rows_at_once):
         try:
             results = runner(feed, [scores, *labels])
         except Exception as error:
             raise InputError(f"the graph fails: {one_line(error)}; {hint(source)}") from None
-        part = as_rows(results[scores], flat=flat)
+        part = as_rows(results[scores], axis)
         evidence.scores.append(part)
         for name in labels:
             evidence.labels[name].append(results[name].reshape(-1))
@@ -87,14 +92,7 @@ def gather(
     return evidence
 
 
-def hint(source: Source) -> str:
-    """Return what to do about input that the graph does not take."""
-    if source.sample is None:
-        return "it was given random input: give real rows with --sample FILE.npz"
-    return "it was given the rows of --sample"
-
-
-def refuse_dependent_rows(runner: Runner, source: Source, scores: Value, *, flat: bool) -> None:
+def refuse_dependent_rows(runner: Runner, source: Source, scores: Value, axis: int | None) -> None:
     """Refuse a graph whose answer to a row depends on the rows beside it.
 
     Triton merges the requests of different clients, who would then see each other's rows.
@@ -113,8 +111,8 @@ def refuse_dependent_rows(runner: Runner, source: Source, scores: Value, *, flat
             for row in range(count)
         ]
         if len(together) == count and all(len(one) == 1 for one in apart):
-            a = as_rows(together, flat=flat).astype(np.float64)
-            b = as_rows(np.concatenate(apart), flat=flat).astype(np.float64)
+            a = as_rows(together, axis).astype(np.float64)
+            b = as_rows(np.concatenate(apart), axis).astype(np.float64)
             finite = np.isfinite(a).all(axis=1)
             # A deviation over one row is no number: a row must be finite in both or in none.
             same = np.array_equal(finite, np.isfinite(b).all(axis=1))

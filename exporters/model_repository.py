@@ -19,7 +19,8 @@ from postprocess.parameters import Parameters
 #: config.pbtxt it is written to.
 SHIPPED = Parameters(beta=1.5, gamma=0.2, margin=0.01, scores="logits")
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+#: What Triton serves, a folder may be called, and the gateway tells apart.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 def classifier_name(name: str) -> str:
@@ -98,16 +99,22 @@ def fused_files(name: str, signature: Signature, parameters: Parameters) -> dict
     return {f"{name}/config.pbtxt": config_pbtxt.of_fused(name, signature, parameters)}
 
 
-def refuse_name(name: str) -> None:
-    """Refuse a model name that Triton cannot serve or that is no folder's name.
+def refuse_name(name: str, *, where: str = "--name") -> None:
+    """Refuse a public model name that Triton or the gateway cannot serve, or that is no folder's.
+
+    Args:
+        name: of the model.
+        where: what the error message calls the place that it comes from.
 
     Raises:
-        InputError: the name is not one that Triton can serve.
+        InputError: it is none; the message proposes one that is.
     """
     if not _NAME.fullmatch(name):
+        near = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_-")[:99]
+        proposed = f"; for example {near}" if near else ""
         raise InputError(
-            "model name: expected letters, digits, '_', '-' and '.', the first a letter or a "
-            f"digit, got {name!r}"
+            f"{where}: expected a model name of 1 to 100 letters, digits, '_', '-' and '.', the "
+            f"first a letter, a digit or '_', got {name!r}{proposed}"
         )
 
 

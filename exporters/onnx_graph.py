@@ -1,10 +1,10 @@
-"""An ONNX graph as a file of nodes: what it takes and gives, and how it is cut to its logits.
+"""An ONNX graph as a file of nodes: what it takes and gives.
 
 Weights in external data files are never loaded: a graph is read, edited and written without
 them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,6 @@ DATA_TYPES = {
 }
 #: The types that scores may have.
 FLOATS = ("TYPE_FP16", "TYPE_FP32", "TYPE_FP64")
-#: What an exporter may put behind the last activation without changing what it says; a Sigmoid
-#: looks at no axis, so that the shape may change behind it.
-_BEHIND_SOFTMAX = ("Identity", "Cast")
-_BEHIND_SIGMOID = (*_BEHIND_SOFTMAX, "Squeeze", "Unsqueeze", "Reshape", "Flatten")
-#: Since this opset Softmax has an axis; before, it flattened all axes from its axis on.
-_SOFTMAX_HAS_AXIS = 13
 
 
 @dataclass(frozen=True)
@@ -39,15 +33,6 @@ class Value:
     data_type: str  #: Triton's name of it, such as TYPE_FP32; "" where Triton or NumPy has none
     shape: tuple[int | str, ...] | None  #: a symbolic size is its name or "", None: any rank
     kind: str  #: how ONNX calls it, for messages: FLOAT, sequence(map), ...
-
-
-@dataclass(frozen=True)
-class Ending:
-    """The last activation of a graph's output, with nothing that computes behind it."""
-
-    op: str  #: "Softmax" or "Sigmoid"
-    logits: str  #: the tensor that goes into it
-    behind: tuple[Any, ...] = ()  #: the nodes from it to the output, in their order
 
 
 def load(path: Path) -> Any:
@@ -95,69 +80,29 @@ def opset(model: Any) -> int:
     return max(versions, default=0)
 
 
-def ending(model: Any, output: str, *, rank: int) -> Ending | None:
-    """Return the Softmax or Sigmoid that an output ends in, None where it ends in another way.
-
-    Args:
-        model: from ``load``.
-        output: a name among ``outputs``.
-        rank: of that output, its batch dimension included.
-
-    Raises:
-        InputError: it ends in a Softmax over another axis than the last.
-    """
-    producer = {name: node for node in model.graph.node for name in node.output}
-    node = producer.get(output)
-    behind: list[Any] = []
-    while node is not None and node.op_type in _BEHIND_SIGMOID and not node.domain:
-        behind.insert(0, node)
-        node = producer.get(node.input[0])
-    if node is None or node.domain not in ("", "ai.onnx"):
-        return None
-    if node.op_type == "Sigmoid":
-        return Ending("Sigmoid", node.input[0], tuple(behind))
-    if node.op_type != "Softmax" or any(one.op_type not in _BEHIND_SOFTMAX for one in behind):
-        return None
-    old = opset(model) < _SOFTMAX_HAS_AXIS
-    axis = next((item.i for item in node.attribute if item.name == "axis"), 1 if old else -1)
-    if axis % max(rank, 1) != rank - 1:
-        raise InputError(
-            f"output {output}: ends in a Softmax over axis {axis} of {rank}; expected the "
-            "classes on the last axis, so transpose the logits before the Softmax"
-        )
-    return Ending("Softmax", node.input[0], tuple(behind))
-
-
-def cut(model: Any, output: str, end: Ending) -> None:
-    """Make an output, in place, hold the logits that go into its last activation.
-
-    Its name, element type and shape stay. Nodes that read it keep getting what it was.
-    """
-    from onnx import helper
-
-    graph = model.graph
-    taken = set(names(graph))
-    prefix = f"{output}_uncut"
-    while any(name.startswith(prefix) for name in taken):
-        prefix += "_"
-    rename(graph, output, prefix)
-    # What stood behind the activation stands once more behind the logits.
-    tensor = end.logits
-    for index, node in enumerate(end.behind or [helper.make_node("Identity", [""], [""])]):
-        copy = type(node)()
-        copy.CopyFrom(node)
-        copy.name = f"{prefix}_{index}"
-        copy.input[0] = tensor
-        tensor = copy.output[0] = f"{prefix}_{index}"
-        graph.node.append(copy)
-    graph.node[-1].output[0] = output
-
-
 def keep_outputs(model: Any, names: list[str]) -> None:
     """Take every other output out of the graph, in place: what is not there cannot leak."""
     kept = [entry for entry in model.graph.output if entry.name in names]
     del model.graph.output[:]
     model.graph.output.extend(kept)
+
+
+def declare(entries: Any, values: Iterable[Value]) -> None:
+    """Make inputs or outputs of a graph, in place, say the sizes of ``values``, by name."""
+    said = {value.name: value for value in values}
+    for entry in entries:
+        value = said.get(entry.name)
+        if value is None or value.shape is None or _value(entry).shape == value.shape:
+            continue
+        shape = entry.type.tensor_type.shape
+        shape.Clear()
+        entry.type.tensor_type.shape.SetInParent()
+        for size in value.shape:
+            dim = shape.dim.add()
+            if isinstance(size, int):
+                dim.dim_value = size
+            elif size:
+                dim.dim_param = size
 
 
 def strings(model: Any) -> list[str]:
@@ -184,6 +129,22 @@ def _value(entry: Any) -> Value:
             for dim in tensor.shape.dim
         )
     return Value(entry.name, DATA_TYPES.get(kind, ""), shape, kind)
+
+
+def unserved(value: Value) -> str:
+    """Return why an input or output cannot be served, and what to do about it."""
+    if value.kind == "BFLOAT16":
+        return (
+            "BFLOAT16, which Triton has but NumPy has not, so that neither the defence nor the "
+            "checks here can read it; put a Cast between it and the rest of the graph, so that it "
+            "is FLOAT outside"
+        )
+    if value.kind in ("sequence", "map", "optional", "sparse_tensor"):
+        return f"expected a tensor, for Triton serves no other, got {value.kind}"
+    return (
+        f"expected a tensor of a type that Triton and NumPy have, got {value.kind}; put a Cast "
+        "between it and the rest of the graph"
+    )
 
 
 def subgraphs(node: Any) -> Iterator[Any]:

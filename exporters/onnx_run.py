@@ -1,6 +1,7 @@
 """Running an ONNX graph on random input, or on the rows of a sample file."""
 
 import itertools
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters import onnx_graph
+from exporters import onnx_graph, triton_releases
 from exporters.onnx_graph import Value
 from postprocess.errors import InputError
 
@@ -21,6 +22,10 @@ Feed = dict[str, Array]
 #: a graph may want an image of some size, or ids of a small vocabulary.
 SIZES = (8, 32, 64, 224, 1, 3, 128, 2, 512)
 VOCABULARIES = (1000, 100, 10, 2)
+#: What a first axis is tried with: a batch of any number of rows takes the first.
+ROWS = (2, 1, 3, 4, 8, 16, 32, 64, 128, 256)
+#: Seconds after which no other sizes are tried.
+TRIED_SECONDS = 60.0
 #: Scales of random floats; None is uniform in [0, 1], as images are.
 SCALES = (None, 1.0, 10.0, 0.1, 100.0)
 #: Most rows and most input elements of one call, so that activations stay small.
@@ -34,8 +39,8 @@ _STRINGS = ("", "a", "yes", "no", "0", "1", "the quick brown fox")
 class Runner:
     """An ONNX file in onnxruntime, on the CPU."""
 
-    def __init__(self, path: Path, shown: Path | None = None) -> None:
-        """Load the graph at ``path``; messages call it ``shown``.
+    def __init__(self, path: Path, *, model: Any = None) -> None:
+        """Load the graph at ``path``, or ``model``, which was made of it and lies beside its data.
 
         Raises:
             InputError: onnxruntime cannot load it.
@@ -43,16 +48,22 @@ class Runner:
         import onnxruntime
 
         onnxruntime.set_default_logger_severity(4)
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(path.parent)
+        )
+        graph = str(path) if model is None else model.SerializeToString()
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), providers=["CPUExecutionProvider"]
+                graph, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
             model = onnx_graph.load(path)
+            advice = f"; {triton_releases.SAFE}" if triton_releases.is_newer(model) else ""
             raise InputError(
-                f"{shown or path}: onnxruntime {onnxruntime.__version__} cannot load it "
+                f"{path}: onnxruntime {onnxruntime.__version__} cannot load it "
                 f"(IR version {model.ir_version}, opset {onnx_graph.opset(model)}): "
-                f"{one_line(error)}; export it with an opset of 17 to 21"
+                f"{one_line(error)}{advice}"
             ) from None
 
     def __call__(self, feed: Feed, outputs: list[str]) -> dict[str, Array]:
@@ -67,6 +78,7 @@ class Source:
     values: tuple[Value, ...]
     batched: bool
     size: int = SIZES[0]  #: of symbolic dimensions
+    first: int = ROWS[0]  #: of a first dimension that is symbolic and no batch
     vocabulary: int = VOCABULARIES[0]  #: integers are drawn below it
     strings: tuple[str, ...] = _STRINGS
     sample: Feed | None = None
@@ -106,6 +118,8 @@ class Source:
                 yield sample
                 return
         turns = min(-(-len(array) // steps[name]) for name, array in sample.items())
+        if not self.batched:
+            turns = min(len(array) // steps[name] for name, array in sample.items())
         for turn in range(turns):
             yield {
                 name: array[turn * steps[name] : (turn + 1) * steps[name]]
@@ -113,9 +127,12 @@ class Source:
             }
 
     def _shape(self, value: Value, rows: int) -> tuple[int, ...]:
-        shape = [size if isinstance(size, int) else self.size for size in value.shape or ()]
+        declared = value.shape or ()
+        shape = [size if isinstance(size, int) else self.size for size in declared]
         if self.batched:
             shape[0] = rows
+        elif declared and isinstance(declared[0], str):
+            shape[0] = self.first
         return tuple(shape)
 
     def _draw(self, value: Value, rng: np.random.Generator, rows: int, turn: int) -> Array:
@@ -155,24 +172,31 @@ def random_source(
     Raises:
         InputError: it runs on none; the message holds onnxruntime's first reason.
     """
-    free = any(
-        isinstance(size, str) for value in values for size in (value.shape or ())[int(batched) :]
-    )
+    free = any(isinstance(size, str) for value in values for size in (value.shape or ())[1:])
     whole = any("INT" in value.data_type for value in values)
-    first: Exception | None = None
-    for vocabulary in VOCABULARIES if whole else VOCABULARIES[:1]:
-        for size in SIZES if free else SIZES[:1]:
-            source = Source(tuple(values), batched, size, vocabulary, (*sorted(words), *_STRINGS))
-            if source.elements(2) > TRIED_ELEMENTS and first is not None:
-                continue
-            try:
-                runner(next(source.feeds(2)), outputs)
-            except Exception as error:
-                first = first or error
-            else:
-                return source
+    first_free = any(isinstance((value.shape or (0,))[0], str) for value in values)
+    reason: Exception | None = None
+    end = time.monotonic() + TRIED_SECONDS
+    for first, vocabulary, size in itertools.product(
+        ROWS if first_free else ROWS[:1],
+        VOCABULARIES if whole else VOCABULARIES[:1],
+        SIZES if free else SIZES[:1],
+    ):
+        source = Source(
+            tuple(values), batched, size, first, vocabulary, (*sorted(words), *_STRINGS)
+        )
+        if reason is not None and (
+            source.elements(first) > TRIED_ELEMENTS or time.monotonic() > end
+        ):
+            continue
+        try:
+            runner(next(source.feeds(first)), outputs)
+        except Exception as error:
+            reason = reason or error
+        else:
+            return source
     raise InputError(
-        f"the graph does not run on random input: {one_line(first)}; "
+        f"the graph does not run on random input: {one_line(reason)}; "
         "give real rows with --sample FILE.npz"
     )
 
@@ -217,12 +241,14 @@ def read_sample(path: Path, values: list[Value], batched: bool) -> Source:
     counts = {len(array) for array in sample.values()}
     if batched and len(counts) > 1:
         raise InputError(f"--sample {path}: expected the same number of rows in every array")
-    if batched and counts == {1}:
-        raise InputError(
-            f"--sample {path}: expected at least 2 rows, to see that they do not depend on each "
-            "other"
-        )
     return Source(tuple(values), batched, sample=sample)
+
+
+def hint(source: Source) -> str:
+    """Return what to do about input that the graph does not take."""
+    if source.sample is None:
+        return "it was given random input: give real rows with --sample FILE.npz"
+    return "it was given the rows of --sample"
 
 
 def one_line(error: object) -> str:

@@ -34,14 +34,15 @@ class Signature:
     """A classifier: any inputs, one tensor of scores, perhaps labels that follow from them."""
 
     inputs: tuple[Tensor, ...]
-    scores: Tensor  #: the last axis is the K classes, all other axes are rows
+    scores: Tensor  #: one axis is the K classes, all other axes are rows
     labels: tuple[Tensor, ...] = ()
     max_batch_size: int = MAX_BATCH_SIZE  #: 0: the graph has no free batch dimension
+    class_axis: int = -1  #: of the scores as clients see them, the batch counted
 
     @property
     def classes(self) -> int:
         """The number of classes, K; -1 where each request has its own."""
-        return self.scores.dims[-1]
+        return self.scores.shape(batched=self.batched)[self.class_axis]
 
     @property
     def batched(self) -> bool:

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from exporters import architectures, datasets, keras_to_onnx, model_repository, onnx_signature
+from exporters import (
+    architectures,
+    datasets,
+    keras_to_onnx,
+    model_repository,
+    onnx_signature,
+    servable_path,
+)
 from exporters.datasets import Dataset
 from exporters.quiet_import import import_quietly
 from exporters.train import Progress, predict, train_victim
@@ -65,6 +72,7 @@ def export_classifier(
         ParityError: the ONNX graph does not compute what Keras computes.
     """
     architectures.find(architecture)  # refused before anything is written
+    servable_path.refuse(repository)
     # Write access and configs first: no one should learn of a typo after an hour of training.
     onnx = model_repository.onnx_path(repository, name)
     signature = onnx_signature.of_image_classifier(dataset.input_shape, dataset.classes)

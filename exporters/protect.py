@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import postprocess
-from exporters import fused, model_repository, onnx_graph
+from exporters import fused, graph_ending, model_repository, onnx_graph, servable_path
 from exporters.classifier import Asked, Classifier
 from exporters.placing import place
-from exporters.score_output import Scores
+from exporters.score_kind import Scores
 from exporters.verify import CutError, Verified, verify, verify_fused
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
@@ -42,7 +42,8 @@ def protect(path: Path, repository: Path, parameters: Parameters, asked: Asked) 
     Args:
         path: the ONNX file; it and its data files are only read.
         repository: the model repository; created if need be.
-        parameters: of the defence; ``scores`` and ``multi_label`` are replaced by what is found.
+        parameters: of the defence; ``scores``, ``multi_label`` and ``class_axis`` are replaced
+            by what is found.
         asked: the rest.
 
     Raises:
@@ -50,7 +51,9 @@ def protect(path: Path, repository: Path, parameters: Parameters, asked: Asked) 
             nothing is written then.
     """
     name = asked.name or path.stem
-    model_repository.refuse_name(name)
+    where = "--name" if asked.name else f"{path}: its name is no model's, so give --name"
+    model_repository.refuse_name(name, where=where)
+    servable_path.refuse(repository)
     if asked.layout == "fused":
         _refuse_for_fused(repository, name, parameters, asked)
     elif asked.layout != "ensemble":
@@ -97,7 +100,12 @@ def _write_verified(
 def _write(
     classifier: Classifier, folder: Path, name: str, parameters: Parameters, scores: Scores
 ) -> tuple[Scores, Parameters, Verified]:
-    parameters = replace(parameters, scores=scores.kind, multi_label=scores.multi_label)
+    parameters = replace(
+        parameters,
+        scores=scores.kind,
+        multi_label=scores.multi_label,
+        class_axis=classifier.signature.class_axis,
+    )
     onnx = model_repository.onnx_path(folder, name)
     onnx.parent.mkdir(parents=True, exist_ok=True)
     model = _scores_only(classifier, scores)
@@ -118,7 +126,7 @@ def _write(
     verified = verify(folder, name, classifier, scores)
     if classifier.asked.layout == "fused":
         _write_fused(classifier, folder, name, parameters, model)
-        verify_fused(folder, name, classifier, parameters)
+        verify_fused(folder, name, classifier, parameters, scores)
     return scores, parameters, verified
 
 
@@ -137,10 +145,12 @@ def _scores_only(classifier: Classifier, scores: Scores) -> Any:
     model = type(classifier.model)()
     model.CopyFrom(classifier.model)
     onnx_graph.keep_outputs(
-        model, [classifier.value.name, *(label.name for label in classifier.signature.labels)]
+        model, [classifier.value.name, *(label.name for label in classifier.labels)]
     )
+    onnx_graph.declare(model.graph.input, classifier.inputs)
+    onnx_graph.declare(model.graph.output, [classifier.value, *classifier.labels])
     if scores.cut is not None:
-        onnx_graph.cut(model, classifier.value.name, scores.cut)
+        graph_ending.cut(model, classifier.value.name, scores.cut)
     return model
 
 

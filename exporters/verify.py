@@ -1,4 +1,8 @@
-"""The written models against the original graph: they must give its answers, protected."""
+"""The written models against the original graph: they must give its answers, protected.
+
+The defence is run as Triton would run it, by what stands in config.pbtxt. What comes out is
+looked at by other means: NumPy's argmax along the axis that was found to hold the classes.
+"""
 
 import re
 from dataclasses import dataclass
@@ -13,7 +17,8 @@ from exporters.classifier import Classifier
 from exporters.defence_nodes import NO_ANSWER
 from exporters.evidence import as_rows
 from exporters.onnx_run import Runner
-from exporters.score_output import Scores, top
+from exporters.score_kind import Scores
+from exporters.score_output import top
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
@@ -68,35 +73,51 @@ def verify(repository: Path, name: str, classifier: Classifier, what: Scores) ->
         InputError: an answer is not finite, does not sum to 1, or has another top class.
     """
     scores, data_type = classifier.value.name, classifier.value.data_type
-    evidence = classifier.evidence
+    evidence, axis = classifier.evidence, classifier.axis
     runner = Runner(model_repository.onnx_path(repository, name))
     config = repository / model_repository.defence_name(name) / "config.pbtxt"
     postprocessor = Postprocessor(read_parameters(config))
     compared, refused, largest = 0, 0, 0.0
     feeds = classifier.source.feeds(evidence.rows_at_once)
     for feed, original in zip(feeds, evidence.scores, strict=False):
-        written = as_rows(runner(feed, [scores])[scores], flat=evidence.flat)
+        tensor = runner(feed, [scores])[scores]
+        written = as_rows(tensor, axis)
         finite = np.isfinite(original).all(axis=1)
         if not finite.any():
             continue
-        before, after = original[finite], written[finite]
-        largest = max(largest, _difference(before, after, data_type, what))
-        bad = bad_rows(
-            after,
-            probabilities=what.kind == "probabilities",
-            single=what.multi_label or after.shape[1] == 1,
-        )
-        before, after = before[~bad], after[~bad]
-        refused += int(bad.sum())
-        _refuse_other_answers(before.astype(np.float64), postprocessor(after), data_type, what)
-        compared += len(before)
+        largest = max(largest, _difference(original[finite], written[finite], data_type, what))
+        answer = as_rows(defended(tensor, postprocessor, flat=axis is None), axis)
+        good = finite & ~np.isnan(answer).all(axis=1)
+        refused += int((finite & ~good).sum())
+        _refuse_other_answers(original[good], written[good], answer[good], data_type, what)
+        compared += int(good.sum())
     if not compared:
         raise InputError(f"verification: the defence takes no row of scores for {what.kind}")
     return Verified(compared, refused, largest)
 
 
+def defended(scores: Array, postprocessor: Postprocessor, *, flat: bool) -> Array:
+    """Return what the step makes of a tensor of scores: its shape, rows that it refuses NaN.
+
+    A ``flat`` one has only a batch, to which Triton adds an axis of one class.
+    """
+    wide = scores.reshape(-1, 1) if flat else scores
+    axis = postprocessor.parameters.class_axis
+    moved = np.moveaxis(wide, axis, -1)
+    rows = moved.reshape(-1, moved.shape[-1])
+    bad = bad_rows(
+        rows,
+        probabilities=postprocessor.parameters.scores == "probabilities",
+        single=postprocessor.parameters.multi_label or rows.shape[1] == 1,
+    )
+    answer = np.full(rows.shape, np.nan, rows.dtype)
+    answer[~bad] = postprocessor(rows[~bad])
+    result: Array = np.moveaxis(answer.reshape(moved.shape), -1, axis).reshape(scores.shape)
+    return result
+
+
 def verify_fused(
-    repository: Path, name: str, classifier: Classifier, parameters: Parameters
+    repository: Path, name: str, classifier: Classifier, parameters: Parameters, what: Scores
 ) -> None:
     """Return if the fused model answers what the defence makes of the written victim's scores.
 
@@ -105,33 +126,36 @@ def verify_fused(
         name: the public model name.
         classifier: the original.
         parameters: of the defence.
+        what: the scores that were written are.
 
     Raises:
         InputError: an answer differs, or a row that the defence refuses gets one.
     """
     output, data_type = classifier.value.name, classifier.value.data_type
-    evidence, postprocessor = classifier.evidence, Postprocessor(parameters)
+    evidence, axis = classifier.evidence, classifier.axis
+    postprocessor = Postprocessor(parameters)
     victim = Runner(model_repository.onnx_path(repository, name))
     fused = Runner(model_repository.fused_onnx_path(repository, name))
     feeds = classifier.source.feeds(evidence.rows_at_once)
-    for feed, _ in zip(feeds, evidence.scores, strict=False):
-        scores = as_rows(victim(feed, [output])[output], flat=evidence.flat)
-        answer = as_rows(fused(feed, [output])[output], flat=evidence.flat)
-        bad = bad_rows(
-            scores,
-            probabilities=parameters.scores == "probabilities",
-            single=parameters.multi_label or scores.shape[1] == 1,
-        )
-        wanted = postprocessor(scores[~bad])
-        off = np.abs(answer[~bad].astype(np.float64) - wanted).max(initial=0.0)
-        if (
-            not off <= FUSED_TOLERANCE[data_type]
-            or not (answer[bad] == NO_ANSWER).any(axis=1).all()
-        ):
+    for feed, original in zip(feeds, evidence.scores, strict=False):
+        scores = victim(feed, [output])[output]
+        answer = as_rows(fused(feed, [output])[output], axis)
+        wanted = as_rows(defended(scores, postprocessor, flat=axis is None), axis)
+        bad = np.isnan(wanted).all(axis=1)
+        off = np.abs(answer[~bad].astype(np.float64) - wanted[~bad]).max(initial=0.0)
+        refused = (answer[bad] == NO_ANSWER).any(axis=1)
+        if not off <= FUSED_TOLERANCE[data_type] or not refused.all():
             raise InputError(
                 f"verification: the fused model's answers are off by {off:.1g}; give --layout "
                 "ensemble, and please report it"
             )
+        good = ~bad & np.isfinite(original).all(axis=1)
+        written = as_rows(scores, axis)
+        # Within the longer graph onnxruntime need not round to float16, and then ties are none.
+        ties = data_type != "TYPE_FP16"
+        _refuse_other_answers(
+            original[good], written[good], answer[good], data_type, what, ties=ties
+        )
 
 
 def activation(logits: Float64, op: str) -> Float64:
@@ -162,19 +186,47 @@ def _difference(before: Array, after: Array, data_type: str, what: Scores) -> fl
     return difference
 
 
-def _refuse_other_answers(before: Float64, protected: Array, data_type: str, what: Scores) -> None:
-    sides = what.multi_label or before.shape[1] == 1
+def _refuse_other_answers(
+    original: Array,
+    written: Array,
+    protected: Array,
+    data_type: str,
+    what: Scores,
+    *,
+    ties: bool = True,
+) -> None:
+    """Refuse protected rows with another top class than the original's, each of shape (rows, K).
+
+    Where the written graph gives the original's very scores, ``ties`` count too: they are broken
+    as argmax breaks them. Elsewhere those are left out that rounding decides.
+    """
+    sides = what.multi_label or original.shape[1] == 1
     if not np.isfinite(protected).all():
         raise InputError("verification: a protected answer is not finite")
     total = protected.sum(axis=1, dtype=np.float64)
     if not sides and (np.abs(total - 1) > SUM_TOLERANCE[data_type]).any():
         raise InputError("verification: a protected answer does not sum to 1")
+    before = original.astype(np.float64)
     kind = "probabilities" if what.cut else what.kind
     wanted, clear = top(before, data_type, kind=kind, sides=sides)
     got, _ = top(protected.astype(np.float64), data_type, kind="probabilities", sides=sides)
+    same = (original == written).all(axis=1)
+    if sides:
+        middle = 0.0 if kind == "logits" else 0.5
+        clear |= same[:, None] & (before != middle)
+    else:
+        two = np.partition(before, -2, axis=1)[:, -2:]
+        untied = two[:, 1] > two[:, 0]
+        if what.cut is None:
+            clear |= same if ties else same & untied
+        elif data_type == "TYPE_FP16":
+            clear |= untied
     wrong = int((wanted != got)[clear].sum())
     if wrong and what.cut:  # float16 logits may tie where the probabilities just do not
-        raise CutError(f"{wrong} of {clear.sum()} answers get another top class from the logits")
+        raise CutError(
+            f"{wrong} of {clear.sum()} answers get another top class from the logits; leave "
+            "--scores out"
+        )
     if wrong:
         raise InputError(
             f"verification: {wrong} of {clear.sum()} protected answers have another top class "

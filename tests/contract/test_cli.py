@@ -15,8 +15,14 @@ NUMBER = "expected a number from 0.001 to 100"
     [
         (("export", "mnits"), "unknown data set 'mnits'; known are digits, mnist, fashion_mnist"),
         (("export", "digits", "--architecture", "resnet"), "unknown architecture 'resnet'"),
-        (("export", "digits", "--name", "../x"), "model name: expected letters, digits"),
-        (("export", "digits", "--name", "a/b"), "model name: expected letters, digits"),
+        (
+            ("export", "digits", "--name", "../x"),
+            "expected a model name of 1 to 100 letters, digits",
+        ),
+        (
+            ("export", "digits", "--name", "a/b"),
+            "expected a model name of 1 to 100 letters, digits",
+        ),
         (("export", "digits", "--beta", "-1"), f"parameter beta: {NUMBER}, got -1"),
         (("export", "digits", "--beta", "0"), f"parameter beta: {NUMBER}, got 0"),
         (("export", "digits", "--beta", "nan"), f"parameter beta: {NUMBER}, got 'nan'"),
@@ -30,7 +36,10 @@ NUMBER = "expected a number from 0.001 to 100"
             ("protect", "a.onnx", "--repository", "r", "--scores", "odds"),
             "--scores: expected logits or probabilities, got 'odds'",
         ),
-        (("protect", "a b.onnx", "--repository", "r"), "model name: expected letters, digits"),
+        (
+            ("protect", "a b.onnx", "--repository", "r"),
+            "expected a model name of 1 to 100 letters, digits",
+        ),
         (
             ("protect", "a.onnx", "--repository", "r", "--layout", "inside"),
             "--layout: expected ensemble or fused, got 'inside'",

@@ -141,18 +141,6 @@ def test_a_sigmoid_is_cut_also_where_its_shape_is_changed_behind_it(tmp_path, op
     assert np.allclose(run(victim(done), {"x": X})[0].ravel(), (X @ weights["W"]).ravel())
 
 
-def test_classes_on_the_last_of_many_axes_are_warned_about(tmp_path):
-    path = graph_file(
-        tmp_path / "m.onnx",
-        [node("Neg", ["x"], ["scores"])],
-        [("x", FLOAT, ("N", 3, 5))],
-        [("scores", FLOAT, ("N", 3, 5))],
-    )
-    assert protected(tmp_path, path).classifier.warnings == [
-        "the last of the scores' 3 dimensions, of size 5, is taken for the classes"
-    ]
-
-
 def test_logits_may_be_multi_label(tmp_path):
     done = protected(tmp_path, linear_file(tmp_path / "m.onnx", ("Neg", {})), multi_label=True)
     assert (done.scores.kind, done.scores.multi_label) == ("logits", True)
@@ -161,15 +149,6 @@ def test_logits_may_be_multi_label(tmp_path):
 def test_one_logit_is_warned_about(tmp_path):
     done = protected(tmp_path, linear_file(tmp_path / "m.onnx", ("Neg", {}), classes=1))
     assert done.classifier.warnings == ["the one score of a row is taken for the logit of a yes"]
-
-
-def test_probabilities_called_logits_are_warned_about(tmp_path):
-    path = linear_file(tmp_path / "m.onnx", SOFTMAX, ("Abs", {}))
-    done = protected(tmp_path, path, scores="logits")
-    assert done.scores.kind == "logits"
-    assert done.classifier.warnings == [
-        "--scores logits: on the input that was tried they look like probabilities"
-    ]
 
 
 def test_a_cut_that_would_lose_what_the_probabilities_tell_is_left_out(tmp_path):
@@ -358,7 +337,10 @@ def test_a_name_that_triton_would_mistake_is_quoted(tmp_path):
 def test_newer_files_than_nvidias_image_loads_are_warned_about(tmp_path):
     path = linear_file(tmp_path / "m.onnx", SOFTMAX, opset=22)
     (warning,) = protected(tmp_path, path).classifier.warnings
-    assert warning.startswith("IR version 8 and opset 22: the ONNX Runtime 1.19 of NVIDIA's")
+    assert warning.startswith(
+        "IR version 8 and opset 22: NVIDIA's Triton containers load it from release 25.03 on "
+        "(ONNX Runtime 1.21.0); those before, back to 24.10, take at most opset 21"
+    )
 
 
 def test_the_batch_is_free_only_if_it_is_for_inputs_and_scores(tmp_path):

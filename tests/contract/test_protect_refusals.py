@@ -5,7 +5,6 @@ import re
 import numpy as np
 import onnx
 import pytest
-import victims
 from onnx import TensorProto, helper
 from victims import FLOAT, INT64, SIGMOID, SOFTMAX, graph_file, linear_file, node, protected
 
@@ -95,12 +94,6 @@ def sequence_input(path):
     path.write_bytes(model.SerializeToString())
 
 
-def zipmap(path):
-    from sklearn.linear_model import LogisticRegression
-
-    victims.sklearn_file(path, LogisticRegression(max_iter=10), zipmap=True)
-
-
 def nothing(path):
     pass
 
@@ -115,7 +108,6 @@ def no_outputs(path):
     path.write_bytes(model.SerializeToString())
 
 
-ENDING = '; convert without it: convert_sklearn(model, ..., options={id(model): {"zipmap": False}}), or to_onnx with the same options'  # noqa: E501
 REFUSED = {
     "no such file": (nothing, {}, "{path}: no such file"),
     "an empty file": (
@@ -137,11 +129,13 @@ REFUSED = {
     ),
     "a sequence": (
         sequence_input, {},
-        "{path}: input x: expected a tensor of a type that Triton has, got sequence",
+        "{path}: input x: expected a tensor, for Triton serves no other, got sequence",
     ),
     "bfloat16": (
         input_of(TensorProto.BFLOAT16, ("N", 3)), {},
-        "{path}: input x: expected a tensor of a type that Triton has, got BFLOAT16",
+        "{path}: input x: BFLOAT16, which Triton has but NumPy has not, so that neither the "
+        "defence nor the checks here can read it; put a Cast between it and the rest of the "
+        "graph, so that it is FLOAT outside",
     ),
     "a scalar": (
         input_of(FLOAT, ()), {},
@@ -154,7 +148,7 @@ REFUSED = {
     "a future opset": (
         lambda path: linear_file(path, SOFTMAX, opset=99), {},
         "{path}: onnxruntime * cannot load it (IR version 8, opset 99): *; "
-        "export it with an opset of 17 to 21",
+        "export it with an opset of 17 to 21 and IR version 10 or older",
     ),
     "a future IR": (
         lambda path: graph_file(
@@ -163,14 +157,11 @@ REFUSED = {
         ),
         {}, "{path}: onnxruntime * cannot load it (IR version 99, opset 17): *",
     ),
-    "ZipMap": (
-        zipmap, {},
-        "{path}: output output_probability: a sequence of maps from scikit-learn's converter "
-        "(ZipMap), which Triton cannot serve" + ENDING,
-    ),
     "two outputs": (
         two_floats, {},
-        "{path}: several outputs could be the scores: a, b; name one with --output",
+        "{path}: several outputs could be the scores: a, b; name one with --output, for example "
+        "--output a: the others are dropped, for scores beside the protected ones would leak the "
+        "model. To serve several, protect the file once for each, under another --name",
     ),
     "no float": (
         lambda path: graph_file(
@@ -184,8 +175,9 @@ REFUSED = {
     ),
     "classes in the middle": (
         wide, {},
-        "{path}: output scores: ends in a Softmax over axis 1 of 4; expected the classes on the "
-        "last axis, so transpose the logits before the Softmax",
+        "{path}: output scores: which axis holds the classes is not clear: axis 1 of size 3, axis "
+        "2 of size 4 or axis 3 of size 4; the graph's Softmax is over axis 1 of size 3; say it, "
+        "for example --class-axis 1",
     ),
     "rows that see each other": (
         across_rows, {},
@@ -200,7 +192,7 @@ REFUSED = {
     "a batch that is fixed": (
         lambda path: linear_file(path, SOFTMAX, batch=3), {"max_batch_size": 8},
         "{path}: --max-batch-size 8: the graph has no free batch dimension in every input and in "
-        "scores",
+        "scores; leave it out, or give 0",
     ),
     "a graph that random input does not fit": (
         reshaping, {},
@@ -214,13 +206,13 @@ REFUSED = {
     "logits called probabilities": (
         lambda path: linear_file(path, ("Neg", {})), {"scores": "probabilities"},
         "{path}: output scores: --scores probabilities: on the input that was tried, scores lie "
-        "outside [0, 1]",
+        "outside [0, 1]; leave it out",
     ),
     "yes or no, or what": (
-        lambda path: linear_file(path, SIGMOID, ("Neg", {}), ("Sigmoid", {}), ("Abs", {})), {},
+        lambda path: linear_file(path, SIGMOID, ("Sin", {}), ("Abs", {})), {},
         "{path}: output scores: the scores lie in [0, 1] and rows do not sum to 1: give "
-        "--multi-label if each is a yes or no of its own, --scores logits if they are "
-        "none, or real rows with --sample",
+        "--multi-label if each is a yes or no of its own; probabilities of one choice are "
+        "protected with all their classes, and real rows with --sample may show that they are",
     ),
     "a softmax of one class": (
         lambda path: linear_file(path, SOFTMAX, classes=1), {},
@@ -229,7 +221,7 @@ REFUSED = {
     "a softmax of labels": (
         lambda path: linear_file(path, SOFTMAX), {"multi_label": True},
         "{path}: output scores: --multi-label: the graph ends in a Softmax, so its classes "
-        "exclude each other",
+        "exclude each other; leave it out",
     ),
     "data of another folder": (
         lambda path: external("../secret", path), {},
@@ -253,7 +245,8 @@ REFUSED = {
         "--layout: expected ensemble or fused, got 'inside'",
     ),
     "a name for a path": (
-        lambda path: linear_file(path, SOFTMAX), {"name": "../x"}, "model name: expected letters*",
+        lambda path: linear_file(path, SOFTMAX), {"name": "../x"},
+        "--name: expected a model name of 1 to 100 letters*, got '../x'; for example x",
     ),
 }  # fmt: skip
 
