@@ -224,4 +224,3 @@ def _each(array: Array, change: Callable[[Any], Any]) -> Array:
     changed = np.empty(array.shape, np.object_)
     changed.reshape(-1)[:] = [change(entry) for entry in array.reshape(-1)]
     return changed
-

@@ -36,6 +36,8 @@ DTYPES = {
     **{f"UINT{bits}": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
     "BOOL": np.dtype("bool"),
 }
+#: How far rounding to float16 may carry a score, and half of what it may add to a row.
+ROUNDING = 1e-2
 _MEND = "write it anew with reverse-sigmoid protect --force, or remove it"
 
 Float64 = NDArray[np.float64]
@@ -98,22 +100,21 @@ class Looks:
         rows = as_rows(answer, self.axis)
         if not np.isfinite(rows).all():
             raise WrongAnswerError("answered with numbers that are not finite")
-        rounding = 1e-2 if answer.dtype == np.float16 else 1e-3
-        if rows.min() < -rounding or rows.max() > 1 + rounding:
+        if rows.min() < -ROUNDING or rows.max() > 1 + ROUNDING:
             raise WrongAnswerError("answered with what is no protected row: scores outside [0, 1]",
                                    raw=True)  # fmt: skip
-        if self.sum_to_1 and (np.abs(rows.sum(axis=1) - 1) > 2 * rounding).any():
+        if self.sum_to_1 and (np.abs(rows.sum(axis=1) - 1) > 2 * ROUNDING).any():
             raise WrongAnswerError("answered with rows that do not sum to 1", raw=True)
         if not bounds or self.top is None:
             return
         row = rows[self.row]
-        if self.least is not None and self.most is not None:
-            if not self.least <= row[self.top] <= self.most:
-                raise WrongAnswerError(
-                    f"answered otherwise than its defence does: the score of class {self.top} is "
-                    f"not from {self.least:g} to {self.most:g}, as it was when it was protected",
-                    raw=True,
-                )
+        least, most = self.least or 0.0, 2.0 if self.most is None else self.most
+        if not least <= row[self.top] <= most:
+            raise WrongAnswerError(
+                f"answered otherwise than its defence does: the score of class {self.top} is not "
+                f"from {least:g} to {most:g}, as it was when it was protected",
+                raw=True,
+            )
         if self.sum_to_1 and self.repeats and row[self.top] < row.max():
             raise WrongAnswerError(f"answered with another top class than {self.top}")
 
