@@ -8,7 +8,7 @@ which Triton reports nothing of: they are read anew once the model's processes a
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class _File:
     looks_left: int = 0
     log_start: int = 0
     problem: str | None = None
+    #: What was wrong with it when it was read here: Triton may log that much later.
+    known: set[str] = field(default_factory=set)
 
 
 class Edits:
@@ -147,9 +149,11 @@ class Edits:
         file.looks_left -= 1
         if fresh:
             file.problem = self.refused_on_disk(model)
+            file.known |= {file.problem} if file.problem else set()
         if file.problem is None and self._differs(model):
             # The file reads well, and yet Triton may refuse what it says.
-            file.problem = triton_log.refusal(self._server.log, file.log_start, model)
+            refusal = triton_log.refusal(self._server.log, file.log_start, model)
+            file.problem = None if refusal in file.known else refusal
         if file.problem is not None:
             file.looks_left = 0
             serving = in_words(self.in_force.get(model, {}))

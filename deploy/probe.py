@@ -43,17 +43,12 @@ class ChangedAnswerError(ProbeError):
 class Probe:
     """One protected model's question and its known answer."""
 
-    def __init__(
-        self, protected: Protected, *, timeout_s: float, kept: Question | None = None
-    ) -> None:
-        """Say what to ask; ``choose`` has to find the question.
+    #: The question that stands beside the model, None where there is none.
+    kept: Question | None = None
 
-        Args:
-            protected: whom to ask.
-            timeout_s: how long an answer may take.
-            kept: the question that stands beside the model, None where there is none.
-        """
-        self.protected, self._kept = protected, kept
+    def __init__(self, protected: Protected, *, timeout_s: float) -> None:
+        """Say whom to ask, and how long an answer may take; ``choose`` has to find the question."""
+        self.protected = protected
         self._timeout_s, self._shortest_s = PATIENCE_S, timeout_s
         self.model = protected.name
         self._output: str | None = protected.output
@@ -68,6 +63,17 @@ class Probe:
     def blind(self) -> bool:
         """Whether nothing can be asked, so that only the models' processes are watched."""
         return self.question == "none"
+
+    @property
+    def like_raw(self) -> bool:
+        """Whether the known answer is the victim's own, as far as that could be asked."""
+        return any(_near(self._known, raw, 1e-4) for raw in self._raw)
+
+    def take(self, kept: Question | None) -> None:
+        """Ask another question that is kept from the next ``learn`` on; None: as before."""
+        if kept is not None:
+            self.kept, self.model, self._output = kept, self.protected.name, self.protected.output
+            self.question, self.inputs = "kept", arrays(kept)
 
     def choose(self, client: Any, in_force: Mapping[str, str]) -> list[str]:
         """Choose a question that the model answers, learn the answer, return warnings.
@@ -86,8 +92,8 @@ class Probe:
         """
         warnings: list[str] = []
         refused = ""
-        if self._kept is not None:
-            self.question, self.inputs = "kept", arrays(self._kept)
+        if self.kept is not None:
+            self.question, self.inputs = "kept", arrays(self.kept)
             try:
                 self.learn(client, in_force)
                 return warnings if self.distinct else [*warnings, self._cannot_tell()]
@@ -98,7 +104,7 @@ class Probe:
                     f"{self.model}: the question kept beside it does not work ({error}); "
                     "another is made up; protect it again"
                 )
-                self._kept = None
+                self.kept = None
         accepted = []
         self.question = "made up"
         for inputs in candidates(client, self.model):
@@ -153,21 +159,19 @@ class Probe:
         self._sums_to_1 = self._known.shape[-1] > 1 and _sums_to_1(self._known)
         self.deterministic = all(_near(answer, self._known) for answer in answers)
         self._raw = self._ask_victim(client)
-        self.distinct = bool(self._raw) and not any(
-            _near(self._known, raw, 1e-4) for raw in self._raw
-        )
+        self.distinct = bool(self._raw) and not self.like_raw
         self._bounds = self._learn_bounds(answers, in_force)
         # Slow models get more time than was asked for.
         self._timeout_s = max(self._shortest_s, 5 * self.latency_ms / 1000)
 
     def _learn_bounds(self, answers: list[Any], in_force: Mapping[str, str]) -> bool:
         """Judge answers by the kept question; return whether its bounds hold from now on."""
-        if self._kept is None or self.question != "kept":
+        if self.kept is None or self.question != "kept":
             return False
-        looks, answer = self._kept.looks, answers[0]
+        looks, answer = self.kept.looks, answers[0]
         parameters = _parameters(in_force)
         # A model that tells no defence at all has to answer as the one that was kept.
-        known = parameters is None or parameters == self._kept.defence
+        known = parameters is None or parameters == self.kept.defence
         try:
             looks.judge(answer, bounds=known)
             if not looks.repeats and all(np.array_equal(answer, one) for one in answers[1:]):
@@ -183,7 +187,7 @@ class Probe:
         """Say whether the answer is what the defence makes of the victim's scores of now."""
         if parameters is None or parameters.defense == "none" or not self._raw:
             return False
-        axis = -1 if self._kept is None else self._kept.looks.axis
+        axis = -1 if self.kept is None else self.kept.looks.axis
         try:
             compare(answer, self._raw[0].astype(np.float32), parameters, axis=axis)
         except (WrongAnswerError, InputError):
@@ -206,9 +210,9 @@ class Probe:
             raise ProbeError(f"answered with shape {answer.shape}, expected {self._known.shape}")
         if self.distinct and any(_near(answer, raw, 1e-5) for raw in self._raw):
             raise RawAnswerError("answered with the victim's own scores")
-        if self._bounds and self._kept is not None:
+        if self._bounds and self.kept is not None:
             try:
-                self._kept.looks.judge(answer)
+                self.kept.looks.judge(answer)
             except WrongAnswerError as error:
                 raise (RawAnswerError if error.raw else ProbeError)(str(error)) from None
         if self._sums_to_1 and not _sums_to_1(answer):

@@ -21,7 +21,7 @@ from deploy.stubs import Stubs
 from deploy.triton_server import ServerError, TritonServer
 from deploy.watched import DefenceOffError, Watched
 from postprocess.errors import InputError
-from postprocess.question import Question, path_in, read
+from postprocess.question import path_in
 
 #: How often a model that could not be watched is tried again.
 AGAIN_S = 30.0
@@ -153,8 +153,7 @@ class Supervisor:
             if found.name not in self._watched and time.monotonic() >= again_at:
                 self._begin(found, client)
         for name in sorted(set(self._edits.configs) - set(self._watched) - set(self._failed)):
-            kept, _ = self._question(name)
-            if kept is not None:
+            if path_in(self._server.repository, name).exists():
                 raise ServerError(
                     f"{name}: UNPROTECTED: {path_in(self._server.repository, name)} is of a "
                     "protected model, and no defence stands in the configuration that is served; "
@@ -163,11 +162,13 @@ class Supervisor:
 
     def _begin(self, found: Protected, client: Any) -> None:
         """Begin to watch a model; one that cannot be watched never stops the others."""
-        kept, damaged = self._question(found.name)
-        if damaged and found.name not in self._failed:
-            self._say(f"warning: {found.name}: {damaged}")
         one = Watched(
-            found, self._stubs, self._edits, self._say, timeout_s=self._timeout_s, kept=kept
+            found,
+            self._stubs,
+            self._edits,
+            self._say,
+            timeout_s=self._timeout_s,
+            question=path_in(self._server.repository, found.name),
         )
         before, _ = self._failed.pop(found.name, (None, 0.0))
         try:
@@ -184,13 +185,6 @@ class Supervisor:
             self._failed[found.name] = failed, time.monotonic() + AGAIN_S
             return
         self._watched[found.name] = one
-
-    def _question(self, name: str) -> tuple[Question | None, str]:
-        """Return the question beside a model, and what is wrong with it."""
-        try:
-            return read(path_in(self._server.repository, name)), ""
-        except InputError as error:
-            return None, f"{error}; another question is made up"
 
     def _recover(self, one: Watched, error: ProbeError) -> None:
         """Bring a model back the cheapest way, or say why that has to wait."""

@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from deploy.edits import Edits
@@ -11,7 +12,8 @@ from deploy.protected import Protected
 from deploy.questions import ProbeError, alive
 from deploy.status_file import ModelStatus, now
 from deploy.stubs import Stubs
-from postprocess.question import Question
+from postprocess.errors import InputError
+from postprocess.question import Question, read
 
 #: Changed answers in a row, without any reload, until they are taken for a failure. Rounded
 #: answers may differ now and then by a digit.
@@ -35,7 +37,7 @@ class Watched:
         say: Callable[[str], None],
         *,
         timeout_s: float,
-        kept: Question | None = None,
+        question: Path,
     ) -> None:
         """Say what to watch; ``begin`` has to learn its answer.
 
@@ -45,13 +47,15 @@ class Watched:
             edits: tells the parameters in force.
             say: takes one line for the operator.
             timeout_s: how long an answer may take.
-            kept: the question that stands beside the model.
+            question: the file that stands beside the model, or does not.
         """
         self.protected, self.name = protected, protected.name
         self.status = ModelStatus(protected.defence)
         self._processes, self._edits, self._say = stubs, edits, say
-        self.probe = Probe(protected, timeout_s=timeout_s, kept=kept)
-        self._wanted = None if kept is None else dict(kept.parameters)
+        self._file, self._read_at = question, -1
+        self.probe = Probe(protected, timeout_s=timeout_s)
+        #: The parameters of the defence that the model was protected with, as far as is known.
+        self._wanted: Mapping[str, str] = {}
         self._stubs: dict[str, list[int]] = {}
         self.recoveries = 0
         #: When it last answered as it should, by the monotonic clock.
@@ -67,8 +71,8 @@ class Watched:
             ProbeError: neither the model nor its defence answers, or what is answered is raw.
         """
         self._parameters = self._in_force(client)
-        if self._wanted is None:
-            self._wanted = self._parameters
+        self.probe.kept = self._question()
+        self._wanted = self.probe.kept.parameters if self.probe.kept else self._parameters
         for warning in self.probe.choose(client, self._parameters):
             self._say(f"warning: {warning}")
         self._stubs = self._living(fresh=True)
@@ -84,6 +88,8 @@ class Watched:
         stubs = self._living()  # before the answer: whatever comes after explains no change
         if self.probe.blind and self._lost():
             raise ProbeError("its process is gone")
+        if self._stamp() != self._read_at:  # retuned, or protected again
+            self._relearn(client)
         try:
             self.probe.check(client)
             self._changes = 0
@@ -106,10 +112,13 @@ class Watched:
             ProbeError: there is none, or it is raw although the parameters are the same.
         """
         parameters = self._in_force(client)
-        self._refuse_off(parameters)
         fresh = copy.copy(self.probe)
+        if self._stamp() != self._read_at:
+            fresh.take(self._question())
+            self._wanted = fresh.kept.parameters if fresh.kept else self._wanted
+        self._refuse_off(parameters)
         fresh.learn(client, parameters)
-        if self.probe.distinct and not fresh.distinct:
+        if fresh.like_raw and not self.probe.like_raw:
             if parameters == self._parameters:
                 raise RawAnswerError("answered with the victim's own scores")
             self._say(
@@ -123,8 +132,7 @@ class Watched:
         Raises:
             DefenceOffError: the defence is switched off.
         """
-        wanted = self._wanted or {}
-        if in_force.get("defense") == "none" != wanted.get("defense"):
+        if in_force.get("defense") == "none" != self._wanted.get("defense"):
             raise DefenceOffError(
                 f"{self.protected.defence} says defense none, and so clients get the victim's own "
                 "probabilities; put the defence back, or protect the model again"
@@ -189,6 +197,21 @@ class Watched:
             self._say(f"{self.name}: answers again, {time.monotonic() - self._down_since:.1f} s "
                       "after it was found down")  # fmt: skip
             self._down_since, self._said = None, {}
+
+    def _question(self) -> Question | None:
+        """Return the question that stands beside the model now; say what is wrong with it."""
+        self._read_at = self._stamp()
+        try:
+            return read(self._file)
+        except InputError as error:
+            self._say(f"warning: {self.name}: {error}; until then another question is asked")
+            return None
+
+    def _stamp(self) -> int:
+        try:
+            return self._file.stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def _lost(self) -> list[str]:
         """Return the models with fewer processes than at the last good answer."""
