@@ -71,6 +71,7 @@ class Watched:
             ProbeError: neither the model nor its defence answers, or what is answered is raw.
         """
         self._parameters = self._in_force(client)
+        self._read_at = self._stamp()
         self.probe.kept = self._question()
         self._wanted = self.probe.kept.parameters if self.probe.kept else self._parameters
         for warning in self.probe.choose(client, self._parameters):
@@ -112,8 +113,8 @@ class Watched:
             ProbeError: there is none, or it is raw although the parameters are the same.
         """
         parameters = self._in_force(client)
-        fresh = copy.copy(self.probe)
-        if self._stamp() != self._read_at:
+        fresh, stamp = copy.copy(self.probe), self._stamp()
+        if stamp != self._read_at:
             fresh.take(self._question())
             self._wanted = fresh.kept.parameters if fresh.kept else self._wanted
         self._refuse_off(parameters)
@@ -125,6 +126,7 @@ class Watched:
                 f"warning: {self.name}: these parameters leave the victim's scores as they are"
             )
         self.probe, self._parameters, self._changes = fresh, parameters, 0
+        self._read_at = stamp
 
     def _refuse_off(self, in_force: Mapping[str, str]) -> None:
         """Refuse that a model is unprotected which was protected once.
@@ -200,7 +202,6 @@ class Watched:
 
     def _question(self) -> Question | None:
         """Return the question that stands beside the model now; say what is wrong with it."""
-        self._read_at = self._stamp()
         try:
             return read(self._file)
         except InputError as error:
