@@ -9,6 +9,7 @@ from deploy import log_files, protected
 from deploy.envoy.bootstrap import Upstream
 from deploy.envoy.counted import counts_here
 from deploy.gateway import Gateway
+from deploy.gateway_probe import GatewayProbe, with_probe, without_probe
 from deploy.operator_file import Address, Operator, read
 from deploy.triton_server import TritonServer
 from postprocess.errors import InputError, ReverseSigmoidError
@@ -30,6 +31,7 @@ class Behind:
         self._gateway: Gateway | None = None
         #: Of this run alone; nobody has to keep it.
         self.secret = secrets.token_hex(32)
+        self._probe_key = secrets.token_hex(32)
 
     def refuse(self, *, address: str, control_mode: str, supervise: bool) -> None:
         """Return if these options of ``serve`` leave the gateway the only door.
@@ -81,12 +83,21 @@ class Behind:
             following.check(instead_of=self._gateway.operator)
         except ReverseSigmoidError as error:
             say(f"REFUSED EDIT, the gateway goes on as it was: {error}")
-            self.operator = self._gateway.operator
+            self.operator = without_probe(self._gateway.operator)
             return
         self._gateway.stop()
         self._gateway = following
         following.start()
         say(f"the gateway takes {self.path} as it is now; what was spent stays spent")
+
+    def probe(self, *, timeout_s: float) -> GatewayProbe:
+        """Return what asks through the gateway, with a key that only this run knows."""
+        return GatewayProbe(
+            lambda: self.operator,
+            lambda: None if self._gateway is None else self._gateway.pid,
+            self._probe_key,
+            timeout_s=timeout_s,
+        )
 
     def stop(self) -> None:
         """Stop the gateway, if there is one."""
@@ -116,7 +127,7 @@ class Behind:
             hidden=sorted(self._hidden(server, client)),
         )
         return Gateway(
-            self.operator,
+            with_probe(self.operator, self._probe_key),
             upstream,
             self.secret,
             log=server.log.with_name("gateway.log"),

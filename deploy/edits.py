@@ -6,13 +6,15 @@ compared with the parameters that Triton reports. A fused model's parameters sta
 which Triton reports nothing of: they are read anew once the model's processes are others.
 """
 
+import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploy import triton_log
+from deploy import protected, triton_log
 from deploy.model_config import fused_output, in_words, is_defence, read, strings
+from deploy.stubs import Stubs
 from deploy.triton_server import TritonServer
 from exporters import onnx_graph
 from exporters.fused import read_strings
@@ -23,6 +25,9 @@ Stamp = tuple[tuple[int, int, int], ...]
 
 #: How many looks an edited file is followed for, a second or so each.
 _LOOKS = 60
+#: How many looks Triton is asked again for what it serves, once anything changed; and how long,
+#: in seconds, what it said is believed while nothing did.
+_FRESH_LOOKS, _BELIEVED_S = 10, 15.0
 
 _TAKES_EFFECT = {
     "none": "when serve is started again",
@@ -38,15 +43,21 @@ class _File:
     looks_left: int = 0
     log_start: int = 0
     problem: str | None = None
+    #: What was wrong with it when it was read here: Triton may log that much later.
+    known: set[str] = field(default_factory=set)
 
 
 class Edits:
     """The config.pbtxt files of a repository and the defences' parameters in force."""
 
-    def __init__(self, server: TritonServer) -> None:
+    def __init__(self, server: TritonServer, stubs: Stubs) -> None:
         """Take the server; the first look takes what is on disk for what Triton has loaded."""
-        self._server = server
+        self._server, self._stubs = server, stubs
         self._files: dict[str, _File] = {}
+        #: Every ready model's configuration, as Triton told it last.
+        self.configs: dict[str, Any] = {}
+        self._seen: object = None
+        self._fresh_looks, self._asked = 0, 0.0
         #: Defence to its parameters: those that Triton reports, a fused model's from its graph.
         self.in_force: dict[str, dict[str, str]] = {}
         #: Fused model to the processes that run it, and the parameters of its graph.
@@ -75,14 +86,17 @@ class Edits:
         try:
             config = client.get_model_config(model, client_timeout=5).config
         except InferenceServerException:
-            return {}
+            return self.in_force.get(model, {})
+        return self._said_in(config, model)
+
+    def _said_in(self, config: Any, model: str) -> dict[str, str]:
         if fused_output(config) is not None:
             return self._fused_in_force(model)
         return strings(config) if is_defence(config) else {}
 
     def _fused_in_force(self, model: str) -> dict[str, str]:
         before, kept = self._loaded.get(model, (set[int](), {}))
-        processes = set(self._server.stubs().get(model, []))
+        processes = set(self._stubs.now(fresh=True).get(model, []))
         if kept and (before & processes or not processes):
             return kept
         try:
@@ -98,10 +112,15 @@ class Edits:
         Raises:
             InferenceServerException: Triton did not answer.
         """
-        lines = self._changes_in_force(client)
-        for path in self._paths():
+        stamps = {path: _stamp(path, fused=path.parent.name in self._loaded)
+                  for path in self._paths()}  # fmt: skip
+        lines = []
+        if self._changed(client, stamps):
+            self.configs = protected.read_configs(client)
+            self._asked = time.monotonic()
+            lines = self._changes_in_force()
+        for path, stamp in stamps.items():
             model = path.parent.name
-            stamp = _stamp(path, fused=model in self._loaded)
             file = self._files.setdefault(model, _File(stamp))
             if stamp != file.stamp:  # judged once it has stopped changing
                 file.stamp, file.looks_left = stamp, _LOOKS
@@ -112,6 +131,16 @@ class Edits:
                 lines.append(f"{model}: {line}")
         return lines
 
+    def _changed(self, client: Any, stamps: dict[Path, Stamp]) -> bool:
+        """Say whether Triton may serve other configurations than it told last."""
+        index = client.get_model_repository_index(client_timeout=5)
+        states = [(entry.name, entry.version, entry.state) for entry in index.models]
+        seen = states, stamps, self._stubs.now()
+        if seen != self._seen:
+            self._seen, self._fresh_looks = seen, _FRESH_LOOKS
+        self._fresh_looks -= 1
+        return self._fresh_looks >= 0 or time.monotonic() - self._asked > _BELIEVED_S
+
     def _judge(self, model: str, file: _File) -> str | None:
         """Return what is to be said about a file that has not changed since the last look."""
         if not file.looks_left:
@@ -120,9 +149,11 @@ class Edits:
         file.looks_left -= 1
         if fresh:
             file.problem = self.refused_on_disk(model)
+            file.known |= {file.problem} if file.problem else set()
         if file.problem is None and self._differs(model):
             # The file reads well, and yet Triton may refuse what it says.
-            file.problem = triton_log.refusal(self._server.log, file.log_start, model)
+            refusal = triton_log.refusal(self._server.log, file.log_start, model)
+            file.problem = None if refusal in file.known else refusal
         if file.problem is not None:
             file.looks_left = 0
             serving = in_words(self.in_force.get(model, {}))
@@ -144,12 +175,11 @@ class Edits:
             return True
         return said != self.in_force[model]
 
-    def _changes_in_force(self, client: Any) -> list[str]:
+    def _changes_in_force(self) -> list[str]:
         lines = []
-        index = client.get_model_repository_index(client_timeout=5)
-        for model in sorted({entry.name for entry in index.models if entry.state == "READY"}):
+        for model, config in self.configs.items():
             before = self.in_force.get(model)
-            now = self.read_in_force(client, model)
+            now = self._said_in(config, model)
             if not now:
                 continue
             self.in_force[model] = now

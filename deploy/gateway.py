@@ -155,6 +155,11 @@ class Gateway:
         self._home: tempfile.TemporaryDirectory[str] | None = None
         self._valid = False
 
+    @property
+    def pid(self) -> int | None:
+        """The process id of Envoy, None where it was not started."""
+        return None if self._process is None else self._process.pid
+
     def __enter__(self) -> "Gateway":
         try:
             self.start()

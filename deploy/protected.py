@@ -6,6 +6,9 @@ from typing import Any
 
 from deploy.model_config import fused_output, is_defence
 
+#: How long Triton may take to tell a configuration.
+TIMEOUT_S = 5
+
 
 @dataclass(frozen=True)
 class Victim:
@@ -41,10 +44,23 @@ def find(client: Any) -> list[Protected]:
     Raises:
         InferenceServerException: Triton did not answer.
     """
-    ready = [entry.name for entry in client.get_model_repository_index().models
-             if entry.state == "READY"]  # fmt: skip
-    configs = {name: client.get_model_config(name).config for name in sorted(set(ready))}
-    found = (_protected(config, configs) for config in configs.values())
+    return among(read_configs(client))
+
+
+def read_configs(client: Any) -> dict[str, Any]:
+    """Return the configuration of every ready model, by its name, as it is in force.
+
+    Raises:
+        InferenceServerException: Triton did not answer.
+    """
+    index = client.get_model_repository_index(client_timeout=TIMEOUT_S).models
+    ready = sorted({entry.name for entry in index if entry.state == "READY"})
+    return {name: client.get_model_config(name, client_timeout=TIMEOUT_S).config for name in ready}
+
+
+def among(configs: Mapping[str, Any]) -> list[Protected]:
+    """Return those of some models that end in a defence, in the order of their names."""
+    found = (_protected(configs[name], configs) for name in sorted(configs))
     return [one for one in found if one is not None]
 
 

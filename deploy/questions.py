@@ -1,4 +1,4 @@
-"""Questions that a model takes: tensors made up from its metadata, sent over gRPC."""
+"""Questions that a model takes, sent over gRPC: the one kept beside it, or made-up tensors."""
 
 import itertools
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from postprocess.errors import ReverseSigmoidError
+from postprocess.question import Question
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -44,6 +45,11 @@ def candidates(client: Any, model: str) -> list[Tensors]:
         }
         for size, fill in itertools.product(sizes, FILLS)
     ]
+
+
+def arrays(question: Question) -> Tensors:
+    """Return the inputs of a question that is kept beside a model."""
+    return {one.name: one.values for one in question.inputs}
 
 
 def synthetic_scores(client: Any, model: str) -> Tensors:

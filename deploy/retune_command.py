@@ -32,6 +32,7 @@ def retune(
 
     Files are replaced whole: a Triton that polls takes them over without a failed request.
     """
+    from deploy.question_refresh import refresh
     from deploy.retuning import plan
 
     given = {"beta": beta, "gamma": gamma, "margin": margin, "decimals": decimals}
@@ -42,6 +43,8 @@ def retune(
     if not dry_run:
         for one in planned:
             one.write()
+        for warning in refresh(model):
+            say(f"warning: {warning}", console=err_console)
     if as_json:
         said = [
             {"file": str(one.file), "written": not dry_run, "changes": one.changes()}

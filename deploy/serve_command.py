@@ -53,7 +53,12 @@ def serve(
         float, typer.Option(min=0.1, help="How long their answer may take.")
     ] = 3,
     max_restarts: Annotated[
-        int, typer.Option(min=0, help="Restarts of Triton in 10 minutes before serve gives up.")
+        int,
+        typer.Option(
+            min=0,
+            help="Restarts of Triton in 10 minutes, none of which helped, before serve gives "
+            "up. A Triton that ran and then died comes back for ever.",
+        ),
     ] = 5,
     status_file: Annotated[
         Path | None, typer.Option(help="JSON file that is kept up to date for machines.")
@@ -105,6 +110,10 @@ def serve(
                     max_restarts=max_restarts,
                     status_file=status_file,
                     tend=lambda: None if behind is None else behind.tend(server, _report),
+                    gateway=None
+                    if behind is None
+                    else behind.probe(timeout_s=probe_timeout_seconds),
+                    suspects=getattr(behind, "suspects", lambda since: []),
                 )
                 if supervise
                 else None

@@ -78,7 +78,7 @@ def tune(
 
     Every finished training is kept in --out: the same command goes on where it was stopped.
     """
-    from deploy import retuning, victim_graph
+    from deploy import question_refresh, retuning, victim_graph
     from load_tests.paper.run import Run, Victim
     from load_tests.paper.runner import Runner
     from load_tests.tune import candidates, recorded, report
@@ -125,6 +125,8 @@ def tune(
     if write:
         for one in planned:
             one.write()
+        for warning in question_refresh.refresh(repository / model):
+            say(f"warning: {warning}", console=err_console)
     if as_json:
         print(json.dumps(found))
         return

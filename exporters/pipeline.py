@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,13 +14,19 @@ from exporters import (
     keras_to_onnx,
     model_repository,
     onnx_signature,
+    question,
     servable_path,
+    verify,
 )
-from exporters.datasets import Dataset
+from exporters.atomic_file import write_text
+from exporters.datasets import Dataset, Images
+from exporters.onnx_run import Feed, Runner
 from exporters.quiet_import import import_quietly
 from exporters.train import Progress, predict, train_victim
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
+from postprocess.postprocessor import Postprocessor
+from postprocess.question import path_in
 
 #: Opens a stage by its title and yields the callback for the steps within it.
 Stage = Callable[[str], AbstractContextManager[Progress]]
@@ -92,4 +99,29 @@ def export_classifier(
         parity = keras_to_onnx.export(model, onnx, check_on=dataset.x_test[:PARITY_IMAGES])
         if onnx_signature.read(onnx) != signature:
             raise InputError(f"{onnx}: its tensors are not those of config.pbtxt")
+        clear = question.confidences(logits, single=False).argsort()[::-1]
+        _write_question(repository, name, dataset.x_test[clear[: question.CANDIDATES]])
     return Exported(onnx, accuracy, parity, kept)
+
+
+def _write_question(repository: Path, name: str, images: Images) -> None:
+    """Keep the image that health checks ask about; without one they make a question up."""
+    runner = Runner(model_repository.onnx_path(repository, name))
+    config = repository / model_repository.defence_name(name) / "config.pbtxt"
+
+    def raw(feed: Feed) -> Any:
+        return runner(feed, [onnx_signature.OUTPUT_NAME])[onnx_signature.OUTPUT_NAME]
+
+    path = path_in(repository, name)
+    try:
+        parameters = verify.read_parameters(config)
+        model = question.Model(
+            raw, Postprocessor(parameters), parameters, onnx_signature.OUTPUT_NAME, batched=True
+        )
+    except InputError:  # a file of the operator's own, with a secret or not ours to read
+        path.unlink(missing_ok=True)
+        return
+    feeds = ({onnx_signature.INPUT_NAME: one[None].astype(np.float32)} for one in images)
+    kept = question.choose(model, feeds)
+    if kept is not None:
+        write_text(path, kept.text())

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import postprocess
-from exporters import fused, graph_ending, model_repository, onnx_graph, servable_path
+from exporters import fused, graph_ending, model_repository, onnx_graph, question, servable_path
 from exporters.classifier import Asked, Classifier
+from exporters.onnx_run import Feed, Runner
 from exporters.placing import place
 from exporters.score_kind import Scores
 from exporters.verify import CutError, Verified, verify, verify_fused
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
+from postprocess.postprocessor import Postprocessor
+from postprocess.question import path_in
 
 LAYOUTS = ("ensemble", "fused")
 
@@ -127,7 +130,38 @@ def _write(
     if classifier.asked.layout == "fused":
         _write_fused(classifier, folder, name, parameters, model)
         verify_fused(folder, name, classifier, parameters, scores)
+    _write_question(classifier, folder, name, parameters)
     return scores, parameters, verified
+
+
+def _write_question(
+    classifier: Classifier, folder: Path, name: str, parameters: Parameters
+) -> None:
+    """Keep a question that health checks can ask, and warn where it tells them little."""
+    runner, output = Runner(model_repository.onnx_path(folder, name)), classifier.value.name
+
+    def raw(feed: Feed) -> Any:
+        return runner(feed, [output])[output]
+
+    model = question.Model(
+        raw,
+        Postprocessor(parameters),
+        parameters,
+        output,
+        classifier.signature.batched,
+        axis=parameters.class_axis,
+    )
+    candidates = question.most_confident(
+        classifier.source, classifier.evidence, single=parameters.multi_label
+    )
+    kept = question.choose(model, candidates)
+    if kept is None or not kept.looks.tells_raw:
+        classifier.warnings.append(
+            "on no row tried does a protected answer differ enough from a raw one for health "
+            "checks to tell them apart; give confident rows with --sample"
+        )
+    if kept is not None:
+        path_in(folder, name).write_text(kept.text(), encoding="utf-8")
 
 
 def _write_fused(

@@ -1,16 +1,20 @@
-"""Whether a protected ensemble answers as it should: ``python -m postprocess.ready MODEL``.
+"""Whether a protected model answers as it should: ``python -m postprocess.ready MODEL``.
 
-A health check for containers: Triton goes on saying READY when the process of a Python model is
-dead. The victim is asked for its scores, the defence's parameters are read from the server, the
-expected answer is computed here, and the ensemble has to give it. Needs NumPy alone.
+A health check for containers: Triton goes on saying READY when the process of a model is dead.
+Asked is the question that stands beside the model (``postprocess.question``), found in
+``--repository``, or else one made up; the answer must look like a protected one. Of an ensemble,
+whose parameters the server tells, the victim is asked too, the answer is computed here, and the
+ensemble has to give it. Needs NumPy alone.
 """
 
 import argparse
 import json
 import os
 import sys
+import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +24,22 @@ from numpy.typing import NDArray
 from postprocess.errors import ReverseSigmoidError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
+from postprocess.question import DTYPES, Question, Tensor, WrongAnswerError, path_in, read
 
 #: Header of Triton's restricted APIs, and the variable that names the file of its value.
 KEY_HEADER, KEY_FILE = "triton-key", "TRITON_KEY_FILE"
+#: The variable that names the model repository, as the Dockerfile sets it.
+REPOSITORY = "MODEL_REPOSITORY"
+#: The parameter of a fused model: which output the defence in its graph makes.
+FUSED_MARK = "reverse_sigmoid_fused"
 #: How far the ensemble may be from what is computed here: the victim's last digits may differ.
 TOLERANCE = 1e-3
+#: Where Triton's binary protocol says how long the JSON before the tensors is.
+_LENGTH = "Inference-Header-Content-Length"
 
 
 class NotReadyError(ReverseSigmoidError):
-    """The ensemble does not answer, or not as it should."""
+    """The model does not answer, or not as it should."""
 
 
 class Triton:
@@ -39,99 +50,261 @@ class Triton:
         self._headers = {} if key is None else {KEY_HEADER: key}
         self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
-    def ask(self, path: str, body: Any = None) -> Any:
+    def ask(self, path: str) -> Any:
         """Return the JSON that a path answers.
 
         Raises:
             NotReadyError: it answers with an error, or not in time.
         """
-        data = None if body is None else json.dumps(body).encode()
+        return self._parsed(path, *self._send(path, None, {}))
+
+    def infer(self, model: str, inputs: Sequence[Tensor], output: str) -> NDArray[Any]:
+        """Return one output of a model, in its own type."""
+        data, headers = body_of(inputs, output=output)
+        path = f"{model}/infer"
+        body, length = self._send(path, data, headers)
+        answer = self._parsed(path, body, length)
+        (tensor,) = answer["outputs"]
+        values = np.frombuffer(body[length:], DTYPES[tensor["datatype"]])
+        return values.reshape(tensor["shape"])
+
+    def _send(self, path: str, data: bytes | None, headers: dict[str, str]) -> tuple[bytes, int]:
+        """Return what is answered, and how much of it is JSON."""
         request = urllib.request.Request(  # noqa: S310
-            f"{self._url}/v2/models/{path}", data=data, headers=self._headers
+            f"{self._url}/v2/models/{path}", data=data, headers=self._headers | headers
         )
         try:
             with self._open(request, timeout=self._timeout_s) as response:
-                return json.load(response)
+                body: bytes = response.read()
+                return body, int(response.headers.get(_LENGTH) or len(body))
+        except urllib.error.HTTPError as error:
+            raise NotReadyError(f"{path}: {error}{_reason(error)}") from None
         except (OSError, ValueError) as error:
             raise NotReadyError(f"{path}: {error}") from None
 
-    def infer(self, model: str, inputs: list[dict[str, Any]], output: str) -> NDArray[np.float64]:
-        """Return one output of a model, in float64."""
-        answer = self.ask(f"{model}/infer", {"inputs": inputs, "outputs": [{"name": output}]})
-        (tensor,) = answer["outputs"]
-        values = np.array(tensor["data"], np.float64)
-        return values.reshape(tensor["shape"])
+    @staticmethod
+    def _parsed(path: str, body: bytes, length: int) -> Any:
+        try:
+            return json.loads(body[:length])
+        except ValueError as error:
+            raise NotReadyError(f"{path}: {error}") from None
 
 
-def check(triton: Triton, model: str) -> None:
-    """Return if the ensemble gives the answer that its own configuration asks for.
+def body_of(inputs: Sequence[Tensor], *, output: str | None) -> tuple[bytes, dict[str, str]]:
+    """Return a request for inference in Triton's binary protocol: its body and its headers.
 
-    A defence that answers at random, or keyed on its input, is checked for protected rows alone.
+    Args:
+        inputs: of one request.
+        output: the one that is wanted; None is all of them.
+    """
+    parts = [one.encoded() for one in inputs]
+    asked: dict[str, Any] = {
+        "inputs": [
+            {
+                "name": one.name,
+                "datatype": one.datatype,
+                "shape": list(one.values.shape),
+                "parameters": {"binary_data_size": len(part)},
+            }
+            for one, part in zip(inputs, parts, strict=True)
+        ]
+    }
+    if output is None:
+        asked["parameters"] = {"binary_data_output": True}
+    else:
+        asked["outputs"] = [{"name": output, "parameters": {"binary_data": True}}]
+    head = json.dumps(asked).encode()
+    headers = {_LENGTH: str(len(head)), "Content-Type": "application/octet-stream"}
+    return b"".join([head, *parts]), headers
+
+
+@dataclass(frozen=True)
+class _Defence:
+    """What a model's configuration says about its defence."""
+
+    output: str
+    parameters: Parameters | None  #: of an ensemble's; those of a fused one stand in its graph
+    victim: str = ""  #: "" where it cannot be asked
+    victim_output: str = ""
+    given: Mapping[str, str] | None = None  #: the victim's inputs to the model's
+
+
+def check(triton: Triton, model: str, kept: Question | None = None) -> None:
+    """Return if the model gives an answer that a defence has made.
+
+    Args:
+        triton: is asked.
+        model: the public one, of either layout.
+        kept: the question that stands beside it, None where there is none.
 
     Raises:
         NotReadyError: it does not.
     """
-    steps = triton.ask(f"{model}/config")["ensemble_scheduling"]["step"]
-    defence = steps[-1]
-    (tensor,) = defence["input_map"].values()
-    (victim,) = (step for step in steps if tensor in step["output_map"].values())
-    (victim_output,) = (name for name, to in victim["output_map"].items() if to == tensor)
-    (answered,) = defence["output_map"].values()
-    config = triton.ask(f"{defence['model_name']}/config")
-    strings = {name: said["string_value"] for name, said in config["parameters"].items()}
-    parameters = Parameters.from_strings(strings, where=defence["model_name"])
-    metadata = triton.ask(model)
-    question = [_row(one) for one in metadata["inputs"]]
-    given = {one["name"]: one for one in question}
-    inner = [given[of] | {"name": name} for name, of in victim["input_map"].items()]
-    raw = triton.infer(victim["model_name"], inner, victim_output)
-    answer = triton.infer(model, question, answered)
-    _judge(answer, raw, parameters)
-
-
-def _judge(answer: NDArray[np.float64], raw: NDArray[np.float64], parameters: Parameters) -> None:
-    if answer.shape != raw.shape or not np.isfinite(answer).all():
-        raise NotReadyError(f"answered with shape {answer.shape}, expected {raw.shape}")
-    if not _repeats(parameters):
-        if np.abs(answer - raw).max() <= TOLERANCE:
-            raise NotReadyError("answered with the victim's own scores")
+    defence = _defence(triton, model)
+    off = defence.parameters is not None and defence.parameters.defense == "none"
+    if off and (kept is None or kept.defence.defense != "none"):
+        raise NotReadyError(f"{model}: its configuration says defense none, nothing protects it")
+    inputs, answer = _answered(triton, model, defence, kept)
+    raw = _raw(triton, defence, inputs)
+    if raw is not None and defence.parameters is not None:
+        axis = -1 if kept is None else kept.looks.axis
+        try:
+            compare(answer, raw, defence.parameters, axis=axis)
+        except WrongAnswerError as error:
+            raise NotReadyError(f"{model}: {error}") from None
+    if kept is None:
+        if not (np.isfinite(answer).all() and answer.min() >= 0 and answer.max() <= 1):
+            raise NotReadyError(f"{model}: answered with what is no row of probabilities")
         return
-    expected = Postprocessor(parameters)(raw.astype(np.float32))
+    # What was computed from the victim's own scores holds for a victim that is another now too.
+    computed = raw is not None and repeats(kept.defence)
+    known = not computed and defence.parameters in (None, kept.defence)
+    try:
+        kept.looks.judge(answer, bounds=known)
+    except WrongAnswerError as error:
+        raise NotReadyError(f"{model}: {error}") from None
+    again = None if kept.looks.repeats else triton.infer(model, inputs, defence.output)
+    if again is not None and np.array_equal(answer, again):
+        raise NotReadyError(f"{model}: answered alike twice, its defence draws at random")
+
+
+def _raw(triton: Triton, defence: _Defence, inputs: Sequence[Tensor]) -> NDArray[Any] | None:
+    """Return the victim's own scores, None where it cannot be asked."""
+    if defence.given is None:
+        return None
+    given = {one.name: one for one in inputs}
+    inner = [replace(given[of], name=name) for name, of in defence.given.items()]
+    return triton.infer(defence.victim, inner, defence.victim_output)
+
+
+def _answered(
+    triton: Triton, model: str, defence: _Defence, kept: Question | None
+) -> tuple[Sequence[Tensor], NDArray[Any]]:
+    """Return a question that the model takes, and its answer."""
+    if kept is not None:
+        return kept.inputs, triton.infer(model, kept.inputs, kept.looks.output)
+    tensors = triton.ask(model)["inputs"]
+    first: NotReadyError | None = None
+    for fill in (0, 1):
+        inputs = [_row(one, fill) for one in tensors]
+        try:
+            return inputs, triton.infer(model, inputs, defence.output)
+        except NotReadyError as error:
+            first = first or error
+    raise first or NotReadyError(f"{model}: has no inputs")
+
+
+def _defence(triton: Triton, model: str) -> _Defence:
+    """Return what the configuration that Triton serves says about the model's defence."""
+    config = triton.ask(f"{model}/config")
+    fused = _fused(config)
+    if fused:
+        return _Defence(fused, None)
+    steps = config.get("ensemble_scheduling", {}).get("step", [])
+    if not steps:
+        raise NotReadyError(f"{model}: is no protected model: no ensemble and no fused defence")
+    last = steps[-1]
+    said = triton.ask(f"{last['model_name']}/config")
+    if _fused(said) in last["output_map"]:
+        return _Defence(last["output_map"][_fused(said)], None)
+    strings = {name: one["string_value"] for name, one in said.get("parameters", {}).items()}
+    parameters = Parameters.from_strings(
+        strings, where=f"{model}: its last step {last['model_name']} is no defence"
+    )
+    (answered,) = last["output_map"].values()
+    (read_by_it,) = last["input_map"].values()
+    clients = {one["name"] for one in config["input"]}
+    for step in steps[:-1]:
+        for output, tensor in step["output_map"].items():
+            if tensor == read_by_it and set(step["input_map"].values()) <= clients:
+                given = step["input_map"]
+                return _Defence(answered, parameters, step["model_name"], output, given)
+    return _Defence(answered, parameters)
+
+
+def _fused(config: Mapping[str, Any]) -> str:
+    said = config.get("parameters", {}).get(FUSED_MARK, {})
+    return str(said.get("string_value", ""))
+
+
+def compare(
+    answer: NDArray[Any], raw: NDArray[Any], parameters: Parameters, *, axis: int = -1
+) -> None:
+    """Return if an answer is what the parameters make of the victim's scores.
+
+    A defence that answers at random, or keyed on its input, must only not give them as they are.
+
+    Args:
+        answer: of the protected model.
+        raw: the victim's scores for the same question, classes last unless the shapes are equal.
+        parameters: in force.
+        axis: of the classes in the answer.
+
+    Raises:
+        WrongAnswerError: it is not.
+    """
+    if answer.shape == raw.shape:
+        raw = np.moveaxis(raw, axis, -1)
+    answer = np.moveaxis(answer, axis, -1)
+    if answer.shape != raw.shape or not np.isfinite(answer).all():
+        raise WrongAnswerError(f"answered with shape {answer.shape}, expected {raw.shape}")
+    rows, scores = (one.reshape(-1, one.shape[-1]) for one in (answer, raw))
+    if not repeats(parameters):
+        if np.abs(rows - scores).max() <= TOLERANCE:
+            raise WrongAnswerError("answered with the victim's own scores", raw=True)
+        return
+    expected = Postprocessor(parameters)(np.ascontiguousarray(scores))
     step = 0.0 if parameters.decimals is None else 10.0**-parameters.decimals
-    if np.abs(answer - expected).max() > TOLERANCE + step:
-        raise NotReadyError("answered otherwise than its own configuration asks for")
+    near = 1e-2 if scores.dtype == np.float16 else TOLERANCE
+    if not np.abs(rows.astype(np.float64) - expected).max() <= near + step:
+        raise WrongAnswerError("answered otherwise than its own configuration asks for")
 
 
-def _repeats(parameters: Parameters) -> bool:
-    """Whether the same scores get the same answer here as in the server, without its key."""
+def repeats(parameters: Parameters) -> bool:
+    """Return whether the same scores get the same answer here as there, without the key."""
     return parameters.defense in ("reverse_sigmoid", "sine", "none") and not parameters.key_file
 
 
-def _row(tensor: Mapping[str, Any]) -> dict[str, Any]:
+def _row(tensor: Mapping[str, Any], fill: int) -> Tensor:
     shape = [max(1, int(size)) for size in tensor["shape"]]
-    nothing = "" if tensor["datatype"] == "BYTES" else 0
-    return {
-        "name": tensor["name"],
-        "datatype": tensor["datatype"],
-        "shape": shape,
-        "data": [nothing] * int(np.prod(shape)),
-    }
+    if tensor["datatype"] == "BYTES":
+        return Tensor(tensor["name"], "BYTES", np.full(shape, b"1" * fill, object))
+    return Tensor(
+        tensor["name"], tensor["datatype"], np.full(shape, fill, DTYPES[tensor["datatype"]])
+    )
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    """Return what Triton says beside the status, such as what a defence refuses."""
+    try:
+        said = json.loads(error.read())["error"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return f": {' '.join(str(said).split())}"
 
 
 def main() -> int:
     """Return 0 if every model named is ready, 1 with a line on stderr if one is not."""
     parser = argparse.ArgumentParser(prog="python -m postprocess.ready")
-    parser.add_argument("model", nargs="+", help="public name of a protected ensemble")
+    parser.add_argument("model", nargs="+", help="public name of a protected model")
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="Triton's HTTP endpoint")
-    parser.add_argument("--timeout-seconds", type=float, default=5)
+    parser.add_argument("--timeout-seconds", type=float, default=5, help="of each request")
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        default=os.environ.get(REPOSITORY) or None,
+        help=f"model repository, for the questions kept in it (default: ${REPOSITORY}, or else "
+        "questions are made up)",
+    )
     arguments = parser.parse_args()
-    key = os.environ.get(KEY_FILE)
+    key, repository = os.environ.get(KEY_FILE), arguments.repository
     try:
         secret = Path(key).read_text().strip() if key else None
         triton = Triton(arguments.url, secret, arguments.timeout_seconds)
         for model in arguments.model:
-            check(triton, model)
-    except (ReverseSigmoidError, OSError, KeyError, ValueError, IndexError) as error:
+            kept = None if repository is None else read(path_in(repository, model))
+            check(triton, model, kept)
+    except (ReverseSigmoidError, OSError, LookupError, TypeError, ValueError) as error:
         said = str(error) if isinstance(error, ReverseSigmoidError) else repr(error)
         print(f"not ready: {said}", file=sys.stderr)
         return 1

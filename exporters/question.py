@@ -1,0 +1,226 @@
+"""The question kept beside a protected model, chosen where a raw answer is best told from its own.
+
+What the file holds is in ``postprocess.question``; here its answer is seen, once when the model is
+protected and again when its parameters change.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.evidence import Evidence
+from exporters.onnx_run import Feed, Source
+from postprocess.parameters import Parameters
+from postprocess.question import DTYPES, Looks, Question, Tensor, as_rows
+
+Array = NDArray[Any]
+Float64 = NDArray[np.float64]
+
+#: How far a raw score has to be from the protected ones for bounds to be kept, and how far those
+#: are from what was seen, as the last digits hang on the machine.
+GAP, SLACK = 0.06, 0.02
+#: Rows that are tried.
+CANDIDATES = 8
+#: Asked of a defence that draws at random, to see how far its answers lie apart.
+DRAWS = 32
+#: Bytes of a file from which a made-up question of few different numbers is tried.
+LARGE, PATTERN = 2**18, 256
+#: Distance of the two highest scores from which a row is as confident as any.
+CERTAIN = 30.0
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is needed to see a model's answers."""
+
+    raw: Callable[[Feed], Array]  #: inputs to the victim's scores, of any shape
+    protect: Callable[[Array], Array]  #: rows of scores (rows, K) to protected ones
+    parameters: Parameters
+    output: str
+    batched: bool
+    axis: int = -1  #: of the classes in the scores
+
+
+def choose(model: Model, candidates: Iterable[Feed]) -> Question | None:
+    """Return the question whose raw answer differs most from the protected one, None of none.
+
+    Args:
+        model: is asked.
+        candidates: inputs as the graph takes them, of one row where the batch is free.
+    """
+    best: tuple[tuple[bool, bool, float], Question] | None = None
+    for feed in candidates:
+        for inputs in _and_smaller(feed):
+            seen = see(model, tensors(inputs, batched=model.batched), inputs)
+            if seen is None:
+                continue
+            gap, question = seen
+            small = len(question.text()) <= LARGE
+            rank = (question.looks.tells_raw, small, gap)
+            if best is None or rank > best[0]:
+                best = rank, question
+            if small:
+                break
+    return None if best is None else best[1]
+
+
+def see(model: Model, inputs: tuple[Tensor, ...], feed: Feed) -> tuple[float, Question] | None:
+    """Return a question with what its answer looks like, and the gap to a raw one.
+
+    None where the graph does not take the inputs, or the defence not the scores.
+    """
+    try:
+        scores = model.raw(feed)
+        if model.batched and scores.ndim == 1:
+            scores = scores.reshape(-1, 1)
+        moved = np.moveaxis(scores, model.axis, -1)
+        rows = np.ascontiguousarray(moved.reshape(-1, moved.shape[-1]))
+        repeats = model.parameters.defense in ("reverse_sigmoid", "sine", "none")
+        answers = [model.protect(rows) for _ in range(1 if repeats else DRAWS)]
+    except Exception:  # whatever onnxruntime raises at inputs that a graph does not take
+        return None
+    raw = as_rows(scores, model.axis)
+    if not np.isfinite(raw).all() or not np.isfinite(answers[0]).all():
+        return None
+    single = model.parameters.multi_label or raw.shape[1] == 1
+    looks = Looks(model.output, scores.shape, model.axis, sum_to_1=not single, repeats=repeats)
+    gap, looks = _bounded(looks, raw, np.stack(answers).astype(np.float64))
+    return gap, Question(inputs, model.parameters.to_strings(), looks)
+
+
+def again(model: Model, question: Question, ranks: Sequence[int]) -> Question:
+    """Return a question with what the answer looks like under other parameters.
+
+    Args:
+        model: with the parameters that are to come into force.
+        question: as it was kept.
+        ranks: of the graph's inputs, in the order of the question's.
+    """
+    feed = {
+        one.name: one.values.reshape(-1) if rank == 1 else one.values
+        for one, rank in zip(question.inputs, ranks, strict=True)
+    }
+    feed = {
+        name: _each(array, bytes.decode) if array.dtype == object else array
+        for name, array in feed.items()
+    }
+    seen = see(model, question.inputs, feed)
+    if seen is None:
+        return replace(question.unbound(), parameters=model.parameters.to_strings())
+    return seen[1]
+
+
+def most_confident(source: Source, evidence: Evidence, *, single: bool) -> Iterator[Feed]:
+    """Yield inputs of those rows whose scores say most clearly which class it is.
+
+    Args:
+        source: that the evidence was gathered with.
+        evidence: the scores of its rows.
+        single: each score is a yes or no of its own.
+    """
+    found = [
+        (confidence, call, row)
+        for call, part in enumerate(evidence.scores)
+        for row, confidence in _clearest(confidences(part, single=single))
+    ]
+    found = sorted(found, key=lambda one: -one[0])[:CANDIDATES]
+    last = max((call for _, call, _ in found), default=-1)
+    feeds = zip(range(last + 1), source.feeds(evidence.rows_at_once), strict=False)
+    kept = {call: feed for call, feed in feeds if any(call == one for _, one, _ in found)}
+    for _, call, row in found:
+        feed = kept[call]
+        if not source.batched:
+            yield feed
+            continue
+        items = len(next(iter(feed.values())))
+        item = row * items // len(evidence.scores[call])
+        yield {name: array[item : item + 1] for name, array in feed.items()}
+
+
+def confidences(scores: Array, *, single: bool) -> Float64:
+    """Return how clear each row of scores is, shape (rows,); -1 where one is not finite."""
+    rows = scores.astype(np.float64)
+    finite = np.isfinite(rows).all(axis=1)
+    rows = np.where(finite[:, None], rows, 0.0)
+    if single or rows.shape[1] == 1:
+        middle = 0.5 if rows.min() >= 0 and rows.max() <= 1 else 0.0
+        clear = np.abs(rows - middle).max(axis=1)
+    else:
+        two = np.partition(rows, -2, axis=1)[:, -2:]
+        clear = two[:, 1] - two[:, 0]
+    result: Float64 = np.where(finite, np.minimum(clear, CERTAIN), -1.0)
+    return result
+
+
+def tensors(feed: Feed, *, batched: bool) -> tuple[Tensor, ...]:
+    """Return inputs as clients send them: what is (batch,) to the graph is (batch, 1) to Triton."""
+    found = []
+    for name, array in feed.items():
+        values = array.reshape(-1, 1) if batched and array.ndim == 1 else array
+        if values.dtype.kind in "OU":
+            strings = _each(values, lambda one: one if isinstance(one, bytes) else one.encode())
+            found.append(Tensor(name, "BYTES", strings))
+            continue
+        (datatype,) = [key for key, dtype in DTYPES.items() if dtype == values.dtype]
+        found.append(Tensor(name, datatype, np.ascontiguousarray(values)))
+    return tuple(found)
+
+
+def _clearest(clear: Float64) -> list[tuple[int, float]]:
+    order = np.argsort(-clear, kind="stable")[:CANDIDATES]
+    return [(int(row), float(clear[row])) for row in order if clear[row] >= 0]
+
+
+def _bounded(looks: Looks, raw: Float64, answers: Array) -> tuple[float, Looks]:
+    """Return the widest gap between raw and protected scores, and the bounds that it allows.
+
+    Args:
+        looks: without bounds.
+        raw: the victim's scores, shape (rows, K).
+        answers: of the defence, shape (draws, rows, K).
+    """
+    low, high = answers.min(axis=0), answers.max(axis=0)
+    gaps = np.min([np.maximum(low - one, one - high) for one in _readings(raw)], axis=0)
+    if looks.sum_to_1:  # of a row of classes the top one alone is looked at
+        rows = np.arange(len(raw))
+        tops = answers[0].argmax(axis=1)
+        row = int(gaps[rows, tops].argmax())
+        top = int(tops[row])
+    else:
+        row, top = (int(one) for one in np.unravel_index(gaps.argmax(), gaps.shape))
+    gap = float(gaps[row, top])
+    least, most = (None, None) if gap < GAP else _outwards(low[row, top], high[row, top])
+    return gap, replace(looks, row=row, top=top, least=least, most=most)
+
+
+def _readings(raw: Float64) -> list[Float64]:
+    """Return what an unprotected answer may look like: the scores, their softmax, their sigmoid."""
+    powers = np.exp(raw - raw.max(axis=1, keepdims=True))
+    sigmoid = 1 / (1 + np.exp(-np.clip(raw, -700, 700)))
+    return [raw, powers / powers.sum(axis=1, keepdims=True), sigmoid]
+
+
+def _outwards(low: float, high: float) -> tuple[float, float]:
+    """Return bounds of two decimals, at least SLACK apart from the answers."""
+    return (
+        max(0.0, math.floor((low - SLACK) * 100) / 100),
+        min(1.0, math.ceil((high + SLACK) * 100) / 100),
+    )
+
+
+def _and_smaller(feed: Feed) -> Iterator[Feed]:
+    """Yield inputs, then the same with few different entries, which pack into little."""
+    yield feed
+    yield {
+        name: np.resize(array.reshape(-1)[:PATTERN], array.shape) for name, array in feed.items()
+    }
+
+
+def _each(array: Array, change: Callable[[Any], Any]) -> Array:
+    changed = np.empty(array.shape, np.object_)
+    changed.reshape(-1)[:] = [change(entry) for entry in array.reshape(-1)]
+    return changed

@@ -1,0 +1,161 @@
+"""The question beside a protected model: what its file holds, and what it calls a right answer."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from exporters import question
+from postprocess.errors import InputError
+from postprocess.parameters import Parameters
+from postprocess.postprocessor import Postprocessor
+from postprocess.question import Looks, Question, Tensor, WrongAnswerError, as_rows, read
+
+SHIPPED = Parameters(beta=1.5, gamma=0.2, margin=0.01, scores="logits")
+LOGITS = np.array([[6.0, -1.0, 0.5, 0.0]], np.float32)
+
+
+def model(parameters=SHIPPED, *, axis=-1, scores=lambda feed: feed["x"]):
+    return question.Model(scores, Postprocessor(parameters), parameters, "y", True, axis)
+
+
+def seen(scores=LOGITS, parameters=SHIPPED, axis=-1):
+    return question.choose(model(parameters, axis=axis), [{"x": scores}])
+
+
+def written(tmp_path, asked):
+    path = tmp_path / "question.json"
+    path.write_text(asked.text())
+    return path
+
+
+STRINGS = np.array([["a", "", "ä"]], object)
+INPUTS = [
+    np.array([[0.1, 1 / 3, 1e30]], np.float32),
+    np.array([[0.1, 65504]], np.float16),
+    np.array([[1 / 3]], np.float64),
+    np.array([[1, 2**63 - 1]], np.int64),
+    np.array([[0, 255]], np.uint8),
+    np.array([[True, False]]),
+    np.array([[np.nan, np.inf]], np.float32),
+    np.random.default_rng(0).normal(size=(1, 3, 200, 200)).astype(np.float32),
+    STRINGS,
+    np.array([[f"word {n}" for n in range(5000)]], object),
+]
+
+
+@pytest.mark.parametrize("values", INPUTS, ids=lambda one: f"{one.dtype}-{one.size}")
+def test_inputs_of_any_type_are_read_back_to_the_last_bit(tmp_path, values):
+    inputs = question.tensors({"x": values}, batched=True)
+    asked = Question(inputs, SHIPPED.to_strings(), Looks("y", (1, 4)))
+    (again,) = read(written(tmp_path, asked)).inputs
+    assert again.datatype == inputs[0].datatype
+    assert again.encoded() == inputs[0].encoded()
+    assert again.values.shape == values.shape
+
+
+def test_what_is_batch_alone_to_a_graph_is_a_column_to_triton():
+    (tensor,) = question.tensors({"x": np.array([3.0], np.float32)}, batched=True)
+    assert tensor.values.shape == (1, 1)
+
+
+def test_a_large_made_up_question_has_few_different_numbers_and_a_small_file():
+    def scores(feed):
+        return LOGITS + feed["x"].reshape(1, -1)[:, :4]
+
+    image = np.random.default_rng(0).normal(size=(1, 3, 512, 512)).astype(np.float32)
+    asked = question.choose(model(scores=scores), [{"x": image}])
+    assert asked.looks.tells_raw
+    assert len(asked.text()) < 50_000
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_the_protected_answer_looks_right_and_no_raw_reading_of_it_does(axis):
+    scores = LOGITS if axis == -1 else np.stack([LOGITS, LOGITS / 2], axis=-1)
+    looks = seen(scores, axis=axis).looks
+    rows = as_rows(scores, axis).astype(np.float32)
+    back = np.moveaxis(scores, axis, -1).shape
+
+    def whole(one):
+        return np.moveaxis(one.reshape(back), -1, axis)
+
+    looks.judge(whole(Postprocessor(SHIPPED)(rows)))
+    for raw in (rows, softmax(rows, axis=1), 1 / (1 + np.exp(-rows))):
+        with pytest.raises(WrongAnswerError) as refused:
+            looks.judge(whole(raw))
+        assert refused.value.raw
+
+
+@pytest.mark.parametrize("scores", [np.array([[7.0]]), np.array([[7.0, -6.0, 0.1]])])
+def test_a_yes_or_no_is_told_from_a_raw_one_too(scores):
+    parameters = replace(SHIPPED, multi_label=True)
+    looks = seen(scores.astype(np.float32), parameters).looks
+    assert not looks.sum_to_1
+    looks.judge(Postprocessor(parameters)(scores.astype(np.float32)))
+    with pytest.raises(WrongAnswerError):
+        looks.judge(1 / (1 + np.exp(-scores)))
+
+
+def test_the_file_tells_of_a_raw_score_only_that_it_is_not_near_the_protected_one():
+    """Of very different confident rows whose protected answers are alike, the files are alike."""
+    texts = set()
+    for top in (12.0, 14.0, 20.0, 25.0):
+        asked = seen(np.array([[top, 0.0, 0.0, 0.0]], np.float32))
+        texts.add(json.dumps(vars(asked.looks)))
+    assert len(texts) == 1
+
+
+def test_weak_parameters_have_no_bounds_and_others_are_told_again():
+    asked = seen()
+    weak = question.again(model(replace(SHIPPED, beta=0.01)), asked, [2])
+    assert not weak.looks.tells_raw
+    weak.looks.judge(softmax(LOGITS, axis=1))
+    back = question.again(model(), weak, [2])
+    assert back == replace(asked, inputs=back.inputs)
+
+
+def test_a_defence_that_draws_is_known_by_its_answers_being_different():
+    parameters = Parameters(defense="uniform", beta=0.2, scores="logits")
+    looks = seen(parameters=parameters).looks
+    assert not looks.repeats
+    assert looks.tells_raw
+    for _ in range(20):
+        looks.judge(Postprocessor(parameters)(LOGITS))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text[:50], "damaged: "),
+        (lambda text: text.replace('"format": 1', '"format": 2'), "expected format 1, got 2"),
+        (lambda text: text.replace('"inputs"', '"asks"'), "'inputs' is missing"),
+        (lambda text: text.replace('"shape": [1, 4],', '"shape": [],'), "expected a shape"),
+        (lambda text: text.replace('"top": 0', '"top": 9'), "no row 0 and class 9"),
+        (lambda text: text.replace('"beta": "1.5"', '"beta": "x"'), "parameter beta"),
+        (lambda text: text.replace("6.0, ", ""), "expected [1, 4], got 3 entries"),
+        (lambda text: text.replace("FP32", "FP31"), "unknown datatype 'FP31'"),
+        (lambda text: "[]", "damaged: "),
+    ],
+)
+def test_a_damaged_file_is_refused_with_its_path_and_a_way_out(tmp_path, change, said):
+    path = written(tmp_path, seen())
+    text = path.read_text()
+    path.write_text(change(text))
+    assert path.read_text() != text
+    with pytest.raises(InputError) as refused:
+        read(path)
+    message = str(refused.value)
+    assert message.startswith(f"{path}: damaged: ")
+    assert said in message
+    assert message.endswith("write it anew with reverse-sigmoid protect --force, or remove it")
+
+
+def test_where_there_is_no_file_there_is_no_question(tmp_path):
+    assert read(tmp_path / "question.json") is None
+
+
+def test_strings_are_encoded_as_triton_reads_them():
+    tensor = Tensor("x", "BYTES", np.array([b"ab", b""], object))
+    assert tensor.encoded() == b"\x02\x00\x00\x00ab\x00\x00\x00\x00"
