@@ -123,8 +123,8 @@ class Siege(Gated):
         self.new_log()
         paced, reports, envoy_mib = self.suffer(orders, seconds)
         worst = max(np.max(one, initial=0) for one in paced.latencies_ms)
-        print(f"{orders}: honest worst {worst:.0f} ms, {sum(map(len, paced.latencies_ms))} answers, "
-              f"{dict(paced.failures)}; Envoy at most {envoy_mib:.0f} MiB")  # fmt: skip
+        print(f"{orders}: honest worst {worst:.0f} ms, "
+              f"{sum(map(len, paced.latencies_ms))} answers, {dict(paced.failures)}; Envoy at most {envoy_mib:.0f} MiB")  # fmt: skip
         print(json.dumps(reports, indent=2))
         assert self.process.poll() is None, self.said
         assert self.processes == before, self.said

@@ -24,7 +24,9 @@ class Http:
                 "name": tensor.name,
                 "datatype": tensor.datatype,
                 "shape": list(tensor.values.shape),
-                "data": ["" if tensor.datatype == "BYTES" else 0] * tensor.values.size,
+                "data": [""] * tensor.values.size
+                if tensor.datatype == "BYTES"
+                else tensor.values.ravel().tolist(),
             }
             for tensor in target.inputs
         ]
