@@ -12,7 +12,7 @@ from deploy.hostile.wire import Broken, head
 #: More than the gateway takes by default.
 CONNECTIONS = 1_100
 #: The first bytes of a ClientHello: a record of 512 bytes, of which none follows.
-_HALF_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+HALF_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 
 
 def silent_tcp(door: Door, heard: Heard, seconds: float) -> None:
@@ -25,7 +25,7 @@ def half_handshakes(door: Door, heard: Heard, seconds: float) -> None:
 
     def half() -> socket.socket:
         connection = door.tcp()
-        connection.sendall(_HALF_HELLO)
+        connection.sendall(HALF_HELLO)
         return connection
 
     _hold(heard, seconds, half)

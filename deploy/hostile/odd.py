@@ -21,8 +21,8 @@ def streams(door: Door, heard: Heard, seconds: float) -> None:
     """Ask for streaming, and send a request's headers alone over gRPC."""
     for _ in turns(seconds):
         for name, ask_once in (
-            ("stream", lambda channel, keys: _stream(channel, door.message, keys)),
-            ("headers alone", _headers_alone),
+            ("stream", stream),
+            ("headers alone", headers_alone),
         ):
             _time(door, heard, name, ask_once)
         time.sleep(0.5)
@@ -42,13 +42,14 @@ def _time(door: Door, heard: Heard, name: str, call: Callable[[Any, Any], bytes]
     heard.answer(f"{name}: {kind}", said, after_s=time.monotonic() - began)
 
 
-def _stream(channel: Any, message: bytes, keys: Any) -> bytes:
+def stream(channel: Any, keys: Any) -> bytes:
     """Ask as a streaming client does, who keeps his side open."""
     call = channel.stream_stream(f"{SERVICE}/ModelStreamInfer")
-    return bytes(next(call(_pause_after([message]), metadata=keys, timeout=PATIENCE_S), b""))
+    return bytes(next(call(_pause_after([b""]), metadata=keys, timeout=PATIENCE_S), b""))
 
 
-def _headers_alone(channel: Any, keys: Any) -> bytes:
+def headers_alone(channel: Any, keys: Any) -> bytes:
+    """Send a call's headers, and no message."""
     call = channel.stream_unary(INFER)
     return bytes(call(_pause_after([]), metadata=keys, timeout=PATIENCE_S))
 
