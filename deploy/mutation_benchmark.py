@@ -144,10 +144,11 @@ class _Sender:
         """Send the one of that number."""
         raise NotImplementedError
 
-    def took(self, number: int, kind: str, said: bytes | str, seconds: float) -> None:
+    def took(self, number: int, kind: str, said: bytes | str, seconds: float, asked: bytes) -> None:
         """Keep an answer."""
         self.heard.answer(kind, said, after_s=seconds)
-        leak = self._secrets.found_in(said.encode() if isinstance(said, str) else said)
+        raw_answer = said.encode() if isinstance(said, str) else said
+        leak = self._secrets.found_in(raw_answer, asked)
         with self._lock:
             if seconds > LATE_S:
                 self.late[number] = round(seconds, 2)
@@ -196,7 +197,7 @@ class _Messages(_Sender):
             kind, said = error.code().name, str(error.details())
         except ValueError:  # gRPC itself refuses the headers
             kind, said = "not sent", ""
-        self.took(number, kind, said, time.monotonic() - began)
+        self.took(number, kind, said, time.monotonic() - began, message)
         if isinstance(said, bytes):
             self._compare(number, message, said)
 
@@ -245,11 +246,11 @@ class _Requests(_Sender):
             with contextlib.suppress(OSError):
                 opened.sendall(request)
             try:
-                status, said = answer(opened)
+                status, said = answer(opened, "HEAD" if request[:4] == b"HEAD" else "POST")
                 kind = f"HTTP {status}"
             except TimeoutError:
                 kind = "nothing" if whole else "nothing, to a request without an end"
-        self.took(number, kind, said, (time.monotonic() - began) if whole else 0.0)
+        self.took(number, kind, said, (time.monotonic() - began) if whole else 0.0, request)
 
 
 def _tells(rows: NDArray[np.float64]) -> bool:

@@ -117,8 +117,9 @@ class Siege(Gated):
             time.sleep(1)  # what was begun may hurt a moment later
         return paced, them.reports, envoy
 
-    def survive(self, *orders, seconds=6):
+    def survive(self, *orders):
         """Let attacks be made; whatever they must not do is asserted. Return their reports."""
+        seconds = max(ATTACKS[name].seconds for name, _ in orders)
         before = self.processes
         self.new_log()
         paced, reports, envoy_mib = self.suffer(orders, seconds)

@@ -18,6 +18,7 @@ class Attack:
     run: Run
     by: tuple[str, ...]  #: whose key is used: of a client with queries left, a spent one, nobody's
     stops: str  #: what an unfixed server does, for the operator
+    seconds: float = 6  #: that it takes, at least, to hurt most unfixed servers
 
 
 KEY, SPENT, NOBODY = "key", "spent", "nobody"
@@ -26,10 +27,10 @@ _BOTH, _ALL = (KEY, NOBODY), (KEY, SPENT, NOBODY)
 ATTACKS: dict[str, Attack] = {
     "deep-json": Attack(json_bodies.deep, (KEY,), "Triton crashes"),
     "long-fields": Attack(long_fields.echoed, (KEY,), "the gateway stands still"),
-    "cancelled-deadlines": Attack(cancelling.deadlines, (KEY,), "Triton crashes"),
-    "cancelled-resets": Attack(cancelling.resets, (KEY,), "Triton crashes"),
+    "cancelled-deadlines": Attack(cancelling.deadlines, (KEY,), "Triton crashes", 12),
+    "cancelled-resets": Attack(cancelling.resets, (KEY,), "Triton crashes", 12),
     "rapid-resets": Attack(cancelling.rapid_resets, _BOTH, "the gateway is busy"),
-    "hang-ups": Attack(cancelling.hang_ups, (KEY,), "Triton crashes"),
+    "hang-ups": Attack(cancelling.hang_ups, (KEY,), "Triton crashes", 12),
     "unfinished-streams": Attack(filling.unfinished_streams, _ALL, "the gateway's memory fills"),
     "unfinished-bodies": Attack(filling.unfinished_bodies, _ALL, "the gateway's memory fills"),
     "slow-readers": Attack(filling.slow_readers, (KEY,), "memory fills, of both"),

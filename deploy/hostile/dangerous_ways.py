@@ -14,7 +14,6 @@ from deploy.hostile.door import Door
 from deploy.hostile.heard import Secrets
 from load_tests.paced import Paced
 
-SECONDS = 6.0
 #: Honest requests a second, half of them over new connections.
 RATE = 8.0
 #: The longest that an honest client may wait.
@@ -34,7 +33,7 @@ WARNING = (
 
 def minutes() -> float:
     """Return about how long all of them take."""
-    return sum(len(_by(one)) for one in ATTACKS.values()) * (SECONDS + 3) / 60
+    return sum(len(_by(one)) * (one.seconds + 3) for one in ATTACKS.values()) / 60
 
 
 def ways(target: Target, door: Door) -> Iterator[Way]:
@@ -60,7 +59,8 @@ def _attack(target: Target, door: Door, name: str, doer: Door) -> str | None:
     both = (honest.over_grpc, honest.over_http)
     clients = [partial(honest.client, door, over, expected) for over in both]
     secrets = Secrets((*target.inner, "victim_scores"))
-    with Paced(clients, rate=RATE) as paced, Attacker([(name, doer)], secrets, SECONDS) as attacker:
+    attacker = Attacker([(name, doer)], secrets, ATTACKS[name].seconds)
+    with Paced(clients, rate=RATE) as paced, attacker:
         attacker.wait()
         time.sleep(1)  # what was begun may hurt a moment later
     bounded = {said for said in paced.failures if said.startswith(_BOUNDED)}

@@ -25,10 +25,10 @@ class Secrets:
     names: tuple[str, ...] = ()  #: of inner models and tensors
     rows: NDArray[Any] = field(default_factory=lambda: np.empty((0, 2)))  #: raw, shape (n, K)
 
-    def found_in(self, said: bytes) -> str | None:
-        """Return what of it an answer holds, None if nothing."""
+    def found_in(self, said: bytes, asked: bytes = b"") -> str | None:
+        """Return what of it an answer holds, None if nothing but what was asked itself."""
         for name in self.names:
-            if name.encode() in said:
+            if name.encode() in said and name.encode() not in asked:
                 return f"the name {name}"
         if len(self.rows) and self._has_row(said[:_LOOKED_AT]):
             return "a raw row"

@@ -50,13 +50,13 @@ def request(
     return head(door, {"transfer-encoding": "chunked", **said}) + chunks + b"0\r\n\r\n"
 
 
-def answer(connection: socket.socket) -> tuple[int, bytes]:
+def answer(connection: socket.socket, method: str = "POST") -> tuple[int, bytes]:
     """Return the status and the body that come back over HTTP/1.1.
 
     Raises:
         OSError, http.client.HTTPException: none came.
     """
-    response = http.client.HTTPResponse(connection, method="POST")
+    response = http.client.HTTPResponse(connection, method=method)
     try:
         response.begin()
         return response.status, response.read(_MOST_READ)
