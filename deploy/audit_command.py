@@ -45,6 +45,10 @@ def audit(
             "mended crashes. Only where nobody else needs it.",
         ),
     ] = False,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="With --dangerous, this attack.  [default: all]"),
+    ] = None,
     every: Annotated[
         bool, typer.Option("--all", help="Show what is closed too, not only their number.")
     ] = False,
@@ -59,10 +63,14 @@ def audit(
     from deploy.hostile import dangerous_ways, door, gentle_ways
     from deploy.operator_file import address
     from load_tests.endpoint import Access
+    from postprocess.errors import InputError
 
     for name, value in (("--url", url), ("--http-url", http_url or url)):
         address(value, name)
     audited = target.find(url, http_url or url, public, Access(api_key, tls_ca), inner=inner or [])
+    attacks = dangerous_ways.chosen(attack or [])
+    if attack and not dangerous:
+        raise InputError("--attack: hurts a server that is not mended; say --dangerous too")
     client = door.find(audited, key=api_key)
     ways = [
         *grpc_ways.ways(audited),
@@ -73,9 +81,10 @@ def audit(
         *gentle_ways.ways(audited, client),
     ]
     if dangerous:
-        warning = dangerous_ways.WARNING.format(url=url, minutes=dangerous_ways.minutes())
+        minutes = dangerous_ways.minutes(attacks)
+        warning = dangerous_ways.WARNING.format(url=url, minutes=minutes)
         say(warning, console=err_console)
-        ways += dangerous_ways.ways(audited, client)
+        ways += dangerous_ways.ways(audited, client, attacks)
     outcomes = walk(ways)
     bad = [one for one in outcomes if not one.good]
     if as_json:

@@ -1,7 +1,7 @@
 """Every attack as a way of the audit, beside an honest client: ``audit --dangerous``."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +13,7 @@ from deploy.hostile.attacks import ATTACKS, KEY, NOBODY, Attack
 from deploy.hostile.door import Door
 from deploy.hostile.heard import Secrets
 from load_tests.paced import Paced
+from postprocess.errors import InputError
 
 #: Honest requests a second, half of them over new connections.
 RATE = 8.0
@@ -24,21 +25,33 @@ RECOVERY_S = 60.0
 _BOUNDED = ("gRPC RESOURCE_EXHAUSTED", "HTTP 429")
 
 WARNING = (
-    "--dangerous attacks {url} for about {minutes:.0f} minutes, with this key and without one: a "
+    "--dangerous attacks {url} for about {minutes:.1f} minutes, with this key and without one: a "
     "server that is not mended crashes, stands still or fills its memory, others are not "
     "answered meanwhile, and the key's queries are spent. Only on a server of your own, and "
     "not while others need it."
 )
 
 
-def minutes() -> float:
-    """Return about how long all of them take."""
-    return sum(len(_by(one)) * (one.seconds + 3) for one in ATTACKS.values()) / 60
+def chosen(names: Sequence[str]) -> dict[str, Attack]:
+    """Return the attacks of these names, all of them where none is said.
+
+    Raises:
+        InputError: there is no attack of one of the names.
+    """
+    for name in names:
+        if name not in ATTACKS:
+            raise InputError(f"--attack: expected one of {', '.join(ATTACKS)}, got {name!r}")
+    return {name: ATTACKS[name] for name in names or ATTACKS}
 
 
-def ways(target: Target, door: Door) -> Iterator[Way]:
-    """Return every attack with whoever makes it."""
-    for name, attack in ATTACKS.items():
+def minutes(attacks: Mapping[str, Attack]) -> float:
+    """Return about how long they take."""
+    return sum(len(_by(one)) * (one.seconds + 3) for one in attacks.values()) / 60
+
+
+def ways(target: Target, door: Door, attacks: Mapping[str, Attack]) -> Iterator[Way]:
+    """Return each attack with whoever makes it."""
+    for name, attack in attacks.items():
         for by in _by(attack):
             doer = door if by == KEY else replace(door, key=None)
             run = partial(_attack, target, door, name, doer)

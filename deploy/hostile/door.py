@@ -21,7 +21,8 @@ class Door:
     """A gateway as one client sees it; it can be sent to another process."""
 
     host: str
-    port: int
+    port: int  #: of HTTP
+    grpc_port: int  #: the same behind a gateway
     model: str
     ca: Path | None  #: certificates to trust; with it, TLS is spoken
     key: str | None  #: None for nobody
@@ -30,16 +31,11 @@ class Door:
     source: str | None = None  #: the address of this machine to come from
 
     @property
-    def url(self) -> str:
-        """HOST:PORT."""
-        return f"{self.host}:{self.port}"
-
-    @property
     def path(self) -> str:
         """Where HTTP asks for an answer."""
         return f"/v2/models/{self.model}/infer"
 
-    def tcp(self, *, receive_bytes: int | None = None) -> socket.socket:
+    def tcp(self, *, receive_bytes: int | None = None, grpc: bool = False) -> socket.socket:
         """Return a TCP connection, with a receive buffer of that size.
 
         Raises:
@@ -52,7 +48,7 @@ class Door:
             if self.source is not None:
                 connection.bind((self.source, 0))
             connection.settimeout(TIMEOUT_S)
-            connection.connect((self.host, self.port))
+            connection.connect((self.host, self.grpc_port if grpc else self.port))
         except BaseException:
             connection.close()
             raise
@@ -64,7 +60,7 @@ class Door:
         Raises:
             OSError: it was refused, or the handshake failed.
         """
-        connection = self.tcp(receive_bytes=receive_bytes)
+        connection = self.tcp(receive_bytes=receive_bytes, grpc=alpn == "h2")
         if self.ca is None:
             return connection
         try:
@@ -82,10 +78,11 @@ class Door:
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.max_receive_message_length", -1),
         ]
+        url = f"{self.host}:{self.grpc_port}"
         if self.ca is None:
-            return grpc.insecure_channel(self.url, options)
+            return grpc.insecure_channel(url, options)
         trusted = grpc.ssl_channel_credentials(self.ca.read_bytes())
-        return grpc.secure_channel(self.url, trusted, options)
+        return grpc.secure_channel(url, trusted, options)
 
 
 def find(target: Target, *, key: str | None, source: str | None = None) -> Door:
@@ -95,6 +92,7 @@ def find(target: Target, *, key: str | None, source: str | None = None) -> Door:
     return Door(
         host,
         int(port),
+        int(target.grpc.rpartition(":")[2]),
         target.public,
         target.access.tls_ca,
         key,

@@ -29,7 +29,7 @@ DEPTH = 5_000
 #: So long that reading it slowly takes a third of a second, no more.
 LONG = 3_000
 #: A connection that says nothing may live so long.
-SILENCE_S = 30.0
+SILENCE_S = 20.0
 #: A refusal that waits for nothing has come by then.
 AT_ONCE_S = 5.0
 
