@@ -21,8 +21,8 @@ from deploy.hostile.lying import FORGED
 from load_tests.paced import Paced
 
 WORST_MS = 2000
-#: Envoy's memory: more than its heap's limit, less than attacks need that are let in.
-ENVOY_MIB = 700
+#: Envoy's memory: its heap of 512 MiB by default, and its program.
+ENVOY_MIB = 600
 #: What a few seconds of an attack may write into the access log.
 LOG_BYTES = 4 * 2**20
 #: What a client may never read: inner models and the tensor between them.

@@ -31,9 +31,11 @@ ATTACKS: dict[str, Attack] = {
     "cancelled-resets": Attack(cancelling.resets, (KEY,), "Triton crashes", 12),
     "rapid-resets": Attack(cancelling.rapid_resets, _BOTH, "the gateway is busy"),
     "hang-ups": Attack(cancelling.hang_ups, (KEY,), "Triton crashes", 12),
-    "unfinished-streams": Attack(filling.unfinished_streams, _ALL, "the gateway's memory fills"),
-    "unfinished-bodies": Attack(filling.unfinished_bodies, _ALL, "the gateway's memory fills"),
-    "slow-readers": Attack(filling.slow_readers, (KEY,), "memory fills, of both"),
+    "unfinished-streams": Attack(
+        filling.unfinished_streams, _ALL, "the gateway's memory fills", 12
+    ),
+    "unfinished-bodies": Attack(filling.unfinished_bodies, _ALL, "the gateway's memory fills", 12),
+    "slow-readers": Attack(filling.slow_readers, (KEY,), "memory fills, of both", 12),
     "silent-tcp": Attack(holding.silent_tcp, (NOBODY,), "nobody else gets in"),
     "half-handshakes": Attack(holding.half_handshakes, (NOBODY,), "nobody else gets in"),
     "idle-tls": Attack(holding.idle_tls, (NOBODY,), "nobody else gets in"),
