@@ -61,8 +61,17 @@ def _pause_after(messages: list[bytes]) -> Iterator[bytes]:
 
 def encodings(door: Door, heard: Heard, seconds: float) -> None:
     """Send old versions, odd encodings and odd types of content."""
+    for _ in turns(seconds):
+        for name, raw in odd_requests(door).items():
+            began = time.monotonic()
+            status, said = ask(door, raw)
+            heard.answer(f"{name}: HTTP {status}", said, after_s=time.monotonic() - began)
+
+
+def odd_requests(door: Door) -> dict[str, bytes]:
+    """Return them by name."""
     body, length = door.body, {"content-length": str(len(door.body))}
-    requests = {
+    return {
         "HTTP/1.0": head(door, length, version="1.0") + body,
         "gzip": request(door, gzip.compress(body), {"content-encoding": "gzip"}),
         "deflate": request(door, body, {"content-encoding": "deflate"}),
@@ -76,12 +85,7 @@ def encodings(door: Door, heard: Heard, seconds: float) -> None:
         "upgrade": request(door, body, {"connection": "upgrade", "upgrade": "websocket"}),
         "expect": request(door, body, {"expect": "100-continue"}),
         "no length": head(door, {}) + body,
-    }  # fmt: skip
-    for _ in turns(seconds):
-        for name, raw in requests.items():
-            began = time.monotonic()
-            status, said = ask(door, raw)
-            heard.answer(f"{name}: HTTP {status}", said, after_s=time.monotonic() - began)
+    }
 
 
 def not_finite(door: Door, heard: Heard, seconds: float) -> None:
