@@ -136,10 +136,8 @@ class Siege(Gated):
         paced, reports, envoy_mib = self.suffer(orders, seconds)
         worst = worst_ms(paced)
         answers, failures = sum(map(len, paced.latencies_ms)), dict(paced.failures)
-        print(
-            f"{orders}: honest worst {worst:.0f} ms of {answers}, {calm:.0f} before, failed {failures}"
-        )
-        print(f"Envoy at most {envoy_mib:.0f} MiB")
+        print(f"{orders}: honest worst {worst:.0f} ms of {answers}, failed {failures}")
+        print(f"before {calm:.0f} ms; Envoy at most {envoy_mib:.0f} MiB")
         print(json.dumps(reports, indent=2))
         assert self.process.poll() is None, self.said
         assert self.processes == before, self.said
