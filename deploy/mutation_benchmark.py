@@ -93,7 +93,7 @@ def _measure(asked: argparse.Namespace, running: GatewayRun) -> dict[str, Any]:
             "per_second": count / max(seconds, 1e-9),
             **sender.report(),
         }
-    restarts = [line for line in running.said if "start" in line]
+    restarts = [line for line in running.said if "start" in line or "DOWN" in line]
     broken = [name for one in parts.values() for name in ("late", "leaked") if one[name]]
     same = running.servers() == before
     return {

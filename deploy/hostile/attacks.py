@@ -26,6 +26,7 @@ _BOTH, _ALL = (KEY, NOBODY), (KEY, SPENT, NOBODY)
 
 ATTACKS: dict[str, Attack] = {
     "deep-json": Attack(json_bodies.deep, (KEY,), "Triton crashes"),
+    "huge-shapes": Attack(json_bodies.shapes, (KEY,), "Triton fills its memory and crashes"),
     "long-fields": Attack(long_fields.echoed, (KEY,), "the gateway stands still"),
     "cancelled-deadlines": Attack(cancelling.deadlines, (KEY,), "Triton crashes", 12),
     "cancelled-resets": Attack(cancelling.resets, (KEY,), "Triton crashes", 12),

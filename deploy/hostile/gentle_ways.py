@@ -19,13 +19,15 @@ from deploy.audit.target import Target
 from deploy.audit.way import Way
 from deploy.hostile.door import INFER, Door
 from deploy.hostile.holding import HALF_HELLO
-from deploy.hostile.json_bodies import nested
+from deploy.hostile.json_bodies import nested, shaped
 from deploy.hostile.odd import headers_alone, stream
 from deploy.hostile.wire import Broken, ask, head, request
 from load_tests.endpoint import API_KEY_HEADER
 
 #: Deep for JSON, far from the end of anybody's stack.
 DEPTH = 5_000
+#: Far more elements than are sent, of a few MiB.
+SHAPE = 2**20
 #: So long that reading it slowly takes a third of a second, no more.
 LONG = 3_000
 #: A connection that says nothing may live so long.
@@ -39,6 +41,9 @@ def ways(target: Target, door: Door) -> Iterator[Way]:
     held = [_Held(name, opened) for name, opened in _silences(door)]
     for number, body in enumerate(nested(door, DEPTH), 1):
         yield Way(f"JSON {DEPTH} deep, shape {number}", _reaches_triton(door, body))
+    for number, body in enumerate(shaped(door, [SHAPE]), 1):
+        yield Way(f"JSON of {SHAPE} elements that are not there, spelling {number}",
+                  _reaches_triton(door, body))  # fmt: skip
     lying = request(door, b"[" * DEPTH, {"content-type": "application/grpc"})
     yield Way(f"JSON {DEPTH} deep, called gRPC", lambda: _said_by_triton(*ask(door, lying)))
     yield Way(f"gRPC id of {LONG} letters read slowly", lambda: _slow(door))

