@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from deploy.options import ApiKey, TlsCa, out_console, say
+from deploy.options import ApiKey, TlsCa, err_console, out_console, say
 
 
 def audit(
@@ -37,29 +37,54 @@ def audit(
     api_key: ApiKey = None,
     tls_ca: TlsCa = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+    dangerous: Annotated[
+        bool,
+        typer.Option(
+            "--dangerous",
+            help="Attack it too, for some minutes, beside an honest client: a server that is not "
+            "mended crashes. Only where nobody else needs it.",
+        ),
+    ] = False,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="With --dangerous, this attack.  [default: all]"),
+    ] = None,
     every: Annotated[
         bool, typer.Option("--all", help="Show what is closed too, not only their number.")
     ] = False,
 ) -> None:
     """Try from the outside every way round the defence that is known.
 
-    Exits with 1 if one is open, or if what clients need does not work.
+    Nothing on the server is changed, and without --dangerous nothing is sent that could hurt it.
+    Exits with 1 if a way is open, or if what clients need does not work.
     """
     from deploy.audit import grpc_ways, http_ways, port_ways, target
     from deploy.audit.way import walk
+    from deploy.hostile import dangerous_ways, door, gentle_ways
     from deploy.operator_file import address
     from load_tests.endpoint import Access
+    from postprocess.errors import InputError
 
     for name, value in (("--url", url), ("--http-url", http_url or url)):
         address(value, name)
     audited = target.find(url, http_url or url, public, Access(api_key, tls_ca), inner=inner or [])
+    attacks = dangerous_ways.chosen(attack or [])
+    if attack and not dangerous:
+        raise InputError("--attack: hurts a server that is not mended; say --dangerous too")
+    client = door.find(audited, key=api_key)
     ways = [
         *grpc_ways.ways(audited),
         *http_ways.ways(audited),
         *grpc_ways.key_ways(audited),
         *http_ways.key_ways(audited),
         *port_ways.ways(audited, [*(port or []), *port_ways.PORTS]),
+        *gentle_ways.ways(audited, client),
     ]
+    if dangerous:
+        minutes = dangerous_ways.minutes(attacks)
+        warning = dangerous_ways.WARNING.format(url=url, minutes=minutes)
+        say(warning, console=err_console)
+        ways += dangerous_ways.ways(audited, client, attacks)
     outcomes = walk(ways)
     bad = [one for one in outcomes if not one.good]
     if as_json:

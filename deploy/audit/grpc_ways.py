@@ -52,18 +52,34 @@ class Grpc:
         return request
 
     def ask(self, method: str, message: Any, *, more: tuple[tuple[str, str], ...] = (),
-            gzip: bool = False) -> str | None:  # fmt: skip
-        """Return what a unary call got, None where it was refused."""
+            gzip: bool = False, whole: bool = False) -> str | None:  # fmt: skip
+        """Return what a unary call got, None where it was refused.
+
+        With ``whole``, all of a failure's text is returned, a refusal's too.
+        """
         raw = message if isinstance(message, bytes) else message.SerializeToString()
         call = self.channel.unary_unary(f"{SERVICE}/{method}")
-        return self.judge(
-            lambda: call(
+
+        def ask() -> bytes:
+            answer: bytes = call(
                 raw,
                 timeout=TIMEOUT_S,
                 metadata=self._metadata + more,
                 compression=self.gzip if gzip else None,
             )
-        )
+            return answer
+
+        if not whole:
+            return self.judge(ask)
+        try:
+            return f"OK, {len(ask())} bytes"
+        except self.error as error:
+            return str(error.details())
+
+    def ready(self, model: str) -> str | None:
+        """Return what is said of a model that is ready; one that does not exist is not."""
+        got = self.ask("ModelReady", self.pb.ModelReadyRequest(name=model))
+        return None if got == "OK, 0 bytes" else got  # protobuf leaves false out
 
     def ask_other(self, *messages: bytes) -> str | None:
         """Return what one call with these messages got, None if but the public model answered."""
@@ -169,7 +185,7 @@ def _inner(grpc: Grpc, model: str, question: Any) -> Iterator[Way]:
         yield Way(f"gRPC {name}", lambda said=messages: grpc.ask_other(*said))  # type: ignore[misc]
     yield Way(f"gRPC stream {model}", lambda: grpc.stream(raw))
     yield way("metadata", "ModelMetadata", pb.ModelMetadataRequest(name=model))
-    yield way("ready", "ModelReady", pb.ModelReadyRequest(name=model))
+    yield Way(f"gRPC ready {model}", lambda: grpc.ready(model))
     yield way("config", "ModelConfig", pb.ModelConfigRequest(name=model))
     yield way("infer, x-client-id forged", "ModelInfer", raw, more=(("x-client-id", "root"),))
     yield way("infer, Triton's key forged", "ModelInfer", raw,

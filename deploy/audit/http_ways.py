@@ -11,6 +11,8 @@ from deploy.audit.way import Way
 from load_tests.endpoint import API_KEY_HEADER, Access
 
 _REFUSED = frozenset([401, 403, 404, 405, 429])
+#: What Triton says of a model that does not exist.
+_NOT_THERE = ("unknown model", "Model version not ready", "is not available")
 
 
 class Http:
@@ -24,7 +26,9 @@ class Http:
                 "name": tensor.name,
                 "datatype": tensor.datatype,
                 "shape": list(tensor.values.shape),
-                "data": ["" if tensor.datatype == "BYTES" else 0] * tensor.values.size,
+                "data": [""] * tensor.values.size
+                if tensor.datatype == "BYTES"
+                else tensor.values.ravel().tolist(),
             }
             for tensor in target.inputs
         ]
@@ -56,7 +60,9 @@ class Http:
             return None  # closed without an answer
         finally:
             connection.close()
-        if response.status in _REFUSED or "gateway: " in said or "unknown model" in said:
+        if response.status in _REFUSED or "gateway: " in said:
+            return None
+        if any(text in said for text in _NOT_THERE):
             return None
         if "is not allowed if" in said:  # loading, in a mode that has none
             return None

@@ -1,0 +1,109 @@
+"""The door that is attacked, and how to knock."""
+
+import functools
+import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.audit.grpc_ways import Grpc
+from deploy.audit.http_ways import Http
+from deploy.audit.target import Target
+from deploy.envoy.routes import SERVICE
+
+TIMEOUT_S = 10.0
+INFER = f"{SERVICE}/ModelInfer"
+
+
+@dataclass(frozen=True)
+class Door:
+    """A gateway as one client sees it; it can be sent to another process."""
+
+    host: str
+    port: int  #: of HTTP
+    grpc_port: int  #: the same behind a gateway
+    model: str
+    ca: Path | None  #: certificates to trust; with it, TLS is spoken
+    key: str | None  #: None for nobody
+    message: bytes  #: a ModelInferRequest that the model answers
+    body: bytes  #: the same question as JSON
+    source: str | None = None  #: the address of this machine to come from
+
+    @property
+    def path(self) -> str:
+        """Where HTTP asks for an answer."""
+        return f"/v2/models/{self.model}/infer"
+
+    def tcp(self, *, receive_bytes: int | None = None, grpc: bool = False) -> socket.socket:
+        """Return a TCP connection, with a receive buffer of that size.
+
+        Raises:
+            OSError: nobody listens, or the connection was refused.
+        """
+        connection = socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET)
+        try:
+            if receive_bytes is not None:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+            if self.source is not None:
+                connection.bind((self.source, 0))
+            connection.settimeout(TIMEOUT_S)
+            connection.connect((self.host, self.grpc_port if grpc else self.port))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def connect(self, alpn: str = "http/1.1", *, receive_bytes: int | None = None) -> socket.socket:
+        """Return a connection that speaks TLS, if the door does.
+
+        Raises:
+            OSError: it was refused, or the handshake failed.
+        """
+        connection = self.tcp(receive_bytes=receive_bytes, grpc=alpn == "h2")
+        if self.ca is None:
+            return connection
+        try:
+            return _context(self.ca, alpn).wrap_socket(connection, server_hostname=self.host)
+        except BaseException:
+            connection.close()
+            raise
+
+    def channel(self) -> Any:
+        """Return a gRPC channel with a connection of its own."""
+        import grpc
+
+        options = [
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.max_receive_message_length", -1),
+        ]
+        url = f"{self.host}:{self.grpc_port}"
+        if self.ca is None:
+            return grpc.insecure_channel(url, options)
+        trusted = grpc.ssl_channel_credentials(self.ca.read_bytes())
+        return grpc.secure_channel(url, trusted, options)
+
+
+def find(target: Target, *, key: str | None, source: str | None = None) -> Door:
+    """Return the door to a target of the audit, for a client with this key."""
+    host, _, port = target.http.rpartition(":")
+    question = Grpc(target).question(target.public)
+    return Door(
+        host,
+        int(port),
+        int(target.grpc.rpartition(":")[2]),
+        target.public,
+        target.access.tls_ca,
+        key,
+        question.SerializeToString(),
+        Http(target).question,
+        source,
+    )
+
+
+@functools.lru_cache
+def _context(ca: Path, alpn: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(ca))
+    context.set_alpn_protocols([alpn])
+    return context

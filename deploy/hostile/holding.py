@@ -1,0 +1,90 @@
+"""Connections that say nothing, or not enough, until nobody else finds room."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+
+from deploy.hostile.door import Door
+from deploy.hostile.heard import Heard
+from deploy.hostile.wire import Broken, head
+
+#: More than the gateway takes by default.
+CONNECTIONS = 1_100
+#: The first bytes of a ClientHello: a record of 512 bytes, of which none follows.
+HALF_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+
+
+def silent_tcp(door: Door, heard: Heard, seconds: float) -> None:
+    """Connect, and say nothing."""
+    _hold(heard, seconds, door.tcp)
+
+
+def half_handshakes(door: Door, heard: Heard, seconds: float) -> None:
+    """Begin to speak TLS, and go no further."""
+
+    def half() -> socket.socket:
+        connection = door.tcp()
+        connection.sendall(HALF_HELLO)
+        return connection
+
+    _hold(heard, seconds, half)
+
+
+def idle_tls(door: Door, heard: Heard, seconds: float) -> None:
+    """Shake hands, and ask nothing."""
+    _hold(heard, seconds, door.connect)
+
+
+def half_headers(door: Door, heard: Heard, seconds: float) -> None:
+    """Begin a request's headers, and go on a letter at a time."""
+
+    def half() -> socket.socket:
+        connection = door.connect()
+        connection.sendall(head(door, {})[:-2] + b"x-slow: ")
+        return connection
+
+    _hold(heard, seconds, half, letter=b"z")
+
+
+def _hold(
+    heard: Heard, seconds: float, opened: Callable[[], socket.socket], *, letter: bytes = b""
+) -> None:
+    """Open as many as can be had until the time is over; say how many were held at the end."""
+    end = time.monotonic() + seconds
+    held: list[socket.socket] = []
+    most = 0
+    try:
+        while time.monotonic() < end:
+            while len(held) < CONNECTIONS and time.monotonic() < end:
+                try:
+                    held.append(opened())
+                except Broken:
+                    heard.answer("not let in")
+                    break
+            held = [one for one in held if _lives(one, letter)]
+            most = max(most, len(held))
+            time.sleep(0.2)
+    finally:
+        for one in held:
+            one.close()
+    heard.answer(f"{most} connections held at once")
+
+
+def _lives(connection: socket.socket, letter: bytes) -> bool:
+    """Return whether the other side has not closed it; go on by a letter."""
+    connection.settimeout(0.0)
+    try:
+        if letter:
+            connection.send(letter)
+        if connection.recv(4096) == b"":
+            raise ConnectionResetError("closed")
+    except (BlockingIOError, TimeoutError):
+        return True
+    except OSError as error:
+        if "did not complete" in str(error):  # what TLS says instead
+            return True
+        with contextlib.suppress(OSError):
+            connection.close()
+        return False
+    return True

@@ -1,0 +1,195 @@
+"""HTTP/1.1 and HTTP/2 by hand."""
+
+import contextlib
+import http.client
+import socket
+import struct
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+from deploy.hostile.door import INFER, Door
+from load_tests.endpoint import API_KEY_HEADER
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+END_STREAM, END_HEADERS, ACK = 1, 4, 1
+_INITIAL_WINDOW_SIZE = 4
+CANCEL = struct.pack(">I", 8)
+#: Of one DATA frame.
+FRAME_BYTES = 16384
+#: What may be in flight before a receiver has said more.
+_WINDOW = 65535
+_MOST_READ = 2**20
+
+#: What goes wrong between a hostile client and a door that defends itself.
+Broken = (OSError, http.client.HTTPException)
+
+
+def head(
+    door: Door, headers: Mapping[str, str], *, version: str = "1.1", method: str = "POST",
+    path: str = "",
+) -> bytes:  # fmt: skip
+    """Return the request line and headers, with the door's key."""
+    said = {"host": door.host, **({API_KEY_HEADER: door.key} if door.key else {}), **headers}
+    lines = [
+        f"{method} {path or door.path} HTTP/{version}",
+        *(f"{k}: {v}" for k, v in said.items()),
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def request(
+    door: Door, body: bytes, headers: Mapping[str, str] | None = None, *, chunk: int = 0
+) -> bytes:
+    """Return a whole POST, in chunks of so many bytes, or with its length."""
+    said = dict(headers or {})
+    if not chunk:
+        return head(door, {"content-length": str(len(body)), **said}) + body
+    pieces = (body[start : start + chunk] for start in range(0, len(body), chunk))
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    return head(door, {"transfer-encoding": "chunked", **said}) + chunks + b"0\r\n\r\n"
+
+
+def answer(connection: socket.socket, method: str = "POST") -> tuple[int, bytes]:
+    """Return the status and the body that come back over HTTP/1.1.
+
+    Raises:
+        OSError, http.client.HTTPException: none came.
+    """
+    response = http.client.HTTPResponse(connection, method=method)
+    try:
+        response.begin()
+        return response.status, response.read(_MOST_READ)
+    finally:
+        response.close()
+
+
+def ask(door: Door, raw: bytes) -> tuple[int, bytes]:
+    """Return what one request on a connection of its own is answered; 0 if it is not."""
+    with contextlib.suppress(*Broken), contextlib.closing(door.connect()) as connection:
+        with contextlib.suppress(OSError):  # refused before all was sent: the answer is there
+            connection.sendall(raw)
+        return answer(connection)
+    return 0, b""
+
+
+def pairs(fields: Iterable[tuple[str, str]]) -> bytes:
+    """Return headers in HPACK: literal, not indexed, not compressed."""
+    return b"".join(
+        b"\0" + _text(name.encode()) + _text(value.encode("latin-1")) for name, value in fields
+    )
+
+
+def _text(raw: bytes) -> bytes:
+    length, encoded = len(raw), b""
+    if length < 127:
+        return bytes([length]) + raw
+    length -= 127
+    while length > 127:
+        encoded += bytes([length % 128 + 128])
+        length //= 128
+    return b"\x7f" + encoded + bytes([length]) + raw
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """Return one frame of HTTP/2."""
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def grpc_frame(message: bytes) -> bytes:
+    """Return a message as gRPC sends it."""
+    return struct.pack(">BI", 0, len(message)) + message
+
+
+class Http2:
+    """One connection of HTTP/2; use it as a context manager.
+
+    Raises:
+        OSError: it was refused, when entered; it was closed, with any call.
+    """
+
+    def __init__(self, door: Door, *, window: int = _WINDOW, receive_bytes: int | None = None):
+        self._door = door
+        self._socket = door.connect("h2", receive_bytes=receive_bytes)
+        self._unread = b""
+        self._next = 1
+        self.windows: dict[int, int] = {0: _WINDOW}  #: of what may be sent, by stream
+        self._initial = _WINDOW
+        settings = struct.pack(">HI", _INITIAL_WINDOW_SIZE, window)
+        self.send(PREFACE + frame(SETTINGS, 0, 0, settings))
+
+    def __enter__(self) -> "Http2":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def send(self, raw: bytes) -> None:
+        """Send bytes as they are."""
+        self._socket.sendall(raw)
+
+    def headers(
+        self, *, path: str = INFER, more: Iterable[tuple[str, str]] = (), flags: int = 0
+    ) -> tuple[int, bytes]:
+        """Return a new stream's number and the frame that opens it as a gRPC call."""
+        stream, self._next = self._next, self._next + 2
+        self.windows[stream] = self._initial
+        key = [(API_KEY_HEADER, self._door.key)] if self._door.key else []
+        fields = [
+            (":method", "POST"), (":scheme", "https" if self._door.ca else "http"),
+            (":path", path), (":authority", self._door.host),
+            ("content-type", "application/grpc"), ("te", "trailers"), *key, *more,
+        ]  # fmt: skip
+        return stream, frame(HEADERS, END_HEADERS | flags, stream, pairs(fields))
+
+    def look(self, wait_s: float) -> Iterator[tuple[int, int, int, bytes]]:
+        """Return the frames that come within a time: kind, flags, stream, payload."""
+        deadline = time.monotonic() + wait_s
+        while True:
+            self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+            with contextlib.suppress(TimeoutError):
+                got = self._socket.recv(_MOST_READ)
+                if not got:
+                    raise ConnectionResetError("closed")
+                self._unread += got
+            self._socket.settimeout(10)
+            yield from self._frames()
+            if time.monotonic() >= deadline:
+                return
+
+    def _frames(self) -> Iterator[tuple[int, int, int, bytes]]:
+        while len(self._unread) >= 9:
+            length = int.from_bytes(self._unread[:3], "big")
+            if len(self._unread) < 9 + length:
+                return
+            kind, flags, stream = struct.unpack(">BBI", self._unread[3:9])
+            payload = self._unread[9 : 9 + length]
+            self._unread = self._unread[9 + length :]
+            self._account(kind, flags, stream, payload)
+            yield kind, flags, stream, payload
+
+    def _account(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        """Keep the windows, as a sender has to."""
+        if kind == WINDOW_UPDATE and stream in self.windows:
+            self.windows[stream] += int.from_bytes(payload, "big")
+        elif kind == RST_STREAM or (kind == HEADERS and flags & END_STREAM):
+            self.windows.pop(stream, None)
+        elif kind == SETTINGS and not flags & ACK:
+            for start in range(0, len(payload) - 5, 6):
+                name, value = struct.unpack(">HI", payload[start : start + 6])
+                if name == _INITIAL_WINDOW_SIZE:
+                    for one in self.windows:
+                        self.windows[one] += (value - self._initial) if one else 0
+                    self._initial = value
+            self.send(frame(SETTINGS, ACK, 0))
+        elif kind == PING and not flags & ACK:
+            self.send(frame(PING, ACK, 0, payload))
+
+    def give(self, stream: int, piece: bytes) -> bool:
+        """Send a DATA frame if the windows let it through; return whether it was sent."""
+        if min(self.windows.get(stream, 0), self.windows[0]) < len(piece):
+            return False
+        self.send(frame(DATA, 0, stream, piece))
+        self.windows[stream] -= len(piece)
+        self.windows[0] -= len(piece)
+        return True
