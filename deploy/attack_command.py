@@ -20,6 +20,7 @@ from deploy.options import (
     Seed,
     Steps,
     TlsCa,
+    counts,
     err_console,
     numbers,
     out_console,
@@ -33,6 +34,8 @@ from postprocess.errors import InputError
 
 #: Characters that the table takes.
 WIDTH = 108
+#: Images that an attack may ask about; more are a slip of the hand.
+MOST_QUERIES = 999_999_999
 
 
 def attack(
@@ -148,9 +151,7 @@ def attack(
         out,
         thieves,
         settings,
-        budgets=[int(each) for each in numbers(budgets, option="--budgets", least=1)]
-        if budgets
-        else [],
+        budgets=list(counts(budgets, "--budgets", MOST_QUERIES)) if budgets else [],
         manner=Manner(batch_size=batch_size, concurrency=concurrency, retries=retries),
         access=Access(api_key, tls_ca),
         timeout_s=timeout_seconds,

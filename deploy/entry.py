@@ -19,6 +19,8 @@ EXTRAS = {
     "typer": "all",
     "rich": "all",
 }
+#: What the extra of ``paper`` installs, for that command.
+PAPER = {"keras", "sklearn", "matplotlib", "scipy"}
 
 
 def main() -> None:
@@ -31,9 +33,10 @@ def main() -> None:
         module = (error.name or "").partition(".")[0]
         if module not in EXTRAS:
             raise
+        extra = "paper" if sys.argv[1:2] == ["paper"] and module in PAPER else EXTRAS[module]
         print(
             f"reverse-sigmoid: needs {module}, which is not installed: "
-            f"pip install 'triton-reverse-sigmoid[{EXTRAS[module]}]'",
+            f"pip install 'triton-reverse-sigmoid[{extra}]'",
             file=sys.stderr,
         )
         code = 1

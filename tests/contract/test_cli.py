@@ -98,6 +98,8 @@ def test_export_does_not_overwrite_silently(tmp_path):
         ("onnx", "export", ("protect", "model.onnx", "--repository", "models")),
         ("pytriton", "serve", ("serve", ".")),
         ("scipy", "attack", ("demo", "--steps", "1")),
+        ("keras", "paper", ("paper", "--scale", "smoke", "--out", "results")),
+        ("scipy", "paper", ("paper", "--scale", "smoke", "--out", "results")),
         ("typer", "all", ("--help",)),
     ],
 )

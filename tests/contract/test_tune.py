@@ -3,11 +3,10 @@
 import json
 import os
 import signal
-import time
 
 import numpy as np
 import pytest
-from commands import Running, run_command
+from commands import Running, run_command, wait_for_no_process_naming
 from onnx import TensorProto, helper
 from victims import graph_file
 
@@ -72,7 +71,7 @@ def test_a_setting_is_found_shown_and_written_and_nothing_is_trained_twice(repos
         os.killpg(first.process.pid, signal.SIGKILL)
         first.process.wait()
     kept = {name: (out / "runs" / name).stat().st_mtime_ns for name in runs(out)}
-    time.sleep(1.1)  # processes that were left end by themselves
+    wait_for_no_process_naming(out)  # those that were left end by themselves
 
     done = tune(repository, out)
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import onnxruntime
 import pytest
-from commands import Running, run_command
+from commands import SOON_S, Running, run_command
 from scipy.special import softmax
 from serving import read_url
 
@@ -39,8 +39,8 @@ def own(exported, tmp_path_factory):
         yield running
 
 
-def wait_for_port(port, *, timeout_s=20):
-    deadline = time.monotonic() + timeout_s
+def wait_for_port(port):
+    deadline = time.monotonic() + SOON_S
     while True:
         try:
             return socket.create_connection(("127.0.0.1", port)).close()
@@ -156,7 +156,8 @@ def test_a_folder_of_another_attack_is_refused_and_kept(own, tmp_path):
         (("--queries", "0"), "--queries: say how many queries an attack may send"),
         (("--queries", "5000"), "query budget: expected 1 to 482 images, got 5000"),
         (("--data", "mnits"), "unknown data set 'mnits'"),
-        (("--budgets", "1,x"), "--budgets: expected numbers of at least 1 with commas, got '1,x'"),
+        (("--budgets", "1,x"), "--budgets: expected whole numbers from 1 to 999999999, separated"),
+        (("--budgets", "60.7"), "--budgets: expected whole numbers from 1 to 999999999, separated"),
         (("--budgets", "97"), "--budgets 97: is more than --queries 96"),
         (("--price", "1"), "--price: expected 2 numbers with commas, got '1'"),
         (("--loss", "hinge"), "--loss: expected cross_entropy, "),

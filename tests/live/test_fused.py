@@ -66,7 +66,7 @@ def expected(logits, setting):
 
 
 def ask(server):
-    with Endpoint(server.url, "digits", timeout_s=10) as endpoint:
+    with Endpoint(server.url, "digits", timeout_s=60) as endpoint:
         return endpoint(IMAGES)
 
 
@@ -136,7 +136,7 @@ def test_retuned_under_load_no_request_fails_and_each_answer_is_the_old_or_the_n
         options = ("--beta", OTHER["beta"], "--gamma", OTHER["gamma"])
         done = run_command("retune", repository / "digits", *options, cwd=repository)
         assert done.returncode == 0, done.stderr
-        serving.wait_until(lambda: answers(serving, after), 30)
+        serving.wait_until(lambda: answers(serving, after))
     assert client.errors == []
     old, new = near(client.answers, before), near(client.answers, after)
     assert (old | new).all()
@@ -151,7 +151,7 @@ def test_retuned_under_load_no_request_fails_and_each_answer_is_the_old_or_the_n
 def test_a_dead_process_is_brought_back_and_answers_the_same(serving, repository, logits):
     for stub in stubs_of(repository, "digits"):
         os.kill(stub, signal.SIGKILL)
-    serving.wait_for("answers again", timeout_s=60)
+    serving.wait_for("answers again")
     assert answers(serving, expected(logits, SHIPPED))
 
 
@@ -163,7 +163,7 @@ def test_a_graph_without_its_defence_does_not_take_the_place_of_one_with_it(
         with atomic_file(path) as part:
             part.write_bytes(onnx_path(exported, "digits").read_bytes())
         serving.wait_until(
-            lambda: "it holds none" in (Path(serving.stdout.parent) / "triton.log").read_text(), 30
+            lambda: "it holds none" in (Path(serving.stdout.parent) / "triton.log").read_text()
         )
         time.sleep(2)
     assert client.answers

@@ -2,13 +2,15 @@
 
 import csv
 import json
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
-from commands import run_command
+from commands import PATIENCE_S, SOON_S, run_command, signals_of_a_terminal
 
 from exporters import datasets
 from load_tests.transfer_set_file import TransferSetFile
@@ -22,25 +24,45 @@ BUDGET, BATCH = 64, 16
 def locust(*options, cwd):
     """Start locust in a folder of its own; what it says is in its file locust.txt."""
     cwd.mkdir(exist_ok=True)
-    with (cwd / "locust.txt").open("wb") as said:
+    with (cwd / "locust.txt").open("wb") as said, signals_of_a_terminal():
         command = [Path(sys.prefix) / "bin" / "locust", "-f", LOCUSTFILE, *options]
         return subprocess.Popen(
             list(map(str, command)), cwd=cwd, stdin=subprocess.DEVNULL, stdout=said, stderr=said
         )
 
 
-def load(server, transfer_sets, *, seconds, thieves=THIEVES):
+def load(server, transfer_sets, *, thieves=THIEVES):
     return (
-        *("--host", server.grpc_url, "--headless", "-u", 8, "-r", 8, "--run-time", f"{seconds}s"),
+        *("--host", server.grpc_url, "--headless", "-u", 8, "-r", 8),
+        *("--run-time", f"{PATIENCE_S}s"),  # it is stopped before, see ``stopped_when``
         *("--csv", "load", "--html", "load.html", "--transfer-sets", transfer_sets, *thieves),
         *("--query-budget", BUDGET, "--thief-batch", BATCH, "--think-time", 0.2),
     )
 
 
-def ended(process, *, timeout_s=90):
+def ended(process):
     """Wait for it to end by itself, and never for good."""
     try:
-        return process.wait(timeout_s)
+        return process.wait(SOON_S)
+    finally:
+        process.kill()
+
+
+def stopped_when_spent(process, folder, *, thieves):
+    """Wait until Locust counts what so many thieves may ask, stop it, and return its exit code."""
+
+    def spent():
+        counts = statistics(folder) if (folder / "load_stats.csv").is_file() else {}
+        normal = counts.pop("digits normal", (0, 0))[0]
+        stolen = sum(count for name, (count, _) in counts.items() if "thief" in name)
+        return normal > 10 and stolen >= thieves * BUDGET / BATCH
+
+    deadline = time.monotonic() + SOON_S
+    try:
+        while not spent() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        return process.wait(SOON_S)
     finally:
         process.kill()
 
@@ -56,8 +78,9 @@ def statistics(folder):
 
 def test_normal_users_and_thieves_are_told_apart_and_thieves_spend_their_budgets(server, tmp_path):
     folder, sets = tmp_path / "run", tmp_path / "sets"
-    process = locust(*load(server, sets, seconds=25), cwd=folder)
-    assert ended(process) == 0, (folder / "locust.txt").read_text()
+    process = locust(*load(server, sets), cwd=folder)
+    code = stopped_when_spent(process, folder, thieves=4)
+    assert code == 0, (folder / "locust.txt").read_text()
     counts = statistics(folder)
     assert set(counts) == {
         *("digits normal", "digits thief sample", "digits thief random", "digits thief jacobian"),
@@ -96,12 +119,13 @@ def test_two_workers_steal_what_their_master_counts(server, tmp_path):
         port = free.getsockname()[1]
     workers = ("--expect-workers", 2, "--master-bind-host", "127.0.0.1", "--master-bind-port", port)
     thieves = ("--sample-thieves", 2, "--random-thieves", 2)
-    options = load(server, sets, seconds=10, thieves=thieves)
+    options = load(server, sets, thieves=thieves)
     master = locust("--master", *workers, *options, cwd=tmp_path / "master")
     distant = ("--worker", "--master-host", "127.0.0.1", "--master-port", port)
     others = [locust(*distant, cwd=tmp_path / f"worker-{number}") for number in (0, 1)]
     try:
-        assert ended(master) == 0, (tmp_path / "master" / "locust.txt").read_text()
+        code = stopped_when_spent(master, tmp_path / "master", thieves=4)
+        assert code == 0, (tmp_path / "master" / "locust.txt").read_text()
         assert [ended(worker) for worker in others] == [0, 0]
     finally:
         for process in (master, *others):
@@ -123,5 +147,5 @@ def test_two_workers_steal_what_their_master_counts(server, tmp_path):
 def test_what_cannot_be_loaded_is_refused_at_once(tmp_path):
     options = ("--headless", "-u", 1, "--run-time", "5s", "--host", "127.0.0.1:9")
     process = locust(*options, "--data", "mnits", cwd=tmp_path)
-    assert ended(process, timeout_s=30) == 2
+    assert ended(process) == 2
     assert "locust: unknown data set 'mnits'" in (tmp_path / "locust.txt").read_text()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from commands import SOON_S
 from gateways import free_addresses, write_files
 from serving import IMAGES, read_url
 
@@ -35,7 +36,7 @@ def gateway(server, tmp_path):
 
 def answers(files):
     try:
-        with Endpoint(files.url, "digits", access=files.access("bob"), timeout_s=3) as endpoint:
+        with Endpoint(files.url, "digits", access=files.access("bob"), timeout_s=10) as endpoint:
             return endpoint(IMAGES[:1]).shape == (1, 10)
     except EndpointError:
         return False
@@ -54,7 +55,7 @@ def is_kept(connection):
 
 def hold_connections(address, count):
     """As many connections as the gateway keeps open: one closed just now may still count."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + SOON_S
     held = []
     while len(held) < count:
         assert time.monotonic() < deadline, len(held)
@@ -71,7 +72,7 @@ def test_connections_beyond_the_limit_are_closed_and_room_is_made_again(gateway)
     assert not answers(gateway)
     for one in held:
         one.close()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + SOON_S
     while not answers(gateway):
         assert time.monotonic() < deadline
 
@@ -101,7 +102,7 @@ def test_the_real_prometheus_reads_both_and_answers_what_the_alerts_ask(gateway,
             return []
 
     def wait_for(query):
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + SOON_S
         while not (found := ask(query)):
             assert time.monotonic() < deadline, query
             answers(gateway)
@@ -117,5 +118,5 @@ def test_the_real_prometheus_reads_both_and_answers_what_the_alerts_ask(gateway,
         assert ask('ALERTS{alertname="TargetDown"}') == []
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(SOON_S)
         log.close()

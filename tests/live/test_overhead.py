@@ -4,13 +4,12 @@ import json
 import os
 import signal
 import threading
-import time
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import Running, processes_naming, run_command, wait_for_no_process_naming
+from commands import SOON_S, Running, processes_naming, run_command, wait_for_no_process_naming
 
 from deploy.triton_server import TritonServer, free_ports
 from load_tests.closed_loop import ClosedLoop
@@ -184,14 +183,14 @@ def test_the_thief_ends_by_itself_in_the_end(server):
 
 def test_a_server_that_goes_away_is_counted_as_errors(repository, tmp_path):
     with TritonServer(repository, ports=free_ports(), log=tmp_path / "triton.log") as server:
-        arguments = ("--batch", "1", "--concurrency", "1,2", "--seconds", "1", "--rounds", "2")
+        # Long enough for the server to go while the second cell is measured.
+        arguments = ("--batch", "1", "--concurrency", "1,2", "--seconds", "3", "--rounds", "2")
         command = ("overhead", *models(server.grpc_url), *arguments, "--json")
         with Running(*command, cwd=tmp_path) as measuring:
             measuring.wait_for("[1/2]")
             stopping = threading.Thread(target=server.stop)
-            time.sleep(0.2)
             stopping.start()
-            code = measuring.process.wait(60)
+            code = measuring.process.wait(SOON_S)
             stopping.join()
     assert code == 0, measuring.stderr.read_text()
     first, second = json.loads(measuring.stdout.read_text())["cells"]

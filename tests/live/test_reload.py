@@ -30,11 +30,11 @@ def test_in_poll_mode_good_edits_take_effect_and_bad_ones_are_refused_aloud(serv
     with serve("--model-control-mode", "poll") as serving, Load(serving) as clients:
         shipped = serving.config.read_text()
         serving.edit('"1.5"', '"0.5"')
-        serving.wait_until(lambda: serving.answers_with(beta=0.5), 20)
-        serving.wait_for(f"{DEFENCE}: new parameters in force: beta 0.5, ", timeout_s=10)
+        serving.wait_until(lambda: serving.answers_with(beta=0.5))
+        serving.wait_for(f"{DEFENCE}: new parameters in force: beta 0.5, ")
 
         serving.edit('"0.5"', '"-1"')
-        serving.wait_for("EDIT REFUSED", timeout_s=10)
+        serving.wait_for("EDIT REFUSED")
         (line,) = [line for line in serving.said.splitlines() if "EDIT REFUSED" in line]
         reason = f"{serving.config}: parameter beta: expected a number from 0.001 to 100, got -1"
         assert f" {DEFENCE}: EDIT REFUSED: {reason}; still serving beta 0.5, " in line
@@ -44,16 +44,16 @@ def test_in_poll_mode_good_edits_take_effect_and_bad_ones_are_refused_aloud(serv
         write_text(serving.config, shipped + "garbage {\n")
         line_number = shipped.count("\n") + 1
         serving.wait_for(f'{serving.config}: {line_number}: Message type "inference.ModelConfig" '
-                         'has no field named "garbage"', timeout_s=10)  # fmt: skip
+                         'has no field named "garbage"')  # fmt: skip
         assert serving.answers_with(beta=0.5)
 
         write_text(serving.config, shipped)
-        serving.wait_until(lambda: serving.answers_with(beta=1.5), 20)
-        serving.wait_for("new parameters in force: beta 1.5, ", timeout_s=10)
+        serving.wait_until(lambda: serving.answers_with(beta=1.5))
+        serving.wait_for("new parameters in force: beta 1.5, ")
         serving.wait_until(lambda: serving.status["models"]["digits"]["rejected_edit"] is None)
         # The status file is written after the line is said.
         serving.wait_until(
-            lambda: serving.status["models"]["digits"]["parameters"]["beta"] == "1.5", 5
+            lambda: serving.status["models"]["digits"]["parameters"]["beta"] == "1.5"
         )
         assert serving.status["state"] == "ready"
         assert serving.said.count("EDIT REFUSED") == 2
@@ -72,12 +72,12 @@ def test_in_explicit_mode_an_edit_takes_effect_when_it_is_loaded(serve):
         serving.wait_for(f"takes effect with POST /v2/repository/models/{DEFENCE}/load")
         assert serving.answers_with(beta=1.5)
         load(serving, DEFENCE)
-        serving.wait_until(lambda: serving.answers_with(beta=0.5), 20)
-        serving.wait_for(f"{DEFENCE}: new parameters in force: beta 0.5, ", timeout_s=10)
+        serving.wait_until(lambda: serving.answers_with(beta=0.5))
+        serving.wait_for(f"{DEFENCE}: new parameters in force: beta 0.5, ")
         serving.edit('"0.5"', '"-1"')
         with pytest.raises(Exception, match="parameter beta: expected a number"):
             load(serving, DEFENCE)
-        serving.wait_for("EDIT REFUSED", timeout_s=10)
+        serving.wait_for("EDIT REFUSED")
         assert serving.answers_with(beta=0.5)
         clients.__exit__()
         assert clients.errors == []
@@ -106,7 +106,7 @@ def test_a_defence_that_is_taken_out_by_a_load_request_is_put_back(serve):
         load(serving, "digits", config=json.dumps(bare))
         serving.wait_for_recovery()
         assert "digits: UNPROTECTED: answered with the victim's own scores" in serving.said
-        serving.wait_until(lambda: serving.answers_with(beta=1.5), 10)
+        serving.wait_until(lambda: serving.answers_with(beta=1.5))
         assert serving.status["restarts"] == 1
         assert serving.stop() == 0
 
@@ -114,7 +114,7 @@ def test_a_defence_that_is_taken_out_by_a_load_request_is_put_back(serve):
 def test_without_model_control_an_edit_waits_for_the_next_start(serve):
     with serve("--model-control-mode", "none") as serving:
         serving.edit('"1.5"', '"0.5"')
-        serving.wait_for("takes effect when serve is started again", timeout_s=10)
+        serving.wait_for("takes effect when serve is started again")
         assert serving.answers_with(beta=1.5)
         assert serving.stop() == 0
 
@@ -130,7 +130,7 @@ def test_a_secret_that_vanishes_is_refused_aloud_and_the_old_one_goes_on_serving
         assert np.abs(keyed - serving.expected(beta=1.5)).max() > 1e-3
         secret.unlink()
         serving.edit('"1.5"', '"1.4"')
-        serving.wait_for("EDIT REFUSED", timeout_s=10)
+        serving.wait_for("EDIT REFUSED")
         assert f"parameter key_file: {secret}: No such file or directory" in serving.said
         assert serving.metric("reverse_sigmoid_config_not_in_force") == 1
         assert np.array_equal(serving.answer(), keyed)
@@ -141,7 +141,7 @@ def test_a_secret_that_vanishes_is_refused_aloud_and_the_old_one_goes_on_serving
 
         secret.write_bytes(b"another secret of 16 bytes")
         serving.edit('"1.4"', '"1.3"')
-        serving.wait_for("new parameters in force: beta 1.3, ", timeout_s=20)
+        serving.wait_for("new parameters in force: beta 1.3, ")
         assert np.abs(serving.answer() - keyed).max() > 1e-3
-        serving.wait_until(lambda: serving.metric("reverse_sigmoid_config_not_in_force") == 0, 20)
+        serving.wait_until(lambda: serving.metric("reverse_sigmoid_config_not_in_force") == 0)
         assert serving.stop() == 0
