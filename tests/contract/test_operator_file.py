@@ -92,9 +92,11 @@ def test_a_mistake_is_refused_by_name(tmp_path, old, new, message):
 def test_ipv6_and_localhost_are_taken(tmp_path, listen, host, shown):
     files = write_files(tmp_path)
     text = files.path.read_text().replace(f"listen: {files.url}", f"listen: {listen}")
-    files.path.write_text(text.replace(f"statistics: {files.statistics}", f"statistics: {listen}"))
+    statistics = listen.replace("8443", "9443")
+    files.path.write_text(text.replace(files.statistics, statistics))
     operator = read(files.path)
-    assert operator.listen == operator.statistics == Address(host, 8443)
+    assert operator.listen == Address(host, 8443)
+    assert operator.statistics == Address(host, 9443)
     assert str(operator.listen) == shown
     validate(write_configuration(operator, UPSTREAM, "s" * 32, tmp_path))
 
