@@ -13,6 +13,7 @@ import pytest
 from gateways import KEYS, free_addresses, write_files
 
 from deploy import log_files
+from deploy.envoy import nesting
 from deploy.envoy.bootstrap import Upstream
 from deploy.gateway import Gateway, refused_log
 from deploy.operator_file import Address, read
@@ -182,6 +183,15 @@ def test_no_name_that_a_client_sends_reaches_triton(door, triton, files):
         b"triton-key: secret\r\n"
     ]
     assert not any(KEYS["bob"].encode() in one for one in head)
+
+
+def test_a_guard_that_fails_lets_nothing_through(triton, tmp_path, monkeypatch):
+    monkeypatch.setattr(nesting, "_LUA", "function envoy_on_request(handle) error('broken') end")
+    files = write_files(tmp_path, tls=False)
+    triton.seen.clear()
+    with gateway_before(triton, tmp_path, files):
+        assert ask(files.url) == 403
+    assert triton.seen == []
 
 
 def test_it_leaves_nothing_behind_in_shared_memory(triton, tmp_path):

@@ -153,6 +153,8 @@ def test_sixteen_mib_of_anything_keep_nobody_else_waiting(gated, bob, piece):
          "compressed bodies are not taken; send it without content-encoding"),
         ({"content_encoding": "br"}, 415, "send it without content-encoding"),
         ({"x_long": "x" * 70_000}, 431, "more than 60 KiB or more than 100"),
+        ({"line": "GET /v2/health/live HTTP/1.1", "body": b"x" * MIB, "client": None}, 413,
+         "the request is larger than 64 KiB"),
         ({"client": None}, 401, "no valid API key; send yours as x-api-key"),
         ({"line": "GET /v2/models/digXits HTTP/1.1"}, 403, "only inference and metadata of"),
         ({"body": b"hello"}, 500, "failed to parse the request JSON buffer"),
