@@ -42,7 +42,7 @@ def gateway(
     ] = None,
     inner: Annotated[
         list[str] | None,
-        typer.Option(metavar="MODEL", help="An inner model that protect did not name, to hide."),
+        typer.Option(metavar="MODEL", help="An inner model or tensor, never to be named."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the files of that folder.")] = (
         False

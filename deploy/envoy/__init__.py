@@ -3,8 +3,11 @@
 | module | holds |
 | --- | --- |
 | ``bootstrap`` | the whole: listeners, clusters, limits |
+| ``overload`` | its bounds: memory, silent connections, slow readers |
 | ``routes`` | what is let through, everything else is forbidden |
 | ``filters`` | who asks, for which model, how often |
+| ``nesting`` | no JSON that Triton would not survive |
 | ``replies`` | what the gateway says when it refuses |
+| ``access_log`` | what is written down |
 | ``scrub`` | what Triton says, without inner names and paths |
 """

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from deploy.envoy.routes import GRPC_CONTENT, STREAMING
+from deploy.envoy.routes import GRPC_CONTENT, SMALL_KIB, STREAMING
 from deploy.operator_file import Operator
 
 #: Begins whatever the gateway says itself, so that the scrubber leaves it alone.
@@ -49,6 +49,7 @@ def local_replies(operator: Operator) -> dict[str, Any]:
             _mapper([_REASON], f"%DYNAMIC_METADATA({':'.join(REASON)})%", grpc),
             _mapper([_status(503), _FULL], "the gateway has no memory to spare; ask again", grpc),
             _mapper([_status(403), _STREAMS], "streaming is not open; ask by ModelInfer", grpc),
+            _mapper([_status(413), _SMALL], f"the request is larger than {SMALL_KIB} KiB", grpc),
             *(_mapper([_status(status)], text, grpc) for status, text in said.items()),
             _mapper([], "refused", grpc),
         ]
@@ -65,6 +66,15 @@ _REASON = {
             "value": {"present_match": True},
         },
         "match_if_key_not_found": False,
+    }
+}
+_SMALL = {
+    "header_filter": {
+        "header": {
+            "name": ":path",
+            "string_match": {"safe_regex": {"regex": ".*[Ii]nfer"}},
+            "invert_match": True,
+        }
     }
 }
 _STREAMS = {"header_filter": {"header": {"name": ":path", "string_match": {"exact": STREAMING}}}}

@@ -11,8 +11,9 @@ SERVICE = "/inference.GRPCInferenceService"
 #: Method to the field of its request that names the model.
 MODEL_FIELD = {"ModelInfer": "model_name", "ModelMetadata": "name", "ModelReady": "name"}
 HEALTH_METHODS = ("ServerLive", "ServerReady")
-#: Of everything but inference.
+#: Of everything but inference: seconds, and bytes, which are asked for before a key is.
 QUICK = "5s"
+SMALL_KIB = 64
 #: What Envoy takes for gRPC and answers in kind.
 GRPC_CONTENT = {"safe_regex": {"regex": r"application/grpc(\+.*)?"}}
 STREAMING = f"{SERVICE}/ModelStreamInfer"
@@ -34,7 +35,7 @@ def virtual_host(operator: Operator) -> dict[str, Any]:
     infer_timeout = f"{operator.limits.timeout_seconds}s"
     version = "(/versions/[0-9]+)?"
     model = f"/v2/models/({models}){version}"
-    off = _off(*_limits(operator))
+    off = _off(*_limits(operator)) | _small()
     open_to_all = off | _off(API_KEY, AT_ONCE)
     shared = {"rate_limits": [counted(operator)]} if operator.ratelimit_service else {}
     return shared | {
@@ -105,6 +106,12 @@ def _limits(operator: Operator) -> list[str]:
 def _off(*filters: str) -> dict[str, Any]:
     """Return filters switched off, for a route."""
     return {name: typed("envoy.config.route.v3.FilterConfig", disabled=True) for name in filters}
+
+
+def _small() -> dict[str, Any]:
+    """Return the bound of a body where inference is not asked for, for a route."""
+    per_route = "envoy.extensions.filters.http.buffer.v3.BufferPerRoute"
+    return {BUFFER: typed(per_route, buffer={"max_request_bytes": SMALL_KIB * 1024})}
 
 
 def _grpc(method: str, timeout: str, filters: dict[str, Any] | None = None) -> dict[str, Any]:
