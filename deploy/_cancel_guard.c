@@ -15,12 +15,17 @@
  *                   was asked is answered; what gRPC sends meanwhile is thrown away
  *
  * The client has its cancellation all the same: it does not wait, and by RFC 9113, 5.1 it ignores
- * what still comes. But the work goes on. So that it cannot pile up, nothing is read from any
- * connection while MOST_ABANDONED requests run that nobody waits for.
+ * what still comes. But the work goes on. So that it cannot pile up, the last frame of a new
+ * request is parked while MOST_ABANDONED requests run that nobody waits for: Triton has not seen
+ * that request, and where its cancellation follows, both are passed on as one of half a request,
+ * which costs nearly nothing. What is too large to be parked goes on to Triton, and at
+ * MOST_ABANDONED_EVER nothing at all is read. Nobody waits for longer than PATIENCE_S at a time:
+ * the abandoned requests may be of a slow model, or need credit that is still to be read.
  *
  * gRPC's epoll is edge-triggered: a reader that got EAGAIN has to be woken when there is
- * something after all. EPOLL_CTL_MOD does that; what it needs is seen by taking over syscall,
- * through which this tritonserver calls epoll_ctl.
+ * something after all. EPOLL_CTL_MOD brings an event about, which is then told to be one of
+ * reading. Both are seen by taking over syscall, through which tritonserver uses epoll (libevent
+ * brings functions of its own for that).
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -40,8 +45,10 @@
 #include <unistd.h>
 
 enum {
-    MOST_ABANDONED = 64, /* requests that run and nobody waits for, of all connections */
-    PATIENCE_S = 1,      /* then a connection that waits may read once: credit for answers, say */
+    MOST_ABANDONED = 32, /* requests that run and nobody waits for, of all connections */
+    MOST_ABANDONED_EVER = 256,
+    MOST_PARKED = 1024,  /* requests of a connection */
+    PATIENCE_S = 1,      /* about; looked at four times a second */
     END_HELD_S = 120,    /* longest that the end of a connection is held back */
     MOST_FDS = 1 << 20,
     HEAD = 9,
@@ -55,6 +62,12 @@ enum { DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY
        CONTINUATION };
 enum { END_STREAM = 1, ACK = 1 };
 
+#ifdef SYS_epoll_wait
+#define SYS_EPOLL_WAIT SYS_epoll_wait
+#else
+#define SYS_EPOLL_WAIT SYS_epoll_pwait
+#endif
+
 static const char PREFACE[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 struct stream {
@@ -64,16 +77,27 @@ struct stream {
     uint32_t credit; /* what the client has added to the first window */
 };
 
+struct parked {
+    struct parked *next;
+    uint32_t id;
+    size_t size;
+    uint8_t frame[];
+};
+
 struct connection {
     /* Whom to wake. */
     int fd, epoll;
     struct epoll_event event;
+    atomic_bool woken;
     atomic_int kind; /* enum kind */
 
     /* The reader's alone. input[given..passed) is for gRPC, input[passed..read) is held back. */
     uint8_t *input;
     size_t given, passed, read;
     size_t payload; /* of a frame whose head has passed */
+    uint32_t last;  /* the stream that it completes, or 0 */
+    struct parked *parked; /* the oldest first */
+    atomic_int parked_count;
 
     /* The writer's alone. */
     uint8_t head[HEAD];
@@ -97,7 +121,7 @@ struct connection {
 enum kind { UNSEEN, HTTP2, OTHER };
 
 static struct connection *connections[MOST_FDS];
-static atomic_int highest, abandoned, paused;
+static atomic_int highest, abandoned, paused, parked, woken; /* of all connections */
 static pid_t self;
 
 static ssize_t (*real_recvmsg)(int, struct msghdr *, int);
@@ -135,6 +159,7 @@ static struct connection *at(int fd) {
 
 static void wake(struct connection *c) {
     struct epoll_event event = c->event;
+    if (!atomic_exchange(&c->woken, true)) atomic_fetch_add(&woken, 1);
     real_syscall(SYS_epoll_ctl, c->epoll, EPOLL_CTL_MOD, c->fd, &event);
 }
 
@@ -150,11 +175,55 @@ static void wake_next(void) {
     unsigned fds = (unsigned)highest + 1, from = atomic_fetch_add(&turn, 1);
     for (unsigned i = 0; i < fds; i++) {
         struct connection *c = connections[(from + i) % fds];
-        if (c && resume(c)) {
+        if (c && (resume(c) || (c->parked_count && !c->woken))) {
             wake(c);
             return;
         }
     }
+}
+
+/* Return whether there is room for another request that somebody may abandon. */
+static bool has_room(void) {
+    return abandoned < MOST_ABANDONED;
+}
+
+/* ---- patience ---- */
+
+/* Wake whoever has waited for too long: for good once the end is due, for once otherwise. */
+static void *watch(void *unused) {
+    for (;;) {
+        nanosleep(&(struct timespec){.tv_nsec = 250000000}, NULL);
+        long time = now();
+        for (int fd = 0; fd <= highest; fd++) {
+            struct connection *c = connections[fd];
+            if (!c) continue;
+            if (c->ended && !c->end_due && time - c->since > END_HELD_S) {
+                c->end_due = true;
+                wake(c);
+            } else if ((c->paused || c->parked_count) && time - c->since > PATIENCE_S) {
+                c->since = time;
+                c->may_read = true;
+                resume(c);
+                wake(c);
+            }
+        }
+    }
+    return unused;
+}
+
+static void start_watch(void) {
+    pthread_t thread;
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    if (!pthread_create(&thread, NULL, watch, NULL)) pthread_detach(thread);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+static void hold(struct connection *c) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    c->since = now();
+    pthread_once(&once, start_watch);
 }
 
 /* ---- requests ---- */
@@ -206,7 +275,7 @@ static void forget(struct connection *c, struct stream *s) {
 }
 
 static void complete(struct connection *c, struct stream *s) {
-    if (s->ended) return;
+    if (!s || s->ended) return;
     s->ended = 1;
     c->waiting++;
 }
@@ -230,7 +299,8 @@ static void answered(struct connection *c, uint32_t id) {
     bool last = c->ended && !c->waiting;
     pthread_mutex_unlock(&c->lock);
     if (s && last) wake(c);
-    if (was_abandoned && atomic_fetch_sub(&abandoned, 1) <= MOST_ABANDONED && paused) wake_next();
+    if (was_abandoned) atomic_fetch_sub(&abandoned, 1);
+    if (was_abandoned && has_room() && (paused || parked)) wake_next();
 }
 
 /* ---- frames of the client ---- */
@@ -268,6 +338,34 @@ static void rename_timeout(uint8_t *block, size_t size) {
         found[sizeof coded - 2] = 0x3f;
 }
 
+static bool may_park(const struct connection *c, uint8_t type, uint8_t flags) {
+    return type == DATA && flags & END_STREAM && !has_room() && c->parked_count < MOST_PARKED;
+}
+
+static void park(struct connection *c, const uint8_t *frame, size_t size, uint32_t id) {
+    struct parked *one = malloc(sizeof *one + size), **end = &c->parked;
+    if (!one) abort();
+    *one = (struct parked){.id = id, .size = size};
+    memcpy(one->frame, frame, size);
+    while (*end) end = &(*end)->next;
+    *end = one;
+    if (!c->parked_count++) hold(c);
+    atomic_fetch_add(&parked, 1);
+}
+
+/* Return one taken out, to be freed: the oldest, or that of a stream. */
+static struct parked *unpark(struct connection *c, uint32_t id) {
+    for (struct parked **at = &c->parked; *at; at = &(*at)->next) {
+        struct parked *one = *at;
+        if (id && one->id != id) continue;
+        *at = one->next;
+        c->parked_count--;
+        atomic_fetch_sub(&parked, 1);
+        return one;
+    }
+    return NULL;
+}
+
 /* Return whether the frame may pass; it may have been changed. ``whole``: with its payload. */
 static bool follow(struct connection *c, uint8_t *frame, size_t size, bool whole) {
     uint8_t type = frame[3], flags = frame[4], *payload = frame + HEAD;
@@ -281,7 +379,13 @@ static bool follow(struct connection *c, uint8_t *frame, size_t size, bool whole
         if (whole) rename_timeout(payload, size);
         /* fall through */
     case DATA:
-        if (s && type != CONTINUATION && flags & END_STREAM) complete(c, s);
+        if (type == CONTINUATION || !(flags & END_STREAM)) return true;
+        if (type == DATA && whole) {
+            if (s && !s->ended) park(c, frame, HEAD + size, id);
+            return !s;
+        }
+        if (whole || !size) complete(c, s);
+        else c->last = id; /* once all of it is there */
         return true;
     case SETTINGS:
         if (whole && !(flags & ACK)) settings(c, payload, size);
@@ -293,6 +397,7 @@ static bool follow(struct connection *c, uint8_t *frame, size_t size, bool whole
     case RST_STREAM:
         if (!s) return id > c->newest; /* one of an answered request */
         if (!s->ended) {
+            free(unpark(c, id));
             forget(c, s);
             return true;
         }
@@ -305,6 +410,16 @@ static bool follow(struct connection *c, uint8_t *frame, size_t size, bool whole
     default:
         return true;
     }
+}
+
+/* So much of the payload has passed. */
+static void passed_payload(struct connection *c, size_t size) {
+    c->payload -= size;
+    if (c->payload || !c->last) return;
+    pthread_mutex_lock(&c->lock);
+    complete(c, find(c, c->last));
+    pthread_mutex_unlock(&c->lock);
+    c->last = 0;
 }
 
 /* Return whether gRPC would not close the connection for its length or its stream. */
@@ -327,7 +442,9 @@ static bool pass(struct connection *c) {
         if (c->kind == OTHER || c->payload) {
             size_t some = c->kind == OTHER || c->payload > left ? left : c->payload;
             c->passed += some;
-            if (c->kind == OTHER || (c->payload -= some)) return true;
+            if (c->kind == OTHER) return true;
+            passed_payload(c, some);
+            if (c->payload) return true;
             continue;
         }
         if (c->kind == UNSEEN) {
@@ -342,7 +459,8 @@ static bool pass(struct connection *c) {
         uint8_t type = frame[3];
         if (!legal(type, size, number(frame + 5) & MOST_WINDOW)) return false;
         bool whole = HEAD + size <= INPUT && (type == HEADERS || type == RST_STREAM ||
-            type == SETTINGS || type == WINDOW_UPDATE || type == CONTINUATION);
+            type == SETTINGS || type == WINDOW_UPDATE || type == CONTINUATION ||
+            may_park(c, type, frame[4]));
         if (whole && left < HEAD + size) return true;
         pthread_mutex_lock(&c->lock);
         bool may = follow(c, frame, size, whole);
@@ -359,49 +477,14 @@ static bool pass(struct connection *c) {
 
 /* ---- the end of a connection, and the pause ---- */
 
-/* Wake whoever has waited for too long: for good once the end is due, for one reading otherwise. */
-static void *watch(void *unused) {
-    for (;;) {
-        nanosleep(&(struct timespec){.tv_nsec = 250000000}, NULL);
-        long time = now();
-        for (int fd = 0; fd <= highest; fd++) {
-            struct connection *c = connections[fd];
-            if (!c) continue;
-            if (c->ended && !c->end_due && time - c->since > END_HELD_S) {
-                c->end_due = true;
-                wake(c);
-            } else if (c->paused && time - c->since > PATIENCE_S && resume(c)) {
-                c->may_read = true;
-                wake(c);
-            }
-        }
-    }
-    return unused;
-}
-
-static void start_watch(void) {
-    pthread_t thread;
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    if (!pthread_create(&thread, NULL, watch, NULL)) pthread_detach(thread);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-}
-
-static void hold(struct connection *c) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    c->since = now();
-    pthread_once(&once, start_watch);
-}
-
 /* Return whether nothing is to be read from it just now. */
 static bool pause_reading(struct connection *c) {
-    if (abandoned < MOST_ABANDONED || atomic_exchange(&c->may_read, false)) return false;
+    if (abandoned < MOST_ABANDONED_EVER || c->may_read) return false;
     if (!atomic_exchange(&c->paused, true)) {
         atomic_fetch_add(&paused, 1);
         hold(c);
     }
-    if (abandoned >= MOST_ABANDONED) return true;
+    if (abandoned >= MOST_ABANDONED_EVER) return true;
     resume(c); /* the last of them went meanwhile, perhaps before it could see us */
     return false;
 }
@@ -428,7 +511,24 @@ static void end_connection(struct connection *c, ssize_t end, int error) {
     hold(c);
     c->ended = true;
     pthread_mutex_unlock(&c->lock);
-    shutdown(c->fd, SHUT_RD); /* where it was us who ended it, so that wake finds it readable */
+    for (struct parked *one; (one = unpark(c, 0)); free(one)) {}
+}
+
+/* Let the oldest parked request pass, between two frames. */
+static void pass_parked(struct connection *c) {
+    struct parked *one = unpark(c, 0);
+    pthread_mutex_lock(&c->lock);
+    struct stream *s = find(c, one->id);
+    complete(c, s);
+    pthread_mutex_unlock(&c->lock);
+    if (s) { /* else gRPC has answered it already */
+        memmove(c->input + one->size, c->input + c->passed, c->read - c->passed);
+        memcpy(c->input, one->frame, one->size);
+        c->read += one->size - c->passed;
+        c->given = 0;
+        c->passed = one->size;
+    }
+    free(one);
 }
 
 /* Return whether the end may be told, which it is once. */
@@ -469,7 +569,7 @@ static ssize_t read_payload(struct connection *c, struct msghdr *message) {
     ssize_t size = real_recvmsg(c->fd, &most, 0);
     message->msg_controllen = most.msg_controllen;
     message->msg_flags = most.msg_flags;
-    if (size > 0) c->payload -= (size_t)size;
+    if (size > 0) passed_payload(c, (size_t)size);
     return size;
 }
 
@@ -494,9 +594,7 @@ ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
     struct connection *c = at(fd);
     if (!c || flags || (c->kind == OTHER && c->given == c->read))
         return real_recvmsg(fd, message, flags);
-    if (!c->input && !(c->input = malloc(INPUT + 13))) abort();
-    if (c->given == c->passed && !c->ended && pause_reading(c)) goto nothing;
-    if (paused && abandoned < MOST_ABANDONED) wake_next();
+    if (!c->input && !(c->input = malloc(2 * INPUT))) abort();
     size_t control = message->msg_controllen;
     message->msg_controllen = 0; /* says nothing about what is left: gRPC then asks again */
     while (c->given == c->passed) {
@@ -505,15 +603,24 @@ ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
             errno = c->end_error;
             return c->end;
         }
+        if (pause_reading(c)) goto nothing;
+        if (c->parked && !c->payload && (has_room() || c->may_read)) {
+            pass_parked(c);
+            continue;
+        }
+        c->may_read = false;
+        if (has_room() && (paused || parked)) wake_next();
         message->msg_controllen = control;
         bool straight = c->payload >= INPUT && c->read == c->passed;
         ssize_t size = straight ? read_payload(c, message) : read_input(c, message);
         if (straight && size > 0) return size;
-        if (size < 0 && (errno == EAGAIN || errno == EINTR)) return size;
+        bool empty = size < 0 && (errno == EAGAIN || errno == EINTR);
+        if (empty && c->parked && !c->payload && has_room()) continue; /* since we looked */
+        if (empty) return size;
         if (size <= 0 || !pass(c)) end_connection(c, size < 0 ? -1 : 0, errno);
     }
     ssize_t size = give(c, message);
-    if (c->given < c->passed || c->ended) message->msg_controllen = 0;
+    if (c->given < c->passed || c->ended || c->parked) message->msg_controllen = 0;
     return size;
 nothing:
     errno = EAGAIN;
@@ -574,12 +681,15 @@ ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
 
 static void reset(struct connection *c) {
     resume(c);
+    if (atomic_exchange(&c->woken, false)) atomic_fetch_sub(&woken, 1);
+    for (struct parked *one; (one = unpark(c, 0)); free(one)) {}
     atomic_fetch_sub(&abandoned, c->abandoned);
     c->kind = OTHER;
     free(c->streams);
     c->streams = NULL;
     c->places = c->open = 0;
-    c->given = c->passed = c->read = c->payload = c->head_size = c->out_payload = c->newest = 0;
+    c->given = c->passed = c->read = c->payload = c->head_size = c->out_payload = 0;
+    c->newest = c->last = 0;
     c->waiting = c->abandoned = 0;
     c->first_window = c->window = 65535;
     c->dropped = c->ended = c->end_due = c->may_read = false;
@@ -591,7 +701,7 @@ int close(int fd) {
     /* Not in a child between fork and exec, which closes what it has inherited. */
     if (c && c->kind != OTHER && getpid() == self) {
         reset(c);
-        if (abandoned < MOST_ABANDONED && paused) wake_next();
+        if (has_room() && (paused || parked)) wake_next();
     }
     return real_close(fd);
 }
@@ -615,6 +725,20 @@ static void added(int epoll, int fd, const struct epoll_event *event) {
     while (before < fd && !atomic_compare_exchange_weak(&highest, &before, fd)) {}
 }
 
+/* Tell those who were woken that there is something to read. */
+static void told(int epoll, struct epoll_event *events, long count) {
+    for (int fd = 0; fd <= highest; fd++) {
+        struct connection *c = connections[fd];
+        if (!c || !c->woken || c->epoll != epoll) continue;
+        for (long i = 0; i < count; i++) {
+            if (events[i].data.u64 != c->event.data.u64 || !atomic_exchange(&c->woken, false))
+                continue;
+            atomic_fetch_sub(&woken, 1);
+            events[i].events |= EPOLLIN;
+        }
+    }
+}
+
 long syscall(long number, ...) {
     if (!real_syscall) find_real();
     va_list rest;
@@ -624,5 +748,8 @@ long syscall(long number, ...) {
     va_end(rest);
     if (number == SYS_epoll_ctl && b == EPOLL_CTL_ADD && (int)c >= 0 && (int)c < MOST_FDS)
         added((int)a, (int)c, (const struct epoll_event *)d);
-    return real_syscall(number, a, b, c, d, e, f);
+    long result = real_syscall(number, a, b, c, d, e, f);
+    if (woken && result > 0 && (number == SYS_epoll_pwait || number == SYS_EPOLL_WAIT))
+        told((int)a, (struct epoll_event *)b, result);
+    return result;
 }
