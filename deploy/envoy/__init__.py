@@ -1,10 +1,11 @@
-"""Envoy's configuration, made from an operator's file: core filters only.
+"""Envoy's configuration, made from an operator's file: its own filters, and a module of ours.
 
 | module | holds |
 | --- | --- |
 | ``bootstrap`` | the whole: listeners, clusters, limits |
 | ``routes`` | what is let through, everything else is forbidden |
 | ``filters`` | who asks, for which model, how often |
+| ``bounds`` | what one key and one source may take, in our module (``module/*.c``) |
 | ``replies`` | what the gateway says when it refuses |
 | ``scrub`` | what Triton says, without inner names and paths |
 """
