@@ -13,6 +13,7 @@ from commands import run_command
 from gateways import write_files
 
 from deploy.envoy.bounds import ENVOY_VERSION, installed
+from deploy.operator_file import Limits
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 KUBERNETES = sorted(
@@ -206,3 +207,15 @@ def test_gateway_writes_what_envoy_prometheus_and_the_rate_limit_service_read(tm
     assert (out / "triton.key").read_text() == key
     for private in ("envoy.yaml", "triton.key", "triton_key.yaml", "tls.key"):
         assert (out / private).stat().st_mode & 0o077 == 0, private
+
+
+def test_envoys_heap_fits_its_container_with_room_to_spare():
+    deployment = next(each for name, each in OBJECTS if name == "deployment.yaml")
+    kserve = yaml.safe_load((DEPLOY / "kubernetes/kserve/inferenceservice.yaml").read_text())
+    limits = {one["image"]: one["resources"]["limits"]["memory"]
+              for pod in (deployment["spec"]["template"]["spec"], kserve["spec"]["predictor"])
+              for one in pod["containers"]}  # fmt: skip
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["gateway"]
+    assert limits["envoyproxy/envoy:v1.40.0"] == "1Gi"
+    assert compose["mem_limit"] == "1g"
+    assert Limits().memory_mib * 3 // 2 < 1024

@@ -7,11 +7,14 @@ from gateways import write_files
 
 from deploy.behind_gateway import Behind
 from deploy.envoy.bootstrap import Upstream
+from deploy.envoy.routes import virtual_host
 from deploy.gateway import GatewayError, validate, write_configuration
 from deploy.operator_file import Address, Budget, read
 from postprocess.errors import InputError
 
-UPSTREAM = Upstream(Address("127.0.0.1", 8001), Address("127.0.0.1", 8000), hidden=("my-net",))
+UPSTREAM = Upstream(
+    Address("127.0.0.1", 8001), Address("127.0.0.1", 8000), hidden=("my-net", "it's\\", "größe")
+)
 
 
 def edited(folder, old, new):
@@ -41,7 +44,10 @@ def test_a_file_is_read_whole(tmp_path):
     [
         ("models:", "modles:", "unknown key 'modles'; did you mean models?"),
         ("[digits]", "[]", "models: expected a list of public model names, got []"),
-        ("[digits]", "['a|b']", "models: expected a name of letters, digits, _ and -, got 'a|b'"),
+        ("[digits]", "['a|b']", "models: expected names of letters, digits, '_', '-' and '.', the "
+         "first no '-' or '.', at most 100, got 'a|b'"),
+        ("[digits]", "['..']", "the first no '-' or '.', at most 100, got '..'"),
+        ("  bob:", "  b.ob:", "clients: expected a name of letters, digits, _ and -, got 'b.ob'"),
         ("per: day", "per: year",
          "clients: alice: per: expected second or minute or hour or day, got 'year'"),
         ("queries: 100", "queries: 0",
@@ -54,6 +60,14 @@ def test_a_file_is_read_whole(tmp_path):
         ("certificate: server.pem, ", "", "tls: certificate is missing"),
         ("listen: 127.0.0.1:", "listen: 127.0.0.1/",
          "listen: expected HOST:PORT, got '127.0.0.1/"),
+        ("listen: 127.0.0.1:", "listen: ::1:",
+         "listen: expected HOST:PORT, [ADDRESS]:PORT for IPv6, got '::1:"),
+        ("listen: 127.0.0.1:", "listen: gateway.example:",
+         "listen: expected an IP address of this machine or localhost, got 'gateway.example:"),
+        ("statistics: 127.0.0.1:", "statistics: '[localhost]:1' #",
+         "statistics: expected HOST:PORT, [ADDRESS]:PORT for IPv6, got '[localhost]:1'"),
+        ("models:", "limits: {request_mib: 200}\nmodels:",
+         "limits: memory_mib: expected at least 928 for requests of 200 MiB, got 512"),
         ("models:", "models: [digits]\nmodels:", "'models' is there twice"),
         ("models:", "models: [", "no YAML"),
         ("models:", "limits: {request_mib: 4000}\nmodels:",
@@ -65,6 +79,37 @@ def test_a_mistake_is_refused_by_name(tmp_path, old, new, message):
     with pytest.raises(InputError, match=re.escape(message)) as caught:
         read(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("listen", "host", "shown"),
+    [
+        ("'[::1]:8443'", "::1", "[::1]:8443"),
+        ("'[::]:8443'", "::", "[::]:8443"),
+        ("localhost:8443", "127.0.0.1", "127.0.0.1:8443"),
+    ],
+)
+def test_ipv6_and_localhost_are_taken(tmp_path, listen, host, shown):
+    files = write_files(tmp_path)
+    text = files.path.read_text().replace(f"listen: {files.url}", f"listen: {listen}")
+    statistics = listen.replace("8443", "9443")
+    files.path.write_text(text.replace(files.statistics, statistics))
+    operator = read(files.path)
+    assert operator.listen == Address(host, 8443)
+    assert operator.statistics == Address(host, 9443)
+    assert str(operator.listen) == shown
+    validate(write_configuration(operator, UPSTREAM, "s" * 32, tmp_path))
+
+
+def test_a_dot_in_a_models_name_is_a_dot_in_its_path(tmp_path):
+    operator = read(write_files(tmp_path, models=("my.model", "a-b_c")).path)
+    (infer, *_) = [route["match"]["safe_regex"]["regex"]
+                   for route in virtual_host(operator)["routes"]
+                   if route["name"] == "infer"]  # fmt: skip
+    for path in ("/v2/models/my.model/infer", "/v2/models/a-b_c/versions/1/infer"):
+        assert re.fullmatch(infer, path)
+    for path in ("/v2/models/my-model/infer", "/v2/models/my/model/infer", "/v2/models/x/infer"):
+        assert not re.fullmatch(infer, path)
 
 
 def test_a_key_file_that_everybody_can_read_is_refused(tmp_path):

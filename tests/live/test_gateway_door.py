@@ -1,0 +1,199 @@
+"""The real Envoy alone: connections, addresses, logs, and what it leaves behind."""
+
+import contextlib
+import json
+import socket
+import socketserver
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from gateways import KEYS, free_addresses, write_files
+
+from deploy import log_files
+from deploy.envoy.bootstrap import Upstream
+from deploy.gateway import Gateway, refused_log
+from deploy.operator_file import Address, read
+
+INFER = "/v2/models/digits/infer"
+
+
+class Triton(socketserver.ThreadingTCPServer):
+    """Answers every HTTP request with 200, or breaks off without an answer."""
+
+    allow_reuse_address = daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.breaks_off = False
+        self.seen = []
+
+
+class _Answer(socketserver.StreamRequestHandler):
+    def handle(self):
+        while line := self.rfile.readline():
+            headers = [line]
+            while (line := self.rfile.readline()).strip():
+                headers.append(line)
+            sizes = [int(one.split()[1]) for one in headers if one.startswith(b"content-length")]
+            self.rfile.read(sum(sizes))
+            self.server.seen.append(headers)
+            if self.server.breaks_off:
+                return
+            self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+
+
+@pytest.fixture(scope="module")
+def triton():
+    with Triton() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def gateway_before(triton, folder, files):
+    address = Address(*triton.server_address)
+    return Gateway(
+        read(files.path), Upstream(address, address), "secret",
+        log=folder / "gateway.log", access_log=folder / "access.jsonl",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return write_files(tmp_path_factory.mktemp("door"), tls=False)
+
+
+@pytest.fixture(scope="module")
+def door(triton, files):
+    with gateway_before(triton, files.path.parent, files) as running:
+        yield running
+
+
+def ask(url, *, client="bob", **headers):
+    headers |= {"x-api-key": KEYS[client]} if client else {}
+    asked = urllib.request.Request(f"http://{url}{INFER}", data=b"{}", headers=headers)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(asked, timeout=30) as response:
+            return response.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def wait_until(condition, timeout_s=30):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_connections_that_say_nothing_are_closed_in_seconds(triton, tmp_path, tls):
+    files = write_files(tmp_path, tls=tls)
+    with gateway_before(triton, tmp_path, files):
+        host, port = files.url.split(":")
+        began, ended = time.monotonic(), {}
+
+        def hold(said):
+            with socket.create_connection((host, int(port)), timeout=60) as one:
+                one.sendall(said)
+                with contextlib.suppress(ConnectionError):
+                    while one.recv(4096):
+                        pass
+            ended[said] = time.monotonic() - began
+
+        said = [b"", b"PRI * HT", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/1.1\r\nhost: x"]
+        threads = [threading.Thread(target=hold, args=(one,)) for one in said]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(70)
+    assert set(ended) == set(said)
+    assert max(ended.values()) < 40
+
+
+@pytest.mark.parametrize("listen", ["[::1]", "localhost"])
+def test_it_listens_on_ipv6_and_on_localhost(triton, tmp_path, listen):
+    files = write_files(tmp_path, tls=False)
+    (url, statistics), text = free_addresses(2), files.path.read_text()
+    url, statistics = (one.replace("127.0.0.1", listen) for one in (url, statistics))
+    text = text.replace(files.url, f"'{url}'").replace(files.statistics, f"'{statistics}'")
+    files.path.write_text(text)
+    with gateway_before(triton, tmp_path, files):
+        assert ask(url) == 200
+        with urllib.request.urlopen(f"http://{statistics}/stats/prometheus", timeout=30) as said:
+            assert said.status == 200
+
+
+def test_queries_and_what_is_refused_stand_in_two_files(door, files):
+    assert [ask(files.url), ask(files.url, client=None)] == [200, 401]
+    queries = files.path.with_name("access.jsonl")
+    wait_until(lambda: any(one["status"] == 200 for one in lines(queries)))
+    wait_until(lambda: any(one["status"] == 401 for one in lines(refused_log(queries))))
+    assert {one["client"] for one in lines(queries)} == {"bob"}
+    assert {one["client"] for one in lines(refused_log(queries))} == {None}
+
+
+def test_logs_give_way_before_they_fill_the_disk(triton, tmp_path, monkeypatch):
+    monkeypatch.setattr(log_files, "MOST_BYTES", 2000)
+    files = write_files(tmp_path, tls=False)
+    access, refused = tmp_path / "access.jsonl", tmp_path / "access.refused.jsonl"
+    with gateway_before(triton, tmp_path, files) as door:
+        for path, client in ((access, "bob"), (refused, None)):
+            for turn in range(1, log_files.KEPT + 3):
+                for _ in range(20):
+                    ask(files.url, client=client)
+                wait_until(lambda path=path: log_files.outgrown(path))
+                door.tend(print)
+                assert not path.exists() or not log_files.outgrown(path), turn
+                ask(files.url, client=client)  # into a new file
+                wait_until(lambda path=path: path.exists() and path.stat().st_size)
+            assert len(list(tmp_path.glob(f"{path.name}.*"))) == log_files.KEPT
+        assert {one["client"] for one in lines(access)} == {"bob"}
+
+
+def test_who_was_asking_when_triton_ended_is_known(door, triton, files):
+    before = time.time()
+    assert door.suspects(before) == []
+    assert ask(files.url) == 200
+    triton.breaks_off = True
+    assert [ask(files.url, client=one) for one in ("bob", "alice", "bob", None)] == [
+        503, 503, 503, 401
+    ]  # fmt: skip
+    triton.breaks_off = False
+    assert ask(files.url) == 200
+    assert door.suspects(before) == ["bob", "alice"]
+    assert door.suspects(time.time() + 60) == []
+
+
+def test_no_name_that_a_client_sends_reaches_triton(door, triton, files):
+    triton.seen.clear()
+    assert ask(files.url, **{"x-client-id": "alice", "triton-key": "guess"}) == 200
+    (head,) = triton.seen
+    assert [one for one in head if b"client-id" in one.lower()] == [b"x-client-id: bob\r\n"]
+    assert [one for one in head if one.lower().startswith(b"triton-key")] == [
+        b"triton-key: secret\r\n"
+    ]
+    assert not any(KEYS["bob"].encode() in one for one in head)
+
+
+def test_it_leaves_nothing_behind_in_shared_memory(triton, tmp_path):
+    files = write_files(tmp_path, tls=False)
+    with gateway_before(triton, tmp_path, files) as door:
+        (process,) = [one.parent for one in Path("/proc").glob("[0-9]*/cmdline")
+                      if f"{door.log}\0".encode() in read_if_there(one)]  # fmt: skip
+        assert "envoy_shared_memory" not in (process / "maps").read_text()
+    assert not process.exists()
+
+
+def read_if_there(path):
+    with contextlib.suppress(OSError):
+        return path.read_bytes()
+    return b""
