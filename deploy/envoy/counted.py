@@ -8,8 +8,6 @@ from deploy.operator_file import Operator
 CLIENT = "x-client-id"
 #: Namespace and key of the metadata that keeps that name; nobody else can write there.
 CLIENT_METADATA = ("gateway", "client")
-#: Tokens of a bucket that limits nobody.
-NO_LIMIT = 10**9
 
 
 def counts_here(operator: Operator) -> bool:

@@ -12,7 +12,6 @@ grow with what a client made Triton repeat.
 from collections.abc import Sequence
 from typing import Any
 
-from deploy.envoy.counted import NO_LIMIT
 from deploy.envoy.replies import OURS, SECONDS
 from deploy.envoy.typed import HTTP, named
 
@@ -115,11 +114,6 @@ end
 
 function envoy_on_response(handle)
   local headers = handle:headers()
-  if headers:get('x-ratelimit-limit') == '%(no_limit)s' then
-    for _, name in ipairs({ 'limit', 'remaining', 'reset' }) do
-      headers:remove('x-ratelimit-' .. name)
-    end
-  end
   if headers:get('grpc-status') ~= nil then
     clean_grpc(headers)
     return
@@ -144,7 +138,6 @@ def scrubber(hidden: Sequence[str]) -> dict[str, Any]:
         "longest": LONGEST,
         "ours": OURS,
         "seconds": SECONDS,
-        "no_limit": NO_LIMIT,
     }
     return named(
         "envoy.filters.http.lua",

@@ -36,7 +36,7 @@ class Waiting(ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.door, self.waiting = threading.Event(), 0
+        self.door, self.waiting, self.answer = threading.Event(), 0, b"{}"
         self.door.set()
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
@@ -54,17 +54,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["content-length"]))
         self.server.waiting += 1
         self.server.door.wait(PATIENCE_S)
-        self.send_response(200)
-        self.send_header("content-length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
+        self._answer(self.server.answer)
 
     def do_GET(self):
         self.rfile.read(int(self.headers.get("content-length", 0)))
+        self._answer(b"{}")
+
+    def _answer(self, body):
         self.send_response(200)
-        self.send_header("content-length", "2")
+        self.send_header("content-length", str(len(body)))
         self.end_headers()
-        self.wfile.write(b"{}")
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(body)
 
     def log_message(self, *_):
         pass
@@ -308,6 +309,23 @@ def test_a_key_has_so_many_bytes_under_way_and_others_are_answered(door):
         assert opened.ask("bob", body=b" " * 1_000_000)[0] == 200
     wait_until(lambda: opened.ask(body=b" " * 1_000_000)[0] == 200)
     assert opened.refused("alice", "bytes_at_once") >= 1
+
+
+def test_answers_that_nobody_reads_are_requests_under_way(door):
+    opened = door("limits: {requests_per_key: 4}\n")
+    opened.model_server.answer = b" " * 2**25  # more than all buffers on its way
+    host, port = opened.files.url.split(":")
+    head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\nx-api-key: {KEYS['alice']}\r\n"
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            one = stack.enter_context(socket.create_connection((host, int(port)), PATIENCE_S))
+            one.sendall(head.encode() + b"content-length: 2\r\n\r\n{}")
+        wait_until(lambda: opened.model_server.waiting == 4)
+        status, _, said = opened.ask()
+        assert status == 429
+        assert "this API key has 4 requests under way" in said
+        assert len(opened.ask("bob")[2]) == 2**25
+    wait_until(lambda: opened.ask()[0] == 200)
 
 
 def test_a_stranger_gets_no_further_than_the_key(door):
