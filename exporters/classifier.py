@@ -269,7 +269,7 @@ class Classifier:
         said = f"output {name} is dropped: what it says beside the scores can leak the model"
         if name in self.seen and graph_ending.ends(self.model, name, self.seen[name].shape):
             said += (
-                f"; to serve it too, protect the file once more with --output {name} and a --name"
+                f"; to serve it too, protect the file again with --output {name} and a --name"
             )
         return said
 
