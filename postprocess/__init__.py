@@ -15,7 +15,8 @@ From scores to protected probabilities, in the order of the pipeline:
 7. ``postprocessor``    the one door to all of the above
 
 Around it: ``triton_model``, Triton requests in, Triton responses out, no maths; ``metrics``, what
-it counts; ``perturbation``, how far answers are from the victim's.
+it counts; ``perturbation``, how far answers are from the victim's; ``ready``, the health check
+of a container, which asks the ``question`` that stands beside a model.
 
 NumPy is all it needs, and it imports nothing else of this project.
 """
