@@ -37,6 +37,7 @@ def answers(report, beginning):
 def test_streams_are_refused_at_once_and_with_the_reason(besieged):
     (report,) = besieged.survive(("streams", KEY))
     assert answers(report, "stream: ") == {"PERMISSION_DENIED"}
+    assert "DEADLINE_EXCEEDED" not in answers(report, "headers alone: ")
     said = report["examples"]["stream: PERMISSION_DENIED"]
     assert "stream" in said
     assert report["slowest_s"] < AT_ONCE_S
@@ -45,12 +46,11 @@ def test_streams_are_refused_at_once_and_with_the_reason(besieged):
 @pytest.mark.parametrize(
     ("kind", "status"),
     [
-        ("HTTP/1.0", {"HTTP 426"}),
-        ("gzip", {"HTTP 415"}),
-        ("deflate", {"HTTP 415"}),
-        ("transfer-encoding gzip", {"HTTP 501"}),
-        ("content-type grpc", {"HTTP 415"}),
-        ("no length", {"HTTP 400"}),
+        ("HTTP/1.0", 426),
+        ("gzip", 415),
+        ("deflate", 415),
+        ("transfer-encoding gzip", 501),
+        ("no length", 400),
     ],
 )
 def test_odd_requests_are_told_their_own_reason(besieged, kind, status):
@@ -59,7 +59,7 @@ def test_odd_requests_are_told_their_own_reason(besieged, kind, status):
     door = besieged.doors[KEY]
     began = time.monotonic()
     code, said = ask(door, odd_requests(door)[kind])
-    assert {f"HTTP {code}"} == status, said
+    assert code == status, said
     assert b"gateway: " in said
     assert b"the model server failed" not in said
     assert b"only inference and metadata" not in said
