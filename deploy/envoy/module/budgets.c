@@ -202,7 +202,7 @@ static int lock(const char *path, char *error) {
   snprintf(beside, sizeof beside, "%s.lock", path);
   int file = open(beside, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (file < 0) {
-    fail(error, beside, "cannot be written: %s; say another place for it", strerror(errno));
+    fail(error, beside, "cannot be written: %s; say another place (budgets_file, --budgets-folder)", strerror(errno));
   } else if (flock(file, LOCK_EX | LOCK_NB)) {
     int reason = errno;
     close(file);
@@ -253,7 +253,7 @@ static bool replaceable(const char *path, char *error) {
   char *end = strrchr(folder, '/');
   if (end) *end = 0;
   if (!access(end ? (end == folder ? "/" : folder) : ".", W_OK | X_OK)) return true;
-  fail(error, path, "cannot be written: %s; say another place for it", strerror(errno));
+  fail(error, path, "cannot be written: %s; say another place (budgets_file, --budgets-folder)", strerror(errno));
   return false;
 }
 
