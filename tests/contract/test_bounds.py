@@ -3,137 +3,21 @@
 import contextlib
 import http.client
 import json
-import os
-import re
 import resource
 import select
-import signal
 import socket
-import threading
-import time
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
 import pytest
+from doors import INFER, PATIENCE_S, Door, Waiting, http2, wait_until
 from gateways import BUDGET, KEYS, write_files
 
 from deploy.envoy import bounds
 from deploy.envoy.bootstrap import Upstream
-from deploy.gateway import Gateway, GatewayError, write_configuration
+from deploy.gateway import GatewayError, write_configuration
 from deploy.operator_file import Address, read
 from postprocess.errors import InputError
-
-INFER = "/v2/models/digits/infer"
-PATIENCE_S = 60
-
-
-class Waiting(ThreadingHTTPServer):
-    """Answers every request once its door is open; knows how many wait before it."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.door, self.waiting, self.answer = threading.Event(), 0, b"{}"
-        self.door.set()
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-
-    def stop(self):
-        self.door.set()
-        self.shutdown()
-        self.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["content-length"]))
-        self.server.waiting += 1
-        self.server.door.wait(PATIENCE_S)
-        self._answer(self.server.answer)
-
-    def do_GET(self):
-        self.rfile.read(int(self.headers.get("content-length", 0)))
-        self._answer(b"{}")
-
-    def _answer(self, body):
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        with contextlib.suppress(ConnectionError):
-            self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
-class Door:
-    """A gateway that is open, and can be killed, edited and restarted."""
-
-    def __init__(self, folder, model_server, more=""):
-        self.files = write_files(folder, more=more, tls=False)
-        self.model_server, self.said = model_server, []
-        self.gateway = self._make()
-
-    def _make(self):
-        address = Address("127.0.0.1", self.model_server.server_address[1])
-        return Gateway(
-            read(self.files.path), Upstream(address, address), "s" * 32,
-            log=self.files.path.with_name("envoy.log"),
-        )  # fmt: skip
-
-    def edit(self, old, new):
-        """Take an edited file, as ``serve`` does."""
-        text = self.files.path.read_text()
-        assert old in text
-        self.files.path.write_text(text.replace(old, new))
-        following = self._make()
-        following.check(instead_of=self.gateway.operator)
-        self.gateway.stop()
-        self.gateway = following
-        following.start()
-
-    def kill(self):
-        process = self.gateway._process
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        self.gateway.tend(self.said.append)
-
-    def ask(self, client="alice", path=INFER, method="POST", body=b"{}"):
-        """Return status, headers and text."""
-        connection = http.client.HTTPConnection(self.files.url, timeout=PATIENCE_S)
-        with contextlib.closing(connection):
-            headers = {"x-api-key": KEYS[client]} if client else {}
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            return response.status, dict(response.headers), response.read().decode()
-
-    def granted(self, tries, client="alice", threads=1):
-        """Return how many of so many requests were answered, the others refused with 429."""
-        with ThreadPoolExecutor(threads) as pool:
-            statuses = [one[0] for one in pool.map(lambda _: self.ask(client), range(tries))]
-        assert set(statuses) <= {200, 429}
-        return statuses.count(200)
-
-    def statistics(self):
-        with urllib.request.urlopen(f"http://{self.files.statistics}/stats/prometheus") as answer:
-            return answer.read().decode()
-
-    def refused(self, client, reason):
-        pattern = rf'envoy_gateway_refused{{client="{client}",reason="{reason}"}} (\d+)'
-        (count,) = re.findall(pattern, self.statistics())
-        return int(count)
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -328,6 +212,18 @@ def test_answers_that_nobody_reads_are_requests_under_way(door):
     wait_until(lambda: opened.ask()[0] == 200)
 
 
+def test_small_answers_that_an_http2_client_holds_off_are_requests_under_way(door):
+    opened = door("limits: {requests_per_key: 4}\n")
+    host, port = opened.files.url.split(":")
+    with socket.create_connection((host, int(port)), PATIENCE_S) as held:
+        held.sendall(http2("alice", 4))
+        wait_until(lambda: opened.model_server.answered == 4)
+        # Envoy has the answers, and keeps them until the client takes them or goes.
+        assert opened.granted(20) == 0
+        assert opened.ask("bob")[0] == 200
+    wait_until(lambda: opened.ask()[0] == 200)
+
+
 def test_a_stranger_gets_no_further_than_the_key(door):
     opened = door()
     assert opened.ask(None)[0] == 401
@@ -345,7 +241,7 @@ def test_a_damaged_file_shuts_the_door_and_says_what_to_do(door):
         opened.gateway.start()  # by Envoy itself, which was asked before and starts no more
     opened.gateway.stop()
     with pytest.raises(GatewayError, match=r"refuses its configuration: .*is damaged"):
-        opened._make().start()
+        opened.made().start()
     kept.unlink()
     opened.gateway.start()
     assert opened.granted(1) == 1

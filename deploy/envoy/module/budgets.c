@@ -196,13 +196,16 @@ static size_t slots_needed(const struct head *old, const struct wanted *wanted, 
   return needed;
 }
 
+static const char elsewhere[] =
+    "cannot be written: %s; say another place (budgets_file, --budgets-folder)";
+
 /* Returns an open lock beside the file, or -1 with an error: only one process counts in it. */
 static int lock(const char *path, char *error) {
   char beside[4096];
   snprintf(beside, sizeof beside, "%s.lock", path);
-  int file = open(beside, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  int file = open(beside, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
   if (file < 0) {
-    fail(error, beside, "cannot be written: %s; say another place for it", strerror(errno));
+    fail(error, beside, elsewhere, strerror(errno));
   } else if (flock(file, LOCK_EX | LOCK_NB)) {
     int reason = errno;
     close(file);
@@ -229,7 +232,7 @@ static bool map(struct budgets *all, const char *path, char *error) {
   int file = -1, flags = MAP_SHARED | MAP_ANONYMOUS, reason = 0;
   if (path) {
     flags = MAP_SHARED;
-    file = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    file = open(path, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
     // Every block is taken now: a full disk must not kill the gateway at a later request.
     reason = file < 0 ? errno : posix_fallocate(file, 0, (off_t)all->bytes);
   }
@@ -253,7 +256,7 @@ static bool replaceable(const char *path, char *error) {
   char *end = strrchr(folder, '/');
   if (end) *end = 0;
   if (!access(end ? (end == folder ? "/" : folder) : ".", W_OK | X_OK)) return true;
-  fail(error, path, "cannot be written: %s; say another place for it", strerror(errno));
+  fail(error, path, elsewhere, strerror(errno));
   return false;
 }
 

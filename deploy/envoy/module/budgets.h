@@ -40,8 +40,9 @@ struct moment moment_now(void);
  * A bucket that the file knows keeps what was spent, whatever its size and period are now; others
  * are full. The file belongs to one process until it ends. Without a file (NULL) they live in
  * memory. ``only_look`` reads the file, writes nothing and returns buckets in memory. */
-BUDGETS_API struct budgets *budgets_open(const char *path, const struct wanted *wanted, size_t count,
-                             const struct moment *now, bool only_look, char *error);
+BUDGETS_API struct budgets *budgets_open(const char *path, const struct wanted *wanted,
+                                         size_t count, const struct moment *now, bool only_look,
+                                         char *error);
 BUDGETS_API void budgets_close(struct budgets *);
 
 /* Takes tokens from a bucket, or none if there are not so many. Safe in many threads at once. */
