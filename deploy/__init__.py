@@ -6,8 +6,8 @@ share.
 ``demo`` goes the whole way of the data once, ``attack`` steals from a live endpoint, ``progress``
 is what a person sees meanwhile, ``protect_summary`` what protecting a model ends with.
 ``triton_server`` runs the Triton of the nvidia-pytriton wheel, ``triton_wheel`` lays out what that
-wheel holds, ``die_with_parent`` sees that it never outlives us, and ``backends/onnxruntime`` is its
-backend for ONNX models.
+wheel holds, ``die_with_parent`` sees that it never outlives us, ``process_group`` that all it has
+started ends with it, and ``backends/onnxruntime`` is its backend for ONNX models.
 
 While it serves, ``supervisor`` goes round: ``protected`` finds the models that end in our
 defence, ``watched`` keeps each one's state, ``probe`` its question and known answer: the question

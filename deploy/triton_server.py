@@ -33,7 +33,7 @@ EXIT_TIMEOUT_S = 5
 KILL_AFTER_S = EXIT_TIMEOUT_S + 5
 
 #: How long a model that is not ready may go without a reason, in Triton's answer and in its log.
-REASON_TIMEOUT_S = 3.0
+REASON_TIMEOUT_S = 10.0
 
 #: What Triton can be told about when to read the repository again, in its own words.
 CONTROL_MODES = ("none", "poll", "explicit")

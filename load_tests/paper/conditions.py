@@ -8,6 +8,7 @@ the last digit.
 
 import importlib.metadata
 import os
+import re
 import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -49,8 +50,11 @@ class Conditions:
         if self.backend not in BACKENDS:
             raise InputError(f"backend: expected {', '.join(BACKENDS)}, got {self.backend!r}")
         for name, value in self.switches.items():
-            if name not in _SWITCHES or not isinstance(value, str):
-                raise InputError(f"switches: expected some of {', '.join(_SWITCHES)}, got {name}")
+            if name not in _SWITCHES or not re.fullmatch(r"\w+", str(value)):
+                raise InputError(
+                    f"switches: expected words for some of {', '.join(_SWITCHES)}, got {value!r} "
+                    f"for {name}"
+                )
 
     @classmethod
     def here(cls, *, jobs: int = 1) -> "Conditions":
@@ -119,7 +123,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _set(names: tuple[str, ...]) -> dict[str, str]:
-    return {name: os.environ[name] for name in names if name in os.environ}
+    return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
 def _versions(backend: str) -> dict[str, str]:

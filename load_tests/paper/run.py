@@ -1,4 +1,4 @@
-"""What one run is: everything that decides its result."""
+"""What one run is: everything about it that decides its result; ``conditions`` has the rest."""
 
 import hashlib
 import json

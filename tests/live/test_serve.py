@@ -3,11 +3,17 @@ import shutil
 import signal
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 from commands import Running, processes_naming, run_command, wait_for_no_process_naming
+from gateways import write_files
 from serving import port_options
 
+from deploy import die_with_parent
+from deploy.envoy.bootstrap import Upstream
+from deploy.gateway import Gateway
+from deploy.operator_file import Address, read
 from deploy.triton_server import TritonServer, free_ports
 from load_tests.endpoint import Endpoint
 
@@ -50,27 +56,46 @@ def test_serve_stops_cleanly(serving, repository, number):
     assert serving.stderr.read_text().endswith("stopping Triton\n")
 
 
-def test_an_interrupt_while_triton_is_being_started_leaves_nothing_behind(
-    repository, ports, tmp_path, monkeypatch
-):
-    start = subprocess.Popen
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Interrupt this process as soon as a server is started, before anybody holds its handle."""
+    start, started = subprocess.Popen, []
 
-    def interrupted(*arguments, **options):
-        process = start(*arguments, **options)
-        signal.raise_signal(signal.SIGINT)
+    def interrupting(command, *arguments, **options):
+        process = start(command, *arguments, **options)
+        if die_with_parent.__file__ in command:
+            started.append(process)
+            signal.raise_signal(signal.SIGINT)
         return process
 
-    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    monkeypatch.setattr(subprocess, "Popen", interrupting)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with (
-            pytest.raises(KeyboardInterrupt),
-            TritonServer(repository, ports=ports, log=tmp_path / "triton.log"),
-        ):
-            pass
-    finally:
-        signal.signal(signal.SIGINT, before)
+    yield started
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_while_triton_is_being_started_leaves_nothing(
+    repository, ports, tmp_path, interrupted
+):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        TritonServer(repository, ports=ports, log=tmp_path / "triton.log"),
+    ):
+        pass
+    assert len(interrupted) == 1
     assert processes_naming(repository) == []
+
+
+def test_an_interrupt_while_envoy_is_being_started_leaves_nothing(tmp_path, interrupted):
+    files = write_files(tmp_path, tls=False)
+    upstream = Upstream(Address("127.0.0.1", 9), Address("127.0.0.1", 9))
+    with (
+        pytest.raises(KeyboardInterrupt),
+        Gateway(read(files.path), upstream, "no secret", log=tmp_path / "envoy.log"),
+    ):
+        pass
+    (envoy,) = interrupted
+    assert not Path(f"/proc/{envoy.pid}").exists()
 
 
 def test_triton_goes_when_serve_is_killed(serving, repository):

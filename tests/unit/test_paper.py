@@ -1,10 +1,12 @@
 """The paper's plan: what is chosen, and what a run's file says."""
 
 import json
-from dataclasses import replace
+import os
+from dataclasses import asdict, replace
 
 import pytest
 
+from load_tests.paper.conditions import Conditions, differences
 from load_tests.paper.facts import facts
 from load_tests.paper.grids import Candidate, choose
 from load_tests.paper.plan import Plan
@@ -53,6 +55,45 @@ def test_a_file_that_describes_no_run_is_refused(changes, said):
     good = Run(victim=VICTIM, substitute="simple", queries=320, steps=60).to_json()
     with pytest.raises(InputError, match=said):
         Run.from_json({**good, **changes})
+
+
+def test_a_process_is_started_with_its_conditions_and_no_others(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("KERAS_BACKEND", "")
+    ours = Conditions.here(jobs=10_000)
+    switches = {"OPENBLAS_CORETYPE": "Haswell"}
+    assert ours == Conditions(threads=1, backend="tensorflow", switches=switches)
+    assert Conditions.from_json(json.loads(json.dumps(asdict(ours)))) == ours
+    other = Conditions(threads=3, backend="jax", switches={"TF_ENABLE_ONEDNN_OPTS": "0"})
+    started = other.environment()
+    assert "OPENBLAS_CORETYPE" not in started
+    assert (started["OMP_NUM_THREADS"], started["TF_NUM_INTRAOP_THREADS"]) == ("3", "3")
+    assert (started["KERAS_BACKEND"], started["TF_ENABLE_ONEDNN_OPTS"]) == ("jax", "0")
+    assert started["PATH"] == os.environ["PATH"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"threads": 0}, "threads: expected a whole number from 1, got 0"),
+        ({"threads": "2"}, "threads: expected a whole number from 1, got '2'"),
+        ({"backend": "theano"}, "backend: expected tensorflow, jax, torch, got 'theano'"),
+        ({"switches": {"LD_PRELOAD": "x"}}, "switches: expected words for some of TF_ENABLE"),
+        ({"switches": {"OPENBLAS_CORETYPE": "a b"}}, "got 'a b' for OPENBLAS_CORETYPE"),
+        ({"switches": None}, "made_with: "),
+    ],
+)
+def test_conditions_that_no_process_can_have_are_refused(changes, said):
+    good = asdict(Conditions(threads=1, backend="torch"))
+    with pytest.raises(InputError, match=said):
+        Conditions.from_json({**good, **changes})
+
+
+def test_what_two_results_were_not_made_alike_with_is_told():
+    before, now = {"threads": 1, "flags": {}}, {"threads": 2, "flags": {}, "data": "a"}
+    assert differences(before, before) == []
+    assert differences(before, now) == ["threads: 1, now 2", "data: None, now a"]
 
 
 @pytest.mark.parametrize("name", SCALES)
