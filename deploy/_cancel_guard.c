@@ -17,8 +17,9 @@
  * The client has its cancellation all the same: it does not wait, and by RFC 9113, 5.1 it ignores
  * what still comes. But the work goes on. So that it cannot pile up, the last frame of a new
  * request is parked while MOST_ABANDONED requests run that nobody waits for: Triton has not seen
- * that request, and where its cancellation follows, both are passed on as one of half a request,
- * which costs nearly nothing. What is too large to be parked goes on to Triton, and at
+ * that request, and where its cancellation follows, that passes first, as one of half a request,
+ * which costs nearly nothing; the frame after it, for gRPC to count it and give the client new
+ * credit. What is too large to be parked goes on to Triton, and at
  * MOST_ABANDONED_EVER nothing at all is read. Nobody waits for longer than PATIENCE_S at a time:
  * the abandoned requests may be of a slow model, or need credit that is still to be read.
  *
@@ -30,6 +31,7 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -96,7 +98,7 @@ struct connection {
     size_t given, passed, read;
     size_t payload; /* of a frame whose head has passed */
     uint32_t last;  /* the stream that it completes, or 0 */
-    struct parked *parked; /* the oldest first */
+    struct parked *parked, *cancelled; /* last frames of requests, the oldest first */
     atomic_int parked_count;
 
     /* The writer's alone. */
@@ -142,6 +144,8 @@ __attribute__((constructor)) static void begin(void) {
     /* Not for the processes that Triton starts. We are the first that LD_PRELOAD names. */
     const char *named = getenv("LD_PRELOAD");
     if (!named || strcmp(program_invocation_short_name, "tritonserver")) return;
+    /* Else what is left of many cancelled calls is scattered, and memory grows by hundreds of MB. */
+    mallopt(M_ARENA_MAX, 2);
     const char *rest = strchr(named, ':');
     if (rest) setenv("LD_PRELOAD", rest + 1, 1);
     else unsetenv("LD_PRELOAD");
@@ -342,28 +346,44 @@ static bool may_park(const struct connection *c, uint8_t type, uint8_t flags) {
     return type == DATA && flags & END_STREAM && !has_room() && c->parked_count < MOST_PARKED;
 }
 
+static void append(struct parked **list, struct parked *one) {
+    while (*list) list = &(*list)->next;
+    *list = one;
+}
+
+static struct parked *take(struct parked **list, uint32_t id) {
+    while (*list && id && (*list)->id != id) list = &(*list)->next;
+    struct parked *one = *list;
+    if (one) {
+        *list = one->next;
+        one->next = NULL;
+    }
+    return one;
+}
+
 static void park(struct connection *c, const uint8_t *frame, size_t size, uint32_t id) {
-    struct parked *one = malloc(sizeof *one + size), **end = &c->parked;
+    struct parked *one = malloc(sizeof *one + size);
     if (!one) abort();
     *one = (struct parked){.id = id, .size = size};
     memcpy(one->frame, frame, size);
-    while (*end) end = &(*end)->next;
-    *end = one;
+    append(&c->parked, one);
     if (!c->parked_count++) hold(c);
     atomic_fetch_add(&parked, 1);
 }
 
-/* Return one taken out, to be freed: the oldest, or that of a stream. */
+/* Return one taken out: the oldest, or with ``id`` that of a stream; NULL if there is none. */
 static struct parked *unpark(struct connection *c, uint32_t id) {
-    for (struct parked **at = &c->parked; *at; at = &(*at)->next) {
-        struct parked *one = *at;
-        if (id && one->id != id) continue;
-        *at = one->next;
+    struct parked *one = take(&c->parked, id);
+    if (one) {
         c->parked_count--;
         atomic_fetch_sub(&parked, 1);
-        return one;
     }
-    return NULL;
+    return one;
+}
+
+static void drop_parked(struct connection *c) {
+    for (struct parked *one; (one = unpark(c, 0)); free(one)) {}
+    for (struct parked *one; (one = take(&c->cancelled, 0)); free(one)) {}
 }
 
 /* Return whether the frame may pass; it may have been changed. ``whole``: with its payload. */
@@ -397,7 +417,8 @@ static bool follow(struct connection *c, uint8_t *frame, size_t size, bool whole
     case RST_STREAM:
         if (!s) return id > c->newest; /* one of an answered request */
         if (!s->ended) {
-            free(unpark(c, id));
+            struct parked *one = unpark(c, id);
+            if (one) append(&c->cancelled, one);
             forget(c, s);
             return true;
         }
@@ -511,24 +532,26 @@ static void end_connection(struct connection *c, ssize_t end, int error) {
     hold(c);
     c->ended = true;
     pthread_mutex_unlock(&c->lock);
-    for (struct parked *one; (one = unpark(c, 0)); free(one)) {}
+    drop_parked(c);
 }
 
-/* Let the oldest parked request pass, between two frames. */
-static void pass_parked(struct connection *c) {
-    struct parked *one = unpark(c, 0);
+/* Return whether a parked frame was let pass, which it may between two others. */
+static bool pass_parked(struct connection *c) {
+    struct parked *one = NULL;
+    if (c->payload) return false;
+    if (c->cancelled) one = take(&c->cancelled, 0);
+    else if (has_room() || c->may_read) one = unpark(c, 0);
+    if (!one) return false;
     pthread_mutex_lock(&c->lock);
-    struct stream *s = find(c, one->id);
-    complete(c, s);
+    complete(c, find(c, one->id));
     pthread_mutex_unlock(&c->lock);
-    if (s) { /* else gRPC has answered it already */
-        memmove(c->input + one->size, c->input + c->passed, c->read - c->passed);
-        memcpy(c->input, one->frame, one->size);
-        c->read += one->size - c->passed;
-        c->given = 0;
-        c->passed = one->size;
-    }
+    memmove(c->input + one->size, c->input + c->passed, c->read - c->passed);
+    memcpy(c->input, one->frame, one->size);
+    c->read += one->size - c->passed;
+    c->given = 0;
+    c->passed = one->size;
     free(one);
+    return true;
 }
 
 /* Return whether the end may be told, which it is once. */
@@ -604,10 +627,7 @@ ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
             return c->end;
         }
         if (pause_reading(c)) goto nothing;
-        if (c->parked && !c->payload && (has_room() || c->may_read)) {
-            pass_parked(c);
-            continue;
-        }
+        if (pass_parked(c)) continue;
         c->may_read = false;
         if (has_room() && (paused || parked)) wake_next();
         message->msg_controllen = control;
@@ -615,12 +635,12 @@ ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
         ssize_t size = straight ? read_payload(c, message) : read_input(c, message);
         if (straight && size > 0) return size;
         bool empty = size < 0 && (errno == EAGAIN || errno == EINTR);
-        if (empty && c->parked && !c->payload && has_room()) continue; /* since we looked */
+        if (empty && pass_parked(c)) continue; /* there is room since we looked */
         if (empty) return size;
         if (size <= 0 || !pass(c)) end_connection(c, size < 0 ? -1 : 0, errno);
     }
     ssize_t size = give(c, message);
-    if (c->given < c->passed || c->ended || c->parked) message->msg_controllen = 0;
+    if (c->given < c->passed || c->ended || c->parked || c->cancelled) message->msg_controllen = 0;
     return size;
 nothing:
     errno = EAGAIN;
@@ -682,7 +702,7 @@ ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
 static void reset(struct connection *c) {
     resume(c);
     if (atomic_exchange(&c->woken, false)) atomic_fetch_sub(&woken, 1);
-    for (struct parked *one; (one = unpark(c, 0)); free(one)) {}
+    drop_parked(c);
     atomic_fetch_sub(&abandoned, c->abandoned);
     c->kind = OTHER;
     free(c->streams);

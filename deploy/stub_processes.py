@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 
 #: Where the Python backend and its stubs share memory.
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 
 
 def find(prefix: str, repository: Path) -> dict[str, list[int]]:
@@ -26,5 +26,5 @@ def find(prefix: str, repository: Path) -> dict[str, list[int]]:
 
 def remove_memory(prefix: str) -> None:
     """Remove what a killed Triton and its killed stubs leave behind; it has to be gone."""
-    for left_behind in _SHARED_MEMORY.glob(f"{prefix}*"):
+    for left_behind in SHARED_MEMORY.glob(f"{prefix}*"):
         left_behind.unlink(missing_ok=True)

@@ -131,8 +131,8 @@ class TritonServer:
         self.control_mode, self.poll_s = control_mode, poll_s
         self.startup_timeout_s = startup_timeout_s
         self._secret = secret
-        # Of this server alone, so that what its killed stubs leave behind can be told apart.
-        self._shared_memory = f"reverse_sigmoid_{uuid.uuid4().hex}_"
+        #: How all names of its shared memory begin, and those of no other server.
+        self.shared_memory = f"reverse_sigmoid_{uuid.uuid4().hex}_"
         self._process: subprocess.Popen[bytes] | None = None
         self._home: tempfile.TemporaryDirectory[str] | None = None
 
@@ -225,7 +225,7 @@ class TritonServer:
             if self._home is not None:
                 self._home.cleanup()
                 self._home = None
-            stub_processes.remove_memory(self._shared_memory)
+            stub_processes.remove_memory(self.shared_memory)
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Return after the timeout; without one, never while Triton runs.
@@ -256,7 +256,7 @@ class TritonServer:
 
         Only living ones are found; while a model is being reloaded, the old ones too.
         """
-        return stub_processes.find(self._shared_memory, self.repository)
+        return stub_processes.find(self.shared_memory, self.repository)
 
     def models(self) -> list[Model]:
         """Return every model version of the repository, in the order of their names."""
@@ -295,7 +295,7 @@ class TritonServer:
             f"--grpc-port={self.ports.grpc}",
             f"--metrics-address={self.address}",
             f"--metrics-port={self.ports.metrics}",
-            f"--backend-config=python,shm-region-prefix-name={self._shared_memory}",
+            f"--backend-config=python,shm-region-prefix-name={self.shared_memory}",
             f"--model-control-mode={self.control_mode}",
             *self._restrictions(),
             *{
