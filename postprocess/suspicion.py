@@ -46,7 +46,7 @@ class Suspicion:
     """What the rows of one instance of a defence have looked like so far."""
 
     def __init__(self) -> None:
-        self._level = 0
+        self.level = 0  #: 0 while nothing looks like probabilities
         self._last: Scores = np.empty(0, np.float32)  #: row that looked like probabilities
 
     def judge(self, scores: Scores, *, single: bool) -> tuple[NDArray[np.bool_], bool]:
@@ -60,12 +60,11 @@ class Suspicion:
         found = scores[likely]
         wanted = enough(scores.shape[1], single=single)
         self._move(self._changes(found), len(scores) - len(found), wanted)
-        return likely, self._level >= wanted
+        return likely, self.level >= wanted
 
     def calm(self, rows: int, classes: int, *, single: bool) -> None:
         """Take note of rows none of which looks like probabilities."""
-        if self._level:
-            self._move(0, rows, enough(classes, single=single))
+        self._move(0, rows, enough(classes, single=single))
 
     def _changes(self, found: Scores) -> int:
         """Return how many rows are not the one before, the last that was found included."""
@@ -77,4 +76,4 @@ class Suspicion:
 
     def _move(self, changes: int, others: int, wanted: int) -> None:
         weight = 2 * wanted if wanted == ENOUGH_SINGLE else 1
-        self._level = min(max(0, self._level + changes - weight * others), 2 * wanted)
+        self.level = min(max(0, self.level + changes - weight * others), 2 * wanted)

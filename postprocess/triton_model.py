@@ -142,21 +142,22 @@ class TritonPythonModel:
         """Return which rows, said to be logits, have to be taken for probabilities; or None."""
         if self.config.parameters.scores != "logits":
             return None
-        single = self.config.parameters.multi_label or batch.shape[1] == 1
+        single = self.config.parameters.multi_label
         if not lookalikes:
-            self.suspicion.calm(*batch.shape, single=single)
+            if self.suspicion.level:
+                self.suspicion.calm(*batch.shape, single=single)
             return None
         likely, refused = self.suspicion.judge(batch, single=single)
         self.metrics.add("suspect_rows", int(np.count_nonzero(likely)))
         if not refused:
             return None
-        count = enough(batch.shape[1], single=single)
+        count, alone = enough(batch.shape[1], single=single), single or batch.shape[1] == 1
         self.complain(
             "mistaken",
             f"{self.path}: parameter scores: expected logits, got {count} or more rows that "
-            f"look like probabilities: in [0, 1]{'' if single else ', with a sum of 1'}; such "
-            "rows are refused. Set scores to probabilities if the victim gives them, or serve a version of "
-            "it that gives logits; reverse-sigmoid check looks at every version",
+            f"look like probabilities: in [0, 1]{'' if alone else ', with a sum of 1'}; such "
+            "rows are refused. Set scores to probabilities if the victim gives them, or serve a "
+            "version of it that gives logits; reverse-sigmoid check looks at every version",
         )
         return likely
 
