@@ -120,6 +120,25 @@ def test_float16_keeps_the_top_class_of_every_row_that_is_not_tied(tmp_path, lay
     assert np.array_equal(answer.argmax(axis=1)[untied], original.argmax(axis=1)[untied])
 
 
+def test_a_half_precision_inside_a_float32_file_keeps_its_probabilities_too(tmp_path):
+    """Converters of mixed precision put Cast around what they made float16."""
+    half = [
+        node("Cast", ["x"], ["x16"], to=HALF),
+        node("MatMul", ["x16", "W"], ["h"]),
+        node("Softmax", ["h"], ["soft"]),
+        node("Cast", ["soft"], ["scores"], to=FLOAT),
+    ]
+    path = graph_file(
+        tmp_path / "m.onnx",
+        half,
+        [("x", FLOAT, ("N", 6))],
+        [("scores", FLOAT, ("N", 5))],
+        {"W": np.random.default_rng(0).normal(size=(6, 5)).astype(np.float16)},
+    )
+    done = protected(tmp_path, path)
+    assert (done.scores.kind, done.scores.cut) == ("probabilities", None)
+
+
 def run(path, rows):
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return session.run(["scores"], {"x": rows})[0]
