@@ -127,7 +127,7 @@ class Kernel:
             raise ValueError("kernel: expected C-contiguous scores")
         target = _address_of(out)
         counted: int = self._function(self._address, source, target, *scores.shape)
-        return (counted, 0) if counted < 0 else (counted & 0xFFFFFFFF, counted >> 32)
+        return (counted, 0) if counted < 2**32 else (counted & 0xFFFFFFFF, counted >> 32)
 
 
 def kernel_for(parameters: Parameters, *, impossible: bool = False) -> Kernel | None:

@@ -6,21 +6,21 @@ of this would. One row proves nothing, since a row of logits may look like proba
 chance; a row of real logits seldom does, and a Softmax makes nothing else.
 
 So a level is kept. A row that looks like probabilities and is not the one before it adds 1, any
-other finite row takes 1 away, and at ``ENOUGH`` the rows that look so, and no others, are
+other finite row takes 1 away, and from ``enough`` on the rows that look so, and no others, are
 refused until the level has fallen again. What an adversary can do about it:
 
 - Repeat a row, or let a health check do so: it counts once until another comes between.
 - Send what makes the victim say NaN: such a row is refused and counts for nothing.
 - Mix in rows that do not look so, if the victim has any: half of what he asks, and an operator
   sees the other half on /metrics. A Softmax has none.
-- Make honest clients be refused: only those whose rows look like probabilities are, one in some
-  hundred of two classes, none of more. He cannot aim either: answers do not tell the sum of the
-  logits.
+- Make honest clients be refused: only those whose rows look like probabilities are, one or two
+  in a hundred where there are two or three classes and logits near 0.5, else none at all. He
+  cannot aim either: answers do not tell the sum of the logits.
 
 A single yes or no looks like a probability whenever its logit lies in [0, 1], and that can be
-aimed at. There ``ENOUGH_SINGLE`` have to come in a row, and one outside takes all away: a
-Sigmoid has none. Whoever says yes to every row, and never with more than 73 %, is taken for
-one; his way out is a graph that ends in its Sigmoid, and ``scores`` probabilities.
+aimed at. There so many have to come in a row, and one outside takes all away: a Sigmoid has
+none. Whoever says yes to every row, and never with more than 73 %, is taken for one; his way
+out is a graph that ends in its Sigmoid, and ``scores`` probabilities.
 
 Each instance judges what it sees, from its own start on.
 """
@@ -30,15 +30,23 @@ from numpy.typing import NDArray
 
 from postprocess.scores import Scores, looks_like_probabilities
 
-#: Rows that look like probabilities, less those that do not, from which they are refused.
-ENOUGH, ENOUGH_SINGLE = 32, 64
+#: Rows that look like probabilities, less those that do not, from which they are refused. Of two
+#: classes, margins that mirror each other around 1/2 look so too, where they are small.
+ENOUGH, ENOUGH_OF_TWO, ENOUGH_SINGLE = 8, 16, 64
+
+
+def enough(classes: int, *, single: bool) -> int:
+    """Return how many rows of K classes have to look like probabilities."""
+    if single or classes == 1:
+        return ENOUGH_SINGLE
+    return ENOUGH_OF_TWO if classes == 2 else ENOUGH
 
 
 class Suspicion:
     """What the rows of one instance of a defence have looked like so far."""
 
     def __init__(self) -> None:
-        self._level = 0
+        self.level = 0  #: 0 while nothing looks like probabilities
         self._last: Scores = np.empty(0, np.float32)  #: row that looked like probabilities
 
     def judge(self, scores: Scores, *, single: bool) -> tuple[NDArray[np.bool_], bool]:
@@ -50,13 +58,13 @@ class Suspicion:
         """
         likely = looks_like_probabilities(scores, single=single)
         found = scores[likely]
-        self._move(self._changes(found), len(scores) - len(found), single=single)
-        return likely, self._level >= (ENOUGH_SINGLE if single else ENOUGH)
+        wanted = enough(scores.shape[1], single=single)
+        self._move(self._changes(found), len(scores) - len(found), wanted)
+        return likely, self.level >= wanted
 
-    def calm(self, rows: int, *, single: bool) -> None:
+    def calm(self, rows: int, classes: int, *, single: bool) -> None:
         """Take note of rows none of which looks like probabilities."""
-        if self._level:
-            self._move(0, rows, single=single)
+        self._move(0, rows, enough(classes, single=single))
 
     def _changes(self, found: Scores) -> int:
         """Return how many rows are not the one before, the last that was found included."""
@@ -66,7 +74,6 @@ class Suspicion:
         self._last = found[-1].copy()
         return int(first) + int(np.count_nonzero((found[1:] != found[:-1]).any(axis=1)))
 
-    def _move(self, changes: int, others: int, *, single: bool) -> None:
-        most = 2 * (ENOUGH_SINGLE if single else ENOUGH)
-        weight = most if single else 1
-        self._level = min(max(0, self._level + changes - weight * others), most)
+    def _move(self, changes: int, others: int, wanted: int) -> None:
+        weight = 2 * wanted if wanted == ENOUGH_SINGLE else 1
+        self.level = min(max(0, self.level + changes - weight * others), 2 * wanted)

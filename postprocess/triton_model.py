@@ -22,7 +22,7 @@ from postprocess.metrics import Metrics
 from postprocess.postprocessor import Postprocessor
 from postprocess.scores import BadRowsError, Scores
 from postprocess.sparing_log import SparingLog
-from postprocess.suspicion import ENOUGH, ENOUGH_SINGLE, Suspicion
+from postprocess.suspicion import Suspicion, enough
 
 #: How the answer to a request ends whose scores are not of the kind that config.pbtxt says. A
 #: restart does not mend that.
@@ -142,21 +142,22 @@ class TritonPythonModel:
         """Return which rows, said to be logits, have to be taken for probabilities; or None."""
         if self.config.parameters.scores != "logits":
             return None
-        single = self.config.parameters.multi_label or batch.shape[1] == 1
+        single = self.config.parameters.multi_label
         if not lookalikes:
-            self.suspicion.calm(len(batch), single=single)
+            if self.suspicion.level:
+                self.suspicion.calm(*batch.shape, single=single)
             return None
         likely, refused = self.suspicion.judge(batch, single=single)
         self.metrics.add("suspect_rows", int(np.count_nonzero(likely)))
         if not refused:
             return None
-        enough = ENOUGH_SINGLE if single else ENOUGH
+        count, alone = enough(batch.shape[1], single=single), single or batch.shape[1] == 1
         self.complain(
             "mistaken",
-            f"{self.path}: parameter scores: expected logits, got over {enough} rows that look "
-            f"like probabilities: in [0, 1]{'' if single else ', with a sum of 1'}; such rows are "
-            "refused. Set scores to probabilities if the victim gives them, or serve a version of "
-            "it that gives logits; reverse-sigmoid check looks at every version",
+            f"{self.path}: parameter scores: expected logits, got {count} or more rows that "
+            f"look like probabilities: in [0, 1]{'' if alone else ', with a sum of 1'}; such "
+            "rows are refused. Set scores to probabilities if the victim gives them, or serve a "
+            "version of it that gives logits; reverse-sigmoid check looks at every version",
         )
         return likely
 
