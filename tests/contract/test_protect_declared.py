@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 from odd_victims import HALF, baked_file, two_classes_file
-from victims import linear_file, protected
+from victims import FLOAT, graph_file, linear_file, node, protected
 
 from exporters import model_repository, triton_releases
 from exporters.onnx_graph import load, outputs
