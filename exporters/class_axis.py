@@ -20,7 +20,7 @@ class Signs:
 
     shape: tuple[int, ...]  #: as it was seen
     free: tuple[bool, ...]  #: which sizes each request chooses
-    batched: bool  #: the first axis is the batch
+    batched: bool  #: the first axis is the batch, whether Triton merges requests or not
     end: Ending | None
     argmax: frozenset[int]  #: axes, from 0 on, over which the graph takes the highest
     sums: frozenset[int]  #: axes along which the scores seen are in [0, 1] and sum to 1

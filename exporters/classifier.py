@@ -86,7 +86,7 @@ class Classifier:
         values = onnx_graph.outputs(self.model)
         names = [value.name for value in values if value.data_type]
         wanted = self.asked.max_batch_size
-        free = all(map(onnx_signature.has_free_batch, self.inputs))
+        self.free = free = all(map(onnx_signature.has_free_batch, self.inputs))
         self.batched = wanted != 0 and free
         if not names:
             score_output.find(self.model, values, {}, self.asked.output)
@@ -145,7 +145,7 @@ class Classifier:
         signs = Signs(
             shape,
             tuple(len(set(sizes)) > 1 for sizes in zip(*self._shapes(found.name), strict=True)),
-            self.batched,
+            self.batched or (self.free and len(shape) > 1),
             self.end,
             frozenset(graph_ending.argmax_axes(self.model, tensors, len(shape))),
             class_axis.sums_to_one(seen, rounded=self.rounded),
@@ -238,7 +238,7 @@ class Classifier:
             self.scores, warnings = score_kind.understand(
                 self.evidence.all_scores(),
                 self.end,
-                data_type=self.value.data_type,
+                half=graph_ending.halved(self.model) or self.value.data_type == "TYPE_FP16",
                 rounded=self.rounded,
                 asked=asked.scores,
                 multi_label=asked.multi_label,
@@ -268,9 +268,7 @@ class Classifier:
             )
         said = f"output {name} is dropped: what it says beside the scores can leak the model"
         if name in self.seen and graph_ending.ends(self.model, name, self.seen[name].shape):
-            said += (
-                f"; to serve it too, protect the file again with --output {name} and a --name"
-            )
+            said += f"; to serve it too, protect the file again with --output {name} and a --name"
         return said
 
     def _max_batch_size(self) -> int:

@@ -140,6 +140,16 @@ def quantised(model: Any) -> bool:
     )
 
 
+def halved(model: Any) -> bool:
+    """Return whether a graph computes in 16 bits somewhere."""
+    from onnx import TensorProto
+
+    half = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+    return any(one.data_type in half for one in model.graph.initializer) or any(
+        node.op_type == "Cast" and _attribute(node, "to", 0) in half for node in model.graph.node
+    )
+
+
 def argmax_axes(model: Any, tensors: set[str], rank: int) -> set[int]:
     """Return the axes, from 0 on, over which the graph takes the highest of some tensors."""
     return {

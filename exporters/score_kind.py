@@ -55,7 +55,7 @@ def understand(
     rows: Float64,
     end: Ending | None,
     *,
-    data_type: str,
+    half: bool,
     rounded: bool,
     asked: str,
     multi_label: bool | None,
@@ -65,7 +65,7 @@ def understand(
     Args:
         rows: finite scores of the graph on many inputs, shape (rows, K).
         end: the activation that the graph ends in, if it does.
-        data_type: of the scores.
+        half: the graph computes in 16 bits somewhere.
         rounded: the graph computes in 8 bits somewhere.
         asked: "logits" or "probabilities", "" to find out.
         multi_label: as asked, None to find out.
@@ -84,7 +84,7 @@ def understand(
             "other; leave it out"
         )
     shown = seen.within if seen.single or multi else seen.sums
-    kept, warnings = _kept_whole(known, data_type, asked, shown=shown)
+    kept, warnings = _kept_whole(known, asked, shown=shown, half=half)
     if asked == "probabilities" and not (shown or kept):
         raise InputError(_no_probabilities(seen))
     if known is not None and known.can_be_cut and not kept:
@@ -126,17 +126,17 @@ def _refuse_graph(end: Ending | None, seen: Seen, asked: str, multi_label: bool 
 
 
 def _kept_whole(
-    known: Ending | None, data_type: str, asked: str, *, shown: bool
+    known: Ending | None, asked: str, *, shown: bool, half: bool
 ) -> tuple[bool, list[str]]:
     """Return whether a graph's probabilities are left as they are, and what to know of it."""
     if known is None or known.op == "LogSoftmax":
         return False, []
     if known.rounded:
         return True, []
-    if known.op == "Softmax" and data_type == "TYPE_FP16" and not asked:
-        # What runs the graph may compute in float32, and so tell apart what float16 logits do not.
+    if known.op == "Softmax" and half and not asked:
+        # What runs the graph may compute in float32, and so tell apart what 16 bits do not.
         return True, [
-            "left as probabilities: the logits before the Softmax, rounded to float16, need not "
+            "left as probabilities: the logits before the Softmax, rounded to 16 bits, need not "
             "have the top class of the probabilities"
         ]
     return asked == "probabilities" and shown, []

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 from odd_victims import HALF, baked_file, two_classes_file
-from victims import linear_file, protected
+from victims import FLOAT, graph_file, linear_file, node, protected
 
 from exporters import model_repository, triton_releases
 from exporters.onnx_graph import load, outputs
@@ -118,6 +118,25 @@ def test_float16_keeps_the_top_class_of_every_row_that_is_not_tied(tmp_path, lay
     untied = two[:, 1] > two[:, 0]
     assert 0.8 * len(rows) < untied.sum() < len(rows)
     assert np.array_equal(answer.argmax(axis=1)[untied], original.argmax(axis=1)[untied])
+
+
+def test_a_half_precision_inside_a_float32_file_keeps_its_probabilities_too(tmp_path):
+    """Converters of mixed precision put Cast around what they made float16."""
+    half = [
+        node("Cast", ["x"], ["x16"], to=HALF),
+        node("MatMul", ["x16", "W"], ["h"]),
+        node("Softmax", ["h"], ["soft"]),
+        node("Cast", ["soft"], ["scores"], to=FLOAT),
+    ]
+    path = graph_file(
+        tmp_path / "m.onnx",
+        half,
+        [("x", FLOAT, ("N", 6))],
+        [("scores", FLOAT, ("N", 5))],
+        {"W": np.random.default_rng(0).normal(size=(6, 5)).astype(np.float16)},
+    )
+    done = protected(tmp_path, path)
+    assert (done.scores.kind, done.scores.cut) == ("probabilities", None)
 
 
 def run(path, rows):

@@ -71,6 +71,12 @@ CASES = {
     "rows that see each other": Case(
         graph(*DEPENDENT), "give --max-batch-size 0", then={"max_batch_size": 0},
     ),
+    "tokens of rows that see each other": Case(
+        graph(
+            *DEPENDENT, inputs=[("x", FLOAT, ("N", "T", 5))], outputs=[("y", FLOAT, ("N", "T", 5))]
+        ),
+        "give --max-batch-size 0", then={"max_batch_size": 0},
+    ),
     "probabilities called logits": Case(
         linear(SOFTMAX, ("Clip", {})), "leave it out", {"scores": "logits"}
     ),
