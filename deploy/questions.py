@@ -34,7 +34,8 @@ def candidates(client: Any, model: str) -> list[Tensors]:
     Raises:
         ProbeError: Triton does not tell the model's tensors.
     """
-    metadata, batched = _signature(client, model)
+    metadata, config = _signature(client, model)
+    batched = config.max_batch_size > 0
     shapes = {tensor.name: list(tensor.shape) for tensor in metadata.inputs}
     inner = [size for shape in shapes.values() for size in shape[batched:]]
     sizes = OPEN_SIZES if -1 in inner else OPEN_SIZES[:1]
@@ -53,15 +54,22 @@ def arrays(question: Question) -> Tensors:
 
 
 def synthetic_scores(client: Any, model: str) -> Tensors:
-    """Return one row of probabilities, which are valid logits too, for a defence alone.
+    """Return one row of scores, of the kind that its parameters say, for a defence alone.
 
     Raises:
         ProbeError: Triton does not tell the model's tensors.
     """
-    metadata, batched = _signature(client, model)
+    from tritonclient.utils import triton_to_np_dtype
+
+    metadata, config = _signature(client, model)
     tensor = metadata.inputs[0]
-    values = np.random.default_rng(0).random(_close(list(tensor.shape), batched, 10)) + 0.1
-    return {tensor.name: (values / values.sum(axis=-1, keepdims=True)).astype(np.float32)}
+    shape = _close(list(tensor.shape), config.max_batch_size > 0, 10)
+    values = np.random.default_rng(0).random(shape) + 0.1
+    if config.parameters["scores"].string_value == "logits":  # that nobody takes for the other
+        values = 6 * values - 3
+    else:
+        values /= values.sum(axis=-1, keepdims=True)
+    return {tensor.name: values.astype(triton_to_np_dtype(tensor.datatype))}
 
 
 def infer(client: Any, model: str, inputs: Tensors, *, timeout_s: float) -> Any:
@@ -93,7 +101,8 @@ def alive(client: Any, *, timeout_s: float = 3) -> bool:
         return False
 
 
-def _signature(client: Any, model: str) -> tuple[Any, bool]:
+def _signature(client: Any, model: str) -> tuple[Any, Any]:
+    """Return what Triton tells of a model's tensors, and its configuration."""
     from tritonclient.utils import InferenceServerException
 
     try:
@@ -101,7 +110,7 @@ def _signature(client: Any, model: str) -> tuple[Any, bool]:
         metadata = client.get_model_metadata(model, client_timeout=PATIENCE_S)
     except InferenceServerException as error:
         raise _probe_error(error, PATIENCE_S) from None
-    return metadata, config.max_batch_size > 0
+    return metadata, config
 
 
 def _probe_error(error: Any, timeout_s: float) -> ProbeError:

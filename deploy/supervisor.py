@@ -72,6 +72,7 @@ class Supervisor:
         self._connected: Any = None
         self._all_good_at = time.time()
         self._last_suspects: list[str] = []
+        self._restarted_for = ""  #: the model that Triton was restarted for last
         self._edits.look(self._client())
         self._discover(self._client())
         if status_file is not None:
@@ -188,10 +189,11 @@ class Supervisor:
 
     def _recover(self, one: Watched, error: ProbeError) -> None:
         """Bring a model back the cheapest way, or say why that has to wait."""
-        in_vain = one.good_at < self._restarts.started_at
+        # A restart for something else says nothing about this.
+        in_vain = self._restarted_for == one.name and one.good_at < self._restarts.started_at
         if isinstance(error, RawAnswerError):
             one.down(f"UNPROTECTED: {error}; Triton is stopped at once")
-            self._restart(f"{one.name}: {error}", in_vain=in_vain)
+            self._restart(f"{one.name}: {error}", model=one.name, in_vain=in_vain)
             return
         if isinstance(error, DefenceOffError):
             one.down(f"UNPROTECTED: {error}", state="failed")
@@ -205,6 +207,11 @@ class Supervisor:
         if held:
             one.down(f"STAYS DOWN until this is mended: {held}", state="failed")
             return
+        if not dead and _refuses(one, error):
+            # A restart would make the defence forget what it has seen, and answer again.
+            said = f"REFUSED by its defence: {error}; see {self._server.log}"
+            one.down(said, state="failed")
+            return
         if in_vain and any(self._answers_since_restart(other) for other in self._watched.values()):
             one.down(f"STAYS DOWN: a restart of Triton did not help: {error}", state="failed")
             return
@@ -214,7 +221,7 @@ class Supervisor:
             told, how = reload(self._server, dead, self._client())
             self._say(f"{one.name}: {how}")
         if not told or not self._answers_in_time(one):
-            self._restart(f"{one.name}: {error}", in_vain=in_vain)
+            self._restart(f"{one.name}: {error}", model=one.name, in_vain=in_vain)
 
     def _answers_since_restart(self, one: Watched) -> bool:
         return not one.is_down and one.good_at > self._restarts.started_at
@@ -242,8 +249,11 @@ class Supervisor:
                     return False
         return False
 
-    def _restart(self, why: str, *, in_vain: bool = False, died: bool = False) -> None:
+    def _restart(
+        self, why: str, *, model: str = "", in_vain: bool = False, died: bool = False
+    ) -> None:
         """Restart Triton; say who was in flight where it ``died``, by itself or to the world."""
+        self._restarted_for = model
         self._last_suspects = self._suspects(self._all_good_at) if died else []
         if self._last_suspects:
             why = f"{why}; requests in flight then: of {', '.join(self._last_suspects)}"
@@ -282,3 +292,9 @@ class Supervisor:
                 self._status(state).write(self._status_file)
             except InputError as error:
                 self._say(str(error))
+
+
+def _refuses(one: Watched, error: ProbeError) -> bool:
+    """Say whether the defence runs and refuses the scores that it is fed."""
+    said = f"{one.protected.defence}: " in str(error)
+    return said and not one.protected.fused and "internal error" not in str(error)

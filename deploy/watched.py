@@ -56,7 +56,9 @@ class Watched:
         self.probe = Probe(protected, timeout_s=timeout_s)
         #: The parameters of the defence that the model was protected with, as far as is known.
         self._wanted: Mapping[str, str] = {}
+        #: The processes at the last good answer, and how many there were at the very last.
         self._stubs: dict[str, list[int]] = {}
+        self._counts: dict[str, int] = {}
         self.recoveries = 0
         #: When it last answered as it should, by the monotonic clock.
         self.good_at = float("-inf")
@@ -102,7 +104,7 @@ class Watched:
                 self._changes += 1
                 if isinstance(error, RawAnswerError) or self._changes >= CHANGES:
                     raise
-        self._stubs = stubs
+        self._settle(stubs)
         self._refuse_off(self._edits.in_force.get(self.protected.defence, {}))
         self._good()
 
@@ -213,6 +215,16 @@ class Watched:
             return self._file.stat().st_mtime_ns
         except OSError:
             return 0
+
+    def _settle(self, stubs: dict[str, list[int]]) -> None:
+        """Take these processes for those that have to be there, once they are as many as before.
+
+        A reload runs the old and the new ones side by side for a while.
+        """
+        counts = {model: len(pids) for model, pids in stubs.items()}
+        if counts == self._counts or not self._stubs:
+            self._stubs = stubs
+        self._counts = counts
 
     def _lost(self) -> list[str]:
         """Return the models with fewer processes than at the last good answer."""

@@ -294,6 +294,20 @@ def test_a_defence_that_is_switched_off_while_served_is_said_and_not_ready(prote
         assert serving.stop() == 0
 
 
+def test_scores_that_the_defence_refuses_are_named_and_no_restart_is_tried(protected, tmp_path):
+    repository = copied(protected, tmp_path, "plain_ensemble")
+    config = repository / "plain_ensemble_reverse_sigmoid" / "config.pbtxt"
+    with Watching(repository, cwd=tmp_path) as serving:
+        edit(config, '"logits" }', '"probabilities" }')
+        serving.wait_for("plain_ensemble: REFUSED by its defence: ", timeout_s=60)
+        serving.wait_until(lambda: serving.status["state"] == "failed", 10)
+        assert "plain_ensemble_reverse_sigmoid: " in serving.model("plain_ensemble")["reason"]
+        edit(config, '"probabilities" }', '"logits" }')
+        serving.wait_until(lambda: serving.status["state"] == "ready", 60)
+        assert serving.status["restarts"] == 0
+        assert serving.stop() == 0
+
+
 def test_a_fused_graph_that_loses_its_defence_while_served_stops_triton(protected, tmp_path):
     import onnx
 
