@@ -1,16 +1,19 @@
 """What a hostile client does to a gateway, one function for each attack, all bounded.
 
-``tests/live/test_hostile.py`` runs each of them, ``python -m deploy.hostile_benchmark`` all of
+``tests/live/test_hostile.py`` makes each of them, ``python -m deploy.hostile_benchmark`` all of
 them for half an hour, ``reverse-sigmoid audit --dangerous`` against a server of the operator's.
 
 | module | holds |
 | --- | --- |
 | ``door`` | where to knock, with which key, and questions that the model would answer |
 | ``wire`` | HTTP/1.1 and HTTP/2 by hand, since no honest client sends what an attack sends |
+| ``crowd`` | many clients at once, for a time |
 | ``heard`` | what came back, looked through for raw scores and inner names |
-| ``json_bodies``, ``long_fields``, ``cancelling``, ``filling``, ``holding``, ``lying``, ``odd`` |
-  the attacks |
-| ``attacks`` | all of them by name |
-| ``attacker`` | a process that runs some of them |
-| ``ways`` | what ``audit --dangerous`` makes of them |
+| ``json_bodies``, ``long_fields``, ``cancelling`` | attacks on what reads and works |
+| ``filling``, ``holding``, ``lying``, ``odd`` | attacks on memory, connections, the log, manners |
+| ``attacks`` | all of them by name: a new one is a function and a line here |
+| ``attacker`` | a process that makes some of them |
+| ``honest`` | clients who meanwhile ask all the time and know the right answer |
+| ``gentle_ways``, ``dangerous_ways`` | what ``audit`` makes of it all, without and with leave |
+| ``mutated_messages``, ``mutated_requests`` | what ``python -m deploy.mutation_benchmark`` sends |
 """

@@ -12,6 +12,7 @@ from deploy.hostile.attacker import Attacker
 from deploy.hostile.attacks import ATTACKS, KEY, NOBODY, Attack
 from deploy.hostile.door import Door
 from deploy.hostile.heard import Secrets
+from deploy.hostile.holding import HELD
 from load_tests.paced import Paced
 from postprocess.errors import InputError
 
@@ -23,6 +24,10 @@ WORST_S = 2.0
 RECOVERY_S = 60.0
 #: What a client with the attacker's own key may well be told.
 _BOUNDED = ("gRPC RESOURCE_EXHAUSTED", "HTTP 429")
+#: And one with the attacker's own address, who has the connections that it may have.
+_NOT_LET_IN = "HTTP 0"
+#: More connections than this are no bound for one address.
+_MOST_HELD = 512
 
 WARNING = (
     "--dangerous attacks {url} for about {minutes:.1f} minutes, with this key and without one: a "
@@ -76,11 +81,12 @@ def _attack(target: Target, door: Door, name: str, doer: Door) -> str | None:
     with Paced(clients, rate=RATE) as paced, attacker:
         attacker.wait()
         time.sleep(1)  # what was begun may hurt a moment later
-    bounded = {said for said in paced.failures if said.startswith(_BOUNDED)}
-    failed = {said: count for said, count in paced.failures.items() if said not in bounded}
+    (report,) = attacker.reports
+    held = [int(one.split()[0]) for one in report["answers"] if one.endswith(HELD)]
+    bounded = (*_BOUNDED, _NOT_LET_IN) if held else _BOUNDED
+    failed = {said: one for said, one in paced.failures.items() if not said.startswith(bounded)}
     worst = max((ms for one in paced.latencies_ms for ms in one), default=0.0) / 1000
     recovered = _answers_again(door)
-    (leaks,) = (one["leaks"] for one in attacker.reports)
     if recovered is None:
         return f"does not answer within {RECOVERY_S:g} s after it"
     if failed:
@@ -88,7 +94,9 @@ def _attack(target: Target, door: Door, name: str, doer: Door) -> str | None:
         return f"{count} honest requests failed: {' '.join(said.split())[:80]}"
     if worst > WORST_S:
         return f"an honest client waited {worst:.1f} s"
-    return f"came out: {', '.join(leaks)}" if leaks else None
+    if held and max(held) > _MOST_HELD:
+        return f"{max(held)} connections of one address were held at once"
+    return f"came out: {', '.join(report['leaks'])}" if report["leaks"] else None
 
 
 def _answers_again(door: Door) -> float | None:

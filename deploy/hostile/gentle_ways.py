@@ -62,6 +62,8 @@ def _reaches_triton(door: Door, body: bytes) -> Callable[[], str | None]:
 def _said_by_triton(status: int, said: bytes) -> str | None:
     """Return what was answered if it was not a gateway that refused."""
     text = said.decode(errors="replace")
+    if status == 200 and not said:  # a gateway that refuses what calls itself gRPC in kind
+        return None
     if not status or status in (401, 403, 404, 413, 429) or "gateway: " in text:
         return None if "model server failed" not in text else f"{status}: the model server read it"
     return f"{status}: {' '.join(text.split())[:100]}"

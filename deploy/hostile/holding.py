@@ -11,6 +11,8 @@ from deploy.hostile.wire import Broken, head
 
 #: More than the gateway takes by default.
 CONNECTIONS = 1_100
+#: Ends what is heard, after how many there were.
+HELD = " connections held at once"
 #: The first bytes of a ClientHello: a record of 512 bytes, of which none follows.
 HALF_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 
@@ -68,7 +70,7 @@ def _hold(
     finally:
         for one in held:
             one.close()
-    heard.answer(f"{most} connections held at once")
+    heard.answer(f"{most}{HELD}")
 
 
 def _lives(connection: socket.socket, letter: bytes) -> bool:

@@ -5,7 +5,7 @@ import contextlib
 from deploy.hostile.crowd import crowd, turns
 from deploy.hostile.door import Door
 from deploy.hostile.heard import Heard
-from deploy.hostile.wire import Broken, answer, ask, head, request
+from deploy.hostile.wire import Broken, ask, head, request
 from load_tests.endpoint import API_KEY_HEADER
 
 #: Nobody's name: where it stands in a log, a client has written it there.
@@ -41,8 +41,12 @@ def flood(door: Door, heard: Heard, seconds: float) -> None:
             with contextlib.suppress(*Broken), door.connect() as connection:
                 for _ in turns(seconds):
                     connection.sendall(many)
-                    for _ in range(_AT_ONCE):
-                        status, said = answer(connection)
-                        heard.answer(f"HTTP {status}", said)
+                    said, answered = b"", 0
+                    while answered < _AT_ONCE:
+                        said = connection.recv(2**20)
+                        if not said:
+                            break
+                        answered += said.count(b"HTTP/1.1 ")
+                    heard.answer(f"{answered} answers", said[:2000])
 
     crowd(2, client)
