@@ -281,8 +281,8 @@ class _Reader:
             if not isinstance(one, str) or not _MODEL.fullmatch(one):
                 raise self._error(
                     "models",
-                    "names of letters, digits, '_', '-' and '.', the first no '-' or '.', at most "
-                    "100",
+                    "a model name of 1 to 100 letters, digits, '_', '-' and '.', the first a "
+                    "letter, a digit or '_'",
                     one,
                 )
         return tuple(dict.fromkeys(value))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from deploy.envoy.typed import named
+from deploy.envoy.typed import named, typed
 from deploy.operator_file import MIB, Limits
 
 #: Of bytes on their way in one direction of a connection or stream; whole bodies are kept apart.
@@ -13,6 +13,8 @@ HANDSHAKE = "5s"
 IDLE = "15s"
 #: For the client to take some of an answer that is ready.
 FLUSH = "15s"
+#: Of all these near the limit of memory.
+SHORT = "3s"
 
 
 def overload_manager(limits: Limits) -> dict[str, Any]:
@@ -27,6 +29,7 @@ def overload_manager(limits: Limits) -> dict[str, Any]:
         "reset_high_memory_stream": {
             "scaled": {"scaling_threshold": 0.75, "saturation_threshold": 0.9}
         },
+        "reduce_timeouts": {"scaled": {"scaling_threshold": 0.7, "saturation_threshold": 0.85}},
         "stop_accepting_requests": {"threshold": {"value": 0.92}},
         "stop_accepting_connections": {"threshold": {"value": 0.95}},
     }
@@ -40,6 +43,18 @@ def overload_manager(limits: Limits) -> dict[str, Any]:
                 "name": f"envoy.overload_actions.{action}",
                 "triggers": [{"name": heap["name"], **trigger}],
             }
+            | ({"typed_config": _timers()} if action == "reduce_timeouts" else {})
             for action, trigger in above.items()
         ],
     }
+
+
+def _timers() -> dict[str, Any]:
+    """Return how long may pass without a byte when memory is short; HTTP/1 is not dropped else."""
+    return typed(
+        "envoy.config.overload.v3.ScaleTimersOverloadActionConfig",
+        timer_scale_factors=[
+            {"timer": f"HTTP_DOWNSTREAM_{timer}", "min_timeout": SHORT}
+            for timer in ("STREAM_IDLE", "STREAM_FLUSH", "CONNECTION_IDLE")
+        ],
+    )

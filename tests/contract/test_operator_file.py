@@ -44,9 +44,9 @@ def test_a_file_is_read_whole(tmp_path):
     [
         ("models:", "modles:", "unknown key 'modles'; did you mean models?"),
         ("[digits]", "[]", "models: expected a list of public model names, got []"),
-        ("[digits]", "['a|b']", "models: expected names of letters, digits, '_', '-' and '.', the "
-         "first no '-' or '.', at most 100, got 'a|b'"),
-        ("[digits]", "['..']", "the first no '-' or '.', at most 100, got '..'"),
+        ("[digits]", "['a|b']", "models: expected a model name of 1 to 100 letters, digits, '_', "
+         "'-' and '.', the first a letter, a digit or '_', got 'a|b'"),
+        ("[digits]", "['..']", "the first a letter, a digit or '_', got '..'"),
         ("  bob:", "  b.ob:", "clients: expected a name of letters, digits, _ and -, got 'b.ob'"),
         ("per: day", "per: year",
          "clients: alice: per: expected second or minute or hour or day, got 'year'"),

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import resource
 import socket
 import socketserver
 import threading
@@ -18,6 +19,7 @@ from deploy.envoy.bootstrap import Upstream
 from deploy.gateway import Gateway, refused_log
 from deploy.operator_file import Address, read
 
+MIB = 2**20
 INFER = "/v2/models/digits/infer"
 
 
@@ -25,10 +27,12 @@ class Triton(socketserver.ThreadingTCPServer):
     """Answers every HTTP request with 200, or breaks off without an answer."""
 
     allow_reuse_address = daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Answer)
         self.breaks_off = False
+        self.answer = b"{}"
         self.seen = []
 
 
@@ -43,7 +47,10 @@ class _Answer(socketserver.StreamRequestHandler):
             self.server.seen.append(headers)
             if self.server.breaks_off:
                 return
-            self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+            answer = self.server.answer
+            head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(answer)}\r\n\r\n"
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(head.encode() + answer)
 
 
 @pytest.fixture(scope="module")
@@ -194,16 +201,62 @@ def test_a_guard_that_fails_lets_nothing_through(triton, tmp_path, monkeypatch):
     assert triton.seen == []
 
 
-def test_it_leaves_nothing_behind_in_shared_memory(triton, tmp_path):
-    files = write_files(tmp_path, tls=False)
-    with gateway_before(triton, tmp_path, files) as door:
-        (process,) = [one.parent for one in Path("/proc").glob("[0-9]*/cmdline")
-                      if f"{door.log}\0".encode() in read_if_there(one)]  # fmt: skip
-        assert "envoy_shared_memory" not in (process / "maps").read_text()
-    assert not process.exists()
+def envoy_of(door):
+    """Return the folder of the process in /proc."""
+    (process,) = [one.parent for one in Path("/proc").glob("[0-9]*/cmdline")
+                  if f"{door.log}\0".encode() in read_if_there(one)]  # fmt: skip
+    return process
 
 
 def read_if_there(path):
     with contextlib.suppress(OSError):
         return path.read_bytes()
     return b""
+
+
+def resident_mib(process):
+    return int((process / "statm").read_text().split()[1]) * resource.getpagesize() // MIB
+
+
+@contextlib.contextmanager
+def requests_held(files, count, body):
+    """Send the beginnings of requests for 15 MiB, and read no answers."""
+    host, port = files.url.split(":")
+    head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\nx-api-key: {KEYS['bob']}\r\n"
+    head += f"content-length: {15 * MIB if body else 2}\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            one = stack.enter_context(socket.create_connection((host, int(port)), timeout=1))
+            with contextlib.suppress(OSError):  # reset, or no longer taken
+                one.sendall(head.encode() + (body or b"{}"))
+        yield
+
+
+@pytest.mark.parametrize("kind", ["unfinished bodies", "unread answers"])
+def test_hundreds_of_mib_held_back_do_not_fill_the_memory(triton, tmp_path, kind):
+    files = write_files(tmp_path, tls=False, more="limits: {memory_mib: 192}\n")
+    body = b"x" * 14 * MIB if kind == "unfinished bodies" else None
+    with gateway_before(triton, tmp_path, files) as door:
+        envoy = envoy_of(door)
+        triton.seen.clear()
+        triton.answer = b"{}" if body else b"x" * 15 * MIB
+        try:
+            with requests_held(files, 25, body):
+                wait_until(lambda: body or len(triton.seen) == 25)
+                triton.answer = b"{}"
+                wait_until(lambda: ask(files.url, client="alice") == 200, timeout_s=15)
+                for _ in range(20):
+                    assert resident_mib(envoy) < 300
+                    assert ask(files.url, client="alice") == 200
+                    time.sleep(0.1)
+        finally:
+            triton.answer = b"{}"
+        assert envoy == envoy_of(door)
+
+
+def test_it_leaves_nothing_behind_in_shared_memory(triton, tmp_path):
+    files = write_files(tmp_path, tls=False)
+    with gateway_before(triton, tmp_path, files) as door:
+        process = envoy_of(door)
+        assert "envoy_shared_memory" not in (process / "maps").read_text()
+    assert not process.exists()
