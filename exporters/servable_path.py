@@ -2,7 +2,7 @@
 
 The backend starts each model through a shell, unquoted, so that white space and the shell's own
 characters in a path hang it (or are run); and its models get every byte beyond ASCII mangled.
-Seen with Triton 2.51, and the newer ones start their models in the same way.
+Seen with Triton 2.51.
 """
 
 import string
@@ -12,8 +12,8 @@ from postprocess.errors import InputError
 
 _SHELLS_OWN = frozenset("\"'`$&|;<>()*?[]{}\\")
 _PLAIN = frozenset(string.printable) - frozenset(string.whitespace) - _SHELLS_OWN
-#: In bytes, of the repository: Linux takes 4,095 of any path, and Triton adds file names.
-MOST_BYTES = 1000
+#: Linux takes 4,095 characters of any path, and Triton adds file names; 3,448 were read.
+MOST_CHARACTERS = 3400
 
 
 def refuse(repository: Path) -> None:
@@ -25,9 +25,10 @@ def refuse(repository: Path) -> None:
     path = str(repository.resolve())
     reason = _reason(path)
     if reason is not None:
+        shown = str(repository) if str(repository).isprintable() else repr(str(repository))
         leads = "" if path == str(repository.absolute()) else f", which leads to {path!r}"
         raise InputError(
-            f"{repository}{leads}: {reason}; move the model repository, to /srv/models for example"
+            f"{shown}{leads}: {reason}; move the model repository, to /srv/models for example"
         )
 
 
@@ -53,6 +54,6 @@ def _reason(path: str) -> str | None:
         if not character.isascii():
             return f"Triton's Python backend cannot read a path with {character!r}, not ASCII"
         return f"Triton's Python backend hangs on a path with {character!r}, which a shell reads"
-    if len(path) > MOST_BYTES:
-        return f"Triton cannot read a path of {len(path)} characters; at most {MOST_BYTES}"
+    if len(path) > MOST_CHARACTERS:
+        return f"Triton cannot read a path of {len(path)} characters; at most {MOST_CHARACTERS}"
     return None
