@@ -162,6 +162,14 @@ def test_a_version_that_is_not_served_now_is_a_warning(tmp_path, policy, levels)
     assert [level for level, _ in found(repository)[0]] == levels
 
 
+def test_a_version_that_the_ensemble_does_not_name_is_a_warning(tmp_path):
+    repository = served(tmp_path)
+    put(repository, VICTIM, 2, graph("softmax"))
+    config = repository / NAME / "config.pbtxt"
+    config.write_text(config.read_text().replace("model_version: -1", "model_version: 1", 1))
+    assert found(repository)[0] == [("warning", "version-probabilities")]
+
+
 def test_what_cannot_be_looked_into_is_named(tmp_path):
     repository = served(tmp_path)
     config = repository / VICTIM / "config.pbtxt"
