@@ -40,6 +40,7 @@ class Fed:
     output: str
     defence: str
     parameters: Parameters
+    version: int = -1  #: the only one that the defence reads; 0 or less: the newest
 
 
 def findings(repository: Path) -> list[Finding]:
@@ -87,7 +88,9 @@ def look(repository: Path, configs: dict[str, Any]) -> list[Finding]:
             continue
         for file in version_files(folder, config):
             found += [
-                _graded(code, fed.model, f"{file}: {said}", served=_is_served(file, config))
+                _graded(
+                    code, fed.model, f"{file}: {said}", served=_is_served(file, config, fed.version)
+                )
                 for code, said in _check(file, config, fed)
             ]
     return found
@@ -106,9 +109,11 @@ def versions(folder: Path) -> list[Path]:
     return sorted(found, key=lambda entry: int(entry.name))
 
 
-def _is_served(file: Path, config: Any) -> bool:
-    """Say whether the version policy has Triton serve the version of a file."""
+def _is_served(file: Path, config: Any, pinned: int = -1) -> bool:
+    """Say whether a file's version is the ``pinned`` one, or one that the policy has served."""
     version, policy = int(file.parent.name), config.version_policy
+    if pinned > 0:
+        return version == pinned
     which = policy.WhichOneof("policy_choice")
     if which == "all":
         return True
@@ -138,7 +143,9 @@ def _fed(configs: dict[str, Any]) -> Iterator[Fed]:
             parameters = Parameters.from_strings(model_config.strings(defence), where="")
             for other in steps:
                 for output, tensor in other.output_map.items():
-                    fed = Fed(other.model_name, output, step.model_name, parameters)
+                    fed = Fed(
+                        other.model_name, output, step.model_name, parameters, other.model_version
+                    )
                     if tensor in step.input_map.values() and fed.model in configs:
                         if fed not in seen:
                             yield fed

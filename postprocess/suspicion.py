@@ -30,6 +30,10 @@ from numpy.typing import NDArray
 
 from postprocess.scores import Scores, looks_like_probabilities
 
+#: How the answer to a request ends whose scores are not of the kind that config.pbtxt says. A
+#: restart does not mend that, and would forget what was seen.
+MISTAKEN = "the model has to be set up anew, see the server's log"
+
 #: Rows that look like probabilities, less those that do not, from which they are refused. Of two
 #: classes, margins that mirror each other around 1/2 look so too, where they are small.
 ENOUGH, ENOUGH_OF_TWO, ENOUGH_SINGLE = 8, 16, 64

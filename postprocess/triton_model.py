@@ -22,11 +22,7 @@ from postprocess.metrics import Metrics
 from postprocess.postprocessor import Postprocessor
 from postprocess.scores import BadRowsError, Scores
 from postprocess.sparing_log import SparingLog
-from postprocess.suspicion import Suspicion, enough
-
-#: How the answer to a request ends whose scores are not of the kind that config.pbtxt says. A
-#: restart does not mend that.
-MISTAKEN = "the model has to be set up anew, see the server's log"
+from postprocess.suspicion import MISTAKEN, Suspicion, enough
 
 
 class TritonPythonModel:
