@@ -18,7 +18,8 @@ def find(repository: Path, name: str) -> tuple[Classifier, Parameters]:
         name: the public one, of either layout.
 
     Raises:
-        InputError: no such model, or no defence that reads an ONNX classifier's scores.
+        InputError: no such model, no defence that reads an ONNX classifier's scores, or classes
+            on another axis than the last.
     """
     path = repository / name / "config.pbtxt"
     config = model_config.read(path)
@@ -41,9 +42,21 @@ def find(repository: Path, name: str) -> tuple[Classifier, Parameters]:
                 victim = configs[other.model_name]
                 if tensor == read and victim.backend == "onnxruntime":
                     file = _file(repository / other.model_name, victim)
+                    _refuse_other_axis(onnx_graph.load(file), output, parameters, where)
                     probabilities = parameters.scores == "probabilities"
                     return Classifier(file, _bytes(file), output, probabilities), parameters
     raise InputError(f"{path}: expected a protected model: a defence that reads an ONNX classifier")
+
+
+def _refuse_other_axis(model: Any, output: str, parameters: Parameters, where: str) -> None:
+    """Refuse classes on another axis than the last, which nobody here looks at."""
+    shapes = [value.shape for value in onnx_graph.outputs(model) if value.name == output]
+    rank = len(shapes[0] or ()) if shapes else 0
+    if parameters.class_axis != -1 and (not rank or parameters.class_axis % rank != rank - 1):
+        raise InputError(
+            f"{where}: parameter class_axis: expected the last axis of output {output} here, got "
+            f"{parameters.class_axis}; one answer for each row is judged, not one for each pixel"
+        )
 
 
 def _file(folder: Path, config: Any) -> Path:
@@ -74,6 +87,7 @@ def _inside(file: Path) -> tuple[Classifier, Parameters]:
     )
     del model.graph.output[:]
     model.graph.output.append(raw)
+    _refuse_other_axis(onnx_graph.load(file), made, parameters, str(file))
     probabilities = parameters.scores == "probabilities"
     return (
         Classifier(file, model.SerializeToString(), fused.VICTIM_SCORES, probabilities),

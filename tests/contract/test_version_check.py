@@ -9,11 +9,12 @@ from onnx import TensorProto as T
 from onnx import helper as h
 from onnx import numpy_helper as nh
 
-from deploy import version_check
+from deploy import version_check, victim_graph
 from deploy.check import check
 from exporters import fused, model_repository
 from exporters.model_repository import SHIPPED
 from exporters.onnx_signature import Signature, Tensor
+from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
 NAME, VICTIM, DEFENCE = "m", "m_classifier", "m_reverse_sigmoid"
@@ -223,6 +224,8 @@ def test_classes_on_another_axis_are_looked_at_there(tmp_path):
             files[defence] += 'parameters { key: "class_axis" value: { string_value: "1" } }\n'
         repository = write(tmp_path / end, files, model, VICTIM)
         assert found(repository) == ([], "")
+        with pytest.raises(InputError, match="parameter class_axis: expected the last axis"):
+            victim_graph.find(repository, NAME)
         text = (repository / DEFENCE / "config.pbtxt").read_text()
         other = "logits" if wanted == "probabilities" else "probabilities"
         (repository / DEFENCE / "config.pbtxt").write_text(
