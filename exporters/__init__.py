@@ -1,11 +1,13 @@
 """From a classifier, or a data set, to a model repository that Triton serves.
 
 Two ways lead there. ``protect`` takes an ONNX file that exists: ``classifier`` finds out what
-it is, with ``onnx_graph`` (what the file says, and the cut to its logits), ``external_data``,
-``onnx_run`` (input that it runs on), ``evidence`` (what it gives on much of it) and
-``score_output`` (which output holds the scores, and what they are); ``verify`` compares what
-was written with the original, ``question`` chooses what health checks ask the protected model,
-and ``placing`` puts all files in their places or none.
+it is, with ``onnx_graph`` (what the file says), ``triton_releases`` (who can load it),
+``external_data``, ``zipmap`` (taken off), ``onnx_run`` (input that it runs on), ``batch`` (how
+many rows it takes), ``score_output`` (which output holds the scores), ``graph_ending`` (what they
+come from, and the cut to the logits), ``class_axis`` (where the classes lie), ``evidence`` (what
+it gives on much input) and ``score_kind`` (what that is); ``verify`` compares what was written
+with the original, ``question`` chooses what health checks ask the protected model, and
+``placing`` puts all files in their places or none. ``servable_path`` says where that may be.
 
 ``pipeline`` starts from a data set. Read in its order: ``datasets`` (images, and the third held
 off for the adversary), ``architectures`` (the networks of the paper), ``train``,

@@ -144,7 +144,7 @@ class Classifier:
         tensors = {found.name, *([self.end.logits] if self.end else [])}
         signs = Signs(
             shape,
-            tuple(len(set(sizes)) > 1 for sizes in zip(*self._shapes(found.name), strict=True)),
+            self._free(found),
             self.batched or (self.free and len(shape) > 1),
             self.end,
             frozenset(graph_ending.argmax_axes(self.model, tensors, len(shape))),
@@ -208,6 +208,14 @@ class Classifier:
         if axis is not None and len({sizes[axis] for sizes in shapes}) == 1:
             shape[axis] = shapes[0][axis]
         return replace(value, shape=tuple(shape))
+
+    def _free(self, value: Value) -> tuple[bool, ...]:
+        """Return which sizes of an output each request chooses: seen, or with a sample declared."""
+        shapes = self._shapes(value.name)
+        varied = tuple(len(set(sizes)) > 1 for sizes in zip(*shapes, strict=True))
+        if self.source.sample is None or value.shape is None or len(value.shape) != len(varied):
+            return varied
+        return tuple(isinstance(size, str) for size in value.shape)
 
     def _shapes(self, name: str) -> list[tuple[int, ...]]:
         """Return shapes that an output has for other numbers of rows, and other free sizes."""

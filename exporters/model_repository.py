@@ -19,8 +19,9 @@ from postprocess.parameters import Parameters
 #: config.pbtxt it is written to.
 SHIPPED = Parameters(beta=1.5, gamma=0.2, margin=0.01, scores="logits")
 
-#: What Triton serves, a folder may be called, and the gateway tells apart.
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+#: What Triton serves, a folder may be called, and the gateway tells apart; and the same in words.
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+NAME_IN_WORDS = "letters, digits, '_', '-' and '.', the first no '-' or '.', at most 100"
 
 
 def classifier_name(name: str) -> str:
@@ -109,12 +110,11 @@ def refuse_name(name: str, *, where: str = "--name") -> None:
     Raises:
         InputError: it is none; the message proposes one that is.
     """
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         near = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_-")[:99]
         proposed = f"; for example {near}" if near else ""
         raise InputError(
-            f"{where}: expected a model name of 1 to 100 letters, digits, '_', '-' and '.', the "
-            f"first a letter, a digit or '_', got {name!r}{proposed}"
+            f"{where}: expected a model name of {NAME_IN_WORDS}, got {name!r}{proposed}"
         )
 
 

@@ -159,6 +159,20 @@ def test_the_last_axis_is_taken_where_it_is_clear(tmp_path, nodes, shape):
     assert (done.classifier.signature.class_axis, done.classifier.signature.classes) == (-1, 5)
 
 
+def test_a_sample_of_one_length_leaves_the_last_axis_of_a_sequence_clear(tmp_path):
+    shape = ("N", "T", 5)
+    path = graph_file(
+        tmp_path / "m.onnx",
+        [node("Neg", ["x"], ["scores"])],
+        [("x", FLOAT, shape)],
+        [("scores", FLOAT, shape)],
+    )
+    sample = np.random.default_rng(0).normal(size=(8, 4, 5)).astype(np.float32)
+    np.savez(tmp_path / "rows.npz", x=sample)
+    done = protected(tmp_path, path, sample=tmp_path / "rows.npz")
+    assert done.classifier.signature.scores.dims == (-1, 5)
+
+
 def test_a_softmax_before_a_transpose_is_followed_through_it(tmp_path):
     path = graph_file(
         tmp_path / "m.onnx",
