@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exporters.model_repository import refuse_name
 from postprocess.errors import InputError
 
 #: Seconds of a period that a budget may be given for.
@@ -17,8 +18,6 @@ MOST_QUERIES = 10**9
 MIB = 2**20
 #: A client's: it is part of the names of Envoy's metrics, where a dot ends a part.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
-#: What Triton, a path and ``protect`` take; never only dots, which a path would resolve.
-_MODEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _KEY = re.compile(r"[!-~]{16,256}")
 
 
@@ -197,18 +196,28 @@ class _Reader:
         )
         tls, clients = self._tls(fields["tls"]), self._clients(fields["clients"])
         service = fields.get("ratelimit_service")
+        rate = None if "rate" not in fields else self._budget("rate", fields["rate"])
+        cost = self._whole("queries_per_request", fields.get("queries_per_request", 1), 1, 65536)
+        for key, budget in (
+            ("rate", rate),
+            *((f"clients: {client.name}", client.budget) for client in clients),
+        ):
+            if budget is not None and budget.queries < cost:
+                raise self._error(
+                    f"{key}: queries",
+                    f"at least queries_per_request, {cost}, or no request is ever granted",
+                    budget.queries,
+                )
         return Operator(
             listen=self._own("listen", fields["listen"]),
             tls=tls,
             models=self._models(fields["models"]),
             clients=clients,
-            rate=None if "rate" not in fields else self._budget("rate", fields["rate"]),
+            rate=rate,
             limits=self._limits(fields.get("limits", {})),
             statistics=self._own("statistics", fields.get("statistics", "127.0.0.1:9901")),
             ratelimit_service=service and self._address("ratelimit_service", service),
-            queries_per_request=self._whole(
-                "queries_per_request", fields.get("queries_per_request", 1), 1, 65536
-            ),
+            queries_per_request=cost,
             files=tuple(self._files),
             budgets_file=self._budgets_file(fields.get("budgets_file")),
         )
@@ -278,13 +287,9 @@ class _Reader:
         if not isinstance(value, list) or not value:
             raise self._error("models", "a list of public model names", value)
         for one in value:
-            if not isinstance(one, str) or not _MODEL.fullmatch(one):
-                raise self._error(
-                    "models",
-                    "a model name of 1 to 100 letters, digits, '_', '-' and '.', the first a "
-                    "letter, a digit or '_'",
-                    one,
-                )
+            if not isinstance(one, str):
+                raise self._error("models", "a public model name, in quotes if need be", one)
+            refuse_name(one, where=f"{self._path}: models")
         return tuple(dict.fromkeys(value))
 
     def _clients(self, value: Any) -> tuple[Client, ...]:

@@ -78,6 +78,7 @@ def serve(
     from deploy import behind_gateway, cancel_guard
     from deploy.supervisor import Supervisor
     from deploy.triton_server import Ports, TritonServer
+    from deploy.version_check import Versions
 
     behind = None
     if gateway is not None:
@@ -95,6 +96,14 @@ def serve(
         startup_timeout_s=startup_timeout_seconds,
         secret=None if behind is None else behind.secret,
     )
+    versions = Versions(repository)
+
+    def tend() -> None:
+        if behind is not None:
+            behind.tend(server, _report)
+        for line in versions.news():
+            _report(f"REFUSED VERSION: {line}")
+
     with ExitStack() as stack:
         with err_console.status(f"starting Triton, its log is {log}"):
             stack.enter_context(server)
@@ -110,7 +119,7 @@ def serve(
                     timeout_s=probe_timeout_seconds,
                     max_restarts=max_restarts,
                     status_file=status_file,
-                    tend=lambda: None if behind is None else behind.tend(server, _report),
+                    tend=tend,
                     gateway=behind.probe(timeout_s=probe_timeout_seconds) if behind else None,
                     suspects=getattr(behind, "suspects", lambda since: []),
                 )
@@ -124,6 +133,8 @@ def serve(
             watched = ", ".join(supervisor.names) or "no protected model"
             say(f"Asked every {probe_seconds:g} s: {watched}")
         say("Ctrl-C stops.")
+        if supervisor is None:
+            tend()
         try:
             if supervisor is not None:
                 supervisor.run()

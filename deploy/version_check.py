@@ -66,6 +66,27 @@ def stamp(repository: Path) -> frozenset[tuple[str, int, int]]:
     return frozenset(found)
 
 
+class Versions:
+    """The versions of a repository while it is served: what is wrong is said once, as it comes."""
+
+    def __init__(self, repository: Path) -> None:
+        """Say which repository; nothing is looked at yet."""
+        self._repository = repository
+        self._stamp: frozenset[tuple[str, int, int]] | None = None
+        self._said: set[str] = set()
+
+    def news(self) -> list[str]:
+        """Return what is wrong since the last time, in a line each; only changed files cost."""
+        now = stamp(self._repository)
+        if now == self._stamp:
+            return []
+        self._stamp = now
+        wrong = {one.message for one in findings(self._repository) if one.level == "error"}
+        new = sorted(wrong - self._said)
+        self._said = wrong
+        return new
+
+
 def look(repository: Path, configs: dict[str, Any]) -> list[Finding]:
     """Return what is wrong with the versions of models; ``configs`` is theirs, by name."""
     found = []

@@ -52,6 +52,9 @@ def test_a_file_is_read_whole(tmp_path):
          "clients: alice: per: expected second or minute or hour or day, got 'year'"),
         ("queries: 100", "queries: 0",
          "clients: alice: queries: expected a whole number from 1 to 1000000000, got 0"),
+        ("models:", "queries_per_request: 101\nmodels:",
+         "clients: alice: queries: expected at least queries_per_request, 101, or no request is "
+         "ever granted, got 100"),
         ("queries: 100", "queries: true",
          "clients: alice: queries: expected a whole number from 1 to 1000000000, got True"),
         ("key_file: alice.key", "key_file: no.key", "no.key: No such file or directory"),
