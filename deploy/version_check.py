@@ -180,10 +180,12 @@ def _check(file: Path, config: Any, fed: Fed) -> Iterator[tuple[str, str]]:
     except InputError as refusal:
         yield "version-unreadable", str(refusal).removeprefix(f"{file}: ")
         return
-    answer = _run(file, model, config, fed)
-    yield from _check_tensors(model, config, fed, answer)
+    answers = _run(file, model, config, fed)
+    yield from _check_tensors(model, config, fed, answers)
     if fed.output in [value.name for value in onnx_graph.outputs(model)]:
-        rows = None if answer is None else _as_rows(answer, config, fed)
+        parts = [part for one in answers if (part := _as_rows(one, config, fed)) is not None]
+        alike = [part for part in parts if part.shape[1] == parts[0].shape[1]]
+        rows = np.concatenate(alike) if alike else None
         yield from _check_kind(fed, activation(model, fed.output), rows)
 
 
@@ -227,7 +229,7 @@ def _check_kind(
 
 
 def _check_tensors(
-    model: Any, config: Any, fed: Fed, rows: NDArray[Any] | None
+    model: Any, config: Any, fed: Fed, answers: list[NDArray[Any]]
 ) -> Iterator[tuple[str, str]]:
     """Yield where a version's tensors are not those of config.pbtxt."""
     for kind, declared, values in (
@@ -247,8 +249,8 @@ def _check_tensors(
                 yield "version-tensors", said
             dims = list(tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims)
             shape = list(value.shape) if value.shape is not None else None
-            if tensor.name == fed.output and kind == "output" and rows is not None:
-                shape = list(rows.shape)  # what a graph declares may be wrong
+            if tensor.name == fed.output and kind == "output" and answers:
+                shape = list(answers[0].shape)  # what a graph declares may be wrong
             own = shape[1:] if shape is not None and config.max_batch_size else shape
             if own is not None and not _fits(own, dims):
                 yield (
@@ -264,10 +266,10 @@ def _fits(shape: list[int | str], dims: list[int]) -> bool:
     )
 
 
-def _run(file: Path, model: Any, config: Any, fed: Fed) -> NDArray[Any] | None:
-    """Return a few answers of a version, in the output's own shape; None where none are cheap."""
+def _run(file: Path, model: Any, config: Any, fed: Fed) -> list[NDArray[Any]]:
+    """Return a few answers of a version, each in the output's own shape; none that are not cheap."""
     if sum(one.stat().st_size for one in file.parent.rglob("*") if one.is_file()) > CHEAP_BYTES:
-        return None
+        return []
     try:
         runner, values = Runner(file), onnx_graph.inputs(model)
         batched = bool(config.max_batch_size)
@@ -278,10 +280,9 @@ def _run(file: Path, model: Any, config: Any, fed: Fed) -> NDArray[Any] | None:
         while rows < ROWS and len(answers) < 8:
             answers.append(runner(next(feeds), [fed.output])[fed.output])
             rows += len(answers[-1]) if answers[-1].ndim else ROWS
-        together: NDArray[Any] = np.concatenate(answers)
-        return together
+        return answers
     except Exception:  # it takes other input than random, or onnxruntime is not there
-        return None
+        return []
 
 
 def _as_rows(answer: NDArray[Any], config: Any, fed: Fed) -> NDArray[Any] | None:
@@ -307,9 +308,7 @@ def _check_fused(file: Path, config: Any, output: str) -> Iterator[tuple[str, st
     except InputError as refusal:
         yield "version-no-defence", str(refusal).removeprefix(f"{file}: ")
         return
-    yield from _check_tensors(
-        model, config, Fed(config.name, output, config.name, parameters), None
-    )
+    yield from _check_tensors(model, config, Fed(config.name, output, config.name, parameters), [])
     ending = activation(model, fused.VICTIM_SCORES)
     if parameters.scores == "logits" and ending is not None:
         yield (

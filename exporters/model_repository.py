@@ -21,7 +21,7 @@ SHIPPED = Parameters(beta=1.5, gamma=0.2, margin=0.01, scores="logits")
 
 #: What Triton serves, a folder may be called, and the gateway tells apart; and the same in words.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-NAME_IN_WORDS = "letters, digits, '_', '-' and '.', the first no '-' or '.', at most 100"
+NAME_IN_WORDS = "1 to 100 letters, digits, '_', '-' and '.', the first a letter, a digit or '_'"
 
 
 def classifier_name(name: str) -> str:

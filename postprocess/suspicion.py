@@ -34,16 +34,20 @@ from postprocess.scores import Scores, looks_like_probabilities
 #: restart does not mend that, and would forget what was seen.
 MISTAKEN = "the model has to be set up anew, see the server's log"
 
-#: Rows that look like probabilities, less those that do not, from which they are refused. Of two
-#: classes, margins that mirror each other around 1/2 look so too, where they are small.
-ENOUGH, ENOUGH_OF_TWO, ENOUGH_SINGLE = 8, 16, 64
+#: Rows that look like probabilities, less those that do not, from which they are refused. The
+#: fewer classes there are, the more rows of logits look so by chance; of two, margins that mirror
+#: each other around 1/2 do where they are small.
+ENOUGH, ENOUGH_OF_FEW, ENOUGH_OF_TWO, ENOUGH_SINGLE = 4, 8, 16, 64
+FEW = 4
 
 
 def enough(classes: int, *, single: bool) -> int:
     """Return how many rows of K classes have to look like probabilities."""
     if single or classes == 1:
         return ENOUGH_SINGLE
-    return ENOUGH_OF_TWO if classes == 2 else ENOUGH
+    if classes == 2:
+        return ENOUGH_OF_TWO
+    return ENOUGH_OF_FEW if classes <= FEW else ENOUGH
 
 
 class Suspicion:

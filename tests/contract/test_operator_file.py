@@ -137,7 +137,9 @@ def test_a_short_key_is_refused_and_not_shown(tmp_path):
      "queries_per_request: 256\n"],
 )  # fmt: skip
 def test_envoy_itself_takes_every_configuration(tmp_path, tls, more):
-    operator = read(write_files(tmp_path, tls=tls, more=more).path)
+    path = write_files(tmp_path, tls=tls, more=more).path
+    path.write_text(path.read_text().replace("queries: 100", "queries: 1000"))
+    operator = read(path)
     written = write_configuration(operator, UPSTREAM, "s" * 32, tmp_path)
     validate(written)
     assert written.stat().st_mode & 0o077 == 0
