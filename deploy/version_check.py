@@ -267,7 +267,7 @@ def _fits(shape: list[int | str], dims: list[int]) -> bool:
 
 
 def _run(file: Path, model: Any, config: Any, fed: Fed) -> list[NDArray[Any]]:
-    """Return a few answers of a version, each in the output's own shape; none that are not cheap."""
+    """Return a few answers of a version, in the output's own shape; none where none are cheap."""
     if sum(one.stat().st_size for one in file.parent.rglob("*") if one.is_file()) > CHEAP_BYTES:
         return []
     try:

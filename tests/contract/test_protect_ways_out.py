@@ -226,8 +226,8 @@ def test_a_file_whose_name_is_no_models_is_told_to_name_it(tmp_path):
         protected(tmp_path, path)
     assert str(raised.value) == (
         f"{path}: its name is no model's, so give --name: expected a model name of 1 to 100 "
-        "letters, digits, '_', '-' and '.', the first a letter, a digit or '_', got 'my model (1)'; for "
-        "example my_model_1"
+        "letters, digits, '_', '-' and '.', the first a letter, a digit or '_', got "
+        "'my model (1)'; for example my_model_1"
     )
     assert protected(tmp_path, path, name="my_model_1").models[0] == "my_model_1"
 
