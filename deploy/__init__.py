@@ -6,8 +6,9 @@ share.
 ``demo`` goes the whole way of the data once, ``attack`` steals from a live endpoint, ``progress``
 is what a person sees meanwhile, ``protect_summary`` what protecting a model ends with.
 ``triton_server`` runs the Triton of the nvidia-pytriton wheel, ``triton_wheel`` lays out what that
-wheel holds, ``die_with_parent`` sees that it never outlives us, and ``backends/onnxruntime`` is its
-backend for ONNX models.
+wheel holds, ``die_with_parent`` sees that it never outlives us, ``cancel_guard`` that cancelled
+calls do not crash it, ``stub_processes`` finds the processes of its models, and
+``backends/onnxruntime`` is its backend for ONNX models.
 
 While it serves, ``supervisor`` goes round: ``protected`` finds the ensembles that end in our
 defence, ``watched`` keeps each one's state, ``probe`` its question and known answer, made of

@@ -19,9 +19,9 @@
  * request is parked while MOST_ABANDONED requests run that nobody waits for: Triton has not seen
  * that request, and where its cancellation follows, that passes first, as one of half a request,
  * which costs nearly nothing; the frame after it, for gRPC to count it and give the client new
- * credit. What is too large to be parked goes on to Triton, and at
- * MOST_ABANDONED_EVER nothing at all is read. Nobody waits for longer than PATIENCE_S at a time:
- * the abandoned requests may be of a slow model, or need credit that is still to be read.
+ * credit. What is too large to be parked goes on to Triton, and at MOST_ABANDONED_EVER nothing
+ * at all is read. Nobody waits for longer than PATIENCE_S at a time: the abandoned requests may
+ * be of a slow model, or need credit that is still to be read.
  *
  * gRPC's epoll is edge-triggered: a reader that got EAGAIN has to be woken when there is
  * something after all. EPOLL_CTL_MOD brings an event about, which is then told to be one of
