@@ -7,7 +7,8 @@ share.
 is what a person sees meanwhile, ``protect_summary`` what protecting a model ends with.
 ``triton_server`` runs the Triton of the nvidia-pytriton wheel, ``triton_wheel`` lays out what that
 wheel holds, ``die_with_parent`` sees that it never outlives us, ``process_group`` that all it has
-started ends with it, and ``backends/onnxruntime`` is its backend for ONNX models.
+started ends with it, ``cancel_guard`` that cancelled calls do not crash it, ``stub_processes``
+finds the processes of its models, and ``backends/onnxruntime`` is its backend for ONNX models.
 
 While it serves, ``supervisor`` goes round: ``protected`` finds the models that end in our
 defence, ``watched`` keeps each one's state, ``probe`` its question and known answer: the question

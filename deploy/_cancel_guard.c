@@ -19,9 +19,9 @@
  * request is parked while MOST_ABANDONED requests run that nobody waits for: Triton has not seen
  * that request, and where its cancellation follows, that passes first, as one of half a request,
  * which costs nearly nothing; the frame after it, for gRPC to count it and give the client new
- * credit. What is too large to be parked goes on to Triton, and at
- * MOST_ABANDONED_EVER nothing at all is read. Nobody waits for longer than PATIENCE_S at a time:
- * the abandoned requests may be of a slow model, or need credit that is still to be read.
+ * credit. What is too large to be parked goes on to Triton, and at MOST_ABANDONED_EVER nothing
+ * at all is read. Nobody waits for longer than PATIENCE_S at a time: the abandoned requests may
+ * be of a slow model, or need credit that is still to be read.
  *
  * gRPC's epoll is edge-triggered: a reader that got EAGAIN has to be woken when there is
  * something after all. EPOLL_CTL_MOD brings an event about, which is then told to be one of
@@ -51,6 +51,7 @@ enum {
     MOST_ABANDONED_EVER = 256,
     MOST_PARKED = 1024,  /* requests of a connection */
     PATIENCE_S = 1,      /* about; looked at four times a second */
+    TRIM_TURNS = 20,     /* of those, until memory is given back */
     END_HELD_S = 120,    /* longest that the end of a connection is held back */
     MOST_FDS = 1 << 20,
     HEAD = 9,
@@ -124,6 +125,7 @@ enum kind { UNSEEN, HTTP2, OTHER };
 
 static struct connection *connections[MOST_FDS];
 static atomic_int highest, abandoned, paused, parked, woken; /* of all connections */
+static atomic_bool cancelled_many;
 static pid_t self;
 
 static ssize_t (*real_recvmsg)(int, struct msghdr *, int);
@@ -144,8 +146,6 @@ __attribute__((constructor)) static void begin(void) {
     /* Not for the processes that Triton starts. We are the first that LD_PRELOAD names. */
     const char *named = getenv("LD_PRELOAD");
     if (!named || strcmp(program_invocation_short_name, "tritonserver")) return;
-    /* Else what is left of many cancelled calls is scattered, and memory grows by hundreds of MB. */
-    mallopt(M_ARENA_MAX, 2);
     const char *rest = strchr(named, ':');
     if (rest) setenv("LD_PRELOAD", rest + 1, 1);
     else unsetenv("LD_PRELOAD");
@@ -195,8 +195,10 @@ static bool has_room(void) {
 
 /* Wake whoever has waited for too long: for good once the end is due, for once otherwise. */
 static void *watch(void *unused) {
-    for (;;) {
+    for (unsigned turn = 0;; turn++) {
         nanosleep(&(struct timespec){.tv_nsec = 250000000}, NULL);
+        /* What gRPC frees of cancelled calls is scattered over malloc's arenas, and would stay. */
+        if (turn % TRIM_TURNS == 0 && atomic_exchange(&cancelled_many, false)) malloc_trim(0);
         long time = now();
         for (int fd = 0; fd <= highest; fd++) {
             struct connection *c = connections[fd];
@@ -367,6 +369,7 @@ static void park(struct connection *c, const uint8_t *frame, size_t size, uint32
     *one = (struct parked){.id = id, .size = size};
     memcpy(one->frame, frame, size);
     append(&c->parked, one);
+    cancelled_many = true;
     if (!c->parked_count++) hold(c);
     atomic_fetch_add(&parked, 1);
 }
