@@ -1,9 +1,12 @@
-"""A request filter that refuses what Triton would not survive: deeply nested JSON, and no body.
+"""A request filter that refuses what Triton would not survive: JSON too deep or of huge shapes.
 
 Triton's JSON parser calls itself for every bracket and runs out of stack. So brackets outside of
 strings are counted, byte by byte, as a parser would take them: by a table with one row for each
 state, which takes every body at the same speed. Where this reading and a parser's could differ,
 the text is no JSON, and the parser stops there.
+
+Triton also makes room for all elements of a shape before it looks for their data, so a shape may
+not have more elements than bytes were sent. A gRPC request without a message is refused here too.
 
 Only a request that this filter has let pass has ``NESTING`` in its metadata, which the filter of
 allowed paths demands: should the Lua fail, the request is refused.
@@ -22,6 +25,9 @@ NESTING = ("gateway.nesting", "shallow")
 DEEPEST = 64
 #: Looked through in some 10 ns a byte by a thread that serves others too.
 MOST_JSON = 64 * MIB
+
+#: Shapes in one request, and characters of one: far more than tensors have, few to look through.
+MOST_SHAPES, LONGEST_SHAPE = 4096, 1000
 
 _LUA = """
 local byte = string.byte
@@ -48,6 +54,31 @@ local function too_deep(body, length)
     end
   end
   return false
+end
+
+-- Every "shape" is looked at, wherever it stands: a reader may take the first or the last of two.
+local function bad_shape(body, length, sent)
+  local text = body:getBytes(0, length)
+  -- Nobody spells letters so; a reader would take it for "shape" all the same.
+  if string.find(text, '\\\\u006', 1, true) or string.find(text, '\\\\u007', 1, true) then
+    return 'letters are to be sent as they are, not as \\\\u006 or \\\\u007'
+  end
+  local first, last, count = 1, nil, 0
+  while true do
+    first, last = string.find(text, '"shape"', first, true)
+    if first == nil then return nil end
+    first, count = last + 1, count + 1
+    if count > %(shapes)d then return 'more than %(shapes)d shapes' end
+    if string.find(text, '^%%s*:', first) then  -- else it is no key
+      local sizes = string.match(text, '^%%s*:%%s*%%[([%%d%%s,]*)%%]', first)
+      if sizes == nil or #sizes > %(longest)d then
+        return 'shape: expected a list of whole numbers'
+      end
+      local elements = 1
+      for size in string.gmatch(sizes, '%%d+') do elements = elements * tonumber(size) end
+      if elements > sent then return 'a shape has more elements than bytes were sent' end
+    end
+  end
 end
 
 local function refuse(handle, why)
@@ -77,6 +108,8 @@ function envoy_on_request(handle)
   if too_deep(body, length) then
     return refuse(handle, 'the JSON is nested deeper than %(deepest)d levels')
   end
+  local why = length > 0 and bad_shape(body, length, body:length())
+  if why then return refuse(handle, why) end
   handle:streamInfo():dynamicMetadata():set('%(namespace)s', '%(key)s', 'yes')
 end
 """
@@ -88,6 +121,8 @@ def nesting_guard(operator: Operator) -> dict[str, Any]:
     code = _LUA % {
         "deepest": DEEPEST,
         "most": most,
+        "shapes": MOST_SHAPES,
+        "longest": LONGEST_SHAPE,
         "most_mib": most // MIB,
         "refused": REASON[0],
         "because": REASON[1],

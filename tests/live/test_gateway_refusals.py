@@ -105,6 +105,32 @@ def test_json_that_would_end_triton_is_refused(gated, body, content_type):
     assert gated.children("tritonserver") == [before]
 
 
+def shaped(shape, key='"shape"'):
+    return b'{"inputs":[{"name":"image",%s:%s,"datatype":"FP32","data":[0]}]}' % (
+        key.encode(), shape.encode())  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (shaped("[268435456]"), "a shape has more elements than bytes were sent"),
+        (shaped("[1, 1048576 , 1048576]"), "a shape has more elements than bytes were sent"),
+        (shaped('[1],"shape" : [1099511627776]'), "a shape has more elements than bytes were sent"),
+        (shaped("[-1]"), "shape: expected a list of whole numbers"),
+        (shaped("[1e12]"), "shape: expected a list of whole numbers"),
+        (shaped("[268435456]", r'"sh\u0061pe"'), r"letters are to be sent as they are, not as "
+         r"\u006 or \u007"),
+        (b'"shape":[],' * 5000, "more than 4096 shapes"),
+    ],
+    ids=["long", "product", "twice", "negative", "float", "escaped", "many"],
+)  # fmt: skip
+def test_a_shape_that_triton_would_make_room_for_is_refused(gated, body, reason):
+    (before,) = gated.children("tritonserver")
+    status, said = ask(gated, body)
+    assert (status, json.loads(said)) == (400, {"error": f"gateway: {reason}"})
+    assert gated.children("tritonserver") == [before]
+
+
 def test_nesting_counts_in_the_part_that_is_json_and_nowhere_else(gated):
     body = question()
     status, said = ask(gated, body + deep("["), inference_header_content_length=len(body))
