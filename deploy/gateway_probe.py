@@ -24,7 +24,7 @@ from postprocess.ready import body_of
 #: No name that an operator's file could hold, so that no client is taken for it.
 NAME = "(serve)"
 #: Time between two questions, and silent ones in a row until Envoy is ended.
-EVERY_S, SILENT = 2.0, 2
+EVERY_S, SILENT = 2.0, 3
 
 
 def with_probe(operator: Operator, key: str) -> Operator:
