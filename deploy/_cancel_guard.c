@@ -63,7 +63,7 @@ enum {
 
 enum { DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE,
        CONTINUATION };
-enum { END_STREAM = 1, ACK = 1 };
+enum { END_STREAM = 1, ACK = 1, PADDED = 8, PRIORITIZED = 32 };
 
 #ifdef SYS_epoll_wait
 #define SYS_EPOLL_WAIT SYS_epoll_wait
@@ -87,6 +87,16 @@ struct parked {
     uint8_t frame[];
 };
 
+/* Where the reader of a block of headers stands, which may go on in the next frame. */
+struct block {
+    enum { FIELD, LENGTH, MORE, TEXT } at;
+    uint64_t left;       /* of a number that is read, or of a text */
+    uint32_t length;
+    uint8_t texts, shift; /* texts that the field still has */
+    bool of_text;
+    const uint8_t *name; /* that this text may turn out to be */
+};
+
 struct connection {
     /* Whom to wake. */
     int fd, epoll;
@@ -99,6 +109,7 @@ struct connection {
     size_t given, passed, read;
     size_t payload; /* of a frame whose head has passed */
     uint32_t last;  /* the stream that it completes, or 0 */
+    struct block block;
     struct parked *parked, *cancelled; /* last frames of requests, the oldest first */
     atomic_int parked_count;
 
@@ -162,9 +173,13 @@ static struct connection *at(int fd) {
 }
 
 static void wake(struct connection *c) {
-    struct epoll_event event = c->event;
-    if (!atomic_exchange(&c->woken, true)) atomic_fetch_add(&woken, 1);
-    real_syscall(SYS_epoll_ctl, c->epoll, EPOLL_CTL_MOD, c->fd, &event);
+    pthread_mutex_lock(&c->lock); /* else its descriptor may be another's by now */
+    if (c->kind != OTHER) {
+        struct epoll_event event = c->event;
+        if (!atomic_exchange(&c->woken, true)) atomic_fetch_add(&woken, 1);
+        real_syscall(SYS_epoll_ctl, c->epoll, EPOLL_CTL_MOD, c->fd, &event);
+    }
+    pthread_mutex_unlock(&c->lock);
 }
 
 static bool resume(struct connection *c) {
@@ -333,15 +348,59 @@ static void settings(struct connection *c, const uint8_t *payload, size_t size) 
             c->first_window = number(payload + 2);
 }
 
-/* A literal name, plain or in HPACK's Huffman code; its last letter becomes one of equal length. */
-static void rename_timeout(uint8_t *block, size_t size) {
-    static const uint8_t plain[] = "\x0cgrpc-timeout", coded[] = "\x89\x9a\xca\xc8\xb2\x4d\x49\x4f\x6a\x7f";
-    uint8_t *end = block + size, *found = block;
-    while ((found = memmem(found, (size_t)(end - found), plain, sizeof plain - 1)))
-        found[sizeof plain - 2] = 's';
-    found = block;
-    while ((found = memmem(found, (size_t)(end - found), coded, sizeof coded - 1)))
-        found[sizeof coded - 2] = 0x3f;
+/* A literal name, plain or in HPACK's Huffman code; its last letter becomes one of equal length.
+ * Read field by field (RFC 7541, 6): the same bytes elsewhere are part of values, or of two fields
+ * at once, and gRPC would read another block than was sent. */
+static void rename_timeout(struct block *b, uint8_t *byte, size_t size) {
+    static const uint8_t plain[] = "grpc-timeout", coded[] = "\x9a\xca\xc8\xb2\x4d\x49\x4f\x6a\x7f";
+    for (uint8_t *end = byte + size; byte < end; byte++) {
+        if (b->at == TEXT) {
+            if (b->name && *byte == b->name[b->length - b->left]) {
+                if (b->left == 1) *byte = b->name == plain ? 's' : 0x3f;
+            } else {
+                b->name = NULL;
+            }
+            b->left--;
+        } else if (b->at == MORE) {
+            b->left += (uint64_t)(*byte & 0x7f) << b->shift;
+            if ((b->shift += 7) > 28) b->left = UINT32_MAX; /* gRPC closes the connection */
+            if (*byte & 0x80 && b->shift <= 28) continue;
+        } else {
+            uint8_t mask = 0x7f;
+            bool coded_text = *byte & 0x80;
+            if (b->at == FIELD) {
+                mask = *byte & 0x80 ? 0x7f : *byte & 0x40 ? 0x3f : *byte & 0x20 ? 0x1f : 0x0f;
+                b->texts = mask == 0x7f || mask == 0x1f ? 0 : *byte & mask ? 1 : 2;
+                b->of_text = false;
+            } else {
+                b->of_text = true;
+            }
+            b->left = *byte & mask;
+            b->name = b->of_text && b->texts == 2
+                ? coded_text ? (b->left == 9 ? coded : NULL) : (b->left == 12 ? plain : NULL) : NULL;
+            b->length = (uint32_t)b->left;
+            if (b->left == mask) {
+                b->at = MORE;
+                b->shift = 0;
+                continue;
+            }
+        }
+        /* A number is read, or a byte of a text. */
+        if (b->at == TEXT ? b->left : b->of_text && b->left) {
+            b->at = TEXT;
+            continue;
+        }
+        if (b->of_text) b->texts--;
+        b->at = b->texts ? LENGTH : FIELD;
+    }
+}
+
+/* Return where the block begins in a frame of headers, and in ``size`` how much of it there is. */
+static uint8_t *block_of(uint8_t *frame, size_t *size) {
+    size_t before = frame[3] == HEADERS ? (frame[4] & PADDED ? 1 : 0) + (frame[4] & PRIORITIZED ? 5 : 0) : 0;
+    size_t behind = frame[3] == HEADERS && frame[4] & PADDED && *size ? frame[HEAD] : 0;
+    *size = *size > before + behind ? *size - before - behind : 0;
+    return frame + HEAD + before;
 }
 
 static bool may_park(const struct connection *c, uint8_t type, uint8_t flags) {
@@ -399,7 +458,14 @@ static bool follow(struct connection *c, uint8_t *frame, size_t size, bool whole
         if (!s && id > c->newest) s = open_stream(c, id);
         /* fall through */
     case CONTINUATION:
-        if (whole) rename_timeout(payload, size);
+        if (type == HEADERS) c->block = (struct block){0};
+        if (whole) {
+            size_t some = size;
+            uint8_t *block = block_of(frame, &some);
+            rename_timeout(&c->block, block, some);
+        } else {
+            c->block = (struct block){.at = TEXT, .left = UINT64_MAX}; /* the rest is not looked at */
+        }
         /* fall through */
     case DATA:
         if (type == CONTINUATION || !(flags & END_STREAM)) return true;
@@ -535,6 +601,7 @@ static void end_connection(struct connection *c, ssize_t end, int error) {
     hold(c);
     c->ended = true;
     pthread_mutex_unlock(&c->lock);
+    shutdown(c->fd, SHUT_RDWR); /* who waits to write, or to be woken, is not to wait for the client */
     drop_parked(c);
 }
 
@@ -636,7 +703,10 @@ ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
         message->msg_controllen = control;
         bool straight = c->payload >= INPUT && c->read == c->passed;
         ssize_t size = straight ? read_payload(c, message) : read_input(c, message);
-        if (straight && size > 0) return size;
+        if (straight && size > 0) {
+            if (c->parked || c->cancelled) message->msg_controllen = 0;
+            return size;
+        }
         bool empty = size < 0 && (errno == EAGAIN || errno == EINTR);
         if (empty && pass_parked(c)) continue; /* there is room since we looked */
         if (empty) return size;
@@ -707,7 +777,9 @@ static void reset(struct connection *c) {
     if (atomic_exchange(&c->woken, false)) atomic_fetch_sub(&woken, 1);
     drop_parked(c);
     atomic_fetch_sub(&abandoned, c->abandoned);
+    pthread_mutex_lock(&c->lock); /* nobody wakes it from here on */
     c->kind = OTHER;
+    pthread_mutex_unlock(&c->lock);
     free(c->streams);
     c->streams = NULL;
     c->places = c->open = 0;

@@ -1,6 +1,8 @@
 """A Triton that only the gateway can ask, and the gateway before it."""
 
+import math
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from deploy.triton_server import TritonServer
 from postprocess.errors import InputError, ReverseSigmoidError
 
 LOOPBACK = "127.0.0.1"
+#: How often a refused edit is tried again.
+AGAIN_S = 10.0
 
 
 class Behind:
@@ -29,6 +33,8 @@ class Behind:
         """
         self.path, self.operator, self._access_log = path, read(path), access_log
         self._seen = self._stamp()
+        #: When an edit that was refused is looked at again, and why it was.
+        self._again_at, self._refused = math.inf, ""
         self._gateway: Gateway | None = None
         #: Of this run alone; nobody has to keep it.
         self.secret = secrets.token_hex(32)
@@ -68,29 +74,45 @@ class Behind:
 
         An edit that is refused is reported and changes nothing.
         """
+        from tritonclient.utils import InferenceServerException
+
         if self._gateway is None:
             return
         if log_files.outgrown(server.log):
             log_files.copy_away(server.log)
         stamp = self._stamp()
-        if stamp == self._seen:
+        if stamp == self._seen and time.monotonic() < self._again_at:
             self._gateway.tend(say)
             return
-        self._seen = stamp
+        self._seen, self._again_at = stamp, math.inf
         try:
             self.operator = read(self.path)
             with server.connect() as client:
                 self._refuse_models(client)
                 following = self._make(server, client)
             following.check(instead_of=self._gateway.operator)
-        except ReverseSigmoidError as error:
-            say(f"REFUSED EDIT, the gateway goes on as it was: {error}")
+            self._replace(self._gateway, following)
+        except (ReverseSigmoidError, InferenceServerException) as error:
+            # Its cause may be mended elsewhere: a key file that comes, a Triton that answers.
+            self._again_at = time.monotonic() + AGAIN_S
+            if str(error) != self._refused:
+                say(f"REFUSED EDIT, the gateway goes on as it was: {error}")
+            self._refused = str(error)
             self.operator = without_probe(self._gateway.operator)
             return
-        self._gateway.stop()
-        self._gateway = following
-        following.start()
+        self._refused = ""
         say(f"the gateway takes {self.path} as it is now; what was spent stays spent")
+
+    def _replace(self, before: Gateway, following: Gateway) -> None:
+        """Have one gateway take the place of another, which comes back if that does not start."""
+        before.stop()
+        try:
+            following.start()
+        except ReverseSigmoidError:
+            following.stop()
+            before.start()
+            raise
+        self._gateway = following
 
     def probe(self, *, timeout_s: float) -> GatewayProbe:
         """Return what asks through the gateway, with a key that only this run knows."""
@@ -139,7 +161,7 @@ class Behind:
     def _hidden(self, server: TritonServer, client: Any) -> set[str]:
         """Return the names of models and tensors that no client has to know."""
         known, inner = set(self.operator.models), set()
-        for model in server.models():
+        for model in (one for one in server.models() if one.ready):
             config = client.get_model_config(model.name).config
             tensors = {one.name for one in (*config.input, *config.output)}
             if model.name in self.operator.models:

@@ -21,7 +21,7 @@ from deploy.envoy.access_log import Logs
 from deploy.envoy.bootstrap import Upstream, bootstrap
 from deploy.envoy.bounds import Module, installed
 from deploy.listening import refuse_taken
-from deploy.operator_file import Address, Operator
+from deploy.operator_file import PROBE, Address, Operator
 from load_tests.deferred_signals import deferred_signals
 from postprocess.errors import InputError, ReverseSigmoidError
 
@@ -270,8 +270,9 @@ class Gateway:
         time.sleep(2 * FLUSH_S)
         counted: collections.Counter[str] = collections.Counter()
         for line in _lines(Path(self._home.name) / _CUT_OFF):
-            began = datetime.fromisoformat(line["time"]).timestamp()
-            if line["client"] and began + line["milliseconds"] / 1000 >= since:
+            # Python 3.10 does not read Envoy's Z.
+            began = datetime.fromisoformat(line["time"].replace("Z", "+00:00")).timestamp()
+            if line["client"] not in (None, PROBE) and began + line["milliseconds"] / 1000 >= since:
                 counted[line["client"]] += 1
         return [client for client, _ in counted.most_common()]
 

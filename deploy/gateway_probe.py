@@ -14,27 +14,25 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from deploy.operator_file import Client, Operator
+from deploy.operator_file import PROBE, Client, Operator
 from deploy.questions import Tensors
 from deploy.status_file import GatewayStatus, now
 from exporters.question import tensors
 from load_tests.endpoint import API_KEY_HEADER
 from postprocess.ready import body_of
 
-#: No name that an operator's file could hold, so that no client is taken for it.
-NAME = "(serve)"
 #: Time between two questions, and silent ones in a row until Envoy is ended.
 EVERY_S, SILENT = 2.0, 3
 
 
 def with_probe(operator: Operator, key: str) -> Operator:
     """Return what the gateway is to enforce, with one more client: ``serve`` itself."""
-    return replace(operator, clients=(*operator.clients, Client(NAME, key, budget=None)))
+    return replace(operator, clients=(*operator.clients, Client(PROBE, key, budget=None)))
 
 
 def without_probe(operator: Operator) -> Operator:
     """Return what the operator's file said."""
-    return replace(operator, clients=tuple(one for one in operator.clients if one.name != NAME))
+    return replace(operator, clients=tuple(one for one in operator.clients if one.name != PROBE))
 
 
 class GatewayProbe:

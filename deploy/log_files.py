@@ -29,8 +29,8 @@ def copy_away(path: Path) -> None:
     _make_room(path)
     with contextlib.suppress(OSError):
         shutil.copyfile(path, _older(path, 1))
-        with path.open("r+b") as file:
-            file.truncate()
+    with contextlib.suppress(OSError), path.open("r+b") as file:  # also where no copy finds room
+        file.truncate()
 
 
 def _make_room(path: Path) -> None:

@@ -21,6 +21,10 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 _KEY = re.compile(r"[!-~]{16,256}")
 
 
+#: The client that ``serve`` itself is; no name that an operator's file could hold.
+PROBE = "(serve)"
+
+
 @dataclass(frozen=True)
 class Address:
     """Where to listen, or whom to connect to."""

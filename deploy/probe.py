@@ -54,6 +54,7 @@ class Probe:
         self._output: str | None = protected.output
         self.inputs: Tensors = {}
         self._raw: list[NDArray[np.float64]] = []
+        self._axis = -1  #: of the classes
         self.deterministic = True
         self.latency_ms = 0.0
         #: Where the question comes from: "kept", "made up", "defence alone"; "none" of none.
@@ -156,7 +157,9 @@ class Probe:
         self._timeout_s = PATIENCE_S
         answers = [self._ask(client) for _ in range(3)]
         self._known = answers[0]
-        self._sums_to_1 = self._known.shape[-1] > 1 and _sums_to_1(self._known)
+        parameters = _parameters(in_force)
+        self._axis = -1 if parameters is None else parameters.class_axis
+        self._sums_to_1 = self._known.shape[self._axis] > 1 and _sums_to_1(self._known, self._axis)
         self.deterministic = all(_near(answer, self._known) for answer in answers)
         self._raw = self._ask_victim(client)
         self.distinct = bool(self._raw) and not self.like_raw
@@ -215,7 +218,7 @@ class Probe:
                 self.kept.looks.judge(answer)
             except WrongAnswerError as error:
                 raise (RawAnswerError if error.raw else ProbeError)(str(error)) from None
-        if self._sums_to_1 and not _sums_to_1(answer):
+        if self._sums_to_1 and not _sums_to_1(answer, self._axis):
             raise ProbeError("answered with rows that do not sum to 1")
         if self.deterministic and not _near(answer, self._known):
             raise ChangedAnswerError("answered otherwise with the same configuration")
@@ -293,9 +296,9 @@ class Probe:
         inputs = {name: self.inputs[of] for name, of in victim.inputs.items()}
         scores = _floats(infer(client, victim.model, inputs, timeout_s=self._timeout_s),
                          victim.output)  # fmt: skip
-        powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        powers = np.exp(scores - scores.max(axis=self._axis, keepdims=True))
         sigmoid = 1 / (1 + np.exp(-np.clip(scores, -700, 700)))
-        return [scores, powers / powers.sum(axis=-1, keepdims=True), sigmoid]
+        return [scores, powers / powers.sum(axis=self._axis, keepdims=True), sigmoid]
 
 
 def _parameters(strings: Mapping[str, str]) -> Parameters | None:
@@ -316,5 +319,5 @@ def _near(one: NDArray[Any], other: NDArray[Any], tolerance: float = TOLERANCE) 
     return one.shape == other.shape and bool(np.abs(one - other).max() <= tolerance)
 
 
-def _sums_to_1(rows: NDArray[np.float64]) -> bool:
-    return bool((np.abs(rows.sum(axis=-1) - 1) <= 1e-3).all())
+def _sums_to_1(rows: NDArray[np.float64], axis: int) -> bool:
+    return bool((np.abs(rows.sum(axis=axis) - 1) <= 1e-3).all())

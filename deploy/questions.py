@@ -68,7 +68,8 @@ def synthetic_scores(client: Any, model: str) -> Tensors:
     if config.parameters["scores"].string_value == "logits":  # that nobody takes for the other
         values = 6 * values - 3
     else:
-        values /= values.sum(axis=-1, keepdims=True)
+        axis = int(config.parameters["class_axis"].string_value or -1)
+        values /= values.sum(axis=axis, keepdims=True)
     return {tensor.name: values.astype(triton_to_np_dtype(tensor.datatype))}
 
 

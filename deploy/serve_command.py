@@ -102,7 +102,7 @@ def serve(
         if behind is not None:
             behind.tend(server, _report)
         for line in versions.news():
-            _report(f"REFUSED VERSION: {line}")
+            _report(f"BAD VERSION: {line}")
 
     with ExitStack() as stack:
         with err_console.status(f"starting Triton, its log is {log}"):

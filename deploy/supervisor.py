@@ -175,6 +175,8 @@ class Supervisor:
         try:
             one.begin(client)
         except DefenceOffError as error:
+            if self._gateway is not None:  # nobody is let in to that
+                raise ServerError(f"{found.name}: UNPROTECTED: {error}") from None
             one.down(f"UNPROTECTED: {error}", state="failed")
         except RawAnswerError as error:
             raise ServerError(f"{found.name}: UNPROTECTED: {error}") from None

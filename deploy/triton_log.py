@@ -73,7 +73,7 @@ def _place(before: list[str]) -> str:
 
 def _lines(log: Path, start: int) -> list[str]:
     with contextlib.suppress(OSError), log.open("rb") as file:
-        file.seek(start)
+        file.seek(start if start <= size(log) else 0)  # it may have been emptied since
         return file.read().decode(errors="replace").splitlines()
     return []
 

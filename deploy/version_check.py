@@ -126,7 +126,10 @@ def version_files(folder: Path, config: Any) -> list[Path]:
 
 def versions(folder: Path) -> list[Path]:
     """Return a model's version folders, oldest first."""
-    found = [entry for entry in folder.iterdir() if entry.is_dir() and entry.name.isdigit()]
+    try:
+        found = [one for one in folder.iterdir() if one.is_dir() and one.name.isdecimal()]
+    except OSError:  # it was just removed
+        return []
     return sorted(found, key=lambda entry: int(entry.name))
 
 
@@ -305,6 +308,9 @@ def _check_fused(file: Path, config: Any, output: str) -> Iterator[tuple[str, st
     try:
         model = onnx_graph.load(file)
         parameters = fused.read_parameters(model, where=str(file))
+        fused.refuse_altered(model)
+        if fused.output_of(model) != output:
+            raise InputError(f"the defence in the graph does not make {output}")
     except InputError as refusal:
         yield "version-no-defence", str(refusal).removeprefix(f"{file}: ")
         return

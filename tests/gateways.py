@@ -53,12 +53,13 @@ def write_files(folder, *, models=("digits",), more="", tls=True):
         (folder / f"{name}.key").write_text(KEYS[name] + "\n")
         os.chmod(folder / f"{name}.key", 0o600)
     path = folder / "operator.yaml"
+    budget = 256 if "queries_per_request: 256" in more else BUDGET
     path.write_text(
         f"listen: {url}\n"
         f"tls: {'{certificate: server.pem, key: server.key}' if tls else 'off'}\n"
         f"models: [{', '.join(models)}]\n"
         "clients:\n"
-        f"  alice: {{key_file: alice.key, queries: {BUDGET}, per: day}}\n"
+        f"  alice: {{key_file: alice.key, queries: {budget}, per: day}}\n"
         "  bob: {key_file: bob.key, queries: unlimited}\n"
         f"statistics: {statistics}\n" + more
     )

@@ -1,6 +1,7 @@
 """A gateway under attack, beside honest clients who ask all the time."""
 
 import json
+import os
 import time
 from dataclasses import replace
 from functools import partial
@@ -21,8 +22,9 @@ from deploy.hostile.lying import FORGED
 from load_tests.paced import Paced
 
 WORST_MS = 2000
-#: Where the machine itself takes seconds: how much longer than just before.
-WORST_RATIO = 3
+#: Where the machine itself takes seconds: how much longer than just before; and where others use
+#: it, such as a second file of tests, how often that bound.
+WORST_RATIO, BUSY = 3, 5
 #: Envoy's memory: its heap of 512 MiB by default, and its program.
 ENVOY_MIB = 600
 #: What a client may never read: inner models and the tensor between them.
@@ -134,7 +136,7 @@ class Siege(Gated):
         seconds = max(ATTACKS[name].seconds for name, _ in orders)
         before = self.processes
         self.new_lines()
-        calm = self.calm()
+        idle, calm = os.getloadavg()[0] < 2, self.calm()
         paced, reports, envoy_mib = self.suffer(orders, seconds)
         worst = worst_ms(paced)
         answers, failures = sum(map(len, paced.latencies_ms)), dict(paced.failures)
@@ -145,7 +147,8 @@ class Siege(Gated):
         assert self.processes == before, self.said
         assert failures == {}
         assert min(map(len, paced.latencies_ms)) > seconds
-        assert worst < max(WORST_MS, WORST_RATIO * calm)
+        bound = max(WORST_MS, WORST_RATIO * calm)
+        assert worst < (bound if idle else BUSY * bound)
         assert envoy_mib < ENVOY_MIB
         assert self.spend(), "the spent key has queries again"
         assert [one["leaks"] for one in reports] == [{}] * len(reports)

@@ -12,7 +12,7 @@ from typing import Any
 from deploy.envoy.counted import counts_here
 from deploy.envoy.routes import AT_ONCE, BUDGET
 from deploy.envoy.typed import HTTP, named, typed
-from deploy.operator_file import MIB, Budget, Operator
+from deploy.operator_file import MIB, PROBE, Budget, Operator
 from postprocess.errors import InputError
 
 #: Of Envoy, whose interface to modules may change with every such step.
@@ -60,7 +60,7 @@ def installed() -> Path:
 def http_bounds(operator: Operator, module: Module) -> list[dict[str, Any]]:
     """Return the filters that stand right behind the check of the API key.
 
-    What is refused for being too much at once costs no query; and none of a body is read yet.
+    Too many requests at once cost no query; too many bytes do, as they are seen after it.
     """
     filters = [_filter(AT_ONCE, _at_once(operator), module)]
     if counts_here(operator):
@@ -96,7 +96,7 @@ def _buckets(operator: Operator, module: Module) -> list[str]:
         lines.append(f"file {module.budgets}")
     for client in operator.clients:
         lines.append(f"client {client.name}")
-        if operator.rate:
+        if operator.rate and client.name != PROBE:  # of no budget, and asked every 2 s
             lines.append(_bucket("rate", operator.rate))
         if client.budget and not shared:
             lines.append(_bucket("budget", client.budget))

@@ -59,9 +59,9 @@ end
 -- Every "shape" is looked at, wherever it stands: a reader may take the first or the last of two.
 local function bad_shape(body, length, sent)
   local text = body:getBytes(0, length)
-  -- Nobody spells letters so; a reader would take it for "shape" all the same.
-  if string.find(text, '\\\\u006', 1, true) or string.find(text, '\\\\u007', 1, true) then
-    return 'letters are to be sent as they are, not as \\\\u006 or \\\\u007'
+  -- Nobody spells the letters of "shape" so; a reader would take it for that all the same.
+  if string.find(text, '\\\\u006[158]') or string.find(text, '\\\\u007[03]') then
+    return 'letters are to be sent as they are, not as \\\\u0061 and the like'
   end
   local first, last, count = 1, nil, 0
   while true do
@@ -92,7 +92,16 @@ function envoy_on_request(handle)
   local body = handle:body()
   local length = body == nil and 0 or body:length()
   if string.sub(path, 1, 4) ~= '/v2/' then
-    if length == 0 then refuse(handle, 'the request has no message') end
+    if length == 0 then return refuse(handle, 'the request has no message') end
+    -- Triton begins at the end of the first message: nothing may come behind it, or it would run
+    -- while the rest is on its way.
+    local size = -1
+    if length >= 5 then
+      local a, b, c, d = byte(body:getBytes(1, 4), 1, 4)
+      size = ((a * 256 + b) * 256 + c) * 256 + d
+    end
+    if size ~= length - 5 then return refuse(handle, 'expected exactly one message') end
+    if handle:trailers() ~= nil then return refuse(handle, 'trailers are not taken') end
     return
   end
   if said ~= nil then  -- the rest is binary

@@ -17,11 +17,11 @@ NUMBER = "expected a number from 0.001 to 100"
         (("export", "digits", "--architecture", "resnet"), "unknown architecture 'resnet'"),
         (
             ("export", "digits", "--name", "../x"),
-            "expected a model name of letters, digits",
+            "expected a model name of 1 to 100 letters, digits",
         ),
         (
             ("export", "digits", "--name", "a/b"),
-            "expected a model name of letters, digits",
+            "expected a model name of 1 to 100 letters, digits",
         ),
         (("export", "digits", "--beta", "-1"), f"parameter beta: {NUMBER}, got -1"),
         (("export", "digits", "--beta", "0"), f"parameter beta: {NUMBER}, got 0"),
@@ -38,7 +38,7 @@ NUMBER = "expected a number from 0.001 to 100"
         ),
         (
             ("protect", "a b.onnx", "--repository", "r"),
-            "expected a model name of letters, digits",
+            "expected a model name of 1 to 100 letters, digits",
         ),
         (
             ("protect", "a.onnx", "--repository", "r", "--layout", "inside"),

@@ -246,7 +246,7 @@ REFUSED = {
     ),
     "a name for a path": (
         lambda path: linear_file(path, SOFTMAX), {"name": "../x"},
-        "--name: expected a model name of letters, digits*, got '../x'; for example x",
+        "--name: expected a model name of 1 to 100 letters, digits*, got '../x'; for example x",
     ),
 }  # fmt: skip
 
