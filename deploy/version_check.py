@@ -22,10 +22,10 @@ from postprocess.parameters import Parameters
 from postprocess.scores import looks_like_probabilities
 
 #: What ends in one of these gives probabilities.
-ACTIVATIONS = ("Softmax", "Sigmoid", "HardSigmoid", "Hardmax")
+ACTIVATIONS = ("Softmax", "Sigmoid", "HardSigmoid", "Hardmax", "QLinearSoftmax", "QLinearSigmoid")
 #: What may stand behind an activation and leaves probabilities what they are.
-_BEHIND = ("Identity", "Cast", "QuantizeLinear", "DequantizeLinear", "Squeeze", "Unsqueeze",
-           "Reshape", "Flatten", "Transpose", "Clip", "Round")  # fmt: skip
+_BEHIND = ("Identity", "Cast", "Dropout", "QuantizeLinear", "DequantizeLinear", "Squeeze",
+           "Unsqueeze", "Reshape", "Flatten", "Transpose", "Clip", "Round")  # fmt: skip
 #: Bytes of a version folder up to which a few rows of it are run.
 CHEAP_BYTES = 2**28
 #: Rows that are run, how many of them have to differ, and the share that has to look alike.

@@ -118,6 +118,7 @@ function envoy_on_request(handle)
     return refuse(handle, 'the JSON is nested deeper than %(deepest)d levels')
   end
   local why = length > 0 and bad_shape(body, length, body:length())
+  if length > 1048576 then collectgarbage() end  -- Envoy's bound of memory does not see Lua's
   if why then return refuse(handle, why) end
   handle:streamInfo():dynamicMetadata():set('%(namespace)s', '%(key)s', 'yes')
 end
