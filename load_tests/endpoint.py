@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.datasets import Images
+from load_tests.deferred_signals import deferred_signals
 from postprocess.errors import InputError, ReverseSigmoidError
 
 Scores = NDArray[np.float32]
@@ -72,7 +73,8 @@ def connect(url: str, access: Access = OPEN, *, own_connection: bool = False) ->
         except OSError as error:
             raise InputError(f"--tls-ca {access.tls_ca}: {error.strerror}") from None
         tls = {"ssl": True, "root_certificates": str(access.tls_ca)}
-    client = InferenceServerClient(url, channel_args=options, **tls)
+    with deferred_signals():  # one within would leave half a client, whose end prints a traceback
+        client = InferenceServerClient(url, channel_args=options, **tls)
     headers = access.headers
 
     class Keys(InferenceServerClientPlugin):  # type: ignore[misc]
