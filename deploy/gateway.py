@@ -355,8 +355,6 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def _listens(address: Address) -> bool:
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-    host = everywhere.get(address.host, address.host)
-    with contextlib.suppress(OSError), socket.create_connection((host, address.port), timeout=1):
+    with contextlib.suppress(OSError), socket.create_connection(address.from_here, timeout=1):
         return True
     return False

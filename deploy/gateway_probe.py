@@ -128,8 +128,7 @@ class GatewayProbe:
     def _connect(self) -> http.client.HTTPConnection:
         """Return a new connection to our own listener: whose certificate it has we know."""
         operator = self._operator()
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(operator.listen.host, operator.listen.host)  # noqa: S104
-        address = (host.strip("[]"), operator.listen.port)
+        address = operator.listen.from_here
         if operator.tls is None:
             return http.client.HTTPConnection(*address, timeout=self._timeout_s)
         context = ssl.create_default_context()

@@ -32,6 +32,12 @@ class Address:
     host: str  #: without the brackets of IPv6
     port: int
 
+    @property
+    def from_here(self) -> tuple[str, int]:
+        """Where this machine reaches what listens there: every address is loopback too."""
+        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+        return everywhere.get(self.host, self.host), self.port
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

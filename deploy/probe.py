@@ -24,7 +24,7 @@ from deploy.questions import (
 )
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
-from postprocess.question import Question, WrongAnswerError
+from postprocess.question import Question, WrongAnswerError, readings
 from postprocess.ready import compare, repeats
 
 #: Same question, same configuration: how far apart two answers of one defence may be. The
@@ -296,9 +296,7 @@ class Probe:
         inputs = {name: self.inputs[of] for name, of in victim.inputs.items()}
         scores = _floats(infer(client, victim.model, inputs, timeout_s=self._timeout_s),
                          victim.output)  # fmt: skip
-        powers = np.exp(scores - scores.max(axis=self._axis, keepdims=True))
-        sigmoid = 1 / (1 + np.exp(-np.clip(scores, -700, 700)))
-        return [scores, powers / powers.sum(axis=self._axis, keepdims=True), sigmoid]
+        return readings(scores, self._axis)
 
 
 def _parameters(strings: Mapping[str, str]) -> Parameters | None:

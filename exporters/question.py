@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from exporters.evidence import Evidence
 from exporters.onnx_run import Feed, Source
 from postprocess.parameters import Parameters
-from postprocess.question import DTYPES, Looks, Question, Tensor, as_rows
+from postprocess.question import DTYPES, Looks, Question, Tensor, as_rows, readings
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
@@ -184,7 +184,7 @@ def _bounded(looks: Looks, raw: Float64, answers: Array) -> tuple[float, Looks]:
         answers: of the defence, shape (draws, rows, K).
     """
     low, high = answers.min(axis=0), answers.max(axis=0)
-    gaps = np.min([np.maximum(low - one, one - high) for one in _readings(raw)], axis=0)
+    gaps = np.min([np.maximum(low - one, one - high) for one in readings(raw, 1)], axis=0)
     if looks.sum_to_1:  # of a row of classes the top one alone is looked at
         rows = np.arange(len(raw))
         tops = answers[0].argmax(axis=1)
@@ -195,13 +195,6 @@ def _bounded(looks: Looks, raw: Float64, answers: Array) -> tuple[float, Looks]:
     gap = float(gaps[row, top])
     least, most = (None, None) if gap < GAP else _outwards(low[row, top], high[row, top])
     return gap, replace(looks, row=row, top=top, least=least, most=most)
-
-
-def _readings(raw: Float64) -> list[Float64]:
-    """Return what an unprotected answer may look like: the scores, their softmax, their sigmoid."""
-    powers = np.exp(raw - raw.max(axis=1, keepdims=True))
-    sigmoid = 1 / (1 + np.exp(-np.clip(raw, -700, 700)))
-    return [raw, powers / powers.sum(axis=1, keepdims=True), sigmoid]
 
 
 def _outwards(low: float, high: float) -> tuple[float, float]:

@@ -156,6 +156,13 @@ def as_rows(scores: NDArray[Any], axis: int) -> Float64:
     return moved.reshape(-1, moved.shape[-1])
 
 
+def readings(scores: Float64, axis: int) -> list[Float64]:
+    """Return what an unprotected answer may look like: the scores, their softmax, their sigmoid."""
+    powers = np.exp(scores - scores.max(axis=axis, keepdims=True))
+    sigmoid = 1 / (1 + np.exp(-np.clip(scores, -700, 700)))
+    return [scores, powers / powers.sum(axis=axis, keepdims=True), sigmoid]
+
+
 def path_in(repository: Path, model: str) -> Path:
     """Return where a public model's question stands."""
     return repository / model / FILE
