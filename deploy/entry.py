@@ -26,9 +26,9 @@ PAPER = {"keras", "sklearn", "matplotlib", "scipy"}
 def main() -> None:
     """Run ``reverse-sigmoid`` and exit with its code."""
     try:
-        from deploy import cli
+        from deploy.commands import app
 
-        code = cli.run()
+        code = app.run()
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if module not in EXTRAS:

@@ -24,10 +24,10 @@ from exporters.model_repository import SHIPPED
 from exporters.quiet_import import import_quietly
 from exporters.train import augment, one_hot, predict, train
 from load_tests import measures
-from load_tests.attacks.table_recovery import recover
 from load_tests.endpoint import Scores
-from load_tests.substitute import Recipe, train_substitute
-from load_tests.transfer_set import TransferSet
+from load_tests.stealing.recovery.table import recover
+from load_tests.stealing.substitute import Recipe, train_substitute
+from load_tests.stealing.transfer_set import TransferSet
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 

@@ -20,15 +20,15 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
-from load_tests import load_shapes
-from load_tests.attack_record import draw_from
-from load_tests.collect import Plan
 from load_tests.endpoint import EndpointError
-from load_tests.load_shapes import BurstShape, RampShape, SteadyShape
-from load_tests.locust_options import Settings, add_options
-from load_tests.plan_process import plan_elsewhere
-from load_tests.thief_user import Thief, forget_what_is_done
-from load_tests.triton_user import TritonUser
+from load_tests.stealing.attack_record import draw_from
+from load_tests.stealing.collect import Plan
+from load_tests.users import load_shapes
+from load_tests.users.load_shapes import BurstShape, RampShape, SteadyShape
+from load_tests.users.options import Settings, add_options
+from load_tests.users.plan_process import plan_elsewhere
+from load_tests.users.thief_user import Thief, forget_what_is_done
+from load_tests.users.triton_user import TritonUser
 from postprocess.errors import InputError, ReverseSigmoidError
 
 __all__ = ["BurstShape", "RampShape", "SteadyShape"]  # for Locust's class picker

@@ -14,9 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from gateways import KEYS, write_files
 
-from deploy.envoy.bootstrap import Upstream
-from deploy.gateway import Gateway
-from deploy.operator_file import Address, read
+from deploy.gateway.envoy.bootstrap import Upstream
+from deploy.gateway.operator_file import Address, read
+from deploy.gateway.process import Gateway
 
 INFER = "/v2/models/digits/infer"
 PATIENCE_S = 60

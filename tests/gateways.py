@@ -9,7 +9,7 @@ import trustme
 from commands import Running
 from serving import port_options
 
-from deploy.triton_server import free_ports
+from deploy.triton.server import free_ports
 from load_tests.endpoint import Access
 
 KEYS = {"alice": "alice-0123456789abcdef", "bob": "bob-0123456789abcdef", "eve": "eve" * 8}

@@ -19,7 +19,7 @@ from deploy.hostile.attacks import ATTACKS, KEY, NOBODY, SPENT
 from deploy.hostile.door import find
 from deploy.hostile.heard import Secrets, raw
 from deploy.hostile.lying import FORGED
-from load_tests.paced import Paced
+from load_tests.timing.paced import Paced
 
 WORST_MS = 2000
 #: Where the machine itself takes seconds: how much longer than just before; and where others use

@@ -5,7 +5,7 @@ from typing import Any
 
 from deploy.audit.target import TIMEOUT_S, Target
 from deploy.audit.way import Attempt, Way
-from deploy.envoy.routes import SERVICE
+from deploy.gateway.envoy.routes import SERVICE
 from load_tests.endpoint import TRITON_KEY_HEADER, Access
 
 #: Refused, as far as a client can see. NOT_FOUND: there is no model of that name.

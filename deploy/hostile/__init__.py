@@ -1,6 +1,6 @@
 """What a hostile client does to a gateway, one function for each attack, all bounded.
 
-``tests/live/test_hostile.py`` makes each of them, ``python -m deploy.hostile_benchmark`` all of
+``tests/live/test_hostile.py`` makes each of them, ``python -m deploy.benchmarks.hostile`` all of
 them for half an hour, ``reverse-sigmoid audit --dangerous`` against a server of the operator's.
 
 | module | holds |
@@ -15,5 +15,5 @@ them for half an hour, ``reverse-sigmoid audit --dangerous`` against a server of
 | ``attacker`` | a process that makes some of them |
 | ``honest`` | clients who meanwhile ask all the time and know the right answer |
 | ``gentle_ways``, ``dangerous_ways`` | what ``audit`` makes of it all, without and with leave |
-| ``mutated_messages``, ``mutated_requests`` | what ``python -m deploy.mutation_benchmark`` sends |
+| ``mutated_messages``, ``mutated_requests`` | what ``python -m deploy.benchmarks.mutation`` sends |
 """

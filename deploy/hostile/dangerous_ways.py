@@ -13,7 +13,7 @@ from deploy.hostile.attacks import ATTACKS, KEY, NOBODY, Attack
 from deploy.hostile.door import Door
 from deploy.hostile.heard import Secrets
 from deploy.hostile.holding import HELD
-from load_tests.paced import Paced
+from load_tests.timing.paced import Paced
 from postprocess.errors import InputError
 
 #: Honest requests a second, half of them over new connections.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deploy.hostile.door import INFER, TIMEOUT_S, Door
 from deploy.hostile.wire import ask, request
 from load_tests.endpoint import API_KEY_HEADER
-from load_tests.paced import Ask
+from load_tests.timing.paced import Ask
 from postprocess.errors import ReverseSigmoidError
 
 #: How far the same answer may be from itself: the victim's last digits differ with the batch.

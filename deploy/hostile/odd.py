@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from deploy.envoy.routes import SERVICE
+from deploy.gateway.envoy.routes import SERVICE
 from deploy.hostile.crowd import turns
 from deploy.hostile.door import INFER, Door
 from deploy.hostile.heard import Heard

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from load_tests.paper import conditions
-from load_tests.paper.conditions import Conditions
-from load_tests.paper.runner import Made, Runner, Tell, read
+from load_tests.runs import conditions
+from load_tests.runs.conditions import Conditions
+from load_tests.runs.runner import Made, Runner, Tell, read
 
 #: What a file of before ``made_with`` lacks.
 UNKNOWN = "the file does not say what it was made with"

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from exporters.train import BATCH
-from load_tests import red_team
 from load_tests.paper.grids import stops_enough
 from load_tests.paper.tables import TITLES, Tables, said
+from load_tests.stealing import verdict
 
 #: How near chance "at chance" is.
 NEAR = 0.10
@@ -105,7 +105,7 @@ def _labels(tables: Tables) -> Iterator[Fact]:
             yield Fact(None, paper, "")
             continue
         passes = again[0].steps * BATCH / again[0].queries
-        needed = red_team.queries_needed(list(zip(shown, labels, strict=True)), agreements[0])
+        needed = verdict.queries_needed(list(zip(shown, labels, strict=True)), agreements[0])
         times = math.inf if needed is None else needed / shown[0]
         told = f"more than {shown[-1] / shown[0]:g}" if needed is None else f"{times:.1f}"
         enough = often[0] >= agreements[-1] - NOISE

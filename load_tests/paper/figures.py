@@ -9,9 +9,9 @@ import numpy as np
 
 from load_tests.paper.grids import NAMES
 from load_tests.paper.plan import Plan
-from load_tests.paper.run import Run
 from load_tests.paper.tables import NETWORKS, TITLES, said
 from load_tests.plots import draw_served, figure, panels, svg
+from load_tests.runs.run import Run
 from postprocess.parameters import Parameters
 
 Curve = list[tuple[float, float]]

@@ -6,9 +6,9 @@ from typing import Any
 
 from exporters.train import BATCH
 from load_tests.paper.grids import NAMES, Candidate, Settings, choose
-from load_tests.paper.run import Run, Victim
 from load_tests.paper.scales import Scale
 from load_tests.paper.thieves import AGAINST_HARDENED, HARDENED, TABLE_4, Changes
+from load_tests.runs.run import Run, Victim
 
 Result = dict[str, Any]
 #: A run's measures, or None while it has not been made.

@@ -8,9 +8,9 @@ from typing import Any
 from load_tests.paper import published
 from load_tests.paper.grids import NAMES, Settings
 from load_tests.paper.plan import Plan
-from load_tests.paper.run import Run
 from load_tests.paper.thieves import AGAINST_HARDENED, HARDENED, TABLE_4
-from load_tests.thief import NAIVE, Thief
+from load_tests.runs.run import Run
+from load_tests.stealing.thief import NAIVE, Thief
 
 Rows = list[Sequence[str]]
 MISSING = "not run"

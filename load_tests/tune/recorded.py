@@ -14,8 +14,8 @@ from exporters.atomic_file import atomic_file, write_text
 from exporters.datasets import Dataset, Images
 from exporters.onnx_run import one_line
 from load_tests.endpoint import arrange
-from load_tests.paper.run import Victim
-from load_tests.paper.victims import is_trained
+from load_tests.runs.run import Victim
+from load_tests.runs.victims import is_trained
 from postprocess.errors import InputError
 from postprocess.scores import to_logits
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from load_tests.paper.grids import stops_enough
-from load_tests.paper.run import Run
-from load_tests.paper.runner import Runner
+from load_tests.runs.run import Run
+from load_tests.runs.runner import Runner
 from load_tests.tune.candidates import Candidate
 from load_tests.tune.search import Result, Search
 from postprocess.errors import InputError

@@ -13,10 +13,10 @@ import pytest
 from doors import INFER, PATIENCE_S, Door, Waiting, http2, wait_until
 from gateways import BUDGET, KEYS, write_files
 
-from deploy.envoy import bounds
-from deploy.envoy.bootstrap import Upstream
-from deploy.gateway import GatewayError, write_configuration
-from deploy.operator_file import Address, read
+from deploy.gateway.envoy import bounds
+from deploy.gateway.envoy.bootstrap import Upstream
+from deploy.gateway.operator_file import Address, read
+from deploy.gateway.process import GatewayError, write_configuration
 from postprocess.errors import InputError
 
 

@@ -5,7 +5,7 @@ import pytest
 import typer
 from commands import run_command
 
-from deploy.cli import app
+from deploy.commands.app import app
 
 NUMBER = "expected a number from 0.001 to 100"
 

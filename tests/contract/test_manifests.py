@@ -12,8 +12,8 @@ import yaml
 from commands import run_command
 from gateways import write_files
 
-from deploy.envoy.bounds import ENVOY_VERSION, installed
-from deploy.operator_file import Limits
+from deploy.gateway.envoy.bounds import ENVOY_VERSION, installed
+from deploy.gateway.operator_file import Limits
 from postprocess import ready
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -177,7 +177,7 @@ def test_start_triton_restricts_every_api_and_needs_a_key(tmp_path):
         start, env=path | {"TRITON_KEY_FILE": str(tmp_path / "key")},
         capture_output=True, text=True, check=True,
     ).stdout.splitlines()  # fmt: skip
-    from deploy.triton_server import RESTRICTED_APIS
+    from deploy.triton.server import RESTRICTED_APIS
 
     for option in ("--http-restricted-api", "--grpc-restricted-protocol"):
         assert f"{option}={','.join(RESTRICTED_APIS)}:triton-key=secret" in given

@@ -5,11 +5,11 @@ import re
 import pytest
 from gateways import write_files
 
-from deploy.behind_gateway import Behind
-from deploy.envoy.bootstrap import Upstream
-from deploy.envoy.routes import virtual_host
-from deploy.gateway import GatewayError, validate, write_configuration
-from deploy.operator_file import Address, Budget, read
+from deploy.gateway.door import Behind
+from deploy.gateway.envoy.bootstrap import Upstream
+from deploy.gateway.envoy.routes import virtual_host
+from deploy.gateway.operator_file import Address, Budget, read
+from deploy.gateway.process import GatewayError, validate, write_configuration
 from postprocess.errors import InputError
 
 UPSTREAM = Upstream(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from deploy import model_config
+from deploy.repository import model_config
 from postprocess import defence_config
 from postprocess.errors import InputError
 from postprocess.postprocessor import Postprocessor

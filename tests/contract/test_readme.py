@@ -21,8 +21,8 @@ from gateways import free_addresses, write_files
 from onnx import TensorProto, helper
 from serving import port_options
 
-from deploy.cli import app
-from deploy.triton_server import Ports, free_ports
+from deploy.commands.app import app
+from deploy.triton.server import Ports, free_ports
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -9,8 +9,8 @@ from onnx import TensorProto as T
 from onnx import helper as h
 from onnx import numpy_helper as nh
 
-from deploy import version_check, victim_graph
-from deploy.check import check
+from deploy.repository import version_check, victim_graph
+from deploy.repository.check import check
 from exporters import fused, model_repository
 from exporters.model_repository import SHIPPED
 from exporters.onnx_signature import Signature, Tensor

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from commands import run_command
 
-from deploy.triton_server import TritonServer, free_ports
+from deploy.triton.server import TritonServer, free_ports
 from load_tests.endpoint import Endpoint
 
 

@@ -13,15 +13,16 @@ from commands import SOON_S, Running, run_command
 from scipy.special import softmax
 from serving import read_url
 
-from deploy.triton_server import TritonServer, free_ports
+from deploy.triton.server import TritonServer, free_ports
 from exporters import datasets
 from exporters.model_repository import SHIPPED
 from exporters.train import predict
-from load_tests import measures, probabilities
-from load_tests.attacks.sample import sample
-from load_tests.collect import Manner, collect
+from load_tests import measures
 from load_tests.endpoint import Endpoint
-from load_tests.substitute import Recipe, train_substitute
+from load_tests.stealing import probabilities
+from load_tests.stealing.attacks.sample import sample
+from load_tests.stealing.collect import Manner, collect
+from load_tests.stealing.substitute import Recipe, train_substitute
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 

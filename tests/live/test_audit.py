@@ -7,7 +7,7 @@ import pytest
 from commands import run_command
 
 from deploy.hostile.attacks import ATTACKS
-from deploy.triton_server import TritonServer, free_ports
+from deploy.triton.server import TritonServer, free_ports
 from exporters.model_repository import onnx_path
 
 

@@ -10,8 +10,8 @@ from commands import run_command, wait_for_no_process_naming
 from onnx import TensorProto, helper
 from victims import graph_file
 
-from deploy import rivals
-from deploy.triton_server import TritonServer, free_ports
+from deploy.benchmarks import rivals
+from deploy.triton.server import TritonServer, free_ports
 from exporters.classifier import Asked
 from exporters.model_repository import SHIPPED
 from exporters.protect import protect

@@ -19,8 +19,8 @@ from gateways import KEYS, Gated, write_files
 from serving import IMAGES, port_options
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from deploy import cancel_guard, stub_processes
-from deploy.triton_server import TritonServer, free_ports
+from deploy.triton import cancel_guard, stub_processes
+from deploy.triton.server import TritonServer, free_ports
 from load_tests.endpoint import Endpoint
 
 #: An unguarded Triton seldom survives that many; 133 were enough once.

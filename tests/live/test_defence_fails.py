@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from deploy.triton_server import TritonServer, free_ports
+from deploy.triton.server import TritonServer, free_ports
 from exporters import datasets
 from load_tests.endpoint import Endpoint, EndpointError
 

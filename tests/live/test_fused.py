@@ -15,7 +15,7 @@ from commands import Running, run_command, wait_for_no_process_naming
 from gateways import Gated, write_files
 from serving import IMAGES, port_options, stubs_of
 
-from deploy.triton_server import free_ports
+from deploy.triton.server import free_ports
 from exporters.atomic_file import atomic_file
 from exporters.model_repository import onnx_path
 from load_tests.endpoint import Endpoint, EndpointError, connect

@@ -24,7 +24,7 @@ from onnx import TensorProto, helper
 from serving import DEFENCE, IMAGES, read_url, stubs_of
 
 from load_tests.endpoint import Endpoint, EndpointError, connect
-from load_tests.overhead import Asked, measure
+from load_tests.timing.overhead import Asked, measure
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SECONDS = 12  # that one request may take

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from gateways import KEYS, free_addresses, write_files
 
-from deploy import log_files
-from deploy.envoy import nesting
-from deploy.envoy.bootstrap import Upstream
-from deploy.gateway import Gateway, refused_log
-from deploy.operator_file import Address, read
+from deploy.gateway.envoy import nesting
+from deploy.gateway.envoy.bootstrap import Upstream
+from deploy.gateway.operator_file import Address, read
+from deploy.gateway.process import Gateway, refused_log
+from deploy.processes import log_files
 
 MIB = 2**20
 INFER = "/v2/models/digits/infer"

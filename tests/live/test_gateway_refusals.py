@@ -17,7 +17,7 @@ from gateways import BUDGET, KEYS, Gated, write_files
 from serving import IMAGES
 from tritonclient.utils import InferenceServerException
 
-from deploy.envoy.nesting import DEEPEST
+from deploy.gateway.envoy.nesting import DEEPEST
 from load_tests.endpoint import Endpoint, EndpointError, connect
 
 INFER = "/v2/models/dig.its/infer"

@@ -10,7 +10,7 @@ from serving import read_url
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
-from deploy.triton_server import TritonServer, free_ports
+from deploy.triton.server import TritonServer, free_ports
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 

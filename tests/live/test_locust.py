@@ -13,7 +13,7 @@ import numpy as np
 from commands import PATIENCE_S, SOON_S, run_command, signals_of_a_terminal
 
 from exporters import datasets
-from load_tests.transfer_set_file import TransferSetFile
+from load_tests.stealing.transfer_set_file import TransferSetFile
 
 LOCUSTFILE = Path(__file__).parents[2] / "load_tests" / "locustfile.py"
 POOL = datasets.hold_off(datasets.load("digits"), seed=0).adversary_images

@@ -14,9 +14,9 @@ from commands import SOON_S
 from gateways import free_addresses, write_files
 from serving import IMAGES, read_url
 
-from deploy.envoy.bootstrap import Upstream
-from deploy.gateway import Gateway
-from deploy.operator_file import Address, read
+from deploy.gateway.envoy.bootstrap import Upstream
+from deploy.gateway.operator_file import Address, read
+from deploy.gateway.process import Gateway
 from load_tests.endpoint import Endpoint, EndpointError
 
 PROMETHEUS = Path(__file__).parents[2] / "deploy" / "prometheus"

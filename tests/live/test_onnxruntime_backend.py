@@ -5,7 +5,7 @@ import pytest
 import victims
 from onnx import TensorProto, helper
 
-from deploy.triton_server import TritonServer, free_ports
+from deploy.triton.server import TritonServer, free_ports
 from load_tests.endpoint import connect
 
 FLOAT = TensorProto.FLOAT

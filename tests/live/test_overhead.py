@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from commands import SOON_S, Running, processes_naming, run_command, wait_for_no_process_naming
 
-from deploy.triton_server import TritonServer, free_ports
-from load_tests.closed_loop import ClosedLoop
+from deploy.triton.server import TritonServer, free_ports
 from load_tests.endpoint import connect
-from load_tests.flood import Flood
-from load_tests.prepared import Preparer
+from load_tests.timing.closed_loop import ClosedLoop
+from load_tests.timing.flood import Flood
+from load_tests.timing.prepared import Preparer
 
 LATENCIES = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms")
 RATES = ("requests_per_second", "rows_per_second")
@@ -26,7 +26,7 @@ def models(url):
 
 
 def thief(url):
-    return f"load_tests.flood {url}"
+    return f"load_tests.timing.flood {url}"
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 import victims
 from commands import run_command
 
-from deploy.triton_server import TritonServer, free_ports
+from deploy.triton.server import TritonServer, free_ports
 from exporters.classifier import Asked
 from exporters.model_repository import SHIPPED, onnx_path
 from exporters.protect import protect

@@ -18,7 +18,7 @@ from odd_victims import (
 from tritonclient.utils import InferenceServerException
 from victims import node
 
-from deploy.triton_server import TritonServer, free_ports
+from deploy.triton.server import TritonServer, free_ports
 from exporters.classifier import Asked
 from exporters.model_repository import SHIPPED
 from exporters.protect import protect

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from deploy.triton_server import TritonServer, free_ports
+from deploy.triton.server import TritonServer, free_ports
 
 SECRET = "s" * 32
 

@@ -15,7 +15,7 @@ from serving import port_options, stubs_of
 from victims import FLOAT, INT64, SIGMOID, SOFTMAX, graph_file, linear_file, node, rng
 from victims import sklearn_strings_file as strings_file
 
-from deploy.triton_server import TritonServer, free_ports
+from deploy.triton.server import TritonServer, free_ports
 from exporters.classifier import Asked
 from exporters.model_repository import SHIPPED
 from exporters.protect import protect
@@ -161,7 +161,7 @@ def bare_ensemble(name, repository):
     """Return a configuration of the ensemble, as JSON, whose answer is the victim's."""
     from google.protobuf.json_format import MessageToDict
 
-    from deploy import model_config
+    from deploy.repository import model_config
 
     config = model_config.read(repository / name / "config.pbtxt")
     output = config.output[0].name

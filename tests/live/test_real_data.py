@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from commands import run_command
 
-from deploy.triton_server import TritonServer, free_ports
+from deploy.triton.server import TritonServer, free_ports
 from exporters import datasets
 from load_tests.endpoint import Endpoint, ask
 

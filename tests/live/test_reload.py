@@ -7,7 +7,7 @@ import pytest
 from commands import wait_for_no_process_naming
 from serving import DEFENCE, Load, Serving
 
-from deploy.triton_server import free_ports
+from deploy.triton.server import free_ports
 from exporters.atomic_file import write_text
 from load_tests.endpoint import connect
 

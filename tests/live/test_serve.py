@@ -10,11 +10,11 @@ from commands import Running, processes_naming, run_command, wait_for_no_process
 from gateways import write_files
 from serving import port_options
 
-from deploy import die_with_parent
-from deploy.envoy.bootstrap import Upstream
-from deploy.gateway import Gateway
-from deploy.operator_file import Address, read
-from deploy.triton_server import TritonServer, free_ports
+from deploy.gateway.envoy.bootstrap import Upstream
+from deploy.gateway.operator_file import Address, read
+from deploy.gateway.process import Gateway
+from deploy.processes import die_with_parent
+from deploy.triton.server import TritonServer, free_ports
 from load_tests.endpoint import Endpoint
 
 DEFENCE = "digits_reverse_sigmoid"

@@ -12,7 +12,7 @@ from serving import CLASSIFIER, DEFENCE, IMAGES, Load, Serving
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
-from deploy.triton_server import free_ports
+from deploy.triton.server import free_ports
 from load_tests.endpoint import Endpoint
 
 RAISES = """

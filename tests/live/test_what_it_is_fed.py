@@ -9,7 +9,7 @@ import pytest
 from onnx import helper
 from serving import read_url
 
-from deploy.triton_server import TritonServer, free_ports
+from deploy.triton.server import TritonServer, free_ports
 from exporters import datasets
 from load_tests.endpoint import Endpoint, EndpointError
 

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from exporters import datasets
-from load_tests.attacks.jacobian import LAMBDA, jacobian
-from load_tests.attacks.knockoff import Others, knockoff
-from load_tests.attacks.near_duplicates import average, near_duplicates
-from load_tests.attacks.random_images import random_images
-from load_tests.collect import collect
-from load_tests.substitute import Recipe
-from load_tests.transfer_set import TransferSet
+from load_tests.stealing.attacks.jacobian import LAMBDA, jacobian
+from load_tests.stealing.attacks.knockoff import Others, knockoff
+from load_tests.stealing.attacks.near_duplicates import average, near_duplicates
+from load_tests.stealing.attacks.random_images import random_images
+from load_tests.stealing.collect import collect
+from load_tests.stealing.substitute import Recipe
+from load_tests.stealing.transfer_set import TransferSet
 
 POOL = datasets.load("digits").x_train[:300]
 

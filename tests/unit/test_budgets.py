@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from deploy.envoy import bounds
+from deploy.gateway.envoy import bounds
 
 DAY = 86400
 NS = 10**9

@@ -9,7 +9,7 @@ import struct
 
 import pytest
 
-from deploy import cancel_guard
+from deploy.triton import cancel_guard
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 CONTINUATION = 9

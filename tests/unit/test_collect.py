@@ -6,13 +6,13 @@ import numpy as np
 import pandas
 import pytest
 
-from load_tests.attacks.random_images import random_images
-from load_tests.attacks.sample import sample
-from load_tests.collect import Manner, collect
 from load_tests.deferred_signals import deferred_signals
 from load_tests.endpoint import EndpointError
-from load_tests.transfer_set import TransferSet
-from load_tests.transfer_set_file import TransferSetFile
+from load_tests.stealing.attacks.random_images import random_images
+from load_tests.stealing.attacks.sample import sample
+from load_tests.stealing.collect import Manner, collect
+from load_tests.stealing.transfer_set import TransferSet
+from load_tests.stealing.transfer_set_file import TransferSetFile
 from postprocess.errors import InputError
 
 POOL = np.random.default_rng(0).random((200, 2, 3, 1)).astype(np.float32)

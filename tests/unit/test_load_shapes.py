@@ -5,7 +5,7 @@ import pytest
 
 @pytest.fixture
 def shapes(unpatched_locust):
-    from load_tests import load_shapes
+    from load_tests.users import load_shapes
 
     return load_shapes
 

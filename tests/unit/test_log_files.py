@@ -1,6 +1,6 @@
 """Logs that give way: no line is lost, and no more files than said stay."""
 
-from deploy import log_files
+from deploy.processes import log_files
 
 
 def test_the_oldest_log_goes_when_a_new_one_begins(tmp_path):

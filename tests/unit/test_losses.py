@@ -3,7 +3,7 @@ import numpy as np
 import oracle
 import pytest
 
-from load_tests import defence_layer, losses
+from load_tests.stealing import defence_layer, losses
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from load_tests.closed_loop import ClosedLoop
 from load_tests.endpoint import EndpointError, connect
-from load_tests.overhead import Asked, measure
-from load_tests.prepared import Preparer, RefusedError
+from load_tests.timing.closed_loop import ClosedLoop
+from load_tests.timing.overhead import Asked, measure
+from load_tests.timing.prepared import Preparer, RefusedError
 from postprocess.errors import InputError
 
 IMAGE = (("image", "FP32", (-1, 4)),)

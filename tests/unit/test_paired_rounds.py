@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from load_tests.closed_loop import Slice
-from load_tests.paired_rounds import MEASURES, Rounds, ratios, summary
+from load_tests.timing.closed_loop import Slice
+from load_tests.timing.paired_rounds import MEASURES, Rounds, ratios, summary
 
 P50, PER_SECOND = MEASURES.index("latency_p50_ms"), MEASURES.index("requests_per_second")
 

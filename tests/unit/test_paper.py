@@ -6,13 +6,13 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from load_tests.paper.conditions import Conditions, differences
 from load_tests.paper.facts import facts
 from load_tests.paper.grids import Candidate, choose
 from load_tests.paper.plan import Plan
-from load_tests.paper.run import Run, Victim
 from load_tests.paper.scales import SCALES
 from load_tests.paper.tables import Tables, number
+from load_tests.runs.conditions import Conditions, differences
+from load_tests.runs.run import Run, Victim
 from postprocess.errors import InputError
 
 VICTIM = Victim(data="digits", architecture="simple", steps=200, seed=0)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from load_tests.attacks import analytic, inverse, table_recovery, tail_ranking
+from load_tests.stealing.recovery import analytic, inverse, table, tail_ranking
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
@@ -62,7 +62,7 @@ def test_the_mlp_recovers_more_than_linear_regression_as_in_section_4_4():
 def test_the_table_finds_what_it_holds():
     true = victims(300)
     copy = Postprocessor(PARAMETERS)
-    recovered = table_recovery.recover(copy(true[:50]), true, copy)
+    recovered = table.recover(copy(true[:50]), true, copy)
     assert np.array_equal(recovered, true[:50])
 
 

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from deploy import recovery
-from deploy.questions import ProbeError
-from deploy.recovery import Restarts, reload
-from deploy.triton_server import ServerError
+from deploy.supervision import recovery
+from deploy.supervision.questions import ProbeError
+from deploy.supervision.recovery import Restarts, reload
+from deploy.triton.server import ServerError
 
 
 class Server:

@@ -1,7 +1,7 @@
 import pytest
 
-from load_tests.red_team import best_curve, queries_needed, summary
-from load_tests.thief import Thief, suite
+from load_tests.stealing.thief import Thief, suite
+from load_tests.stealing.verdict import best_curve, queries_needed, summary
 from postprocess.errors import InputError
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from load_tests.attacks.sample import sample
-from load_tests.collect import collect
+from load_tests.stealing.attacks.sample import sample
+from load_tests.stealing.collect import collect
 from postprocess.errors import InputError
 
 IMAGES = np.arange(50, dtype=np.float32).reshape(50, 1, 1, 1)

@@ -4,9 +4,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from load_tests import attack_record, plan_process
-from load_tests.attack_record import AttackRecord
-from load_tests.transfer_set import Queries, TransferSet
+from load_tests.stealing import attack_record
+from load_tests.stealing.attack_record import AttackRecord
+from load_tests.stealing.transfer_set import Queries, TransferSet
+from load_tests.users import plan_process
 from postprocess.errors import InputError
 
 RECORD = AttackRecord(
@@ -17,7 +18,7 @@ RECORD = AttackRecord(
 
 @pytest.fixture
 def thief_user(unpatched_locust):
-    from load_tests import thief_user
+    from load_tests.users import thief_user
 
     return thief_user
 

@@ -4,8 +4,9 @@ import threading
 
 import pytest
 
-from deploy import triton_log, triton_server
-from deploy.triton_server import Model, ModelError, Ports, TritonServer
+from deploy.triton import server as triton_server
+from deploy.triton import server_log
+from deploy.triton.server import Model, ModelError, Ports, TritonServer
 
 NOISE = [
     'E0101 10:00:00.000001 7 server.cc:241] "CudaDriverHelper has not been initialized."',
@@ -52,13 +53,13 @@ def log(tmp_path):
 
 def test_a_model_is_refused_for_its_own_reason_and_for_no_other_line(log):
     reason = f"{CONFIG}: parameter beta: expected a number, got -1"
-    assert triton_log.refusal(log(LOAD, STEP), 0, "defence") == reason
-    assert triton_log.refusal(log(STEP, LOAD, SOCKET), 0, "defence") == reason
+    assert server_log.refusal(log(LOAD, STEP), 0, "defence") == reason
+    assert server_log.refusal(log(STEP, LOAD, SOCKET), 0, "defence") == reason
     for other in ("digits", "defenc", "defence2", "classifier", "."):
-        assert triton_log.refusal(log(LOAD, STEP), 0, other) is None
+        assert server_log.refusal(log(LOAD, STEP), 0, other) is None
 
 
-@pytest.mark.parametrize("find", [triton_log.refusal, triton_log.missing_step])
+@pytest.mark.parametrize("find", [server_log.refusal, server_log.missing_step])
 def test_a_model_that_the_log_does_not_name_has_no_reason_yet(log, find):
     assert find(log(), 0, "defence") is None
     assert find(log(SOCKET), 0, "defence") is None
@@ -67,34 +68,34 @@ def test_a_model_that_the_log_does_not_name_has_no_reason_yet(log, find):
 
 def test_the_last_reason_since_the_start_counts(log):
     path = log(LOAD)
-    start = triton_log.size(path)
-    assert triton_log.refusal(path, start, "defence") is None
+    start = server_log.size(path)
+    assert server_log.refusal(path, start, "defence") is None
     with path.open("a") as file:
         file.write(LOAD.replace("got -1", "got -2") + "\n" + LOAD.replace("got -1", "got -3"))
-    assert triton_log.refusal(path, start, "defence").endswith("got -3")
+    assert server_log.refusal(path, start, "defence").endswith("got -3")
 
 
 def test_a_config_that_does_not_parse_is_refused_with_its_place(log):
     reason = f"failed to read text proto from {CONFIG}: 35:49: Expected string, got: 1.5"
-    assert triton_log.refusal(log(*PARSE), 0, "defence") == reason
-    assert triton_log.refusal(log(*PARSE[1:]), 0, "defence") == reason.partition(": 35")[0]
+    assert server_log.refusal(log(*PARSE), 0, "defence") == reason
+    assert server_log.refusal(log(*PARSE[1:]), 0, "defence") == reason.partition(": 35")[0]
 
 
 def test_an_ensemble_is_refused_for_its_tensors_or_for_the_want_of_a_step(log):
-    assert "inconsistent shape" in triton_log.refusal(log(SHAPE), 0, "digits")
-    assert triton_log.missing_step(log(SHAPE), 0, "digits") is None
+    assert "inconsistent shape" in server_log.refusal(log(SHAPE), 0, "digits")
+    assert server_log.missing_step(log(SHAPE), 0, "digits") is None
     for lines in ([LOAD, STEP], PARSE):
-        assert triton_log.refusal(log(*lines), 0, "digits") is None
-        assert "defence" in triton_log.missing_step(log(*lines), 0, "digits")
+        assert server_log.refusal(log(*lines), 0, "digits") is None
+        assert "defence" in server_log.missing_step(log(*lines), 0, "digits")
 
 
 def test_what_ends_triton_is_its_first_error_that_means_something(log):
-    said = triton_log.first_error(log(SOCKET), 0)
+    said = server_log.first_error(log(SOCKET), 0)
     assert said == (
         "failed to start GRPC service: Unavailable - Socket '127.0.0.1:8001' already in use"
     )
     path = log()
-    assert triton_log.first_error(path, 0) == f"see {path}"
+    assert server_log.first_error(path, 0) == f"see {path}"
 
 
 @pytest.fixture

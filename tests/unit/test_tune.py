@@ -6,7 +6,7 @@ from onnx import TensorProto, helper
 from victims import graph_file
 
 from exporters import datasets
-from load_tests.paper.run import Victim
+from load_tests.runs.run import Victim
 from load_tests.tune import candidates as settings
 from load_tests.tune.candidates import Candidate
 from load_tests.tune.recorded import Classifier, record

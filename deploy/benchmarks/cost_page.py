@@ -1,0 +1,125 @@
+"""COSTS.md and its plots, from what ``deploy.benchmarks.cost`` has measured."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from load_tests.plots import figure, svg
+
+Rows = list[dict[str, Any]]
+
+
+def write(out: Path) -> Path:
+    """Write the page of all parts that the folder has, and return its path."""
+    lines = [
+        "# How cost grows",
+        "",
+        "Made by `python -m deploy.benchmarks.cost`; each part's numbers are in the JSON file "
+        "beside it, with the command.",
+    ]
+    for part, (title, draw, say) in _PARTS.items():
+        path = out / f"{part}.json"
+        if not path.is_file():
+            continue
+        content = json.loads(path.read_text())
+        (out / f"{part}.svg").write_text(draw(content["rows"]))
+        machine = content["machine"]
+        about = f"{machine['cpu_count']} CPUs, {machine['cpu']}, seed {content['seed']}"
+        lines += ["", f"## {title}", "", f"![{title}]({part}.svg)", "", *say(content["rows"])]
+        lines += ["", f"<sub>`{content['command']}`: {about}.</sub>"]
+    page = out / "COSTS.md"
+    page.write_text("\n".join(lines) + "\n")
+    return page
+
+
+def _draw_step(rows: Rows) -> str:
+    made, axes = figure(6.4, 4.4)
+    styles = {1: ":", 32: "--", 256: "-"}
+    for colour, way in enumerate(rows[0]["seconds"]):
+        for count, style in styles.items():
+            some = [row for row in rows if row["rows"] == count]
+            axes.loglog(
+                [row["classes"] for row in some],
+                [row["seconds"][way] * 1e3 for row in some],
+                style, color=f"C{colour}", label=f"{way}, {count} rows",
+            )  # fmt: skip
+    axes.set(xlabel="classes, K", ylabel="milliseconds for a batch")
+    axes.legend(fontsize="x-small")
+    return svg(made)
+
+
+def _say_step(rows: Rows) -> list[str]:
+    ways = list(rows[0]["seconds"])
+    lines = [
+        "Nanoseconds of a score. Below some thousand scores a call costs what a call costs; from "
+        "there on cost is the number of scores.",
+        "",
+        "| K | rows | " + " | ".join(ways) + " |",
+        "| ---: |" + " ---: |" * (1 + len(ways)),
+    ]
+    for row in rows:
+        scores = row["classes"] * row["rows"]
+        each = [f"{row['seconds'][way] / scores * 1e9:,.1f}" for way in ways]
+        lines.append(f"| {row['classes']:,} | {row['rows']} | " + " | ".join(each) + " |")
+    return lines
+
+
+def _draw_protect(rows: Rows) -> str:
+    made, axes = figure(6.4, 4.4)
+    for layout in ("ensemble", "fused"):
+        some = [row for row in rows if row["layout"] == layout]
+        axes.loglog(
+            [row["mebibytes"] for row in some], [row["seconds"] for row in some], "o-", label=layout
+        )
+    axes.set(xlabel="size of the model, MiB", ylabel="seconds of protect")
+    axes.legend()
+    return svg(made)
+
+
+def _say_protect(rows: Rows) -> list[str]:
+    return [
+        "Above 64 MiB the weights stand in a file of their own, which is copied and never parsed.",
+        "",
+        "| MiB | layout | seconds | peak memory, MiB |",
+        "| ---: | --- | ---: | ---: |",
+        *(
+            f"| {row['mebibytes']:,} | {row['layout']} | {row['seconds']:.1f} "
+            f"| {row['peak_mib']:,.0f} |"
+            for row in rows
+        ),
+    ]
+
+
+def _draw_attack(rows: Rows) -> str:
+    made, axes = figure(6.4, 4.4)
+    for batch in dict.fromkeys(row["batch"] for row in rows):
+        some = [row for row in rows if row["batch"] == batch]
+        axes.plot(
+            [row["concurrency"] for row in some],
+            [row["queries_per_second"] for row in some],
+            "o-", label=f"batch {batch}",
+        )  # fmt: skip
+    axes.set_xscale("log", base=2)
+    axes.set(xlabel="requests in flight", ylabel="queries per second", ylim=(0, None))
+    axes.legend()
+    return svg(made)
+
+
+def _say_attack(rows: Rows) -> list[str]:
+    lines = []
+    for batch in dict.fromkeys(row["batch"] for row in rows):
+        some = [row for row in rows if row["batch"] == batch]
+        most = max(row["queries_per_second"] for row in some)
+        knee = next(row for row in some if row["queries_per_second"] >= 0.9 * most)
+        lines.append(
+            f"- Batch {batch}: {most:,.0f} queries per second; nine tenths of it at "
+            f"{knee['concurrency']} requests in flight."
+        )
+    return lines
+
+
+_PARTS = {
+    "step": ("The step", _draw_step, _say_step),
+    "protect": ("protect", _draw_protect, _say_protect),
+    "attack": ("The attack driver", _draw_attack, _say_attack),
+}

@@ -1,0 +1,126 @@
+"""A repository of every way that is known to serve one classifier, protected, to measure them."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from deploy.repository import model_config, victim_graph
+from exporters import model_repository, onnx_graph
+from exporters.classifier import Asked
+from exporters.protect import protect
+from postprocess.errors import InputError
+
+VICTIM, ENSEMBLE, FUSED = "victim alone", "ensemble", "fused"
+ONE_PROCESS, BLS, ART, LABELS = "one Python model", "BLS", "ART", "labels only"
+#: What is measured, in the order of the tables.
+WAYS = (VICTIM, ENSEMBLE, FUSED, ONE_PROCESS, BLS, ART, LABELS)
+
+
+def build(repository: Path, name: str, ways: tuple[str, ...], folder: Path) -> dict[str, str]:
+    """Return way to model name, all of them written to a new repository.
+
+    None shares a process with another: one that several ways ask would be kept warm by them.
+
+    Args:
+        repository: that holds the ensemble layout of the model; it is only read.
+        name: the public one.
+        ways: of ``WAYS``.
+        folder: of the new repository.
+
+    Raises:
+        InputError: the model is not of the ensemble layout, or cannot be fused.
+    """
+    classifier, parameters = victim_graph.find(repository, name)
+    victim = classifier.path.parent.parent.name
+    config = model_config.read(repository / victim / "config.pbtxt")
+    if model_config.fused_output(config) is not None or len(config.input) != 1:
+        raise InputError(f"benchmark: expected {name} in the ensemble layout, with one input")
+    steps = model_config.read(repository / name / "config.pbtxt").ensemble_scheduling.step
+    for model in (name, *(step.model_name for step in steps)):
+        shutil.copytree(repository / model, folder / model, dirs_exist_ok=True)
+    models = {VICTIM: _copy(folder / victim, config, f"{name}_alone"), ENSEMBLE: name}
+    if FUSED in ways:
+        models[FUSED] = f"{name}_fused"
+        asked = Asked(
+            name=models[FUSED],
+            layout="fused",
+            scores=parameters.scores,
+            output=classifier.output,
+            max_batch_size=config.max_batch_size,
+        )
+        protect(classifier.path, folder, parameters, asked)
+    said = json.dumps(parameters.to_strings())
+    for way, short in ((ONE_PROCESS, "one_process"), (BLS, "bls"), (ART, "art")):
+        if way in ways:
+            models[way] = f"{name}_{short}"
+            made = _python(config, models[way])
+            asks = _copy(folder / victim, config, f"{name}_asked") if way == BLS else victim
+            strings = {"way": short, "victim": asks, "parameters": said}
+            strings |= {"onnx": str(folder / victim / "1" / classifier.path.name)}
+            strings |= {"beta": f"{parameters.beta:g}", "gamma": f"{parameters.gamma:g}"}
+            for key, value in strings.items():
+                made.parameters[key].string_value = value
+            _write(folder, made)
+            shutil.copyfile(
+                Path(__file__).with_name("model.py"), folder / models[way] / "1" / "model.py"
+            )
+    if LABELS in ways:
+        models[LABELS] = f"{name}_labels"
+        _write_labels(folder, models[LABELS], config, classifier)
+    return {way: models[way] for way in WAYS if way in ways}
+
+
+def _copy(model: Path, config: Any, name: str) -> str:
+    """Return the name of another model with the same files, the only difference."""
+    shutil.copytree(model, model.with_name(name))
+    _write(model.parent, _named(config, name))
+    return name
+
+
+def _named(config: Any, name: str) -> Any:
+    made = type(config)()
+    made.CopyFrom(config)
+    made.name = name
+    return made
+
+
+def _python(config: Any, name: str) -> Any:
+    made = _named(config, name)
+    made.backend = "python"
+    made.parameters.clear()
+    return made
+
+
+def _write(folder: Path, config: Any) -> None:
+    from google.protobuf import text_format
+
+    (folder / config.name / "1").mkdir(parents=True, exist_ok=True)
+    (folder / config.name / "config.pbtxt").write_text(text_format.MessageToString(config))
+
+
+def _write_labels(folder: Path, name: str, config: Any, classifier: Any) -> None:
+    """Write the classifier with an ArgMax at its end."""
+    from onnx import TensorProto, helper
+
+    model = onnx_graph.load(classifier.path)
+    label = "top1"
+    model.graph.node.append(
+        helper.make_node("ArgMax", [classifier.output], [label], axis=-1, keepdims=1)
+    )
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info(label, TensorProto.INT64, ["n", 1]))
+    made = _named(config, name)
+    del made.output[:]
+    output = made.output.add(name=label, data_type=TRITON_INT64)
+    output.dims.append(1)
+    _write(folder, made)
+    path = model_repository.fused_onnx_path(folder, name)
+    path.write_bytes(model.SerializeToString())
+    for other in classifier.path.parent.iterdir():  # weights in files of their own
+        if other.name not in ("model.onnx", ".gitkeep"):
+            shutil.copy2(other, path.parent)
+
+
+#: ``TYPE_INT64`` of Triton's model_config.proto.
+TRITON_INT64 = 5

@@ -1,0 +1,159 @@
+"""Every way to serve a protected classifier, timed in one interleaved run on one Triton."""
+
+import os
+import tempfile
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import postprocess
+from deploy.benchmarks import rivals
+from deploy.triton.server import TritonServer, free_ports
+from exporters import datasets
+from exporters.pipeline import Stage
+from load_tests.endpoint import connect
+from load_tests.timing import interleaved
+from load_tests.timing.closed_loop import ClosedLoop, Request, Slice
+from load_tests.timing.interleaved import Load
+from load_tests.timing.machine import machine
+from load_tests.timing.paired_rounds import CONFIDENCE, RESAMPLES, Rounds, ratios, summary
+from load_tests.timing.prepared import Preparer
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What to measure."""
+
+    repository: Path  #: it holds the ensemble layout of the model
+    model: str  #: the public name
+    ways: tuple[str, ...]  #: of ``rivals.WAYS``, the victim alone among them
+    batches: tuple[int, ...]  #: rows per request
+    concurrencies: tuple[int, ...]  #: clients at once
+    seconds: float  #: of each way in each cell, over all rounds
+    rounds: int  #: at most
+    seed: int  #: of the inputs, the order within rounds and the bootstrap
+    data: str = ""  #: a data set's name; "" for random inputs
+    data_dir: Path | None = None
+
+
+def run(asked: Asked, *, stages: Any) -> dict[str, Any]:
+    """Return the report: what it was measured with, and ``cells``.
+
+    A cell has, by way, the measures of ``paired_rounds``, ``cpu_seconds_per_1000_rows`` of all
+    of Triton's processes, and ``ratio``, all of it over the victim alone.
+
+    Args:
+        asked: what to measure.
+        stages: given their number, returns what shows them.
+
+    Raises:
+        InputError: the model is not of the ensemble layout.
+        ServerError: Triton does not start with all of them.
+        EndpointError: a way does not answer.
+    """
+    images = datasets.load(asked.data, asked.data_dir).x_test if asked.data else None
+    grid = [(rows, clients) for rows in asked.batches for clients in asked.concurrencies]
+    stage: Stage = stages(len(grid) + 1)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        with stage(f"write and load {len(asked.ways)} models"):
+            models = rivals.build(asked.repository, asked.model, asked.ways, folder / "models")
+            server = TritonServer(folder / "models", ports=free_ports(), log=folder / "triton.log")
+            stack.enter_context(server)
+        client = stack.enter_context(closing(connect(server.grpc_url)))
+        loop = stack.enter_context(ClosedLoop(server.grpc_url, max(asked.concurrencies)))
+        preparers = {
+            way: Preparer(client, server.grpc_url, model, images=images)
+            for way, model in models.items()
+        }
+        run_ = _Run(asked, server, loop)
+        report = _about(asked, server)
+        for rows, clients in grid:
+            requests = {
+                way: preparer.request(rows, rng=np.random.default_rng([asked.seed, rows]))
+                for way, preparer in preparers.items()
+            }
+            with stage(f"batch {rows}, {clients} at once"):
+                report["cells"].append(run_.cell(requests, rows, clients))
+    return report
+
+
+class _Run:
+    """The measurement under way."""
+
+    def __init__(self, asked: Asked, server: TritonServer, loop: ClosedLoop) -> None:
+        self._asked, self._server, self._loop = asked, server, loop
+        self._rng = np.random.default_rng(asked.seed)
+
+    def cell(self, requests: dict[str, Request], rows: int, clients: int) -> dict[str, Any]:
+        """Return a cell of the report."""
+        meters = {way: _Meter(self._server, self._loop) for way in requests}
+        loads: dict[str, Load] = {
+            way: partial(meters[way].slice, request, clients) for way, request in requests.items()
+        }
+        slices = interleaved.measure(
+            loads, seconds=self._asked.seconds, rounds=self._asked.rounds, rng=self._rng
+        )
+        rounds = {way: Rounds(ones, rows=rows) for way, ones in slices.items()}
+        alone = rounds[rivals.VICTIM]
+        found: dict[str, dict[str, Any]] = {}
+        for way, ones in rounds.items():
+            found[way] = dict(summary(ones))
+            found[way]["cpu_seconds_per_1000_rows"] = meters[way].cpu_seconds_per_1000_rows(rows)
+            found[way]["ratio"] = ratios(ones, alone, rng=self._rng)
+        return {"batch": rows, "concurrency": clients, "rounds": len(alone), "ways": found}
+
+
+class _Meter:
+    """CPU time of Triton and of its Python processes, while one way is asked."""
+
+    def __init__(self, server: TritonServer, loop: ClosedLoop) -> None:
+        self._loop = loop
+        self._pids = [server.pid, *(pid for pids in server.stubs().values() for pid in pids)]
+        self._seconds, self._answered = 0.0, 0
+
+    def slice(self, request: Request, clients: int, seconds: float) -> Slice:
+        """Return a slice of load, metered."""
+        before = self._used()
+        made = self._loop.run([request], clients=clients, seconds=seconds)
+        self._seconds += self._used() - before
+        self._answered += len(made.latencies_ms)
+        return made
+
+    def cpu_seconds_per_1000_rows(self, rows: int) -> float | None:
+        """Return the mean of all slices, the warming up among them; ticks are of 10 ms."""
+        return 1000 * self._seconds / (self._answered * rows) if self._answered else None
+
+    def _used(self) -> float:
+        ticks = 0
+        for pid in self._pids:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])  # user and system
+        return ticks / _TICKS
+
+
+def _about(asked: Asked, server: TritonServer) -> dict[str, Any]:
+    """Return what is needed to run it again, but for the command line."""
+    return {
+        "model": asked.model,
+        "machine": machine(),
+        "versions": {
+            "triton": server.version(),
+            "triton-reverse-sigmoid": postprocess.__version__,
+            **{name: version(name) for name in ("onnxruntime-gpu", "numpy", "tritonclient")},
+        },
+        "data": asked.data or "random",
+        "seed": asked.seed,
+        "seconds": asked.seconds,
+        "rounds": asked.rounds,
+        "confidence": CONFIDENCE,
+        "resamples": RESAMPLES,
+        "cells": [],
+    }

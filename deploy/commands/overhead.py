@@ -1,0 +1,161 @@
+"""The command ``reverse-sigmoid overhead``: what the defence costs, as a table or JSON."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from deploy.commands.options import (
+    MOST_CLIENTS,
+    MOST_ROWS,
+    ApiKey,
+    Seed,
+    Sent,
+    TlsCa,
+    command_line,
+    counts,
+    err_console,
+    out_console,
+)
+from deploy.commands.progress import Stages
+from exporters.atomic_file import write_text
+from postprocess.errors import InputError
+
+#: Measure to how a person reads it.
+TITLES = {
+    "latency_p50_ms": "p50, ms",
+    "latency_p95_ms": "p95, ms",
+    "latency_p99_ms": "p99, ms",
+    "requests_per_second": "requests/s",
+    "rows_per_second": "rows/s",
+}
+#: How far our loop's median may be from tritonclient's own, as a share of it.
+MEASURING_OVERHEAD = 0.10
+
+
+def overhead(
+    *,
+    url: Annotated[str, typer.Option(metavar="HOST:PORT", help="Triton's gRPC endpoint.")],
+    protected: Annotated[
+        str, typer.Option(metavar="MODEL", help="The ensemble that clients call.")
+    ],
+    unprotected: Annotated[str, typer.Option(metavar="MODEL", help="The classifier behind it.")],
+    batch: Annotated[str, typer.Option(help="Rows per request, to be measured in turn.")] = (
+        "1,32,256"
+    ),
+    concurrency: Annotated[
+        str, typer.Option(help="Clients at once, each with a connection of its own.")
+    ] = "1,8,32",
+    seconds: Annotated[
+        float, typer.Option(help="Seconds of load on each model for each batch and concurrency.")
+    ] = 10,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            min=2,
+            help="Slices these seconds are cut into, models taking turns; fewer and longer ones "
+            "where requests take long.",
+        ),
+    ] = 100,
+    seed: Seed = 0,
+    data: Sent = "",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of <name>.npz files, or of STL-10's binary files.")
+    ] = None,
+    under_attack: Annotated[
+        bool,
+        typer.Option("--under-attack", help="Measure all once more while a thief queries."),
+    ] = False,
+    api_key: ApiKey = None,
+    tls_ca: TlsCa = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the JSON report here.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace that file.")] = False,
+) -> None:
+    """Measure latency and throughput of a protected and an unprotected model, interleaved."""
+    from load_tests.endpoint import Access
+    from load_tests.timing.overhead import Asked, measure
+
+    if out is not None and out.exists() and not force:
+        raise InputError(f"{out} exists; give --force to replace it")
+    asked = Asked(
+        url=url,
+        protected=protected,
+        unprotected=unprotected,
+        batches=counts(batch, "--batch", MOST_ROWS),
+        concurrencies=counts(concurrency, "--concurrency", MOST_CLIENTS),
+        seconds=seconds,
+        rounds=rounds,
+        seed=seed,
+        data=data,
+        data_dir=data_dir,
+        under_attack=under_attack,
+        access=Access(api_key, tls_ca),
+    )
+    report = measure(asked, stages=lambda total: Stages(err_console, total).stage)
+    report["command"] = command_line()
+    text = json.dumps(report, indent=2, allow_nan=False)
+    if out is not None:
+        write_text(out, text + "\n")
+    if as_json:
+        print(text)
+        return
+    out_console.print(_table(report, "cells", "Nobody else queries"))
+    if under_attack:
+        out_console.print(_table(report, "cells_under_attack", "Under attack"))
+    for line in _lines(report):
+        out_console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(report: dict[str, Any], cells: str, title: str) -> Table:
+    table = Table(title=title)
+    for heading in ("batch", "at once", "", "unprotected", "protected", "ratio", "95 %"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for cell in report[cells]:
+        where = [str(cell["batch"]), str(cell["concurrency"])]
+        for measure, title_ in TITLES.items():
+            ratio = cell["ratio"][measure]
+            values = (cell["unprotected"][measure], cell["protected"][measure], ratio["value"])
+            interval = f"{_digits(ratio['low'])} - {_digits(ratio['high'])}"
+            table.add_row(*where, title_, *map(_digits, values), interval)
+            where = ["", ""]
+        errors = [cell[role]["errors"] for role in ("unprotected", "protected")]
+        if any(errors):
+            table.add_row("", "", "errors", *map(str, errors), "", "")
+        table.add_section()
+    return table
+
+
+def _digits(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+
+
+def _lines(report: dict[str, Any]) -> Iterator[str]:
+    """What else the report says, for people."""
+    for one in report["skipped"]:
+        yield f"skipped batch {one['batch']}, {one['concurrency']} at once: {one['why']}"
+    ours = report["measuring_overhead"]
+    ratio = ours["ratio"]
+    yield (
+        f"Measuring overhead: p50 {_digits(ours['latency_p50_ms'])} ms, a bare tritonclient loop "
+        f"{_digits(ours['bare_latency_p50_ms'])} ms, ratio {_digits(ratio['value'])} "
+        f"({_digits(ratio['low'])} to {_digits(ratio['high'])}), batch {ours['batch']}, 1 at once"
+    )
+    if ratio["value"] is None or abs(ratio["value"] - 1) > MEASURING_OVERHEAD:
+        yield "warning: that is more than 10 percent; measure longer, or on a quieter machine"
+    if "thief" in report:
+        thief = report["thief"]
+        yield (
+            f"The thief: {thief['concurrency']} at once, batch {thief['batch']}, "
+            f"{_digits(thief['rows_per_second'])} rows/s, {thief['errors']} errors"
+        )
+    yield (
+        f"{report['data']} input, seed {report['seed']}, {report['seconds']:g} s of each model in "
+        f"up to {report['rounds']} rounds, 95 % intervals by bootstrap over rounds, "
+        f"{report['cpu_count']} CPUs, Triton {report['triton_version']}"
+    )

@@ -1,0 +1,211 @@
+"""A Triton that only the gateway can ask, and the gateway before it."""
+
+import math
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from deploy.gateway.envoy.bootstrap import Upstream
+from deploy.gateway.envoy.bounds import installed
+from deploy.gateway.envoy.counted import counts_here
+from deploy.gateway.operator_file import Address, Operator, read
+from deploy.gateway.process import Gateway
+from deploy.processes import log_files
+from deploy.repository import protected
+from deploy.supervision.gateway_probe import GatewayProbe, with_probe, without_probe
+from deploy.triton.server import TritonServer
+from postprocess.errors import InputError, ReverseSigmoidError
+
+LOOPBACK = "127.0.0.1"
+#: How often a refused edit is tried again.
+AGAIN_S = 10.0
+
+
+class GatedTriton:
+    """What an operator's file makes of ``serve``."""
+
+    def __init__(self, path: Path, *, access_log: Path | None = None) -> None:
+        """Read the file.
+
+        Raises:
+            InputError: it cannot be read, or says what it must not.
+        """
+        self.path, self.operator, self._access_log = path, read(path), access_log
+        self._seen = self._stamp()
+        #: When an edit that was refused is looked at again, and why it was.
+        self._again_at, self._refused = math.inf, ""
+        self._gateway: Gateway | None = None
+        #: Of this run alone; nobody has to keep it.
+        self.secret = secrets.token_hex(32)
+        self._probe_key = secrets.token_hex(32)
+
+    def refuse(self, *, address: str, control_mode: str, supervise: bool) -> None:
+        """Return if these options of ``serve`` leave the gateway the only door, and it can count.
+
+        Raises:
+            InputError: one of them does not, or our module for Envoy is missing.
+        """
+        if address != LOOPBACK:
+            raise InputError(
+                f"--address {address}: behind a gateway Triton listens on {LOOPBACK} alone; "
+                f"where clients connect is said by listen in {self.path}"
+            )
+        if control_mode == "explicit":
+            raise InputError("--model-control-mode explicit: not behind a gateway; none or poll")
+        if not supervise:
+            raise InputError("--no-supervise: a gateway that dies would not come back")
+        installed()
+
+    def open(self, server: TritonServer) -> Gateway:
+        """Return the gateway to a started Triton, not yet started itself; ``stop`` ends it.
+
+        Raises:
+            InputError: a public model is not served, not protected, or takes more rows in a
+                request than the budgets count.
+        """
+        with server.connect() as client:
+            self._refuse_models(client)
+            self._gateway = self._make(server, client)
+        return self._gateway
+
+    def tend(self, server: TritonServer, say: Callable[[str], None]) -> None:
+        """Start Envoy again if it has ended, or if the operator's file or a file it names changed.
+
+        An edit that is refused is reported and changes nothing.
+        """
+        from tritonclient.utils import InferenceServerException
+
+        if self._gateway is None:
+            return
+        if log_files.outgrown(server.log):
+            log_files.copy_away(server.log)
+        stamp = self._stamp()
+        if stamp == self._seen and time.monotonic() < self._again_at:
+            self._gateway.tend(say)
+            return
+        self._seen, self._again_at = stamp, math.inf
+        try:
+            self.operator = read(self.path)
+            with server.connect() as client:
+                self._refuse_models(client)
+                following = self._make(server, client)
+            following.check(instead_of=self._gateway.operator)
+            self._replace(self._gateway, following)
+        except (ReverseSigmoidError, InferenceServerException) as error:
+            # Its cause may be mended elsewhere: a key file that comes, a Triton that answers.
+            self._again_at = time.monotonic() + AGAIN_S
+            if str(error) != self._refused:
+                say(f"REFUSED EDIT, the gateway goes on as it was: {error}")
+            self._refused = str(error)
+            self.operator = without_probe(self._gateway.operator)
+            return
+        self._refused = ""
+        say(f"the gateway takes {self.path} as it is now; what was spent stays spent")
+
+    def _replace(self, before: Gateway, following: Gateway) -> None:
+        """Have one gateway take the place of another, which comes back if that does not start."""
+        before.stop()
+        try:
+            following.start()
+        except ReverseSigmoidError:
+            following.stop()
+            before.start()
+            raise
+        self._gateway = following
+
+    def probe(self, *, timeout_s: float) -> GatewayProbe:
+        """Return what asks through the gateway, with a key that only this run knows."""
+        return GatewayProbe(
+            lambda: self.operator,
+            lambda: None if self._gateway is None else self._gateway.pid,
+            self._probe_key,
+            timeout_s=timeout_s,
+        )
+
+    def stop(self) -> None:
+        """Stop the gateway, if there is one."""
+        if self._gateway is not None:
+            self._gateway.stop()
+
+    def suspects(self, since: float) -> list[str]:
+        """Return whose requests Triton was at when it ended, see ``Gateway.suspects``."""
+        return [] if self._gateway is None else self._gateway.suspects(since)
+
+    def _stamp(self) -> list[tuple[str, int, int]]:
+        """Return what changes with the operator's file or any file that it names."""
+        stamps = []
+        for path in (self.path, *self.operator.files):
+            try:
+                seen = path.stat()
+            except OSError:
+                stamps.append((str(path), 0, 0))
+            else:
+                stamps.append((str(path), seen.st_mtime_ns, seen.st_ino))
+        return stamps
+
+    def _make(self, server: TritonServer, client: Any) -> Gateway:
+        upstream = Upstream(
+            grpc=Address(server.address, server.ports.grpc),
+            http=Address(server.address, server.ports.http),
+            hidden=sorted(self._hidden(server, client)),
+        )
+        return Gateway(
+            with_probe(self.operator, self._probe_key),
+            upstream,
+            self.secret,
+            log=server.log.with_name("gateway.log"),
+            access_log=self._access_log,
+        )
+
+    def _hidden(self, server: TritonServer, client: Any) -> set[str]:
+        """Return the names of models and tensors that no client has to know."""
+        known, inner = set(self.operator.models), set()
+        for model in (one for one in server.models() if one.ready):
+            config = client.get_model_config(model.name).config
+            tensors = {one.name for one in (*config.input, *config.output)}
+            if model.name in self.operator.models:
+                known |= tensors
+            else:
+                inner |= tensors | {model.name}
+            for step in config.ensemble_scheduling.step:
+                inner |= {*step.input_map.values(), *step.output_map.values()}
+        return inner - known
+
+    def lines(self) -> list[str]:
+        """Return what a person is told about the door."""
+        operator, scheme = self.operator, "https" if self.operator.tls else "http"
+        listen, statistics = operator.listen, operator.statistics
+        return [
+            f"  gateway  {listen}, gRPC and {scheme}, {_clients(operator)}, "
+            f"models {', '.join(operator.models)}",
+            *([f"  budgets  {operator.budgets_file}"] if _kept_here(operator) else []),
+            f"  metrics  http://{statistics}/stats/prometheus",
+        ]
+
+    def _refuse_models(self, client: Any) -> None:
+        found = {one.name for one in protected.find(client)}
+        counted = any(one.budget for one in self.operator.clients) or self.operator.rate
+        for model in self.operator.models:
+            if model not in found:
+                raise InputError(
+                    f"{self.path}: models: {model} is no protected model of this repository; "
+                    f"those are {', '.join(sorted(found)) or 'none'}"
+                )
+            rows = max(1, client.get_model_config(model).config.max_batch_size)
+            if counted and rows > self.operator.queries_per_request:
+                raise InputError(
+                    f"{self.path}: queries_per_request: a request to {model} may have {rows} "
+                    f"rows, and is counted as {self.operator.queries_per_request}; write {rows}, "
+                    "or protect the model with --max-client-batch 1"
+                )
+
+
+def _kept_here(operator: Operator) -> bool:
+    return operator.ratelimit_service is None and counts_here(operator)
+
+
+def _clients(operator: Operator) -> str:
+    count = len(operator.clients)
+    return f"{count} API key{'s' * (count != 1)}"

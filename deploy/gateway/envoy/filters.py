@@ -1,0 +1,169 @@
+"""The chain of HTTP filters: the key, the budget, the body, the model, the secret, then Triton."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from deploy.gateway.envoy.bounds import Module, http_bounds
+from deploy.gateway.envoy.counted import CLIENT, CLIENT_METADATA
+from deploy.gateway.envoy.nesting import NESTING, nesting_guard
+from deploy.gateway.envoy.routes import (
+    ALLOWED,
+    API_KEY,
+    BUFFER,
+    EXTRACTION,
+    MODEL_FIELD,
+    SERVICE,
+    SHARED_BUDGET,
+)
+from deploy.gateway.envoy.scrub import scrubber
+from deploy.gateway.envoy.typed import HTTP, named, typed
+from deploy.gateway.operator_file import MIB, Operator
+from load_tests.endpoint import API_KEY_HEADER, TRITON_KEY_HEADER
+from postprocess.ready import KEY_HEADER
+
+#: Triton's names of the header that its restricted APIs demand, over HTTP and gRPC.
+SECRET_HEADERS = (KEY_HEADER, TRITON_KEY_HEADER)
+DOMAIN = "reverse_sigmoid"
+
+
+def http_filters(
+    operator: Operator, folder: Path, hidden: Sequence[str], module: Module
+) -> list[dict[str, Any]]:
+    """Return the filters in the order that a request passes them; ``folder`` holds their files."""
+    return [
+        scrubber(hidden),  # the last that a response passes: it sees what all others have added
+        _api_keys(operator),
+        _known_client(),
+        # Before the body: nobody makes the gateway keep one that will not be answered.
+        *http_bounds(operator, module),
+        *([_shared_budgets()] if operator.ratelimit_service else []),
+        # Also makes one piece of a body sent in very many.
+        named(
+            BUFFER,
+            f"{HTTP}.buffer.v3.Buffer",
+            max_request_bytes=operator.limits.request_mib * MIB,
+        ),
+        nesting_guard(operator),
+        _model_names(folder),
+        _allowed(operator),
+        *(_secret(header, folder) for header in SECRET_HEADERS),
+        # Without the headers that tell a client how long the model took.
+        named("envoy.filters.http.router", f"{HTTP}.router.v3.Router", suppress_envoy_headers=True),
+    ]
+
+
+def _api_keys(operator: Operator) -> dict[str, Any]:
+    return named(
+        API_KEY,
+        f"{HTTP}.api_key_auth.v3.ApiKeyAuth",
+        key_sources=[{"header": API_KEY_HEADER}],
+        forwarding={"header": CLIENT, "hide_credentials": True},
+        credentials=[{"key": client.key, "client": client.name} for client in operator.clients],
+    )
+
+
+def _known_client() -> dict[str, Any]:
+    """Keep the name that belongs to the key where no client can write: for the access log."""
+    namespace, key = CLIENT_METADATA
+    rule = {
+        "header": CLIENT,
+        "on_header_present": {"metadata_namespace": namespace, "key": key, "type": "STRING"},
+    }
+    return named(
+        "envoy.filters.http.header_to_metadata",
+        f"{HTTP}.header_to_metadata.v3.Config",
+        request_rules=[rule],
+    )
+
+
+def _model_names(folder: Path) -> dict[str, Any]:
+    return named(
+        EXTRACTION,
+        f"{HTTP}.grpc_field_extraction.v3.GrpcFieldExtractionConfig",
+        descriptor_set={"filename": str(folder / "triton.pb")},
+        extractions_by_method={
+            f"{SERVICE[1:]}.{method}": {"request_field_extractions": {field: {}}}
+            for method, field in MODEL_FIELD.items()
+        },
+    )
+
+
+def _allowed(operator: Operator) -> dict[str, Any]:
+    """Let a public model be named over gRPC; over HTTP the routes have seen to it.
+
+    There only what the guard against nesting has seen goes on: it fails closed by this.
+    """
+    policies: dict[str, Any] = {
+        method: _policy(
+            {"and_rules": {"rules": [_path(f"{SERVICE}/{method}"), _names(operator, field)]}}
+        )
+        for method, field in MODEL_FIELD.items()
+    }
+    policies["health"] = _policy(_path(f"{SERVICE}/ServerLive"), _path(f"{SERVICE}/ServerReady"))
+    namespace, key = NESTING
+    shallow = _metadata(namespace, key, {"string_match": {"exact": "yes"}})
+    http = {"url_path": {"path": {"prefix": "/v2/"}}}
+    policies["http"] = _policy({"and_rules": {"rules": [http, shallow]}})
+    return named(
+        ALLOWED,
+        f"{HTTP}.rbac.v3.RBAC",
+        rules={"action": "ALLOW", "policies": policies},
+    )
+
+
+def _policy(*permissions: dict[str, Any]) -> dict[str, Any]:
+    return {"principals": [{"any": True}], "permissions": list(permissions)}
+
+
+def _path(path: str) -> dict[str, Any]:
+    return {"url_path": {"path": {"exact": path}}}
+
+
+def _names(operator: Operator, field: str) -> dict[str, Any]:
+    one_of = [
+        _metadata(EXTRACTION, field, {"list_match": {"one_of": {"string_match": {"exact": model}}}})
+        for model in operator.models
+    ]
+    return {"or_rules": {"rules": one_of}}
+
+
+def _metadata(namespace: str, key: str, value: dict[str, Any]) -> dict[str, Any]:
+    matcher = {"filter": namespace, "path": [{"key": key}], "value": value}
+    return {"sourced_metadata": {"metadata_source": "DYNAMIC", "metadata_matcher": matcher}}
+
+
+def _shared_budgets() -> dict[str, Any]:
+    """Ask the rate limit service, which counts for all gateways; without an answer, refuse."""
+    return named(
+        SHARED_BUDGET,
+        f"{HTTP}.ratelimit.v3.RateLimit",
+        domain=DOMAIN,
+        failure_mode_deny=True,
+        timeout="0.25s",
+        rate_limited_as_resource_exhausted=True,
+        enable_x_ratelimit_headers="DRAFT_VERSION_03",
+        rate_limit_service={
+            "transport_api_version": "V3",
+            "grpc_service": {"envoy_grpc": {"cluster_name": "ratelimit"}},
+        },
+    )
+
+
+def _secret(header: str, folder: Path) -> dict[str, Any]:
+    """Add the header that Triton demands, over whatever a client has sent by that name."""
+    source = {"path_config_source": {"path": str(folder / "triton_key.yaml")}}
+    credential = typed(
+        "envoy.extensions.http.injected_credentials.generic.v3.Generic",
+        header=header,
+        credential={"name": "triton_key", "sds_config": source},
+    )
+    return named(
+        f"envoy.filters.http.credential_injector.{header}",
+        f"{HTTP}.credential_injector.v3.CredentialInjector",
+        overwrite=True,
+        credential={
+            "name": "envoy.http.injected_credentials.generic",
+            "typed_config": credential,
+        },
+    )

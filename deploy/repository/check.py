@@ -1,0 +1,170 @@
+"""A model repository, looked at before anybody serves it.
+
+Every config.pbtxt is parsed by the grammar that Triton parses it by, and a defence's is then
+read by the very code that runs at its load. What would stop the load or let raw scores out is
+an error; what loads and defends badly is a warning.
+"""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy.repository import ensemble_check, fused_check, model_config, version_check
+from deploy.repository.finding import Finding, error, warning
+from postprocess import defence_config, lint
+from postprocess.defence_config import DefenceConfig
+from postprocess.errors import InputError
+
+#: How the model.py of a defence is known from other Python models.
+DEFENCE_MARK = "postprocess.triton_model"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found out."""
+
+    findings: list[Finding]
+    defences: dict[str, DefenceConfig]  #: those that would load, by model name
+    models: int
+
+    @property
+    def errors(self) -> list[Finding]:
+        """Return what has to be mended before the repository is served."""
+        return [finding for finding in self.findings if finding.level == "error"]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the findings, and the parameters of each defence that would load."""
+        parameters = {name: asdict(read.parameters) for name, read in self.defences.items()}
+        return {
+            "models": self.models,
+            "findings": [asdict(finding) for finding in self.findings],
+            "defences": {
+                name: {key: value for key, value in each.items() if value is not None}
+                for name, each in parameters.items()
+            },
+        }
+
+
+def check(repository: Path) -> Checked:
+    """Return what is wrong with a model repository, and what is weak about its defences.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    if not repository.is_dir():
+        raise InputError(f"{repository}: no such model repository")
+    folders = sorted(path for path in repository.iterdir() if path.is_dir())
+    findings = []
+    if not folders:
+        findings.append(error("no-models", "", f"{repository}: no model there"))
+    configs: dict[str, Any] = {}
+    for folder in folders:
+        try:
+            configs[folder.name] = model_config.read(folder / "config.pbtxt")
+        except InputError as refusal:
+            findings.append(error("config", folder.name, str(refusal)))
+    defending = {name for name in configs if _defends(repository / name, configs[name])}
+    defences = {}
+    for name, config in configs.items():
+        findings += _check_model(repository / name, config)
+        if name in defending:
+            findings += _check_code(repository / name, config)
+            try:
+                defences[name] = _read_defence(repository / name, config)
+            except InputError as refusal:
+                findings.append(error("defence", name, str(refusal)))
+            else:
+                findings += _check_settings(repository / name, defences[name])
+    for name, config in configs.items():
+        marked = model_config.fused_output(config)
+        if marked is not None:
+            folder = repository / name
+            try:
+                defences[name] = fused_check.read(folder, config, marked, _files(folder, config))
+            except InputError as refusal:
+                findings.append(error("fused", name, str(refusal)))
+            else:
+                findings += fused_check.raw_outputs(folder, config, marked)
+                findings += _check_settings(folder, defences[name])
+    findings += ensemble_check.check_steps(repository, configs)
+    findings += ensemble_check.check_ways_round(repository, configs, defending)
+    findings += [
+        finding
+        for finding in version_check.look(repository, configs)
+        if finding.code != "version-no-defence"  # said above, for all versions at once
+    ]
+    return Checked(findings, defences, len(folders))
+
+
+def _check_model(folder: Path, config: Any) -> list[Finding]:
+    """Look at what every model needs: its name, a version, its file, each parameter once."""
+    path, name = folder / "config.pbtxt", folder.name
+    found = []
+    if config.name not in ("", name):
+        found.append(
+            error("name", name, f"{path}: name: expected the folder's, {name}, got {config.name}")
+        )
+    keys = model_config.parameter_keys(path.read_text(encoding="utf-8"))
+    for key, count in Counter(keys).items():
+        if count > 1:
+            message = f"{path}: parameter {key}: expected once, got {count} times"
+            found.append(error("duplicate-parameter", name, message))
+    if not _versions(folder):
+        message = f"{folder}: expected a version folder such as {folder / '1'}"
+        found.append(error("no-version", name, message))
+    for file in _files(folder, config):
+        if not file.is_file():
+            found.append(error("no-file", name, f"{file}: no such file"))
+    return found
+
+
+def _versions(folder: Path) -> list[Path]:
+    return version_check.versions(folder)
+
+
+def _files(folder: Path, config: Any) -> list[Path]:
+    """Return where the file of each version is expected; none for backends of other files."""
+    name = {"python": "model.py", "onnxruntime": "model.onnx"}.get(config.backend)
+    if name is None:
+        return []
+    return [version / (config.default_model_filename or name) for version in _versions(folder)]
+
+
+def _defends(folder: Path, config: Any) -> bool:
+    """Say whether a model's code is the defence's, whatever its config says."""
+    return config.backend == "python" and any(
+        file.is_file() and DEFENCE_MARK in file.read_text(errors="replace")
+        for file in _files(folder, config)
+    )
+
+
+def _check_code(folder: Path, config: Any) -> list[Finding]:
+    """Look for a version of a defence whose code is another's."""
+    return [
+        error("no-defence", folder.name, f"{file}: expected the defence's code, got another's")
+        for file in _files(folder, config)
+        if file.is_file() and DEFENCE_MARK not in file.read_text(errors="replace")
+    ]
+
+
+def _read_defence(folder: Path, config: Any) -> DefenceConfig:
+    """Read a defence as its load would."""
+    values = model_config.as_dict(config)
+    if not config.input and not config.output:  # completed at the load
+        values["input"] = [{"name": defence_config.INPUT_NAME, **defence_config.ANY_SCORES}]
+        values["output"] = [{"name": defence_config.OUTPUT_NAME, **defence_config.ANY_SCORES}]
+        values.setdefault("max_batch_size", defence_config.MAX_BATCH_SIZE)
+    return defence_config.read(values, directory=folder)
+
+
+def _check_settings(folder: Path, defence: DefenceConfig) -> list[Finding]:
+    found = lint.warnings(
+        defence.parameters,
+        classes=defence.classes if defence.classes > 0 else None,
+        resolution=float(np.finfo(defence.data_type).eps),
+    )
+    where = folder / "config.pbtxt"
+    return [warning(each.code, folder.name, f"{where}: {each.message}") for each in found]

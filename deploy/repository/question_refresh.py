@@ -1,0 +1,90 @@
+"""The questions beside protected models, brought up to date when parameters change."""
+
+from pathlib import Path
+from typing import Any
+
+from deploy.repository import model_config, victim_graph
+from exporters import question
+from exporters.atomic_file import write_text
+from exporters.onnx_run import Feed
+from load_tests.tune.recorded import Classifier
+from postprocess.errors import InputError
+from postprocess.parameters import Parameters, read_key
+from postprocess.postprocessor import Postprocessor
+from postprocess.question import FILE, Question, read
+
+
+def refresh(folder: Path) -> list[str]:
+    """Bring the questions of those models up to date that a changed folder has a part in.
+
+    Args:
+        folder: of a public model, or of the defence in one; its files are the new ones.
+
+    Returns:
+        warnings: what health checks cannot tell any more.
+    """
+    warnings = []
+    for path in sorted(folder.parent.glob(f"*/{FILE}")):
+        name = path.parent.name
+        try:
+            if name != folder.name and folder.name not in _steps(path.parent):
+                continue
+            old = read(path)
+            if old is None:
+                continue
+            new = _anew(folder.parent, name, old)
+            write_text(path, new.text())
+            if old.looks.tells_raw and not new.looks.tells_raw:
+                warnings.append(f"{name}: health checks cannot tell its answers from raw ones now")
+        except InputError as error:
+            warnings.append(f"{path} is left as it was: {error}")
+    return warnings
+
+
+def _steps(folder: Path) -> list[str]:
+    config = model_config.read(folder / "config.pbtxt")
+    return [step.model_name for step in config.ensemble_scheduling.step]
+
+
+def _anew(repository: Path, name: str, old: Question) -> Question:
+    classifier, parameters = victim_graph.find(repository, name)
+    session = _session(classifier)
+
+    def raw(feed: Feed) -> Any:
+        return session.run([classifier.output], feed)[0]
+
+    ranks = {one.name: len(one.shape) for one in session.get_inputs()}
+    model = question.Model(
+        raw,
+        Postprocessor(parameters, key=_key(repository, name, parameters)),
+        parameters,
+        old.looks.output,
+        batched=model_config.read(repository / name / "config.pbtxt").max_batch_size > 0,
+        axis=old.looks.axis,
+    )
+    return question.again(model, old, [ranks[one.name] for one in old.inputs])
+
+
+def _key(repository: Path, name: str, parameters: Parameters) -> bytes:
+    if parameters.key_file is None:
+        return b""
+    for step in _steps(repository / name):
+        if model_config.is_defence(model_config.read(repository / step / "config.pbtxt")):
+            return read_key(parameters.key_file, directory=repository / step, where=step)
+    return b""
+
+
+def _session(classifier: Classifier) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(classifier.path.parent)
+    )
+    try:
+        return onnxruntime.InferenceSession(
+            classifier.graph, options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise InputError(f"{classifier.path}: {' '.join(str(error).split())[:200]}") from None

@@ -1,0 +1,123 @@
+"""Other parameters for the defence of a model in a repository, written in place.
+
+Files are replaced whole, so that a polling Triton loads either the old defence or the new one,
+and goes on serving the old one until the new one is ready.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from deploy.repository import model_config
+from deploy.repository.config_edit import set_parameters
+from exporters import fused, onnx_graph
+from exporters.atomic_file import atomic_file, write_text
+from postprocess.errors import InputError
+from postprocess.parameters import Parameters
+
+
+@dataclass(frozen=True)
+class Retuning:
+    """What a change of parameters makes of one file; nothing is written yet."""
+
+    file: Path
+    before: Parameters
+    after: Parameters
+    content: str | bytes  #: the whole new file
+    diff: str  #: of a config.pbtxt, "" for a graph
+
+    def changes(self) -> dict[str, tuple[object, object]]:
+        """Return the parameters that differ: name to old and new value."""
+        names = [field.name for field in fields(Parameters)]
+        pairs = {name: (getattr(self.before, name), getattr(self.after, name)) for name in names}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+    def __str__(self) -> str:
+        """Return the file and what changes in it, ``beta 1.5 -> 0.9, gamma 0.2 -> 0.1``."""
+        pairs = [f"{name} {old} -> {new}" for name, (old, new) in self.changes().items()]
+        return f"{self.file}: {', '.join(pairs) or 'as it was'}"
+
+    def write(self) -> None:
+        """Put the new file in the old one's place, at once."""
+        if isinstance(self.content, str):
+            write_text(self.file, self.content)
+            return
+        with atomic_file(self.file) as part:
+            part.write_bytes(self.content)
+
+
+def plan(folder: Path, changes: Mapping[str, str | None]) -> list[Retuning]:
+    """Return what these changes make of the files that hold the defence's parameters.
+
+    Args:
+        folder: of a model: an ensemble with a defence among its steps, a defence, or a fused
+            model, of which every version is changed.
+        changes: key to new value as config.pbtxt holds it, None to take the parameter out.
+
+    Raises:
+        InputError: no such model, no defence in it, or parameters that the defence refuses.
+    """
+    path = folder / "config.pbtxt"
+    config = model_config.read(path)
+    if model_config.fused_output(config) is not None:
+        files = sorted(file for file in folder.glob("[0-9]*/*.onnx") if file.is_file())
+        if not files:
+            raise InputError(f"{folder}: expected a version with a model.onnx")
+        return [_plan_graph(file, changes) for file in files]
+    if config.ensemble_scheduling.step:
+        return [_plan_text(_defence_of(folder, config), changes)]
+    if not model_config.is_defence(config):
+        raise InputError(f"{path}: expected a defence, a fused model or an ensemble with a defence")
+    return [_plan_text(path, changes)]
+
+
+def _defence_of(folder: Path, config: Any) -> Path:
+    steps = [step.model_name for step in config.ensemble_scheduling.step]
+    for name in steps:
+        path: Path = folder.parent / name / "config.pbtxt"
+        if not path.is_file():
+            continue
+        step = model_config.read(path)
+        if model_config.is_defence(step):
+            return path
+        if step.backend == "python" and "scores" in step.parameters:  # a defence that is refused
+            Parameters.from_strings(model_config.strings(step), where=str(path))
+    raise InputError(f"{folder / 'config.pbtxt'}: no defence among its steps {', '.join(steps)}")
+
+
+def _plan_text(path: Path, changes: Mapping[str, str | None]) -> Retuning:
+    strings = model_config.strings(model_config.read(path))
+    before = Parameters.from_strings(strings, where=str(path))
+    after = Parameters.from_strings(_changed(strings, changes), where=str(path))
+    old = path.read_text(encoding="utf-8")
+    new = set_parameters(old, changes)
+    read = model_config.strings(model_config.parse(new, path))
+    keys = model_config.parameter_keys(new)
+    if len(keys) > len(set(keys)) or Parameters.from_strings(read, where=str(path)) != after:
+        raise InputError(
+            f"{path}: its parameters are written in a form that cannot be edited in place; "
+            "write each as parameters { key: ... value: { string_value: ... } }"
+        )
+    lines = difflib.unified_diff(
+        old.splitlines(keepends=True), new.splitlines(keepends=True), str(path), str(path), n=1
+    )
+    return Retuning(path, before, after, new, "".join(lines))
+
+
+def _plan_graph(file: Path, changes: Mapping[str, str | None]) -> Retuning:
+    model = onnx_graph.load(file)
+    strings = fused.read_strings(model, where=str(file))
+    before = Parameters.from_strings(strings, where=str(file))
+    after = Parameters.from_strings(_changed(strings, changes), where=str(file))
+    try:
+        fused.retune(model, after)
+    except InputError as refusal:
+        raise InputError(f"{file}: {refusal}") from None
+    return Retuning(file, before, after, model.SerializeToString(), "")
+
+
+def _changed(strings: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    merged = {**strings, **changes}
+    return {key: value for key, value in merged.items() if value is not None}

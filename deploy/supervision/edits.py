@@ -1,0 +1,235 @@
+"""Edits of config.pbtxt files while they are served: which took effect, which were refused.
+
+A refused edit leaves the last good version serving, and Triton calls that READY; only its log
+tells. So each edited file is read here as the defence will read it, and what it says is
+compared with the parameters that Triton reports. A fused model's parameters stand in its graph,
+which Triton reports nothing of: they are read anew once the model's processes are others.
+"""
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deploy.repository import protected
+from deploy.repository.model_config import fused_output, in_words, is_defence, read, strings
+from deploy.supervision.stubs import Stubs
+from deploy.triton import server_log
+from deploy.triton.server import TritonServer
+from exporters import onnx_graph
+from exporters.fused import read_strings
+from postprocess.errors import InputError
+from postprocess.parameters import Parameters
+
+Stamp = tuple[tuple[int, int, int], ...]
+
+#: How many looks an edited file is followed for, a second or so each.
+_LOOKS = 60
+#: How many looks Triton is asked again for what it serves, once anything changed; and how long,
+#: in seconds, what it said is believed while nothing did.
+_FRESH_LOOKS, _BELIEVED_S = 10, 15.0
+
+_TAKES_EFFECT = {
+    "none": "when serve is started again",
+    "explicit": "with POST /v2/repository/models/{model}/load",
+}
+
+
+@dataclass
+class _File:
+    """A config.pbtxt, and the graph of a fused model, as they were last seen."""
+
+    stamp: Stamp
+    looks_left: int = 0
+    log_start: int = 0
+    problem: str | None = None
+    #: What was wrong with it when it was read here: Triton may log that much later.
+    known: set[str] = field(default_factory=set)
+
+
+class Edits:
+    """The config.pbtxt files of a repository and the defences' parameters in force."""
+
+    def __init__(self, server: TritonServer, stubs: Stubs) -> None:
+        """Take the server; the first look takes what is on disk for what Triton has loaded."""
+        self._server, self._stubs = server, stubs
+        self._files: dict[str, _File] = {}
+        #: Every ready model's configuration, as Triton told it last.
+        self.configs: dict[str, Any] = {}
+        self._seen: object = None
+        self._fresh_looks, self._asked = 0, 0.0
+        #: Defence to its parameters: those that Triton reports, a fused model's from its graph.
+        self.in_force: dict[str, dict[str, str]] = {}
+        #: Fused model to the processes that run it, and the parameters of its graph.
+        self._loaded: dict[str, tuple[set[int], dict[str, str]]] = {}
+
+    def problem(self, model: str) -> str | None:
+        """Return why the model's config.pbtxt on disk was refused, None if it was not."""
+        file = self._files.get(model)
+        return None if file is None else file.problem
+
+    def refused_on_disk(self, model: str) -> str | None:
+        """Read the model's config.pbtxt, or a fused graph, now and return what is wrong with it."""
+        path = self._path(model)
+        try:
+            said, file = _said_by(path)
+            if model in self.in_force or file != path:
+                Parameters.from_strings(said, where=str(file))
+        except InputError as error:
+            return str(error)
+        return None
+
+    def read_in_force(self, client: Any, model: str) -> dict[str, str]:
+        """Return the parameters of a defence or fused model now, none of other models."""
+        from tritonclient.utils import InferenceServerException
+
+        try:
+            config = client.get_model_config(model, client_timeout=5).config
+        except InferenceServerException:
+            return self.in_force.get(model, {})
+        return self._said_in(config, model)
+
+    def _said_in(self, config: Any, model: str) -> dict[str, str]:
+        if fused_output(config) is not None:
+            return self._fused_in_force(model)
+        return strings(config) if is_defence(config) else {}
+
+    def _fused_in_force(self, model: str) -> dict[str, str]:
+        before, kept = self._loaded.get(model, (set[int](), {}))
+        processes = set(self._stubs.now(fresh=True).get(model, []))
+        if kept and (before & processes or not processes):
+            return kept
+        try:
+            kept, _ = _said_by(self._path(model))
+        except InputError:  # exchanged since it was loaded
+            return kept
+        self._loaded[model] = processes, kept
+        return kept
+
+    def look(self, client: Any) -> list[str]:
+        """Return one line for each thing that happened since the last look.
+
+        Raises:
+            InferenceServerException: Triton did not answer.
+        """
+        stamps = {path: _stamp(path, fused=path.parent.name in self._loaded)
+                  for path in self._paths()}  # fmt: skip
+        lines = []
+        if self._changed(client, stamps):
+            self.configs = protected.read_configs(client)
+            self._asked = time.monotonic()
+            lines = self._changes_in_force()
+        for path, stamp in stamps.items():
+            model = path.parent.name
+            file = self._files.setdefault(model, _File(stamp))
+            if stamp != file.stamp:  # judged once it has stopped changing
+                file.stamp, file.looks_left = stamp, _LOOKS
+                file.log_start = server_log.size(self._server.log)
+                continue
+            line = self._judge(model, file)
+            if line:
+                lines.append(f"{model}: {line}")
+        return lines
+
+    def _changed(self, client: Any, stamps: dict[Path, Stamp]) -> bool:
+        """Say whether Triton may serve other configurations than it told last."""
+        index = client.get_model_repository_index(client_timeout=5)
+        states = [(entry.name, entry.version, entry.state) for entry in index.models]
+        seen = states, stamps, self._stubs.now()
+        if seen != self._seen:
+            self._seen, self._fresh_looks = seen, _FRESH_LOOKS
+        self._fresh_looks -= 1
+        return self._fresh_looks >= 0 or time.monotonic() - self._asked > _BELIEVED_S
+
+    def _judge(self, model: str, file: _File) -> str | None:
+        """Return what is to be said about a file that has not changed since the last look."""
+        if not file.looks_left:
+            return None
+        fresh = file.looks_left == _LOOKS
+        file.looks_left -= 1
+        if fresh:
+            file.problem = self.refused_on_disk(model)
+            file.known |= {file.problem} if file.problem else set()
+        if file.problem is None and self._differs(model):
+            # The file reads well, and yet Triton may refuse what it says.
+            refusal = server_log.refusal(self._server.log, file.log_start, model)
+            file.problem = None if refusal in file.known else refusal
+        if file.problem is not None:
+            file.looks_left = 0
+            serving = in_words(self.in_force.get(model, {}))
+            kept = f"; still serving {serving}" if serving else ""
+            return f"EDIT REFUSED: {file.problem}{kept}"
+        takes_effect = _TAKES_EFFECT.get(self._server.control_mode)
+        if fresh and takes_effect and self._differs(model):
+            what = "its graph" if model in self._loaded else "config.pbtxt"
+            return f"{what} was edited; takes effect {takes_effect}".format(model=model)
+        return None
+
+    def _differs(self, model: str) -> bool:
+        """Say whether a defence's file says other parameters than those in force."""
+        if model not in self.in_force:
+            return True
+        try:
+            said, _ = _said_by(self._path(model))
+        except InputError:
+            return True
+        return said != self.in_force[model]
+
+    def _changes_in_force(self) -> list[str]:
+        lines = []
+        for model, config in self.configs.items():
+            before = self.in_force.get(model)
+            now = self._said_in(config, model)
+            if not now:
+                continue
+            self.in_force[model] = now
+            if before is not None and now != before:
+                aside = ", which is not what its file says" if self._differs(model) else ""
+                lines.append(f"{model}: new parameters in force{aside}: {in_words(now)}")
+        return lines
+
+    def _path(self, model: str) -> Path:
+        return self._server.repository / model / "config.pbtxt"
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._server.repository.glob("*/config.pbtxt"))
+
+
+def _stamp(path: Path, *, fused: bool) -> Stamp:
+    """Return what changes with a config.pbtxt, and with the graph of a fused model."""
+    paths = [path]
+    if fused:
+        with suppress(InputError):
+            paths.append(_graph(path))
+    found = []
+    for one in paths:
+        with suppress(OSError):
+            status = one.stat()
+            found.append((status.st_mtime_ns, status.st_size, status.st_ino))
+    return tuple(found)
+
+
+def _said_by(path: Path) -> tuple[dict[str, str], Path]:
+    """Return the parameters that a config.pbtxt says, or a fused model's graph, and which file.
+
+    Raises:
+        InputError: the file cannot be read, or the graph has no defence.
+    """
+    config = read(path)
+    if fused_output(config) is None:
+        return strings(config), path
+    graph = _graph(path)
+    return read_strings(onnx_graph.load(graph), where=str(graph)), graph
+
+
+def _graph(path: Path) -> Path:
+    """Return the graph of the highest version, which Triton serves, beside a config.pbtxt.
+
+    Raises:
+        InputError: there is no version.
+    """
+    files = [file for file in path.parent.glob("[0-9]*/*.onnx") if file.parent.name.isdigit()]
+    if not files:
+        raise InputError(f"{path.parent}: expected a version with a model.onnx")
+    return max(files, key=lambda file: int(file.parent.name))

@@ -1,0 +1,35 @@
+"""The processes of a server's models, looked for in full only where one of them is gone."""
+
+import time
+from itertools import chain
+from pathlib import Path
+
+from deploy.triton.server import TritonServer
+
+#: How long what was found is believed while every process lives: a reload adds some first.
+BELIEVED_S = 10.0
+
+
+class Stubs:
+    """Model name to the processes that run it in the Python backend."""
+
+    def __init__(self, server: TritonServer) -> None:
+        """Say whose."""
+        self._server = server
+        self._found: dict[str, list[int]] = {}
+        self._looked = -BELIEVED_S
+
+    def now(self, *, fresh: bool = False) -> dict[str, list[int]]:
+        """Return the living ones; ``fresh`` finds those of a reload that has just begun too."""
+        old = time.monotonic() - self._looked > BELIEVED_S
+        if fresh or old or not all(map(_lives, chain.from_iterable(self._found.values()))):
+            self._looked = time.monotonic()
+            self._found = self._server.stubs()
+        return self._found
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # a zombie's is empty
+    except OSError:
+        return False

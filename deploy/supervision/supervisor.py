@@ -1,0 +1,303 @@
+"""Keeps a Triton serving and protected: asks, notices, brings back, reports.
+
+All of it runs in the thread that started Triton, as Triton ends with that thread.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from deploy.repository import protected
+from deploy.repository.protected import Protected
+from deploy.supervision.edits import Edits
+from deploy.supervision.gateway_probe import GatewayProbe
+from deploy.supervision.probe import RawAnswerError
+from deploy.supervision.questions import ProbeError, alive
+from deploy.supervision.recovery import RELOAD_S, Restarts, reload
+from deploy.supervision.status_file import ModelStatus, Status
+from deploy.supervision.stubs import Stubs
+from deploy.supervision.watched import DefenceOffError, Watched
+from deploy.triton import server_log
+from deploy.triton.server import ServerError, TritonServer
+from postprocess.errors import InputError
+from postprocess.question import path_in
+
+#: How often a model that could not be watched is tried again.
+AGAIN_S = 30.0
+
+
+class Supervisor:
+    """Watches one started server until it is interrupted."""
+
+    def __init__(
+        self,
+        server: TritonServer,
+        say: Callable[[str], None],
+        *,
+        probe_s: float = 1,
+        timeout_s: float = 3,
+        max_restarts: int = 5,
+        status_file: Path | None = None,
+        tend: Callable[[], None] = lambda: None,
+        gateway: GatewayProbe | None = None,
+        suspects: Callable[[float], list[str]] = lambda since: [],
+    ) -> None:
+        """Learn what the server answers now.
+
+        Args:
+            server: started, all models ready.
+            say: takes one line for the operator.
+            probe_s: time between two probes.
+            timeout_s: how long an answer may take.
+            max_restarts: of Triton that do not help, within ``recovery.WINDOW_S``.
+            tend: looks after what else has to run, once a round.
+            gateway: asks through the gateway, where there is one.
+            suspects: who had requests in flight since a time by the wall clock.
+            status_file: JSON that is rewritten after every round, see ``Status``.
+
+        Raises:
+            ServerError: a model that was protected is not any more.
+            InputError: the status file cannot be written.
+        """
+        self._server, self._say, self._status_file = server, say, status_file
+        self._tend, self._gateway, self._suspects = tend, gateway, suspects
+        self._probe_s, self._timeout_s = probe_s, timeout_s
+        self._restarts = Restarts(server, say, most=max_restarts)
+        self._stubs = Stubs(server)
+        self._edits = Edits(server, self._stubs)
+        self._watched: dict[str, Watched] = {}
+        #: Models that could not be watched: their state, and when they are tried again.
+        self._failed: dict[str, tuple[ModelStatus, float]] = {}
+        self._connected: Any = None
+        self._all_good_at = time.time()
+        self._last_suspects: list[str] = []
+        self._restarted_for = ""  #: the model that Triton was restarted for last
+        self._edits.look(self._client())
+        self._discover(self._client())
+        if status_file is not None:
+            self._status().write(status_file)
+
+    @property
+    def names(self) -> list[str]:
+        """The models that are watched."""
+        return sorted(self._watched)
+
+    def run(self) -> NoReturn:
+        """Watch until interrupted.
+
+        Raises:
+            ServerError: restarts of Triton do not help.
+        """
+        state = "stopped"
+        try:
+            while True:
+                try:
+                    self._server.wait(self._probe_s)
+                except ServerError as error:
+                    self._restart(f"{error}", died=True)
+                self._tend()
+                self._round()
+                self._write_status()
+        except ServerError:
+            state = "failed"
+            raise
+        finally:
+            self._disconnect()
+            self._write_status(state)
+
+    def _client(self) -> Any:
+        """Return the one connection of all rounds, which a restart ends."""
+        if self._connected is None:
+            self._connected = self._server.connect()
+        return self._connected
+
+    def _disconnect(self) -> None:
+        if self._connected is not None:
+            with contextlib.suppress(Exception):  # closed for good, whatever it thinks of that
+                self._connected.close()
+            self._connected = None
+
+    def _round(self) -> None:
+        from tritonclient.utils import InferenceServerException
+
+        good = True
+        for one in list(self._watched.values()):
+            error = one.examine(self._client())
+            if error is not None:
+                good = False
+                if self._server.running:  # else the next round says so
+                    self._recover(one, error)
+        try:
+            for line in self._edits.look(self._client()):
+                self._say(line)
+            self._discover(self._client())
+        except InferenceServerException as error:
+            good = False
+            if not self._watched and self._server.running:  # else a probe has told
+                self._restart(f"Triton does not answer: {error.message()}", died=True)
+        if good:
+            self._all_good_at = time.time()
+            if self._gateway is not None:
+                probes = [one.probe for one in self._watched.values()]
+                self._gateway.look({one.model: one.inputs for one in probes}, self._say)
+
+    def _discover(self, client: Any) -> None:
+        """Begin to watch what is new in the repository, leave what was removed from it."""
+        for name in [*self.names, *self._failed]:
+            if not (self._server.repository / name).is_dir():
+                self._say(f"{name}: removed from the repository, no longer watched")
+                self._watched.pop(name, None)
+                self._failed.pop(name, None)
+        for found in protected.among(self._edits.configs):
+            again_at = self._failed.get(found.name, (None, 0.0))[1]
+            if found.name not in self._watched and time.monotonic() >= again_at:
+                self._begin(found, client)
+        for name in sorted(set(self._edits.configs) - set(self._watched) - set(self._failed)):
+            if path_in(self._server.repository, name).exists():
+                raise ServerError(
+                    f"{name}: UNPROTECTED: {path_in(self._server.repository, name)} is of a "
+                    "protected model, and no defence stands in the configuration that is served; "
+                    "protect it again"
+                )
+
+    def _begin(self, found: Protected, client: Any) -> None:
+        """Begin to watch a model; one that cannot be watched never stops the others."""
+        one = Watched(
+            found,
+            self._stubs,
+            self._edits,
+            self._say,
+            timeout_s=self._timeout_s,
+            question=path_in(self._server.repository, found.name),
+        )
+        before, _ = self._failed.pop(found.name, (None, 0.0))
+        try:
+            one.begin(client)
+        except DefenceOffError as error:
+            if self._gateway is not None:  # nobody is let in to that
+                raise ServerError(f"{found.name}: UNPROTECTED: {error}") from None
+            one.down(f"UNPROTECTED: {error}", state="failed")
+        except RawAnswerError as error:
+            raise ServerError(f"{found.name}: UNPROTECTED: {error}") from None
+        except ProbeError as error:
+            reason = f"does not answer a probe: {error}"
+            if before is None or before.reason != reason:
+                self._say(f"{found.name}: UNWATCHED: {reason}; tried again every {AGAIN_S:g} s")
+            failed = ModelStatus(found.defence, state="failed", reason=reason)
+            self._failed[found.name] = failed, time.monotonic() + AGAIN_S
+            return
+        self._watched[found.name] = one
+
+    def _recover(self, one: Watched, error: ProbeError) -> None:
+        """Bring a model back the cheapest way, or say why that has to wait."""
+        # A restart for something else says nothing about this.
+        in_vain = self._restarted_for == one.name and one.good_at < self._restarts.started_at
+        if isinstance(error, RawAnswerError):
+            one.down(f"UNPROTECTED: {error}; Triton is stopped at once")
+            self._restart(f"{one.name}: {error}", model=one.name, in_vain=in_vain)
+            return
+        if isinstance(error, DefenceOffError):
+            one.down(f"UNPROTECTED: {error}", state="failed")
+            return
+        if not alive(self._client()):
+            self._restart(f"{one.name}: {error}; Triton itself does not answer", died=True)
+            return
+        dead = one.dead_models(self._client())
+        one.down(f"DOWN: {error}; at fault: {', '.join(dead) or 'none of its models alone'}")
+        held = self._held(one, error)
+        if held:
+            one.down(f"STAYS DOWN until this is mended: {held}", state="failed")
+            return
+        if not dead and _refuses(one, error):
+            # A restart would make the defence forget what it has seen, and answer again.
+            said = f"REFUSED by its defence: {error}; see {self._server.log}"
+            one.down(said, state="failed")
+            return
+        if in_vain and any(self._answers_since_restart(other) for other in self._watched.values()):
+            one.down(f"STAYS DOWN: a restart of Triton did not help: {error}", state="failed")
+            return
+        self._write_status()
+        told = False
+        if dead:
+            told, how = reload(self._server, dead, self._client())
+            self._say(f"{one.name}: {how}")
+        if not told or not self._answers_in_time(one):
+            self._restart(f"{one.name}: {error}", model=one.name, in_vain=in_vain)
+
+    def _answers_since_restart(self, one: Watched) -> bool:
+        return not one.is_down and one.good_at > self._restarts.started_at
+
+    def _held(self, one: Watched, error: ProbeError) -> str | None:
+        """Return what only the operator can mend: a configuration that no start would take."""
+        for model in (one.name, *one.protected.models):
+            problem = self._edits.refused_on_disk(model)
+            if problem:
+                return problem
+        if error.unknown and self._server.control_mode != "none":
+            start = max(0, server_log.size(self._server.log) - 100_000)
+            return server_log.refusal(self._server.log, start, one.name) or str(error)
+        return None
+
+    def _answers_in_time(self, one: Watched) -> bool:
+        deadline = time.monotonic() + RELOAD_S + self._server.poll_s
+        while time.monotonic() < deadline:
+            try:
+                self._server.wait(0.25)
+                one.check(self._client())
+                return True
+            except (ProbeError, ServerError):
+                if not self._server.running:
+                    return False
+        return False
+
+    def _restart(
+        self, why: str, *, model: str = "", in_vain: bool = False, died: bool = False
+    ) -> None:
+        """Restart Triton; say who was in flight where it ``died``, by itself or to the world."""
+        self._restarted_for = model
+        self._last_suspects = self._suspects(self._all_good_at) if died else []
+        if self._last_suspects:
+            why = f"{why}; requests in flight then: of {', '.join(self._last_suspects)}"
+        for one in self._watched.values():
+            if not one.is_down:
+                one.down(f"DOWN: {why}")
+        if not self._watched:
+            self._say(why)
+        self._write_status("recovering")
+        self._disconnect()
+        self._restarts.restart(why, in_vain=in_vain)
+
+    def _status(self, state: str | None = None) -> Status:
+        models = {name: one.status for name, one in self._watched.items()}
+        models |= {name: failed for name, (failed, _) in self._failed.items()}
+        for one in models.values():
+            one.parameters = self._edits.in_force.get(one.defence, {})
+            one.rejected_edit = self._edits.problem(one.defence)
+        gateway = None if self._gateway is None else self._gateway.status
+        states = {one.state for one in models.values()}
+        states |= set() if gateway is None else {gateway.state}
+        worst = next((bad for bad in ("failed", "recovering") if bad in states), "ready")
+        return Status(
+            state=state or worst,
+            triton_pid=self._server.pid,
+            restarts=self._restarts.count,
+            recoveries=sum(one.recoveries for one in self._watched.values()),
+            models=models,
+            gateway=gateway,
+            suspects=self._last_suspects,
+        )
+
+    def _write_status(self, state: str | None = None) -> None:
+        if self._status_file is not None:
+            try:
+                self._status(state).write(self._status_file)
+            except InputError as error:
+                self._say(str(error))
+
+
+def _refuses(one: Watched, error: ProbeError) -> bool:
+    """Say whether the defence runs and refuses the scores that it is fed."""
+    said = f"{one.protected.defence}: " in str(error)
+    return said and not one.protected.fused and "internal error" not in str(error)

@@ -1,0 +1,301 @@
+"""The runs that are missing, several at a time; each in a file of its own."""
+
+import contextlib
+import fcntl
+import json
+import queue
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from exporters.atomic_file import write_text
+from load_tests.paper.plan import Result
+from load_tests.runs.conditions import Conditions
+from load_tests.runs.run import Run, Victim
+from load_tests.runs.victims import is_trained
+from postprocess.errors import InputError, ReverseSigmoidError
+
+Task = Run | Victim
+#: Told after every run: its name, runs done, runs in all, seconds it took, why it failed if so.
+Tell = Callable[[str, int, int, float, str], None]
+
+
+class RunError(ReverseSigmoidError):
+    """Runs failed; those that had finished are kept."""
+
+
+class Runner:
+    """The runs of a folder: ``runs/`` has their results, ``victims/`` what they steal.
+
+    Runs are made within its context: processes that make them are kept until it is left.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        data_dir: Path | None,
+        jobs: int,
+        tell: Tell,
+        conditions: Conditions | None = None,
+    ) -> None:
+        """Take the folder; nothing is run yet.
+
+        Args:
+            folder: where runs and victims are kept.
+            data_dir: see ``exporters.datasets``.
+            jobs: runs at a time.
+            tell: told of progress.
+            conditions: what its processes are started with; without them, each with its share of
+                this machine's processors.
+        """
+        self._folder, self._runs, self._victims = folder, folder / "runs", folder / "victims"
+        self._data_dir, self._jobs, self._tell = data_dir, jobs, tell
+        self._conditions = conditions or Conditions.here(jobs=jobs)
+        self._seen: dict[str, Result] = {}
+        self.failed: dict[str, str] = {}  #: runs that were tried in vain, and why
+        self._stack = ExitStack()
+        self._processes: _Processes | None = None
+
+    def __enter__(self) -> "Runner":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._processes = None
+        self._stack.close()
+
+    def known(self, run: Run) -> Result | None:
+        """Return a run's measures from its file, None while it has not been made.
+
+        Raises:
+            InputError: the file holds something else.
+        """
+        name = run.name
+        if name not in self._seen:
+            path = self.path(run)
+            if not path.is_file():
+                return None
+            made = read(path)
+            if made.run != run:
+                raise InputError(f"{path}: holds another run than its name says")
+            self._seen[name] = made.result
+        return self._seen[name]
+
+    def missing(self, runs: Iterable[Run]) -> list[Run]:
+        """Return those that are neither made nor failed, each once."""
+        named = {run.name: run for run in runs}
+        return [
+            run
+            for name, run in named.items()
+            if name not in self.failed and self.known(run) is None
+        ]
+
+    def path(self, run: Run) -> Path:
+        """Return where the run's file is, or will be."""
+        return self._runs / f"{run.name}.json"
+
+    def make(self, runs: Sequence[Run]) -> None:
+        """Make the runs, also those that are there, or note in ``failed`` why they cannot be.
+
+        Raises:
+            InputError: another process is at work in this folder.
+        """
+        untrained = [run.victim for run in runs if not is_trained(run.victim, self._victims)]
+        self._make(untrained, runs)
+
+    def train(self, victim: Victim) -> None:
+        """Train a victim, also one that is there, or note in ``failed`` why it cannot be.
+
+        Raises:
+            InputError: another process is at work in this folder.
+        """
+        self._make([victim], [])
+
+    def _make(self, first: Sequence[Victim], runs: Sequence[Run]) -> None:
+        untrained = {victim.name: victim for victim in first}
+        total, victims, waiting = len(untrained) + len(runs), list(untrained.values()), list(runs)
+
+        def following() -> Task | None:
+            """Return what can be begun: victims first, then runs whose victim is trained."""
+            if victims:
+                return victims.pop(0)
+            ready = (run for run in waiting if run.victim.name not in untrained)
+            run = next((run for run in ready if run.name not in self.failed), None)
+            if run is not None:
+                waiting.remove(run)
+            return run
+
+        for done, (task, answer, seconds) in enumerate(self._started().answers(following), 1):
+            self._tell(task.name, done, total, seconds, answer.get("error", ""))
+            untrained.pop(task.name, None)
+            if "error" in answer:
+                hurt = [run.name for run in runs if task in (run, run.victim)] or [task.name]
+                self.failed |= dict.fromkeys(hurt, answer["error"])
+            elif isinstance(task, Run):
+                self._keep(task, answer, seconds)
+
+    def _started(self) -> "_Processes":
+        if self._processes is None:
+            self._stack.enter_context(_alone(self._folder))
+            made = _Processes(self._jobs, self._victims, self._data_dir, self._conditions)
+            self._processes = self._stack.enter_context(made)
+        return self._processes
+
+    def refuse_failed(self) -> None:
+        """Return if no run was tried in vain.
+
+        Raises:
+            RunError: how many were, and why the first.
+        """
+        if self.failed:
+            name, why = next(iter(self.failed.items()))
+            raise RunError(f"{len(self.failed)} runs failed, the first of them {name}: {why}")
+
+    def versions(self) -> list[str]:
+        """Return what the runs of the folder were made with, each set of versions once."""
+        found = set()
+        for path in self._runs.glob("*.json"):
+            content = json.loads(path.read_text())
+            versions = content.get("made_with", content)["versions"]  # once they stood alone
+            found.add(", ".join(f"{name} {at}" for name, at in versions.items()))
+        return sorted(found)
+
+    def _keep(self, run: Run, answer: dict[str, Any], seconds: float) -> None:
+        path = self.path(run)
+        content = {
+            "run": run.to_json(),
+            **answer,
+            "seconds": round(seconds, 1),
+            "command": f"reverse-sigmoid paper runs/{path.name} --data-dir DIR --out OUT",
+        }
+        write_text(path, json.dumps(content, indent=1) + "\n")
+        self._seen[run.name] = answer["result"]
+
+
+class Made(NamedTuple):
+    """What a run's file holds."""
+
+    run: Run
+    result: Result
+    made_with: dict[str, Any] | None  #: see ``conditions``; files of before do not say
+    victim_made_with: dict[str, Any] | None  #: the same, of the run's victim
+
+
+def read(path: Path) -> Made:
+    """Return what a run's file holds.
+
+    Raises:
+        InputError: it cannot be read, or is not a run's file.
+    """
+    try:
+        content = json.loads(path.read_text())
+        with_what = [content.get(name) for name in ("made_with", "victim_made_with")]
+        return Made(Run.from_json(content["run"]), content["result"], *with_what)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except (InputError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a run's file: {error}") from None
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which ends with this process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{folder}: another process is making its runs") from None
+        yield
+
+
+class _Processes:
+    """So many processes, each asked by a thread of its own."""
+
+    def __init__(
+        self, jobs: int, victims: Path, data_dir: Path | None, conditions: Conditions
+    ) -> None:
+        self._jobs, self._idle = jobs, queue.SimpleQueue[subprocess.Popen[str] | None]()
+        self._all: list[subprocess.Popen[str]] = []
+        self._command = [
+            *(sys.executable, "-m", "load_tests.runs.worker", str(victims)),
+            *([str(data_dir)] if data_dir else []),
+        ]
+        self._environment = conditions.environment()
+
+    def __enter__(self) -> "_Processes":
+        for _ in range(self._jobs):
+            self._idle.put(None)  # started when it is needed
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._all:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+
+    def answers(
+        self, following: Callable[[], Task | None]
+    ) -> Iterator[tuple[Task, dict[str, Any], float]]:
+        """Yield each task with its answer and the seconds it took, as they come.
+
+        Args:
+            following: returns a task that can be begun now, None while there is none; nothing
+                more is asked for once there is none and no task is under way.
+        """
+        flying: dict[Future[tuple[dict[str, Any], float]], Task] = {}
+        with ThreadPoolExecutor(self._jobs) as threads:
+            try:
+                while True:
+                    while len(flying) < self._jobs and (task := following()) is not None:
+                        flying[threads.submit(self._ask, task)] = task
+                    if not flying:
+                        return
+                    for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                        yield flying.pop(future), *future.result()
+            except BaseException:
+                for process in list(self._all):  # whoever waits for them goes on
+                    process.kill()
+                raise
+
+    def _start(self) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self._environment,
+            start_new_session=True,  # Ctrl-C is for us alone
+        )
+        self._all.append(process)
+        return process
+
+    def _ask(self, task: Task) -> tuple[dict[str, Any], float]:
+        process = self._idle.get()
+        if process is None or process.poll() is not None:  # it ended at a task that failed
+            process = self._start()
+        start = time.monotonic()
+        asked = {"run": task.to_json()} if isinstance(task, Run) else {"victim": asdict(task)}
+        try:
+            process.stdin.write(json.dumps(asked) + "\n")  # type: ignore[union-attr]
+            process.stdin.flush()  # type: ignore[union-attr]
+            line = process.stdout.readline()  # type: ignore[union-attr]
+        except (OSError, ValueError):
+            line = ""
+        if line:
+            answer: dict[str, Any] = json.loads(line)
+        else:
+            process.kill()
+            process.wait()
+            answer = {"error": "its process ended; stderr may say why"}
+        self._idle.put(process)
+        return answer, time.monotonic() - start

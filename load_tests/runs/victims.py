@@ -1,0 +1,115 @@
+"""The networks that are stolen: trained once, their answers kept."""
+
+import json
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters import architectures, datasets
+from exporters.atomic_file import atomic_file, write_text
+from exporters.datasets import Dataset, HoldOff, Images
+from exporters.train import predict, train_victim
+from load_tests.runs.conditions import made_with
+from load_tests.runs.run import Victim
+from postprocess.errors import InputError
+
+Logits = NDArray[np.float32]
+#: The file that is written when all others are there.
+_LAST = "victim.json"
+
+
+class TrainedVictim:
+    """A victim in a folder of its own: weights, and its logits for what everyone asks about."""
+
+    def __init__(self, victim: Victim, folder: Path, data_dir: Path | None) -> None:
+        """Take the victim from the folder; ``prepare_victim`` has put it there."""
+        self.victim, self._folder = victim, folder / victim.name
+        self.dataset = _dataset(victim.data, data_dir)
+        self._data_dir = data_dir
+
+    @property
+    def made_with(self) -> dict[str, Any] | None:
+        """What it was trained with, see ``conditions``; None where it was recorded."""
+        content = json.loads((self._folder / _LAST).read_text())
+        found: dict[str, Any] | None = content.get("made_with")
+        return found
+
+    @property
+    def pool(self) -> Images:
+        """The adversary's images, which the victim has not seen."""
+        return _held_off(self.victim, self._data_dir).adversary_images
+
+    @cached_property
+    def test_logits(self) -> Logits:
+        """For the test set, shape (n, K)."""
+        return self._kept("test")
+
+    @cached_property
+    def pool_logits(self) -> Logits:
+        """For the adversary's images, shape (n, K)."""
+        return self._kept("pool")
+
+    def logits(self, images: Images) -> Logits:
+        """Return the victim's logits for any images, shape (n, K)."""
+        return predict(self._model, images)
+
+    @cached_property
+    def _model(self) -> Any:
+        model = architectures.find(self.victim.architecture)(
+            self.dataset.input_shape, self.dataset.classes
+        )
+        model.load_weights(self._folder / "victim.weights.h5")
+        return model
+
+    def _kept(self, which: str) -> Logits:
+        with np.load(self._folder / "logits.npz") as stored:
+            logits: Logits = stored[which]
+        return logits
+
+
+def is_trained(victim: Victim, folder: Path) -> bool:
+    """Return whether ``prepare_victim`` has finished this one."""
+    return (folder / victim.name / _LAST).is_file()
+
+
+def prepare_victim(victim: Victim, folder: Path, data_dir: Path | None) -> None:
+    """Train a victim on its two thirds of the training set and put it into the folder.
+
+    Raises:
+        InputError: the data set cannot be read, or the victim is not trained but recorded.
+    """
+    import keras
+
+    if victim.steps < 1:
+        raise InputError(f"{victim.name}: is a recorded classifier; tune puts it there again")
+    dataset, held_off = _dataset(victim.data, data_dir), _held_off(victim, data_dir)
+    (folder / victim.name / _LAST).unlink(missing_ok=True)
+    model = train_victim(
+        dataset, held_off, victim.architecture, steps=victim.steps, seed=victim.seed
+    )
+    home = folder / victim.name
+    home.mkdir(parents=True, exist_ok=True)
+    model.save_weights(home / "victim.weights.h5", overwrite=True)
+    logits = {"test": dataset.x_test, "pool": held_off.adversary_images}
+    with atomic_file(home / "logits.npz") as part, part.open("wb") as file:
+        np.savez(file, **{which: predict(model, images) for which, images in logits.items()})
+    keras.backend.clear_session()
+    about = {"victim": victim.name, "made_with": made_with(dataset)}
+    write_text(home / _LAST, json.dumps(about) + "\n")
+
+
+@lru_cache(maxsize=1)
+def _dataset(name: str, data_dir: Path | None) -> Dataset:
+    return datasets.load(name, data_dir)
+
+
+def _held_off(victim: Victim, data_dir: Path | None) -> HoldOff:
+    return _split(victim.data, data_dir, victim.seed)
+
+
+@lru_cache(maxsize=1)  # many runs in a row share it
+def _split(name: str, data_dir: Path | None, seed: int) -> HoldOff:
+    return datasets.hold_off(_dataset(name, data_dir), seed=seed)

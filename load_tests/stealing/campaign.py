@@ -1,0 +1,283 @@
+"""Attacks on one endpoint, in a folder that remembers all that was paid for and all results.
+
+| in the folder | holds |
+| --- | --- |
+| ``attack.json`` | the settings; a later call with others is refused |
+| ``<attack>/`` | a transfer set, see ``transfer_set_file`` |
+| ``<attack>-unprotected/`` | the same, of the victim itself |
+| ``reference.npz`` | the answers to the test set, by which thieves are judged |
+| ``results/<thief>-<queries>.json`` | what that thief stole with that many queries |
+"""
+
+import json
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from exporters import datasets
+from exporters.atomic_file import atomic_file, write_text
+from exporters.datasets import Dataset, Images
+from exporters.pipeline import Stage
+from exporters.train import Progress, predict
+from load_tests import measures
+from load_tests.deferred_signals import deferred_signals
+from load_tests.endpoint import Query, Scores, ask
+from load_tests.stealing.attacks.knockoff import PHOTOS, Others
+from load_tests.stealing.attacks.near_duplicates import average
+from load_tests.stealing.attacks.plans import plan
+from load_tests.stealing.collect import Manner, Plan, collect
+from load_tests.stealing.recovery.recover import Knowledge, recover, shadow_prior
+from load_tests.stealing.substitute import Recipe, train_substitute
+from load_tests.stealing.thief import Thief
+from load_tests.stealing.transfer_set import TransferSet
+from load_tests.stealing.transfer_set_file import TransferSetFile
+from postprocess.errors import InputError
+from postprocess.parameters import Parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What decides the results of a campaign; written to ``attack.json``."""
+
+    url: str  #: HOST:PORT, or what else the endpoint is known by
+    model: str  #: the endpoint's model
+    victim: str  #: the model without a defence, where it can be asked; else empty
+    data: str  #: the data set, see ``exporters.datasets``
+    queries: int  #: the query budget of each attack, in images
+    split_seed: int = 0  #: of the hold-off; the exporter's seed
+    seed: int = 0  #: of the attacks and the substitutes
+    architecture: str = "simple"  #: of the substitutes
+    steps: int = 600  #: training batches of 64 for each substitute
+    others: str = PHOTOS  #: the other data set of Knockoff
+    beta: float  #: what adversaries take the defence to be
+    gamma: float
+    margin: float
+
+
+class Campaign:
+    """The attacks of one folder."""
+
+    def __init__(
+        self,
+        out: Path,
+        settings: Settings,
+        *,
+        dataset: Dataset,
+        protected: Query,
+        victim: Query | None,
+        manner: Manner,
+        data_dir: Path | None = None,
+        taken: dict[str, TransferSet] | None = None,
+    ) -> None:
+        """Take up the folder, or start it.
+
+        Args:
+            out: the folder.
+            settings: what decides the results.
+            dataset: the victim's kind of data, as ``settings.data`` names it.
+            protected: the endpoint under attack, from images to probabilities.
+            victim: the same without a defence, where it can be asked.
+            manner: how requests are sent.
+            data_dir: where the other data set of Knockoff is.
+            taken: transfer sets that are there already, by the attack that made them.
+
+        Raises:
+            InputError: the folder holds a campaign with other settings, or other files.
+        """
+        self.out, self.settings, self.dataset = out, settings, dataset
+        self._protected, self._victim, self._manner = protected, victim, manner
+        self._data_dir = data_dir
+        self.stage: Stage = lambda title: nullcontext(lambda done, total: None)
+        self.lost: dict[str, int] = {}  #: queries sent whose answers were lost, by folder
+        self._taken = dict(taken or {})
+        self._priors: dict[tuple[str, int], Scores] = {}
+        self.pool = datasets.hold_off(dataset, seed=settings.split_seed).adversary_images
+        self.recipe = Recipe(
+            steps=settings.steps,
+            seed=settings.seed + 1,
+            flips=dataset.flips,
+            architecture=settings.architecture,
+        )
+        self._claim()
+
+    def run(self, thieves: list[Thief], budgets: list[int]) -> list[dict[str, Any]]:
+        """Return the results of all thieves with all query budgets, one thief after the other."""
+        self.protection()  # what they are judged by comes first
+        return [self.measure(thief, queries) for thief in thieves for queries in budgets]
+
+    def stages_left(self, thieves: list[Thief], budgets: list[int]) -> int:
+        """Return how often ``stage`` will be called by ``run``."""
+        left = int(not (self.out / "reference.npz").is_file())
+        asking = set()
+        for thief in thieves:
+            missing = sum(not self._result(thief, queries).is_file() for queries in budgets)
+            left += missing
+            if missing:
+                asking.add((thief.attack, thief.unprotected))
+        done = {
+            (thief.attack, thief.unprotected)
+            for thief in thieves
+            if self._folder(thief).name in self._taken
+            or TransferSetFile(self._folder(thief), self.pool).spent >= self.settings.queries
+        }
+        return left + len(asking - done)
+
+    def transfer_set(self, thief: Thief) -> TransferSet:
+        """Return the answers that a thief's attack paid for, after asking for what is missing.
+
+        Raises:
+            EndpointError: the server refused a request, or failed on it again and again.
+        """
+        folder = self._folder(thief)
+        query = self._victim if thief.unprotected else self._protected
+        if query is None:
+            raise InputError(f"{thief.name}: needs --victim, the model without a defence")
+        if folder.name in self._taken:
+            return self._taken[folder.name]
+        file = TransferSetFile(folder, self.pool)
+        budget = self.settings.queries
+        asked = self._plan(thief.attack)  # refuses a budget beyond the pool
+        if file.spent < budget:
+            side = "the victim" if thief.unprotected else "the endpoint"
+            with self.stage(f"{thief.attack}: ask {side}, {budget} queries") as progress:
+                collect(
+                    *(asked, query),
+                    manner=self._manner,
+                    file=file,
+                    total=budget,
+                    progress=progress,
+                    guard=deferred_signals,
+                )
+        if file.lost:
+            self.lost[folder.name] = file.lost
+        return self._taken.setdefault(folder.name, file.read())
+
+    def measure(self, thief: Thief, queries: int) -> dict[str, Any]:
+        """Return what a thief stole with its first ``queries`` queries, from the folder if there.
+
+        Raises:
+            EndpointError, InputError: see ``transfer_set`` and ``recover``.
+        """
+        path = self._result(thief, queries)
+        if path.is_file():
+            known: dict[str, Any] = json.loads(path.read_text())
+            return known
+        taken = self.transfer_set(thief).first(queries)
+        with self.stage(f"{thief.name}: {queries} queries") as progress:
+            measured = self._steal(thief, taken, progress)
+        about = {"name": thief.name, "queries": queries, "outsider": thief.outsider}
+        result = {**about, **asdict(thief), **measured}
+        write_text(path, json.dumps(result, indent=2) + "\n")
+        return result
+
+    def protection(self) -> dict[str, Any]:
+        """Return what honest users get: the endpoint's answers to the test set, judged."""
+        truth, protected = self._reference["reference"], self._reference["protected"]
+        return _judge(protected, truth, self.dataset) | {"judged_by": self.judged_by}
+
+    @property
+    def judged_by(self) -> str:
+        """The model whose answers count as the truth."""
+        return self.settings.victim or self.settings.model
+
+    def _folder(self, thief: Thief) -> Path:
+        return self.out / (thief.attack + "-unprotected" * thief.unprotected)
+
+    def _result(self, thief: Thief, queries: int) -> Path:
+        return self.out / "results" / f"{thief.name}-{queries}.json"
+
+    def _steal(self, thief: Thief, taken: TransferSet, progress: Progress) -> dict[str, Any]:
+        import keras
+
+        if thief.attack == "duplicates":
+            taken = average(taken)
+        defence = self._defence()
+        if thief.recover:
+            knowledge = Knowledge(
+                defence=defence,
+                prior=lambda: self._prior(thief, taken),
+                seed=self.recipe.seed,
+                true_answers=None if self._victim is None else lambda: self._true(taken.images),
+            )
+            recovered = recover(thief.recover, taken, knowledge)
+        else:
+            recovered = taken
+        recipe = replace(
+            self.recipe, loss=thief.loss, labels_only=thief.labels_only, defence=defence
+        )
+        substitute = train_substitute(recovered, recipe, progress=progress)
+        logits = predict(substitute, self.dataset.x_test)
+        keras.backend.clear_session()
+        scores: Scores = softmax(logits, axis=1)
+        return _judge(scores, self._reference["reference"], self.dataset)
+
+    def _prior(self, thief: Thief, taken: TransferSet) -> Scores:
+        """A shadow's probabilities; three recoveries share one shadow."""
+        key = self._folder(thief).name, len(taken)
+        if key not in self._priors:
+            self._priors[key] = shadow_prior(taken, self.pool, self.recipe)
+        return self._priors[key]
+
+    def _plan(self, attack: str) -> Plan:
+        return plan(
+            attack,
+            self.pool,
+            budget=self.settings.queries,
+            rng=np.random.default_rng(self.settings.seed),
+            recipe=self.recipe,
+            others=Others(self.settings.others, self._data_dir) if attack == "knockoff" else None,
+        )
+
+    def _defence(self) -> Parameters:
+        return Parameters(
+            scores="probabilities",
+            beta=self.settings.beta,
+            gamma=self.settings.gamma,
+            margin=self.settings.margin,
+        )
+
+    def _true(self, images: Images) -> Scores:
+        if self._victim is None:
+            raise InputError("true answers: need --victim, the model without a defence")
+        return ask(self._victim, images, batch_size=self._manner.batch_size)
+
+    def _claim(self) -> None:
+        """Make ``out`` this campaign's, unless it is another's."""
+        path, mine = self.out / "attack.json", asdict(self.settings)
+        if not path.is_file():
+            if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+                raise InputError(f"--out {self.out}: holds other files; choose another folder")
+            write_text(path, json.dumps(mine, indent=2) + "\n")
+            return
+        theirs = json.loads(path.read_text())
+        for key, value in mine.items():
+            if theirs.get(key) != value:
+                raise InputError(
+                    f"--out {self.out}: holds an attack with {key} {theirs.get(key)!r}, not "
+                    f"{value!r}; choose another folder"
+                )
+
+    @cached_property
+    def _reference(self) -> dict[str, Scores]:
+        """The answers by which thieves are judged; none of them costs a thief a query."""
+        path = self.out / "reference.npz"
+        if not path.is_file():
+            with self.stage(f"ask about the test set, {len(self.dataset.x_test)} images"):
+                size, images = self._manner.batch_size, self.dataset.x_test
+                protected = ask(self._protected, images, batch_size=size)
+                truth = protected if self._victim is None else self._true(images)
+            with atomic_file(path) as part, part.open("wb") as file:
+                np.savez(file, protected=protected, reference=truth)
+        with np.load(path) as stored:
+            return {name: stored[name] for name in ("protected", "reference")}
+
+
+def _judge(scores: Scores, truth: Scores, dataset: Dataset) -> dict[str, float]:
+    """The five measures of section 4, of probabilities against the victim's."""
+    accuracy = measures.accuracy(scores, dataset.y_test)
+    return {"accuracy": accuracy, **measures.between(scores, truth)}

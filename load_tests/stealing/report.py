@@ -1,0 +1,174 @@
+"""A campaign's report for people: one HTML page with its table and its curves inside."""
+
+import html
+from typing import Any
+
+from load_tests.plots import STYLE, figure, svg
+from load_tests.stealing.thief import LABELS, NAIVE, UNPROTECTED
+from load_tests.stealing.verdict import Result, budgets, curve
+
+HEAD = ("thief", "queries", "agreement", "accuracy", "cosine", "MAE", "KL(M || S)", "KL(S || M)")
+
+#: Panel title, and the thieves in it, in the shape of the paper's Figures 2, 5, 6 and 7.
+PANELS = (
+    (
+        "Which queries steal best (no defence)",
+        (
+            "sample-unprotected",
+            "random-unprotected",
+            "jacobian-unprotected",
+            "knockoff-unprotected",
+        ),
+    ),
+    (
+        "Which queries steal best (protected)",
+        ("sample", "random", "jacobian", "knockoff", "duplicates"),
+    ),
+    (
+        "Probabilities or labels",
+        (UNPROTECTED.name, NAIVE.name, LABELS.name, "sample-mse", "sample-logits"),
+    ),
+    (
+        "Thieves who undo the defence",
+        (
+            *("sample-same_layer", "sample-tail", "sample-analytic", "sample-table"),
+            *("sample-neural", "duplicates-table", "sample-linear", "sample-mlp", LABELS.name),
+        ),
+    ),
+)
+
+
+def table_rows(results: list[Result]) -> list[tuple[str, ...]]:
+    """Return the table as text: a row per thief and budget, best first within a budget.
+
+    A star marks what no outsider can do: asking the victim itself, or learning from its answers.
+    """
+    ordered = sorted(results, key=lambda result: (result["queries"], -result["agreement"]))
+    return [
+        (
+            result["name"] + ("" if result["outsider"] else " *"),
+            str(result["queries"]),
+            f"{result['agreement']:.3f}",
+            f"{result['accuracy']:.3f}",
+            f"{result['cosine']:.3f}",
+            f"{result['mae']:.4f}",
+            f"{result['kl_nats_from_victim']:.2f}",
+            f"{result['kl_nats_to_victim']:.2f}",
+        )
+        for result in ordered
+    ]
+
+
+def summary_lines(report: dict[str, Any]) -> list[str]:
+    """Return the report's conclusions, a sentence each."""
+    lines = []
+    for at in report["summary"]["budgets"]:
+        if at["best"] is None:
+            continue
+        line = (
+            f"{at['queries']} queries: best adaptive attack {at['best']} {at['best_agreement']:.3f}"
+        )
+        if at["honest_score"] is not None:
+            line += f", labels only {at['labels_only']:.3f}: honest score {at['honest_score']:+.3f}"
+        lines.append(line)
+    for need in report["summary"]["queries_needed"]:
+        told = [
+            f"{name.replace('_', ' ')} {_queries(need, name)}"
+            for name in ("unprotected", "naive", "best", "labels_only")
+        ]
+        if any(count is not None for count in need["queries"].values()):
+            lines.append(f"agreement {need['agreement']:.2f} takes: {', '.join(told)}")
+    return lines
+
+
+def caption(report: dict[str, Any]) -> str:
+    """Return one line that says under which conditions the numbers were taken."""
+    settings, protection = report["settings"], report["protection"]
+    return (
+        f"{settings['model']} at {settings['url']}, {settings['data']}, {report['classes']} "
+        f"classes; judged by {protection['judged_by']} on {report['test_images']} test images; "
+        f"adversaries take the defence to be beta {settings['beta']:g}, gamma "
+        f"{settings['gamma']:g}, margin {settings['margin']:g}; substitutes "
+        f"{settings['architecture']}, {settings['steps']} steps of 64; seed {settings['seed']}"
+    )
+
+
+def to_html(report: dict[str, Any]) -> str:
+    """Return the whole report as one HTML page that loads nothing from anywhere."""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in HEAD)
+    rows = "\n".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+        for row in table_rows(report["results"])
+    )
+    panels = "\n".join(
+        f"<figure>{panel}</figure>"
+        for title, names in PANELS
+        if (panel := _panel(report, title, names))
+    )
+    protection = report["protection"]
+    return _PAGE.format(
+        style=STYLE,
+        caption=html.escape(caption(report)),
+        lines="\n".join(f"<li>{html.escape(line)}</li>" for line in summary_lines(report)),
+        honest=html.escape(
+            f"The endpoint's own answers: agreement {protection['agreement']:.3f}, accuracy "
+            f"{protection['accuracy']:.3f}, cosine {protection['cosine']:.3f}, KL(M || P) "
+            f"{protection['kl_nats_from_victim']:.2f} nats."
+        ),
+        panels=panels,
+        head=head,
+        rows=rows,
+        command=html.escape(report["command"]),
+    )
+
+
+def _queries(need: dict[str, Any], name: str) -> str:
+    count, dollars = need["queries"][name], need["dollars"][name]
+    if count is None:
+        return "not reached"
+    return f"{count:.0f} (${dollars[0]:.2f} to ${dollars[1]:.2f})"
+
+
+def _panel(report: dict[str, Any], title: str, names: tuple[str, ...]) -> str:
+    curves = {name: curve(report["results"], name) for name in names}
+    curves = {name: points for name, points in curves.items() if points}
+    if not curves:
+        return ""
+    made, axes = figure(width=7.4)
+    for name, points in curves.items():
+        style = "--" if name == LABELS.name else "-"
+        axes.plot(*zip(*points, strict=True), style, marker="o", markersize=4, label=name)
+    axes.axhline(1 / report["classes"], color="0.4", linestyle=":", linewidth=1)
+    axes.set_xscale("log")
+    ticks = budgets(report["results"])
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel="queries", ylabel="agreement of the substitute", ylim=(0, 1.02), title=title)
+    # Beside the curves: wherever it stood among them it would hide one.
+    made.legend(frameon=False, fontsize="small", loc="outside right center")
+    return svg(made)
+
+
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>What a thief gets</title>
+<style>
+{style}
+</style>
+<h1>What a thief gets</h1>
+<p class="caption">{caption}</p>
+<ul>
+{lines}
+</ul>
+<p>{honest}</p>
+{panels}
+<p>Dotted: chance. A star marks what no outsider can do. KL in nats.</p>
+<table>
+<tr>{head}</tr>
+{rows}
+</table>
+<p>Made by <code>{command}</code></p>
+</html>
+"""

@@ -1,0 +1,110 @@
+"""What a campaign comes to: the best attack, the labels-only thief, and what theft costs.
+
+No defence that keeps the top-1 class stops a thief who keeps only the labels. So the honest
+score of a defence is *best adaptive attack minus labels-only*: at or below 0, probabilities are
+worth nothing to any thief that we know.
+"""
+
+import math
+from typing import Any
+
+from load_tests.stealing.thief import LABELS, NAIVE, UNPROTECTED
+
+#: Agreements whose price is told.
+LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+
+Result = dict[str, Any]
+Curve = list[tuple[int, float]]
+
+
+def summary(results: list[Result], *, prices: tuple[float, float]) -> dict[str, Any]:
+    """Return the comparison of all thieves.
+
+    Args:
+        results: of ``Campaign.measure``.
+        prices: dollars for 1,000 queries, from and to.
+
+    The keys: ``budgets``, a list with, for each query budget, ``best`` (the best outsider's
+    name), ``best_agreement``, ``labels_only`` and ``honest_score``, each None where it was not
+    run; and ``queries_needed``, a list with, for each agreement, the queries of four thieves
+    (None: not reached with the largest budget) and their price in dollars.
+    """
+    curves = {
+        "unprotected": curve(results, UNPROTECTED.name),
+        "naive": curve(results, NAIVE.name),
+        "best": best_curve(results),
+        "labels_only": curve(results, LABELS.name),
+    }
+    needed = []
+    for level in LEVELS:
+        queries = {name: queries_needed(points, level) for name, points in curves.items()}
+        needed.append(
+            {
+                "agreement": level,
+                "queries": queries,
+                "dollars": {
+                    name: None if count is None else [count / 1000 * price for price in prices]
+                    for name, count in queries.items()
+                },
+            }
+        )
+    return {
+        "budgets": [_at(results, queries) for queries in budgets(results)],
+        "queries_needed": needed,
+        "dollars_per_1000_queries": list(prices),
+    }
+
+
+def budgets(results: list[Result]) -> list[int]:
+    """Return the query budgets that were measured, in order."""
+    return sorted({result["queries"] for result in results})
+
+
+def curve(results: list[Result], name: str) -> Curve:
+    """Return (queries, agreement) of one thief, in the order of the queries."""
+    return sorted(
+        (result["queries"], result["agreement"]) for result in results if result["name"] == name
+    )
+
+
+def best_curve(results: list[Result]) -> Curve:
+    """Return (queries, agreement) of whichever outsider is best, labels-only thieves aside."""
+    found = [(queries, _best(results, queries)) for queries in budgets(results)]
+    return [(queries, best["agreement"]) for queries, best in found if best is not None]
+
+
+def queries_needed(points: Curve, level: float) -> float | None:
+    """Return how many queries reach an agreement, None if none of the budgets does.
+
+    Between two budgets it is interpolated over the logarithm of the queries; at or below the
+    least budget it is that budget.
+    """
+    for index, (queries, agreement) in enumerate(points):
+        if agreement >= level:
+            if index == 0:
+                return float(queries)
+            before, least = points[index - 1]
+            share = (level - least) / (agreement - least)
+            return math.exp(math.log(before) + share * (math.log(queries) - math.log(before)))
+    return None
+
+
+def _best(results: list[Result], queries: int) -> Result | None:
+    rivals = [
+        result
+        for result in results
+        if result["queries"] == queries and result["outsider"] and not result["labels_only"]
+    ]
+    return max(rivals, key=lambda result: float(result["agreement"]), default=None)
+
+
+def _at(results: list[Result], queries: int) -> dict[str, Any]:
+    best = _best(results, queries)
+    labels = dict(curve(results, LABELS.name)).get(queries)
+    return {
+        "queries": queries,
+        "best": best and best["name"],
+        "best_agreement": best and best["agreement"],
+        "labels_only": labels,
+        "honest_score": best["agreement"] - labels if best and labels is not None else None,
+    }

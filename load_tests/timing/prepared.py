@@ -1,0 +1,106 @@
+"""Requests made before the clock starts, of whatever inputs a model says it takes."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.datasets import Images
+from load_tests.endpoint import EndpointError
+from load_tests.timing.closed_loop import TIMEOUT_S, Request, one_line
+from postprocess.errors import InputError, ReverseSigmoidError
+
+#: What is tried for a dimension, other than the batch, that a model leaves open.
+OPEN_SIZES = (1, 8, 32, 224)
+
+
+class RefusedError(ReverseSigmoidError):
+    """A model does not take a request of that shape; the message is the server's reason."""
+
+
+class Preparer:
+    """What one model takes, asked for once."""
+
+    def __init__(self, client: Any, url: str, model: str, *, images: Images | None = None) -> None:
+        """Ask the server for the model's inputs.
+
+        Args:
+            client: tritonclient's gRPC client.
+            url: HOST:PORT, for messages.
+            model: its name.
+            images: what to send, in [0, 1], shape (n, ...); None for random values.
+
+        Raises:
+            EndpointError: the server cannot be reached or does not know the model.
+            InputError: images are not what the model takes.
+        """
+        from tritonclient.utils import InferenceServerException
+
+        self._failure = InferenceServerException
+        self._client, self._where, self._model = client, f"{url}, model {model}", model
+        self._images = images
+        try:
+            self._inputs = client.get_model_metadata(model, client_timeout=TIMEOUT_S).inputs
+        except InferenceServerException as error:
+            raise EndpointError(f"{self._where}: {one_line(error)}") from None
+        types = [one.datatype for one in self._inputs]
+        if images is not None and types not in (["FP32"], ["FP16"], ["FP64"]):
+            raise InputError(
+                f"--data: expected a model with one float input, {model} takes {', '.join(types)}; "
+                "without --data its input is random"
+            )
+
+    def request(self, rows: int, *, rng: np.random.Generator) -> Request:
+        """Return a request of ``rows`` rows that the model has just answered.
+
+        Raises:
+            RefusedError: the model takes no such request.
+            EndpointError: it failed, or did not answer.
+        """
+        refused = RefusedError()
+        is_open = any(-1 in one.shape[1:] for one in self._inputs)
+        for size in OPEN_SIZES if is_open else OPEN_SIZES[:1]:
+            inputs = [self._fill(one, rows, size, rng) for one in self._inputs]
+            try:
+                self._client.infer(self._model, inputs, client_timeout=TIMEOUT_S)
+            except self._failure as error:
+                if "INVALID_ARGUMENT" not in str(error.status()):
+                    raise EndpointError(f"{self._where}: {one_line(error)}") from None
+                refused = RefusedError(one_line(error))
+            else:
+                return Request(self._model, inputs, rows)
+        raise refused
+
+    def _fill(self, tensor: Any, rows: int, size: int, rng: np.random.Generator) -> Any:
+        """Return tritonclient's InferInput, filled."""
+        from tritonclient.grpc import InferInput
+        from tritonclient.utils import triton_to_np_dtype
+
+        dtype = triton_to_np_dtype(tensor.datatype)
+        if dtype is None:
+            raise EndpointError(f"{self._where}: input {tensor.name} is {tensor.datatype}")
+        if self._images is not None:
+            values = self._images[rng.integers(len(self._images), size=rows)].astype(dtype)
+        else:
+            values = _random(self._shape(tensor, rows, size), np.dtype(dtype), rng)
+        filled = InferInput(tensor.name, values.shape, tensor.datatype)
+        filled.set_data_from_numpy(values)
+        return filled
+
+    def _shape(self, tensor: Any, rows: int, size: int) -> list[int]:
+        shape = [size if one < 0 else one for one in tensor.shape]
+        if tensor.shape and tensor.shape[0] < 0:
+            shape[0] = rows
+        elif rows != 1:
+            raise RefusedError(f"{self._model} takes no batches")
+        return shape
+
+
+def _random(shape: list[int], dtype: np.dtype[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """Floats in [0, 1); 0 or 1 where whole numbers, booleans or strings are asked for."""
+    if dtype.kind == "f":
+        return rng.random(shape).astype(dtype)
+    whole = rng.integers(0, 2, shape)
+    if dtype.kind == "O":
+        return np.array([str(one).encode() for one in whole.flat], dtype=object).reshape(shape)
+    return whole.astype(dtype)

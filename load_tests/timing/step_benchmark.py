@@ -1,0 +1,189 @@
+"""The defence's own speed beside adversarial-robustness-toolbox (ART), without any server.
+
+Run as ``python -m load_tests.timing.step_benchmark [--json FILE] [--rounds N]``. Every round calls
+each contender once on the same batch, in an order drawn anew, so that all of them share
+every disturbance of the machine; the ratios are taken round by round. Ours answer as they do
+in Triton: rows checked, accuracy constraint on, a new array for the answer. ART checks
+nothing, has no constraint, and is exact only in float64.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from load_tests.timing.machine import cpu
+from postprocess.parameters import Parameters
+from postprocess.postprocessor import Postprocessor
+
+BETA, GAMMA, MARGIN = 1.5, 0.2, 0.01
+CLASSES = (10, 100, 1000)
+BATCHES = (1, 32, 256, 4096)
+#: Standard deviation of the logits, which are normal.
+SCALE = 3.0
+SEED = 20260101
+#: A contender is called until this time has passed, at least once, and the calls averaged.
+AT_LEAST_SECONDS = 0.0005
+
+ART, EXACT_ART = "ART float32", "ART float64"
+OURS, OURS_PROBABILITIES, NUMPY = "ours", "ours from probabilities", "ours without kernel"
+Contender = Callable[[], object]
+
+
+def main() -> int:
+    """Print the table as Markdown; with --json also write every number. Returns an exit code."""
+    arguments = _arguments()
+    try:
+        from art.defences.postprocessor import ReverseSigmoid
+    except ModuleNotFoundError as error:
+        print(
+            f"step_benchmark: needs {error.name}, which is not installed: "
+            "pip install 'triton-reverse-sigmoid[bench]'",
+            file=sys.stderr,
+        )
+        return 1
+    rng = np.random.default_rng(SEED)
+    cells = []
+    for classes in CLASSES:
+        for batch in BATCHES:
+            print(f"K = {classes}, batch {batch}", file=sys.stderr)
+            contenders = _contenders(ReverseSigmoid(beta=BETA, gamma=GAMMA), batch, classes, rng)
+            seconds = _interleaved_seconds(contenders, rounds=arguments.rounds, rng=rng)
+            cells.append(_cell(seconds, batch=batch, classes=classes))
+    result = {"about": _about(arguments.rounds), "cells": cells}
+    print(_table(result))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m load_tests.timing.step_benchmark")
+    parser.add_argument("--json", type=Path, help="also write every number to this new file")
+    parser.add_argument("--rounds", type=int, default=60, help="rounds per cell (default: 60)")
+    arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error(f"--rounds: expected at least 1, got {arguments.rounds}")
+    if arguments.json and arguments.json.exists():
+        parser.error(f"--json: {arguments.json} is there already")
+    return arguments
+
+
+def _contenders(
+    art: Callable[[NDArray[Any]], NDArray[Any]],
+    batch: int,
+    classes: int,
+    rng: np.random.Generator,
+) -> dict[str, Contender]:
+    """Name to a call without arguments; all of them have the same rows to protect."""
+    exact = rng.normal(size=(batch, classes)) * SCALE
+    weight = np.exp(exact - exact.max(axis=1, keepdims=True))
+    exact_probabilities = weight / weight.sum(axis=1, keepdims=True)
+    logits = exact.astype(np.float32)
+    probabilities = exact_probabilities.astype(np.float32)
+
+    def defence(scores: str, *, native: bool) -> Postprocessor:
+        parameters = Parameters(beta=BETA, gamma=GAMMA, margin=MARGIN, scores=scores)
+        return Postprocessor(parameters, native=native)
+
+    from_logits = defence("logits", native=True)
+    from_probabilities = defence("probabilities", native=True)
+    numpy_only = defence("logits", native=False)
+    contenders: dict[str, Contender] = {
+        ART: lambda: art(probabilities),
+        EXACT_ART: lambda: art(exact_probabilities),
+        NUMPY: lambda: numpy_only(logits),
+    }
+    if from_logits.kernel is not None:
+        contenders[OURS] = lambda: from_logits(logits)
+        contenders[OURS_PROBABILITIES] = lambda: from_probabilities(probabilities)
+    return contenders
+
+
+def _interleaved_seconds(
+    contenders: dict[str, Contender], *, rounds: int, rng: np.random.Generator
+) -> dict[str, list[float]]:
+    """Seconds of one call, for each contender and round; one round on top warms up."""
+    names = list(contenders)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds + 1):
+        for index in rng.permutation(len(names)):
+            call = contenders[names[index]]
+            calls, elapsed = 0, 0.0
+            start = time.perf_counter()
+            while elapsed < AT_LEAST_SECONDS:
+                call()
+                calls += 1
+                elapsed = time.perf_counter() - start
+            if turn:
+                seconds[names[index]].append(elapsed / calls)
+    return seconds
+
+
+def _cell(seconds: dict[str, list[float]], *, batch: int, classes: int) -> dict[str, Any]:
+    """Rows per second (median), and how many times ART's: 10, 50, 90 percent of the rounds."""
+    return {
+        "classes": classes,
+        "batch": batch,
+        "rows_per_second": {
+            name: batch / float(np.median(values)) for name, values in seconds.items()
+        },
+        "times": {
+            art: {
+                name: np.quantile(
+                    np.array(seconds[art]) / np.array(values), (0.1, 0.5, 0.9)
+                ).tolist()
+                for name, values in seconds.items()
+                if name not in (ART, EXACT_ART)
+            }
+            for art in (ART, EXACT_ART)
+        },
+    }
+
+
+def _about(rounds: int) -> dict[str, Any]:
+    return {
+        "beta": BETA,
+        "gamma": GAMMA,
+        "margin": MARGIN,
+        "preserve_top1": True,
+        "logits": f"normal, standard deviation {SCALE:g}",
+        "seed": SEED,
+        "rounds": rounds,
+        "cpus": os.cpu_count(),
+        "cpu": cpu(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "art": version("adversarial-robustness-toolbox"),
+    }
+
+
+def _table(result: dict[str, Any]) -> str:
+    """Rows per second, and ratios to ART as median (10th to 90th percentile)."""
+    columns = [(ART, OURS), (EXACT_ART, OURS), (ART, OURS_PROBABILITIES), (ART, NUMPY)]
+    columns = [pair for pair in columns if pair[1] in result["cells"][0]["rows_per_second"]]
+    head = ["K", "batch", "rows/s, " + columns[0][1]]
+    head += [f"{ours} : {art}" for art, ours in columns]
+    lines = ["| " + " | ".join(head) + " |", "|" + " ---: |" * len(head)]
+    for cell in result["cells"]:
+        row = [str(cell["classes"]), str(cell["batch"])]
+        row.append(f"{cell['rows_per_second'][columns[0][1]]:,.0f}")
+        for art, ours in columns:
+            low, middle, high = cell["times"][art][ours]
+            row.append(f"{middle:.1f} ({low:.1f} to {high:.1f})")
+        lines.append("| " + " | ".join(row) + " |")
+    about = ", ".join(f"{key} {value}" for key, value in result["about"].items())
+    return "\n".join([*lines, "", about])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""A Locust user that steals: it spends a query budget as an attack plans and keeps the answers."""
+
+import functools
+import itertools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gevent
+import numpy as np
+from locust import constant, task
+from locust.env import Environment
+from locust.exception import StopUser
+
+from exporters.datasets import Images
+from load_tests.endpoint import EndpointError, Scores
+from load_tests.stealing.attack_record import AttackRecord
+from load_tests.stealing.collect import Manner, Plan, collect
+from load_tests.stealing.probabilities import as_probabilities
+from load_tests.stealing.transfer_set import Queries, TransferSet
+from load_tests.stealing.transfer_set_file import TransferSetFile
+from load_tests.users.triton_user import TritonUser
+from postprocess.errors import ReverseSigmoidError
+
+_log = logging.getLogger(__name__)
+#: Thieves on one worker, and seeds that differ by less than that never draw alike.
+THIEVES_PER_WORKER = WORKERS = 1000
+#: What is finished or given up in this test. Locust starts a user anew that has stopped, whenever
+#: the number of users changes.
+_done: set[tuple[Path, AttackRecord]] = set()
+
+
+class Thief(TritonUser):
+    """A thief with a folder and a seed of its own, wherever in a distributed test it runs.
+
+    It stops when its budget is spent. One that was stopped before goes on where it was when it
+    is started again, in this test or in a later one, and asks nothing twice.
+    """
+
+    abstract = True
+    attack: str
+    wait_time = constant(1)  # before it tries again what the server has failed on
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        self.kind = f"thief {self.attack}"
+        # Here, not in on_start: Locust creates all users of a batch before it starts one.
+        self.number = _numbers(type(self)).take(self)
+        self._asked = False
+
+    @property
+    def worker(self) -> int:
+        """The number of Locust's worker, 0 where there is none."""
+        return max(0, getattr(self.environment.runner, "worker_index", 0))
+
+    @property
+    def folder(self) -> Path:
+        """Where its transfer set is."""
+        name = f"{self.attack}-{self.worker}-{self.number}"
+        return self.settings.transfer_sets / name
+
+    @property
+    def record(self) -> AttackRecord:
+        """What it does."""
+        settings = self.settings
+        return AttackRecord(
+            attack=self.attack,
+            data=settings.data,
+            data_dir=None if settings.data_dir is None else str(settings.data_dir.resolve()),
+            split_seed=settings.split_seed,
+            seed=settings.seed + WORKERS * (self.number + THIEVES_PER_WORKER * self.worker),
+            queries=settings.query_budget,
+            url=self.host or "",
+            model=settings.model,
+        )
+
+    def plan(self) -> Plan:
+        """Return the attack from its start; what is answered already, it will be told."""
+        return self.record.plan()
+
+    @task
+    def steal(self) -> None:
+        """Spend what is left of the budget, and stop."""
+        record, folder = self.record, self.folder
+        if (folder, record) in _done:
+            raise StopUser
+        batch = self.settings.thief_batch
+        try:
+            record.claim(folder)
+            file = TransferSetFile(folder, record.drawn.pool)
+            if file.spent >= record.queries:
+                _log.warning(
+                    "%s: its budget of %d is spent already, so this thief asks nothing; "
+                    "for another test give --transfer-sets another folder",
+                    folder, record.queries,
+                )  # fmt: skip
+            else:
+                plan = in_batches(self.plan(), batch, pause=self._pause)
+                collect(plan, self.ask, manner=Manner(batch_size=batch), file=file)
+        except EndpointError as error:
+            if error.may_pass:
+                return
+            self._give_up(error)
+        except ReverseSigmoidError as error:
+            self._give_up(error)
+        else:
+            _log.info("%s is whole: %d queries, %d answers lost", folder, file.spent, file.lost)
+        _done.add((folder, record))
+        raise StopUser
+
+    def ask(self, images: Images) -> Scores:
+        """Return the answer as probabilities, shape (n, K), and note that there was a request.
+
+        Raises:
+            EndpointError: see ``TritonUser.ask``.
+            InputError: the answer holds no finite scores of K >= 2 classes.
+        """
+        self._asked = True
+        return as_probabilities(super().ask(images))
+
+    def _pause(self) -> None:
+        """Wait after a request; one whose answer was there already was none."""
+        if self._asked:
+            gevent.sleep(self.settings.thief_pause_s)
+        self._asked = False
+
+    def _give_up(self, error: ReverseSigmoidError) -> None:
+        """Have Locust and its master report why, and exit with 1."""
+        _log.error("%s", error)
+        self.environment.events.user_error.fire(
+            user_instance=self, exception=error, tb=error.__traceback__
+        )
+
+
+def forget_what_is_done(**_: Any) -> None:
+    """Let thieves look into their folders again; for the start of a test."""
+    _done.clear()
+
+
+def in_batches(plan: Plan, size: int, *, pause: Callable[[], None]) -> Plan:
+    """Return a plan that asks the same, one request at a time, and pauses after each.
+
+    So a user that shares its thread with others never works long between two requests.
+    """
+    asked = next(plan, None)
+    while asked is not None:
+        answers: list[TransferSet] = []
+        for start in range(0, len(asked.images), size):
+            batch, index = slice(start, start + size), asked.pool_index
+            answers.append(
+                (yield Queries(asked.images[batch], None if index is None else index[batch]))
+            )
+            pause()
+        some = [each for each in answers if len(each)] or answers[:1]
+        try:
+            asked = plan.send(
+                TransferSet(
+                    np.concatenate([each.images for each in some]),
+                    np.concatenate([each.scores for each in some]),
+                )
+            )
+        except StopIteration:
+            return
+
+
+class _Numbers:
+    """The numbers of a class's living users: each new one gets the lowest that is free."""
+
+    def __init__(self) -> None:
+        self._holders: dict[int, TritonUser] = {}
+
+    def take(self, user: TritonUser) -> int:
+        for number in itertools.count():
+            holder = self._holders.get(number)
+            if holder is None or (holder.greenlet is not None and holder.greenlet.dead):
+                self._holders[number] = user
+                return number
+        raise AssertionError
+
+
+@functools.cache
+def _numbers(kind: type[Thief]) -> _Numbers:
+    return _Numbers()

@@ -1,0 +1,109 @@
+"""The gRPC transport of the load test: a Locust user that asks a model on Triton."""
+
+import atexit
+import functools
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from locust import User, events
+
+from exporters.datasets import Images
+from load_tests.endpoint import Endpoint, EndpointError, Scores
+from load_tests.users.options import Settings
+
+
+class TritonUser(User):
+    """A user whose requests appear in Locust's statistics as gRPC, by model and by kind."""
+
+    abstract = True
+    kind: str  #: of user, for the statistics: "normal", "thief sample"
+    _endpoint: Endpoint | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """What the command line or the web page says."""
+        return Settings.of(self.environment.parsed_options)
+
+    def ask(self, images: Images) -> Scores:
+        """Return the model's scores, shape (n, K), and tell Locust how long that took.
+
+        A user that is stopped meanwhile gets its answer first: Triton 2.51 can crash over
+        requests that their clients break off.
+
+        Args:
+            images: of one request, shape (n, height, width, channels).
+
+        Raises:
+            EndpointError: the request failed. It stands among Locust's failures.
+            InputError: the model is none that takes images and gives scores.
+        """
+        with ThreadPoolExecutor(1) as thread:  # a greenlet; leaving the block waits for it
+            return thread.submit(self._ask, images).result()
+
+    def _ask(self, images: Images) -> Scores:
+        settings = self.settings
+        failure: EndpointError | None = None
+        length, start = 0, time.perf_counter()
+        try:
+            if self._endpoint is None:
+                _init_grpc()
+                self._endpoint = Endpoint(self.host or "", settings.model, access=settings.access)
+                start = time.perf_counter()
+            scores = self._endpoint(images)
+            length = scores.nbytes
+            return scores
+        except EndpointError as error:
+            # A copy without traceback: Locust keeps it, and with a traceback the connection too.
+            failure = EndpointError(str(error), error.status)
+            raise
+        finally:
+            self.environment.events.request.fire(
+                request_type="grpc",
+                name=f"{settings.model} {self.kind}",
+                response_time=(time.perf_counter() - start) * 1000,
+                response_length=length,
+                exception=failure,
+                context=self.context(),
+            )
+
+    def on_stop(self) -> None:
+        """Close the connection."""
+        if self._endpoint is not None:
+            self._endpoint.close()
+            self._endpoint = None
+
+
+@functools.cache
+def _init_grpc() -> None:
+    """Let gRPC wait in gevent's way; without it, one request holds up all users.
+
+    Before the first connection and no earlier: Locust's --processes forks.
+    """
+    from grpc.experimental import gevent
+
+    gevent.init_gevent()
+
+
+def _leave(exit_code: int, **_: Any) -> None:
+    """Note Locust's exit code: from now on nothing is left but to exit."""
+    _codes.append(exit_code)
+
+
+@atexit.register
+def _exit_at_once() -> None:
+    """Exit before Python takes itself apart.
+
+    A connection that is only then let go waits for a thread of gRPC's that is gone, for ever.
+    Registered before Locust's own handlers, so they have run.
+    """
+    if _codes and _init_grpc.cache_info().currsize:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_codes[-1])
+
+
+_codes: list[int] = []
+events.quit.add_listener(_leave)
