@@ -17,6 +17,8 @@ Scores = NDArray[np.float32]
 #: Anything that can be queried: a live endpoint, or a victim in this process.
 Query = Callable[[Images], Scores]
 
+#: Triton's gRPC service, as a path.
+SERVICE = "/inference.GRPCInferenceService"
 #: The gRPC metadata that a gateway reads a client's key from.
 API_KEY_HEADER = "x-api-key"
 #: What Triton calls the header of ``--grpc-restricted-protocol=...:triton-key=...``.

@@ -5,8 +5,7 @@ from typing import Any
 
 from deploy.audit.target import TIMEOUT_S, Target
 from deploy.audit.way import Attempt, Way
-from deploy.gateway.envoy.routes import SERVICE
-from load_tests.endpoint import TRITON_KEY_HEADER, Access
+from load_tests.endpoint import SERVICE, TRITON_KEY_HEADER, Access
 
 #: Refused, as far as a client can see. NOT_FOUND: there is no model of that name.
 _REFUSED = frozenset(

@@ -20,6 +20,7 @@ from deploy.commands.options import (
     Seed,
     Steps,
     TlsCa,
+    command_line,
     counts,
     err_console,
     numbers,
@@ -27,7 +28,10 @@ from deploy.commands.options import (
     parameters,
     say,
 )
+from deploy.commands.progress import Stages
 from exporters import architectures, datasets
+from exporters.pipeline import Stage
+from exporters.quiet_import import import_quietly
 from load_tests.stealing.losses import LOSSES
 from load_tests.stealing.thief import ATTACKS, RECOVERIES, Thief, suite
 from postprocess.errors import InputError
@@ -158,12 +162,20 @@ def attack(
         data_dir=data_dir,
         from_transfer_set=from_transfer_set,
         prices=(low, high),
-        console=err_console,
+        command=command_line(),
+        stages=_stages,
+        say=lambda text: say(text, console=err_console),
     )
     if as_json:
         print(json.dumps(report))
     else:
         _show(report, out)
+
+
+def _stages(total: int) -> Stage:
+    with err_console.status("loading TensorFlow"):
+        import_quietly("keras", "tensorflow")
+    return Stages(err_console, total).stage
 
 
 def _show(report: dict[str, Any], out: Path) -> None:

@@ -12,6 +12,8 @@ from deploy.commands.options import err_console, out_console, say
 from deploy.commands.signals import Terminated
 
 if TYPE_CHECKING:
+    from deploy.gateway.door import GatedTriton
+    from deploy.supervision.gateway_probe import GatewayProbe
     from deploy.triton.server import TritonServer
 
 
@@ -121,7 +123,7 @@ def serve(
                     max_restarts=max_restarts,
                     status_file=status_file,
                     tend=tend,
-                    gateway=behind.probe(timeout_s=probe_timeout_seconds) if behind else None,
+                    gateway=None if behind is None else _probe_of(behind, probe_timeout_seconds),
                     suspects=getattr(behind, "suspects", lambda since: []),
                 )
                 if supervise
@@ -142,6 +144,17 @@ def serve(
             server.wait()
         except (KeyboardInterrupt, Terminated):
             say("stopping Triton", console=err_console)
+
+
+def _probe_of(behind: "GatedTriton", timeout_s: float) -> "GatewayProbe":
+    """Return what asks through the gateway, with a key that only this run knows."""
+    from deploy.supervision.gateway_probe import GatewayProbe, Listener
+
+    def listener() -> Listener:
+        operator = behind.operator
+        return Listener(operator.models, operator.listen.from_here, operator.tls is not None)
+
+    return GatewayProbe(listener, lambda: behind.pid, behind.probe_key, timeout_s=timeout_s)
 
 
 def _say_ready(server: "TritonServer", behind: list[str] | None) -> None:

@@ -4,17 +4,17 @@ import math
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from deploy.gateway.envoy.bootstrap import Upstream
 from deploy.gateway.envoy.bounds import installed
 from deploy.gateway.envoy.counted import counts_here
-from deploy.gateway.operator_file import Address, Operator, read
+from deploy.gateway.operator_file import PROBE, Address, Client, Operator, read
 from deploy.gateway.process import Gateway
 from deploy.processes import log_files
 from deploy.repository import protected
-from deploy.supervision.gateway_probe import GatewayProbe, with_probe, without_probe
 from deploy.triton.server import TritonServer
 from postprocess.errors import InputError, ReverseSigmoidError
 
@@ -39,7 +39,8 @@ class GatedTriton:
         self._gateway: Gateway | None = None
         #: Of this run alone; nobody has to keep it.
         self.secret = secrets.token_hex(32)
-        self._probe_key = secrets.token_hex(32)
+        #: What ``serve`` itself asks with, of no budget; in no file of the operator's.
+        self.probe_key = secrets.token_hex(32)
 
     def refuse(self, *, address: str, control_mode: str, supervise: bool) -> None:
         """Return if these options of ``serve`` leave the gateway the only door, and it can count.
@@ -99,7 +100,7 @@ class GatedTriton:
             if str(error) != self._refused:
                 say(f"REFUSED EDIT, the gateway goes on as it was: {error}")
             self._refused = str(error)
-            self.operator = without_probe(self._gateway.operator)
+            self.operator = _without_probe(self._gateway.operator)
             return
         self._refused = ""
         say(f"the gateway takes {self.path} as it is now; what was spent stays spent")
@@ -115,14 +116,10 @@ class GatedTriton:
             raise
         self._gateway = following
 
-    def probe(self, *, timeout_s: float) -> GatewayProbe:
-        """Return what asks through the gateway, with a key that only this run knows."""
-        return GatewayProbe(
-            lambda: self.operator,
-            lambda: None if self._gateway is None else self._gateway.pid,
-            self._probe_key,
-            timeout_s=timeout_s,
-        )
+    @property
+    def pid(self) -> int | None:
+        """Envoy's process id, None where it does not run."""
+        return None if self._gateway is None else self._gateway.pid
 
     def stop(self) -> None:
         """Stop the gateway, if there is one."""
@@ -152,7 +149,7 @@ class GatedTriton:
             hidden=sorted(self._hidden(server, client)),
         )
         return Gateway(
-            with_probe(self.operator, self._probe_key),
+            _with_probe(self.operator, self.probe_key),
             upstream,
             self.secret,
             log=server.log.with_name("gateway.log"),
@@ -200,6 +197,16 @@ class GatedTriton:
                     f"rows, and is counted as {self.operator.queries_per_request}; write {rows}, "
                     "or protect the model with --max-client-batch 1"
                 )
+
+
+def _with_probe(operator: Operator, key: str) -> Operator:
+    """Return what the gateway is to enforce, with one more client: ``serve`` itself."""
+    return replace(operator, clients=(*operator.clients, Client(PROBE, key, budget=None)))
+
+
+def _without_probe(operator: Operator) -> Operator:
+    """Return what the operator's file said."""
+    return replace(operator, clients=tuple(one for one in operator.clients if one.name != PROBE))
 
 
 def _kept_here(operator: Operator) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from deploy.audit.grpc_ways import Grpc
 from deploy.audit.http_ways import Http
 from deploy.audit.target import Target
-from deploy.gateway.envoy.routes import SERVICE
+from load_tests.endpoint import SERVICE
 
 TIMEOUT_S = 10.0
 INFER = f"{SERVICE}/ModelInfer"

@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from deploy.gateway.envoy.routes import SERVICE
 from deploy.hostile.crowd import turns
 from deploy.hostile.door import INFER, Door
 from deploy.hostile.heard import Heard
 from deploy.hostile.wire import ask, head, request
-from load_tests.endpoint import API_KEY_HEADER
+from load_tests.endpoint import API_KEY_HEADER, SERVICE
 
 #: How long a client waits for a refusal.
 PATIENCE_S = 8.0

@@ -2,7 +2,7 @@
 
 ``serve`` gives itself an API key for this run alone: it stands in no file of the operator's, has
 no budget, and nobody else's is touched. Envoy that answers with an error is reported; Envoy that
-does not answer while Triton does is ended, for ``behind_gateway`` to start it again.
+does not answer while Triton does is ended, for ``gateway.door`` to start it again.
 """
 
 import http.client
@@ -12,9 +12,8 @@ import signal
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from typing import NamedTuple
 
-from deploy.gateway.operator_file import PROBE, Client, Operator
 from deploy.supervision.questions import Tensors
 from deploy.supervision.status_file import GatewayStatus, now
 from exporters.question import tensors
@@ -25,14 +24,12 @@ from postprocess.ready import body_of
 EVERY_S, SILENT = 2.0, 3
 
 
-def with_probe(operator: Operator, key: str) -> Operator:
-    """Return what the gateway is to enforce, with one more client: ``serve`` itself."""
-    return replace(operator, clients=(*operator.clients, Client(PROBE, key, budget=None)))
+class Listener(NamedTuple):
+    """What a gateway listens for."""
 
-
-def without_probe(operator: Operator) -> Operator:
-    """Return what the operator's file said."""
-    return replace(operator, clients=tuple(one for one in operator.clients if one.name != PROBE))
+    models: tuple[str, ...]  #: public ones
+    address: tuple[str, int]  #: where this machine reaches it
+    encrypted: bool  #: whether by TLS
 
 
 class GatewayProbe:
@@ -40,7 +37,7 @@ class GatewayProbe:
 
     def __init__(
         self,
-        operator: Callable[[], Operator],
+        gateway: Callable[[], Listener],
         pid: Callable[[], int | None],
         key: str,
         *,
@@ -49,12 +46,12 @@ class GatewayProbe:
         """Say whom to ask.
 
         Args:
-            operator: what the gateway enforces now.
+            gateway: what it listens for now.
             pid: of Envoy, None where it does not run.
             key: an API key that the gateway knows.
             timeout_s: how long an answer may take.
         """
-        self._operator, self._pid, self._key, self._timeout_s = operator, pid, key, timeout_s
+        self._gateway, self._pid, self._key, self._timeout_s = gateway, pid, key, timeout_s
         self.status = GatewayStatus()
         self._silent, self._asked = 0, 0.0
 
@@ -103,8 +100,8 @@ class GatewayProbe:
             os.kill(pid, signal.SIGKILL)
 
     def _ask(self, questions: Mapping[str, Tensors]) -> None:
-        operator = self._operator()
-        known = {model: questions[model] for model in operator.models if questions.get(model)}
+        gateway = self._gateway()
+        known = {model: questions[model] for model in gateway.models if questions.get(model)}
         headers = {API_KEY_HEADER: self._key}
         if known:
             # The smallest question: it is the way that is asked about, not the model.
@@ -127,9 +124,9 @@ class GatewayProbe:
 
     def _connect(self) -> http.client.HTTPConnection:
         """Return a new connection to our own listener: whose certificate it has we know."""
-        operator = self._operator()
-        address = operator.listen.from_here
-        if operator.tls is None:
+        gateway = self._gateway()
+        address = gateway.address
+        if not gateway.encrypted:
             return http.client.HTTPConnection(*address, timeout=self._timeout_s)
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from exporters.train import BATCH
-from load_tests.paper.grids import stops_enough
 from load_tests.paper.tables import TITLES, Tables, said
+from load_tests.runs.criterion import stops_enough
 from load_tests.stealing import verdict
 
 #: How near chance "at chance" is.

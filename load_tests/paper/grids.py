@@ -1,6 +1,5 @@
 """The settings that each defence is tried with, and the paper's choice among them."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +13,6 @@ NAMES = {
     "uniform_convex": "x Convex",
     "sine": "Sine",
 }
-#: The drop of the substitute's accuracy that a setting has to reach (section 4.2).
-DROP = 0.20
 #: Share of the top-1 gap that our own settings keep, the shipped default.
 MARGIN = SHIPPED.margin
 
@@ -47,34 +44,3 @@ class Grid:
         }[defence]
         mode = {"margin": MARGIN} if capped else {"preserve_top1": False}
         return [{"defense": defence, **setting, **mode} for setting in found]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What a setting cost and what it stopped."""
-
-    defence: Settings
-    cosine: float  #: of P and M
-    accuracy: float  #: of S(P)
-
-
-def stops_enough(undefended: float, accuracy: float) -> bool:
-    """Return whether the accuracy of S(P) lies ``DROP`` below that of S(M), or more."""
-    return undefended - accuracy >= DROP - 1e-9
-
-
-def choose(candidates: Iterable[Candidate], *, undefended: float) -> Candidate:
-    """Return the candidate of the highest cosine among those that stop enough of the theft.
-
-    Section 4.2 asks for an accuracy drop of at least 20 percent in stealing, and does not say
-    from where: here from S(M). Where none reaches it, the one with the largest drop.
-
-    Args:
-        candidates: at least one.
-        undefended: the accuracy of S(M).
-    """
-    tried = list(candidates)
-    enough = [one for one in tried if stops_enough(undefended, one.accuracy)]
-    if enough:
-        return max(enough, key=lambda one: one.cosine)
-    return min(tried, key=lambda one: one.accuracy)

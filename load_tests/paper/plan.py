@@ -5,14 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 from exporters.train import BATCH
-from load_tests.paper.grids import NAMES, Candidate, Settings, choose
+from load_tests.paper.grids import NAMES, Settings
 from load_tests.paper.scales import Scale
 from load_tests.paper.thieves import AGAINST_HARDENED, HARDENED, TABLE_4, Changes
-from load_tests.runs.run import Run, Victim
+from load_tests.runs.criterion import Tried, choose
+from load_tests.runs.run import Measures, Run, Victim
 
-Result = dict[str, Any]
 #: A run's measures, or None while it has not been made.
-Known = Callable[[Run], Result | None]
+Known = Callable[[Run], Measures | None]
 
 
 class Plan:
@@ -65,7 +65,7 @@ class Plan:
         if undefended is None or any(result is None for result in results):
             return None
         candidates = [
-            Candidate(run.defence, result["protected"]["cosine"], result["stolen"]["accuracy"])
+            Tried(run.defence, result["protected"]["cosine"], result["stolen"]["accuracy"])
             for run, result in zip(runs, results, strict=True)
             if result is not None
         ]

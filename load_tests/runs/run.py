@@ -11,6 +11,9 @@ from load_tests.stealing.thief import Thief
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
+#: What a run comes to, as it stands in its file.
+Measures = dict[str, Any]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Victim:

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from exporters.atomic_file import write_text
-from load_tests.paper.plan import Result
 from load_tests.runs.conditions import Conditions
-from load_tests.runs.run import Run, Victim
+from load_tests.runs.run import Measures, Run, Victim
 from load_tests.runs.victims import is_trained
 from postprocess.errors import InputError, ReverseSigmoidError
 
@@ -58,7 +57,7 @@ class Runner:
         self._folder, self._runs, self._victims = folder, folder / "runs", folder / "victims"
         self._data_dir, self._jobs, self._tell = data_dir, jobs, tell
         self._conditions = conditions or Conditions.here(jobs=jobs)
-        self._seen: dict[str, Result] = {}
+        self._seen: dict[str, Measures] = {}
         self.failed: dict[str, str] = {}  #: runs that were tried in vain, and why
         self._stack = ExitStack()
         self._processes: _Processes | None = None
@@ -70,7 +69,7 @@ class Runner:
         self._processes = None
         self._stack.close()
 
-    def known(self, run: Run) -> Result | None:
+    def known(self, run: Run) -> Measures | None:
         """Return a run's measures from its file, None while it has not been made.
 
         Raises:
@@ -182,7 +181,7 @@ class Made(NamedTuple):
     """What a run's file holds."""
 
     run: Run
-    result: Result
+    result: Measures
     made_with: dict[str, Any] | None  #: see ``conditions``; files of before do not say
     victim_made_with: dict[str, Any] | None  #: the same, of the run's victim
 

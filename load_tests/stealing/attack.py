@@ -1,19 +1,16 @@
 """Attacks on a live endpoint, from the command line's words to the report."""
 
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 import postprocess
-from deploy.commands.options import command_line, say
-from deploy.commands.progress import Stages
 from exporters import architectures, datasets
 from exporters.atomic_file import write_text
-from exporters.quiet_import import import_quietly
+from exporters.pipeline import Stage
 from load_tests.endpoint import Access, Endpoint, Query
 from load_tests.stealing import probabilities, verdict
 from load_tests.stealing.campaign import Campaign, Settings
@@ -40,7 +37,9 @@ def run(
     data_dir: Path | None,
     from_transfer_set: Path | None,
     prices: tuple[float, float],
-    console: Console,
+    command: str,
+    stages: Callable[[int], Stage],
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Return the report of a campaign, after writing report.json and report.html to ``out``.
 
@@ -56,7 +55,9 @@ def run(
         data_dir: folder of the data sets.
         from_transfer_set: folder of a transfer set that takes the place of the attack.
         prices: dollars for 1,000 queries, from and to.
-        console: where progress goes.
+        command: what was typed, for the report.
+        stages: called once there is work, with the number of its stages.
+        say: takes one line for a person.
 
     Raises:
         InputError: what was asked for cannot be.
@@ -96,13 +97,10 @@ def run(
             manner=manner,
             taken=taken,
         )
-        with console.status("loading TensorFlow"):
-            import_quietly("keras", "tensorflow")
-        stages = Stages(console, campaign.stages_left(thieves, budgets))
-        campaign.stage = stages.stage
+        campaign.stage = stages(campaign.stages_left(thieves, budgets))
         results = campaign.run(thieves, budgets)
         for name, lost in campaign.lost.items():
-            say(f"{name}: {lost} queries were sent and their answers lost", console=console)
+            say(f"{name}: {lost} queries were sent and their answers lost")
         report = {
             "settings": asdict(settings),
             "package_version": postprocess.__version__,
@@ -112,7 +110,7 @@ def run(
             "protection": campaign.protection(),
             "summary": verdict.summary(results, prices=prices),
             "results": results,
-            "command": command_line(),
+            "command": command,
         }
     write_text(out / "report.html", to_html(report))
     write_text(out / "report.json", json.dumps(report, indent=2) + "\n")

@@ -13,9 +13,8 @@ is trained too, unless that is settled.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from load_tests.runs.run import Measures
 from load_tests.tune.candidates import Candidate
-
-Result = dict[str, Any]
 
 CHALLENGERS = 2
 
@@ -26,8 +25,8 @@ class Search:
     def __init__(
         self,
         candidates: Sequence[Candidate],
-        known: Callable[[Candidate], Result | None],
-        passes: Callable[[Result], bool],
+        known: Callable[[Candidate], Measures | None],
+        passes: Callable[[Measures], bool],
     ) -> None:
         """Take the candidates, where results are looked up, and what is asked of one."""
         self._candidates, self._known, self._passes = list(candidates), known, passes

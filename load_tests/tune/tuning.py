@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from load_tests.paper.grids import stops_enough
-from load_tests.runs.run import Run
+from load_tests.runs.criterion import stops_enough
+from load_tests.runs.run import Measures, Run
 from load_tests.runs.runner import Runner
 from load_tests.tune.candidates import Candidate
-from load_tests.tune.search import Result, Search
+from load_tests.tune.search import Search
 from postprocess.errors import InputError
 
 CRITERIA = ("paper", "frontier")
@@ -131,7 +131,7 @@ class Tuning:
         }
 
     def _settle(
-        self, candidates: Sequence[Candidate], passes: Callable[[Result], bool]
+        self, candidates: Sequence[Candidate], passes: Callable[[Measures], bool]
     ) -> Candidate | None:
         search = Search(candidates, lambda one: self._runner.known(self.run_of(one)), passes)
         while following := search.next(self._jobs):
@@ -150,7 +150,7 @@ class Tuning:
         for start in range(0, len(missing), self._jobs):
             self._make(missing[start : start + self._jobs], len(missing) - start)
 
-    def _drops_enough(self, result: Result) -> bool:
+    def _drops_enough(self, result: Measures) -> bool:
         return stops_enough(self.undefended["accuracy"], result["stolen"]["accuracy"])
 
     def _chosen_by_paper(self) -> Candidate:
@@ -186,7 +186,7 @@ class Tuning:
         return [chosen, *(others[place] for place in places)]
 
 
-def _at_most(level: float) -> Callable[[Result], bool]:
+def _at_most(level: float) -> Callable[[Measures], bool]:
     return lambda result: bool(result["stolen"]["agreement"] <= level)
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 from gateways import write_files
 
-from deploy.gateway.door import Behind
+from deploy.gateway.door import GatedTriton
 from deploy.gateway.envoy.bootstrap import Upstream
 from deploy.gateway.envoy.routes import virtual_host
 from deploy.gateway.operator_file import Address, Budget, read
@@ -162,7 +162,7 @@ def test_envoy_refusing_a_configuration_is_an_error(tmp_path):
     ],
 )
 def test_what_would_open_another_door_is_refused(tmp_path, options, message):
-    behind = Behind(write_files(tmp_path).path)
+    behind = GatedTriton(write_files(tmp_path).path)
     safe = {"address": "127.0.0.1", "control_mode": "poll", "supervise": True}
     behind.refuse(**safe)
     with pytest.raises(InputError, match=re.escape(message)):

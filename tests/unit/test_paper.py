@@ -7,11 +7,11 @@ from dataclasses import asdict, replace
 import pytest
 
 from load_tests.paper.facts import facts
-from load_tests.paper.grids import Candidate, choose
 from load_tests.paper.plan import Plan
 from load_tests.paper.scales import SCALES
 from load_tests.paper.tables import Tables, number
 from load_tests.runs.conditions import Conditions, differences
+from load_tests.runs.criterion import Tried, choose
 from load_tests.runs.run import Run, Victim
 from postprocess.errors import InputError
 
@@ -20,7 +20,7 @@ DEFENCE = {"defense": "reverse_sigmoid", "beta": 1.0, "gamma": 0.4}
 
 
 def candidate(cosine, accuracy):
-    return Candidate({"beta": cosine}, cosine, accuracy)
+    return Tried({"beta": cosine}, cosine, accuracy)
 
 
 def test_the_papers_criterion_takes_the_highest_cosine_among_those_that_stop_enough():

@@ -6,8 +6,8 @@ from typing import Any
 from deploy.gateway.envoy.counted import CLIENT, counted, counts_here
 from deploy.gateway.envoy.typed import typed
 from deploy.gateway.operator_file import Operator
+from load_tests.endpoint import SERVICE
 
-SERVICE = "/inference.GRPCInferenceService"
 #: Method to the field of its request that names the model.
 MODEL_FIELD = {"ModelInfer": "model_name", "ModelMetadata": "name", "ModelReady": "name"}
 HEALTH_METHODS = ("ServerLive", "ServerReady")

@@ -2,6 +2,5 @@
 
 ``sample``, ``random_images``, ``jacobian``, ``knockoff`` and ``near_duplicates`` are plans, see
 ``load_tests.stealing.collect``: the same code attacks a live endpoint, a victim in this process,
-and runs in Locust; ``plans`` finds them by name. ``tail_ranking``, ``table_recovery``, ``analytic`` and
-``inverse`` make of protected answers what the victim may have said.
+and runs in Locust; ``plans`` finds them by name.
 """
