@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from exporters import onnx_run
-from exporters.onnx_run import Feed, Runner, Source, one_line
+from exporters.onnx_run import Feed, OnnxSession, Source, one_line
 from postprocess.errors import InputError
 
 #: Numbers of rows that a graph with a free batch takes, all of them.
 _TRIED = (1, 2, 3)
 
 
-def only(runner: Runner, source: Source, outputs: list[str]) -> int | None:
+def only(runner: OnnxSession, source: Source, outputs: list[str]) -> int | None:
     """Return the one number of rows that a graph takes, None where it takes several.
 
     Args:

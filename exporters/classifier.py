@@ -22,9 +22,9 @@ from exporters import evidence as evidence_of
 from exporters.class_axis import LAST, Signs
 from exporters.evidence import Evidence
 from exporters.onnx_graph import Value
-from exporters.onnx_run import Runner, Source
+from exporters.onnx_run import OnnxSession, Source
 from exporters.onnx_signature import MAX_BATCH_SIZE, Signature
-from exporters.score_kind import Scores
+from exporters.score_kind import ScoreKind
 from postprocess.errors import InputError
 
 #: Calls whose scores are looked at for the axis of the classes.
@@ -32,7 +32,7 @@ AXIS_CALLS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class ProtectOptions:
     """What a person says about their model; by default everything is found out."""
 
     name: str = ""  #: the public model name; "" is the file's stem
@@ -55,13 +55,13 @@ class Classifier:
     value: Value  #: the output that holds the scores, its K known
     labels: list[Value]  #: outputs that follow from the top class
     axis: int | None  #: of the classes, -1 or counted from 0; None: the scores have only a batch
-    scores: Scores
+    scores: ScoreKind
     source: Source  #: of input that the graph runs on
     evidence: Evidence  #: what it gave on that input
     dropped: list[str]  #: outputs that the protected models do not have
     warnings: list[str]
 
-    def __init__(self, path: Path, asked: Asked) -> None:
+    def __init__(self, path: Path, asked: ProtectOptions) -> None:
         """Read the graph, run it, and conclude.
 
         Raises:
@@ -75,7 +75,7 @@ class Classifier:
         for value in self.inputs:
             _refuse_input(value)
         self.zipmaps = zipmap.take_off(model)
-        self.runner = Runner(path, model=model if self.zipmaps else None)
+        self.runner = OnnxSession(path, model=model if self.zipmaps else None)
         self._find_scores()
         self._gather()
         if self.zipmaps:
@@ -161,7 +161,7 @@ class Classifier:
 
     def _verify_zipmap(self) -> None:
         """See that the tensors before the ZipMaps hold what these would say."""
-        runner = Runner(self.path)
+        runner = OnnxSession(self.path)
         for removed in self.zipmaps:
             if removed.output != self.value.name:
                 continue

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from exporters import defence_parameters
-from exporters.onnx_signature import Signature, Tensor
+from exporters.onnx_signature import OnnxTensor, Signature
 from postprocess.parameters import Parameters
 
 #: The parameter that tells a fused model: its value is the output that the defence makes.
@@ -14,7 +14,7 @@ FUSED_MARK = "reverse_sigmoid_fused"
 Names = tuple[str, str, str]
 
 
-def inner_scores(signature: Signature) -> Tensor:
+def inner_scores(signature: Signature) -> OnnxTensor:
     """Return the tensor between victim and defence; its name is the ensemble's alone."""
     name = "victim_scores"
     taken = {tensor.name for tensor in (*signature.inputs, signature.scores, *signature.labels)}
@@ -23,7 +23,7 @@ def inner_scores(signature: Signature) -> Tensor:
     return replace(signature.scores, name=name, flat=False)
 
 
-def declaration(tensor: Tensor, *, of_graph: bool = False) -> str:
+def declaration(tensor: OnnxTensor, *, of_graph: bool = False) -> str:
     """Return one tensor's declaration; to the graph itself, a flat one is reshaped."""
     dims = ", ".join(str(size) for size in tensor.dims)
     reshape = " reshape: { shape: [ ] }" if tensor.flat and of_graph else ""
@@ -31,7 +31,7 @@ def declaration(tensor: Tensor, *, of_graph: bool = False) -> str:
     return f"{{ name: {name} data_type: {tensor.data_type} dims: [ {dims} ]{reshape} }}"
 
 
-def _list(tensors: Iterable[Tensor], *, of_graph: bool = False) -> str:
+def _list(tensors: Iterable[OnnxTensor], *, of_graph: bool = False) -> str:
     found = [declaration(tensor, of_graph=of_graph) for tensor in tensors]
     if len(found) == 1:
         return f"[ {found[0]} ]"

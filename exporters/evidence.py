@@ -3,16 +3,14 @@
 import itertools
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from exporters.onnx_graph import Value
-from exporters.onnx_run import Feed, Runner, Source, hint, one_line
+from exporters.onnx_run import Feed, OnnxSession, Source, hint, one_line
+from postprocess.arrays import Array
 from postprocess.errors import InputError
-
-Array = NDArray[Any]
 
 #: Rows, stored scores and seconds after which enough was seen.
 ENOUGH_ROWS = 4096
@@ -57,7 +55,13 @@ def as_rows(scores: Array, axis: int | None) -> Array:
 
 
 def gather(
-    runner: Runner, source: Source, scores: str, *, axis: int | None, labels: list[str], rows: int
+    runner: OnnxSession,
+    source: Source,
+    scores: str,
+    *,
+    axis: int | None,
+    labels: list[str],
+    rows: int,
 ) -> Evidence:
     """Return what the graph gives on thousands of rows, or on as many as there is time for.
 
@@ -92,7 +96,9 @@ def gather(
     return evidence
 
 
-def refuse_dependent_rows(runner: Runner, source: Source, scores: Value, axis: int | None) -> None:
+def refuse_dependent_rows(
+    runner: OnnxSession, source: Source, scores: Value, axis: int | None
+) -> None:
     """Refuse a graph whose answer to a row depends on the rows beside it.
 
     Triton merges the requests of different clients, who would then see each other's rows.
@@ -125,7 +131,7 @@ def refuse_dependent_rows(runner: Runner, source: Source, scores: Value, axis: i
         )
 
 
-def follows_batch(runner: Runner, source: Source, name: str) -> bool:
+def follows_batch(runner: OnnxSession, source: Source, name: str) -> bool:
     """Return whether an output has a row for each row of input."""
     for rows in (1, 3):
         feed = next(source.feeds(rows))
@@ -135,7 +141,7 @@ def follows_batch(runner: Runner, source: Source, name: str) -> bool:
     return True
 
 
-def _run(runner: Runner, feed: Feed, output: str) -> Array:
+def _run(runner: OnnxSession, feed: Feed, output: str) -> Array:
     try:
         return runner(feed, [output])[output]
     except Exception as error:

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exporters import onnx_graph, triton_releases
 from exporters.onnx_graph import Value
+from postprocess.arrays import Array
 from postprocess.errors import InputError
 
-Array = NDArray[Any]
 #: One call of a graph: input name to array.
 Feed = dict[str, Array]
 
@@ -36,7 +35,7 @@ TRIED_ELEMENTS = 2**24
 _STRINGS = ("", "a", "yes", "no", "0", "1", "the quick brown fox")
 
 
-class Runner:
+class OnnxSession:
     """An ONNX file in onnxruntime, on the CPU."""
 
     def __init__(self, path: Path, *, model: Any = None) -> None:
@@ -158,7 +157,7 @@ class Source:
 
 
 def random_source(
-    runner: Runner, values: list[Value], outputs: list[str], batched: bool, words: list[str]
+    runner: OnnxSession, values: list[Value], outputs: list[str], batched: bool, words: list[str]
 ) -> Source:
     """Return random input that the graph runs on.
 

@@ -15,7 +15,7 @@ MAX_BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
-class Tensor:
+class OnnxTensor:
     """One input or output of a model, without its batch dimension if the model has one."""
 
     name: str
@@ -33,9 +33,9 @@ class Tensor:
 class Signature:
     """A classifier: any inputs, one tensor of scores, perhaps labels that follow from them."""
 
-    inputs: tuple[Tensor, ...]
-    scores: Tensor  #: one axis is the K classes, all other axes are rows
-    labels: tuple[Tensor, ...] = ()
+    inputs: tuple[OnnxTensor, ...]
+    scores: OnnxTensor  #: one axis is the K classes, all other axes are rows
+    labels: tuple[OnnxTensor, ...] = ()
     max_batch_size: int = MAX_BATCH_SIZE  #: 0: the graph has no free batch dimension
     class_axis: int = -1  #: of the scores as clients see them, the batch counted
 
@@ -53,8 +53,8 @@ class Signature:
 def of_image_classifier(input_shape: tuple[int, int, int], classes: int) -> Signature:
     """Return the signature of the graphs that this project exports itself."""
     return Signature(
-        (Tensor(INPUT_NAME, "TYPE_FP32", input_shape),),
-        Tensor(OUTPUT_NAME, "TYPE_FP32", (classes,)),
+        (OnnxTensor(INPUT_NAME, "TYPE_FP32", input_shape),),
+        OnnxTensor(OUTPUT_NAME, "TYPE_FP32", (classes,)),
     )
 
 
@@ -98,7 +98,7 @@ def has_free_batch(value: Value) -> bool:
     return bool(value.shape) and isinstance((value.shape or (0,))[0], str)
 
 
-def tensor_of(value: Value, *, batched: bool) -> Tensor:
+def tensor_of(value: Value, *, batched: bool) -> OnnxTensor:
     """Return Triton's description of an ONNX tensor of known rank.
 
     Args:
@@ -107,5 +107,5 @@ def tensor_of(value: Value, *, batched: bool) -> Tensor:
     """
     sizes = tuple(size if isinstance(size, int) else -1 for size in value.shape or ())
     if not batched:
-        return Tensor(value.name, value.data_type, sizes)
-    return Tensor(value.name, value.data_type, sizes[1:] or (1,), flat=len(sizes) == 1)
+        return OnnxTensor(value.name, value.data_type, sizes)
+    return OnnxTensor(value.name, value.data_type, sizes[1:] or (1,), flat=len(sizes) == 1)

@@ -20,7 +20,7 @@ from exporters import (
 )
 from exporters.atomic_file import write_text
 from exporters.datasets import Dataset, Images
-from exporters.onnx_run import Feed, Runner
+from exporters.onnx_run import Feed, OnnxSession
 from exporters.quiet_import import import_quietly
 from exporters.train import Progress, predict, train_victim
 from postprocess.errors import InputError
@@ -106,7 +106,7 @@ def export_classifier(
 
 def _write_question(repository: Path, name: str, images: Images) -> None:
     """Keep the image that health checks ask about; without one they make a question up."""
-    runner = Runner(model_repository.onnx_path(repository, name))
+    runner = OnnxSession(model_repository.onnx_path(repository, name))
     config = repository / model_repository.defence_name(name) / "config.pbtxt"
 
     def raw(feed: Feed) -> Any:
@@ -115,7 +115,7 @@ def _write_question(repository: Path, name: str, images: Images) -> None:
     path = path_in(repository, name)
     try:
         parameters = verify.read_parameters(config)
-        model = question.Model(
+        model = question.AnswerSource(
             raw, Postprocessor(parameters), parameters, onnx_signature.OUTPUT_NAME, batched=True
         )
     except InputError:  # a file of the operator's own, with a secret or not ours to read

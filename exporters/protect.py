@@ -12,10 +12,10 @@ from typing import Any
 
 import postprocess
 from exporters import fused, graph_ending, model_repository, onnx_graph, question, servable_path
-from exporters.classifier import Asked, Classifier
-from exporters.onnx_run import Feed, Runner
+from exporters.classifier import Classifier, ProtectOptions
+from exporters.onnx_run import Feed, OnnxSession
 from exporters.placing import place
-from exporters.score_kind import Scores
+from exporters.score_kind import ScoreKind
 from exporters.verify import CutError, Verified, verify, verify_fused
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
@@ -26,20 +26,22 @@ LAYOUTS = ("ensemble", "fused")
 
 
 @dataclass(frozen=True)
-class Protected:
+class ProtectedFile:
     """What was found in the graph and written around it."""
 
     classifier: Classifier
     name: str  #: the public model name
     models: tuple[str, ...]  #: all that were written, the public one first
     repository: Path
-    scores: Scores  #: as they were written
+    scores: ScoreKind  #: as they were written
     parameters: Parameters
     verified: Verified
     files: list[Path]
 
 
-def protect(path: Path, repository: Path, parameters: Parameters, asked: Asked) -> Protected:
+def protect(
+    path: Path, repository: Path, parameters: Parameters, asked: ProtectOptions
+) -> ProtectedFile:
     """Write the models of an ONNX classifier and return what they are.
 
     Args:
@@ -83,12 +85,12 @@ def protect(path: Path, repository: Path, parameters: Parameters, asked: Asked) 
             raise
         raise InputError(f"{path}: {error}") from None
     paths = [repository / file for file in files]
-    return Protected(classifier, name, models, repository, scores, parameters, verified, paths)
+    return ProtectedFile(classifier, name, models, repository, scores, parameters, verified, paths)
 
 
 def _write_verified(
     classifier: Classifier, folder: Path, name: str, parameters: Parameters
-) -> tuple[Scores, Parameters, Verified]:
+) -> tuple[ScoreKind, Parameters, Verified]:
     """Write the three models to a folder and return what was verified of them."""
     try:
         return _write(classifier, folder, name, parameters, classifier.scores)
@@ -101,8 +103,8 @@ def _write_verified(
 
 
 def _write(
-    classifier: Classifier, folder: Path, name: str, parameters: Parameters, scores: Scores
-) -> tuple[Scores, Parameters, Verified]:
+    classifier: Classifier, folder: Path, name: str, parameters: Parameters, scores: ScoreKind
+) -> tuple[ScoreKind, Parameters, Verified]:
     parameters = replace(
         parameters,
         scores=scores.kind,
@@ -138,12 +140,12 @@ def _write_question(
     classifier: Classifier, folder: Path, name: str, parameters: Parameters
 ) -> None:
     """Keep a question that health checks can ask, and warn where it tells them little."""
-    runner, output = Runner(model_repository.onnx_path(folder, name)), classifier.value.name
+    runner, output = OnnxSession(model_repository.onnx_path(folder, name)), classifier.value.name
 
     def raw(feed: Feed) -> Any:
         return runner(feed, [output])[output]
 
-    model = question.Model(
+    model = question.AnswerSource(
         raw,
         Postprocessor(parameters),
         parameters,
@@ -174,7 +176,7 @@ def _write_fused(
         (folder / relative).write_text(text, encoding="utf-8")
 
 
-def _scores_only(classifier: Classifier, scores: Scores) -> Any:
+def _scores_only(classifier: Classifier, scores: ScoreKind) -> Any:
     """Return the graph with the scores and the labels as its only outputs, cut if need be."""
     model = type(classifier.model)()
     model.CopyFrom(classifier.model)
@@ -202,7 +204,9 @@ def _models(name: str, layout: str) -> tuple[str, ...]:
     return (name,) if layout == "fused" else model_repository.model_names(name)
 
 
-def _refuse_for_fused(repository: Path, name: str, parameters: Parameters, asked: Asked) -> None:
+def _refuse_for_fused(
+    repository: Path, name: str, parameters: Parameters, asked: ProtectOptions
+) -> None:
     fused.refuse_inexpressible(parameters)
     if asked.self_contained:
         raise InputError("--self-contained: a fused model needs no package beside it")

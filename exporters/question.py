@@ -10,15 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exporters.evidence import Evidence
 from exporters.onnx_run import Feed, Source
+from postprocess.arrays import Array, Float64
 from postprocess.parameters import Parameters
-from postprocess.question import DTYPES, Looks, Question, Tensor, as_rows, readings
-
-Array = NDArray[Any]
-Float64 = NDArray[np.float64]
+from postprocess.question import DTYPES, Looks, Question, QuestionTensor, as_rows, readings
 
 #: How far a raw score has to be from the protected ones for bounds to be kept, and how far those
 #: are from what was seen, as the last digits hang on the machine.
@@ -34,7 +31,7 @@ CERTAIN = 30.0
 
 
 @dataclass(frozen=True)
-class Model:
+class AnswerSource:
     """What is needed to see a model's answers."""
 
     raw: Callable[[Feed], Array]  #: inputs to the victim's scores, of any shape
@@ -45,7 +42,7 @@ class Model:
     axis: int = -1  #: of the classes in the scores
 
 
-def choose(model: Model, candidates: Iterable[Feed]) -> Question | None:
+def choose(model: AnswerSource, candidates: Iterable[Feed]) -> Question | None:
     """Return the question whose raw answer differs most from the protected one, None of none.
 
     Args:
@@ -68,7 +65,9 @@ def choose(model: Model, candidates: Iterable[Feed]) -> Question | None:
     return None if best is None else best[1]
 
 
-def see(model: Model, inputs: tuple[Tensor, ...], feed: Feed) -> tuple[float, Question] | None:
+def see(
+    model: AnswerSource, inputs: tuple[QuestionTensor, ...], feed: Feed
+) -> tuple[float, Question] | None:
     """Return a question with what its answer looks like, and the gap to a raw one.
 
     None where the graph does not take the inputs, or the defence not the scores.
@@ -92,7 +91,7 @@ def see(model: Model, inputs: tuple[Tensor, ...], feed: Feed) -> tuple[float, Qu
     return gap, Question(inputs, model.parameters.to_strings(), looks)
 
 
-def again(model: Model, question: Question, ranks: Sequence[int]) -> Question:
+def again(model: AnswerSource, question: Question, ranks: Sequence[int]) -> Question:
     """Return a question with what the answer looks like under other parameters.
 
     Args:
@@ -156,17 +155,17 @@ def confidences(scores: Array, *, single: bool) -> Float64:
     return result
 
 
-def tensors(feed: Feed, *, batched: bool) -> tuple[Tensor, ...]:
+def tensors(feed: Feed, *, batched: bool) -> tuple[QuestionTensor, ...]:
     """Return inputs as clients send them: what is (batch,) to the graph is (batch, 1) to Triton."""
     found = []
     for name, array in feed.items():
         values = array.reshape(-1, 1) if batched and array.ndim == 1 else array
         if values.dtype.kind in "OU":
             strings = _each(values, lambda one: one if isinstance(one, bytes) else one.encode())
-            found.append(Tensor(name, "BYTES", strings))
+            found.append(QuestionTensor(name, "BYTES", strings))
             continue
         (datatype,) = [key for key, dtype in DTYPES.items() if dtype == values.dtype]
-        found.append(Tensor(name, datatype, np.ascontiguousarray(values)))
+        found.append(QuestionTensor(name, datatype, np.ascontiguousarray(values)))
     return tuple(found)
 
 

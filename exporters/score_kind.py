@@ -3,20 +3,18 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exporters.graph_ending import Ending
+from postprocess.arrays import Float64
 from postprocess.errors import InputError
 from postprocess.scores import PROBABILITY_SUM_TOLERANCE, looks_like_probabilities
-
-Float64 = NDArray[np.float64]
 
 #: How far outside [0, 1] a probability may be: onnxruntime's own Sigmoid gives 1.0000001.
 ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
-class Scores:
+class ScoreKind:
     """What a tensor of scores is, and what is done with it."""
 
     kind: str  #: "logits" or "probabilities", as the defence gets them
@@ -59,7 +57,7 @@ def understand(
     rounded: bool,
     asked: str,
     multi_label: bool | None,
-) -> tuple[Scores, list[str]]:
+) -> tuple[ScoreKind, list[str]]:
     """Return what the scores are, and what to know about it.
 
     Args:
@@ -93,17 +91,17 @@ def understand(
                 "the graph ends in a Sigmoid for each class; with --no-multi-label the defence "
                 "takes their logits for one choice among all classes"
             )
-        return Scores("logits", multi, known), warnings
+        return ScoreKind("logits", multi, known), warnings
     if asked == "logits" and (shown or kept):
         raise InputError(_no_logits(known, seen))
     if shown or kept:
-        return Scores("probabilities", multi, None), warnings
+        return ScoreKind("probabilities", multi, None), warnings
     _refuse_unclear(end, seen, asked)
     if asked == "logits" and seen.within:
         warnings.append("--scores logits: all scores tried lie in [0, 1], as probabilities do")
     if not asked and seen.single:
         warnings.append("the one score of a row is taken for the logit of a yes")
-    return Scores("logits", multi, None), warnings
+    return ScoreKind("logits", multi, None), warnings
 
 
 def _refuse_graph(end: Ending | None, seen: Seen, asked: str, multi_label: bool | None) -> None:

@@ -3,14 +3,11 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exporters import graph_ending, onnx_graph, zipmap
 from exporters.onnx_graph import Value
+from postprocess.arrays import Array, Float64
 from postprocess.errors import InputError
-
-Array = NDArray[Any]
-Float64 = NDArray[np.float64]
 
 #: What exporters and people call the tensor of class scores.
 NAMES = (

@@ -7,25 +7,21 @@ looked at by other means: NumPy's argmax along the axis that was found to hold t
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exporters import model_repository
 from exporters.classifier import Classifier
 from exporters.defence_nodes import NO_ANSWER
 from exporters.evidence import as_rows
-from exporters.onnx_run import Runner
-from exporters.score_kind import Scores
+from exporters.onnx_run import OnnxSession
+from exporters.score_kind import ScoreKind
 from exporters.score_output import top
+from postprocess.arrays import Array, Float64
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 from postprocess.scores import bad_rows
-
-Array = NDArray[Any]
-Float64 = NDArray[np.float64]
 
 #: How far the activation of the cut logits may be from the original probabilities.
 CUT_TOLERANCE = {"TYPE_FP16": 1e-2, "TYPE_FP32": 1e-5, "TYPE_FP64": 1e-5}
@@ -59,7 +55,7 @@ def read_parameters(config: Path) -> Parameters:
     return Parameters.from_strings(strings, where=str(config))
 
 
-def verify(repository: Path, name: str, classifier: Classifier, what: Scores) -> Verified:
+def verify(repository: Path, name: str, classifier: Classifier, what: ScoreKind) -> Verified:
     """Return what was compared, once written victim and defence give the original's answers.
 
     Args:
@@ -74,7 +70,7 @@ def verify(repository: Path, name: str, classifier: Classifier, what: Scores) ->
     """
     scores, data_type = classifier.value.name, classifier.value.data_type
     evidence, axis = classifier.evidence, classifier.axis
-    runner = Runner(model_repository.onnx_path(repository, name))
+    runner = OnnxSession(model_repository.onnx_path(repository, name))
     config = repository / model_repository.defence_name(name) / "config.pbtxt"
     postprocessor = Postprocessor(read_parameters(config))
     compared, refused, largest = 0, 0, 0.0
@@ -117,7 +113,7 @@ def defended(scores: Array, postprocessor: Postprocessor, *, flat: bool) -> Arra
 
 
 def verify_fused(
-    repository: Path, name: str, classifier: Classifier, parameters: Parameters, what: Scores
+    repository: Path, name: str, classifier: Classifier, parameters: Parameters, what: ScoreKind
 ) -> None:
     """Return if the fused model answers what the defence makes of the written victim's scores.
 
@@ -134,8 +130,8 @@ def verify_fused(
     output, data_type = classifier.value.name, classifier.value.data_type
     evidence, axis = classifier.evidence, classifier.axis
     postprocessor = Postprocessor(parameters)
-    victim = Runner(model_repository.onnx_path(repository, name))
-    fused = Runner(model_repository.fused_onnx_path(repository, name))
+    victim = OnnxSession(model_repository.onnx_path(repository, name))
+    fused = OnnxSession(model_repository.fused_onnx_path(repository, name))
     feeds = classifier.source.feeds(evidence.rows_at_once)
     for feed, original in zip(feeds, evidence.scores, strict=False):
         scores = victim(feed, [output])[output]
@@ -168,7 +164,7 @@ def activation(logits: Float64, op: str) -> Float64:
     return result
 
 
-def _difference(before: Array, after: Array, data_type: str, what: Scores) -> float:
+def _difference(before: Array, after: Array, data_type: str, what: ScoreKind) -> float:
     if before.shape != after.shape or not np.isfinite(after).all():
         raise CutError("the written classifier does not give finite scores where the original does")
     was, now = before.astype(np.float64), after.astype(np.float64)
@@ -191,7 +187,7 @@ def _refuse_other_answers(
     written: Array,
     protected: Array,
     data_type: str,
-    what: Scores,
+    what: ScoreKind,
     *,
     ties: bool = True,
 ) -> None:

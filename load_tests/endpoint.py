@@ -13,9 +13,9 @@ from exporters.datasets import Images
 from load_tests.deferred_signals import deferred_signals
 from postprocess.errors import InputError, ReverseSigmoidError
 
-Scores = NDArray[np.float32]
+Answers = NDArray[np.float32]
 #: Anything that can be queried: a live endpoint, or a victim in this process.
-Query = Callable[[Images], Scores]
+Query = Callable[[Images], Answers]
 
 #: Triton's gRPC service, as a path.
 SERVICE = "/inference.GRPCInferenceService"
@@ -165,7 +165,7 @@ class Endpoint:
         """Close the connection."""
         self._client.close()
 
-    def __call__(self, images: Images) -> Scores:
+    def __call__(self, images: Images) -> Answers:
         """Return the model's scores, shape (n, K), for images (n, height, width, channels).
 
         All images go in one request, so n is at most the model's max_batch_size. A model whose
@@ -186,7 +186,7 @@ class Endpoint:
             )
         except self._failure as error:
             raise self._error(error) from None
-        scores: Scores = answer.as_numpy(self._output)
+        scores: Answers = answer.as_numpy(self._output)
         return scores
 
     def _error(self, error: Exception) -> EndpointError:
@@ -212,7 +212,7 @@ def arrange(images: Images, shape: tuple[int, ...]) -> Images:
     return images
 
 
-def ask(query: Query, images: Images, *, batch_size: int = 64) -> Scores:
+def ask(query: Query, images: Images, *, batch_size: int = 64) -> Answers:
     """Return the scores of any number of images, asked for in batches, shape (n, K)."""
     starts = range(0, len(images), batch_size)
     return np.concatenate([query(images[start : start + batch_size]) for start in starts])

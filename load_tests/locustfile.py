@@ -25,9 +25,9 @@ from load_tests.stealing.attack_record import draw_from
 from load_tests.stealing.collect import Plan
 from load_tests.users import load_shapes
 from load_tests.users.load_shapes import BurstShape, RampShape, SteadyShape
-from load_tests.users.options import Settings, add_options
+from load_tests.users.options import LoadSettings, add_options
 from load_tests.users.plan_process import plan_elsewhere
-from load_tests.users.thief_user import Thief, forget_what_is_done
+from load_tests.users.thief_user import ThiefUser, forget_what_is_done
 from load_tests.users.triton_user import TritonUser
 from postprocess.errors import InputError, ReverseSigmoidError
 
@@ -65,19 +65,19 @@ class NormalUser(TritonUser):
             _log.debug("%s", error)
 
 
-class SampleThief(Thief):
+class SampleThief(ThiefUser):
     """Asks about real images of the victim's kind, as fast as it is answered."""
 
     attack = "sample"
 
 
-class RandomThief(Thief):
+class RandomThief(ThiefUser):
     """Asks about noise."""
 
     attack = "random"
 
 
-class JacobianThief(Thief):
+class JacobianThief(ThiefUser):
     """Asks about images made with a substitute, which it trains in a process of its own."""
 
     attack = "jacobian"
@@ -87,9 +87,9 @@ class JacobianThief(Thief):
         return plan_elsewhere(self.folder)
 
 
-THIEVES: list[type[Thief]] = [SampleThief, RandomThief, JacobianThief]
+THIEVES: list[type[ThiefUser]] = [SampleThief, RandomThief, JacobianThief]
 #: Weight and fixed count of each, while an option has the say.
-_own_counts: dict[type[Thief], tuple[float, int]] = {}
+_own_counts: dict[type[ThiefUser], tuple[float, int]] = {}
 
 
 def load_early(parser: LocustArgumentParser, **_: Any) -> None:
@@ -99,7 +99,7 @@ def load_early(parser: LocustArgumentParser, **_: Any) -> None:
     """
     options, _rest = parser.parse_known_args()
     with contextlib.suppress(ReverseSigmoidError):
-        settings = Settings.of(options)
+        settings = LoadSettings.of(options)
         draw_from(settings.data, settings.data_dir, settings.split_seed)
 
 
@@ -139,8 +139,8 @@ def stop(**_: Any) -> None:
     _own_counts.clear()
 
 
-def _check(environment: Environment) -> Settings:
-    settings = Settings.of(environment.parsed_options)
+def _check(environment: Environment) -> LoadSettings:
+    settings = LoadSettings.of(environment.parsed_options)
     if not environment.host:
         raise InputError("--host: expected HOST:PORT of Triton's gRPC endpoint")
     certificates = settings.access.tls_ca

@@ -9,35 +9,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating[Any]]
+from postprocess.scores import Scores
 
 #: Probabilities are clipped to at least this before a logarithm.
 KL_EPSILON = 1e-12
 
 
-def agreement(scores: Array, reference: Array) -> float:
+def agreement(scores: Scores, reference: Scores) -> float:
     """Return the share of rows with the same top-1 class, 0 to 1."""
     return float(np.mean(scores.argmax(axis=1) == reference.argmax(axis=1)))
 
 
-def accuracy(scores: Array, labels: NDArray[np.integer[Any]]) -> float:
+def accuracy(scores: Scores, labels: NDArray[np.integer[Any]]) -> float:
     """Return the share of rows whose top-1 class is the label, 0 to 1."""
     return float(np.mean(scores.argmax(axis=1) == labels))
 
 
-def cosine(p: Array, q: Array) -> float:
+def cosine(p: Scores, q: Scores) -> float:
     """Return the mean cosine similarity of the rows, 0 to 1."""
     p, q = p.astype(np.float64), q.astype(np.float64)
     norms = np.linalg.norm(p, axis=1) * np.linalg.norm(q, axis=1)
     return float(np.mean((p * q).sum(axis=1) / norms))
 
 
-def mae(p: Array, q: Array) -> float:
+def mae(p: Scores, q: Scores) -> float:
     """Return the mean absolute difference per class, 0 to 2 / K."""
     return float(np.mean(np.abs(p.astype(np.float64) - q.astype(np.float64))))
 
 
-def kl_nats(p: Array, q: Array) -> float:
+def kl_nats(p: Scores, q: Scores) -> float:
     """Return the mean over rows of KL(p || q) in nats, both clipped to ``KL_EPSILON``.
 
     The paper gives neither direction nor unit; this project gives both directions.
@@ -47,7 +47,7 @@ def kl_nats(p: Array, q: Array) -> float:
     return float(np.mean((p * np.log(p / q)).sum(axis=1)))
 
 
-def between(scores: Array, truth: Array) -> dict[str, float]:
+def between(scores: Scores, truth: Scores) -> dict[str, float]:
     """Return the measures of probabilities against the victim's that need no labels."""
     return {
         "agreement": agreement(scores, truth),
@@ -58,7 +58,7 @@ def between(scores: Array, truth: Array) -> dict[str, float]:
     }
 
 
-def top5_overlap(p: Array, q: Array) -> float:
+def top5_overlap(p: Scores, q: Scores) -> float:
     """Return the mean share of the five highest classes that two models have in common, 0 to 1.
 
     Fewer than five where K is; 1 then says nothing.
@@ -68,18 +68,18 @@ def top5_overlap(p: Array, q: Array) -> float:
     return float(np.mean((ours[:, :, None] == theirs[:, None, :]).any(axis=2)))
 
 
-def brier(p: Array, labels: NDArray[np.integer[Any]]) -> float:
+def brier(p: Scores, labels: NDArray[np.integer[Any]]) -> float:
     """Return the mean squared distance of the rows from the labels' one-hot rows, 0 to 2."""
     truth = np.eye(p.shape[1])[labels]
     return float(np.mean(np.square(p.astype(np.float64) - truth).sum(axis=1)))
 
 
-def confidence(p: Array) -> float:
+def confidence(p: Scores) -> float:
     """Return the mean probability of the top-1 class, 1/K to 1."""
     return float(p.max(axis=1).mean(dtype=np.float64))
 
 
-def calibration_error(p: Array, labels: NDArray[np.integer[Any]], *, bins: int = 15) -> float:
+def calibration_error(p: Scores, labels: NDArray[np.integer[Any]], *, bins: int = 15) -> float:
     """Return the expected calibration error of the top-1 class, 0 to 1.
 
     Rows are sorted into ``bins`` of equal width by their highest probability; the error is the

@@ -14,7 +14,7 @@ import triton_python_backend_utils as pb_utils
 
 from postprocess.parameters import Parameters
 from postprocess.perturbation import perturbation
-from postprocess.postprocessor import Protected
+from postprocess.postprocessor import ProtectedRows
 from postprocess.scores import Scores
 
 PUBLISH_EVERY_S = 1.0
@@ -84,7 +84,7 @@ class Metrics:
         """Add to one of ``COUNTERS``."""
         self._sums[name] += amount
 
-    def count(self, parameters: Parameters, scores: Scores, protected: Protected) -> None:
+    def count(self, parameters: Parameters, scores: Scores, protected: ProtectedRows) -> None:
         """Count a protected batch and, if the step's time allows it, measure some of it.
 
         Args:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from postprocess.arrays import Float64
 from postprocess.parameters import Parameters
-from postprocess.pseudo_logits import Float64
 from postprocess.scores import Scores
 
 

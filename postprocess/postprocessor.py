@@ -24,7 +24,7 @@ from postprocess.scores import (
 SCORES_AT_ONCE = 2**14
 
 
-class Protected(NamedTuple):
+class ProtectedRows(NamedTuple):
     """What the defence made of a batch."""
 
     probabilities: Scores  #: shape and type of the scores it was given
@@ -61,7 +61,7 @@ class Postprocessor:
         """Return the protected probabilities of a batch; see ``protect``."""
         return self.protect(scores).probabilities
 
-    def protect(self, scores: Scores) -> Protected:
+    def protect(self, scores: Scores) -> ProtectedRows:
         """Return the protected probabilities of a batch, and what they took.
 
         Args:
@@ -87,7 +87,7 @@ class Postprocessor:
         if self.kernel is not None and scores.dtype == np.float32 and not single:
             out, capped_rows, lookalikes = _run(self.kernel, scores)
             if capped_rows >= 0:
-                return Protected(out, capped_rows, lookalikes)
+                return ProtectedRows(out, capped_rows, lookalikes)
         probabilities = self.parameters.scores == "probabilities"
         bad = bad_rows(scores, probabilities=probabilities, single=single)
         if bad.any():
@@ -104,9 +104,9 @@ class Postprocessor:
             answer[start : start + some] = part.probabilities
             capped_rows += part.capped_rows
         alike = () if probabilities else looks_like_probabilities(scores, single=single)
-        return Protected(answer, capped_rows, int(np.count_nonzero(alike)))
+        return ProtectedRows(answer, capped_rows, int(np.count_nonzero(alike)))
 
-    def _protect_rows(self, scores: Scores, *, probabilities: bool) -> Protected:
+    def _protect_rows(self, scores: Scores, *, probabilities: bool) -> ProtectedRows:
         """Protect rows of K >= 2 classes, none of them bad."""
         logits = to_logits(scores, probabilities=probabilities)
         if self._kernel_of_logits is not None:
@@ -118,9 +118,9 @@ class Postprocessor:
         answer = perturbed.astype(scores.dtype, copy=False)
         if self.parameters.preserve_top1:
             top1.keep_top(answer, logits.argmax(axis=1))
-        return Protected(answer, capped_rows)
+        return ProtectedRows(answer, capped_rows)
 
-    def _protect_pairs(self, scores: Scores, *, probabilities: bool) -> Protected:
+    def _protect_pairs(self, scores: Scores, *, probabilities: bool) -> ProtectedRows:
         """Protect every entry as a yes-or-no classifier of its own."""
         batch = pseudo_logits.from_logits(
             to_pair(scores.reshape(-1, 1), probabilities=probabilities)
@@ -130,7 +130,7 @@ class Postprocessor:
         if self.parameters.preserve_top1:
             top1.keep_side(answer, batch)
         capped_rows = np.count_nonzero(capped.reshape(scores.shape).any(axis=1))
-        return Protected(answer.reshape(scores.shape), int(capped_rows))
+        return ProtectedRows(answer.reshape(scores.shape), int(capped_rows))
 
     def _perturb(self, batch: PseudoLogits) -> tuple[Float32, NDArray[np.bool_]]:
         """Return rows that sum to 1, shape (rows, K >= 2), and which were constrained."""

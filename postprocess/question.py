@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from postprocess.arrays import Float64
 from postprocess.errors import InputError, ReverseSigmoidError
 from postprocess.parameters import Parameters
 
@@ -40,8 +41,6 @@ DTYPES = {
 ROUNDING = 1e-2
 _MEND = "write it anew with reverse-sigmoid protect --force, or remove it"
 
-Float64 = NDArray[np.float64]
-
 
 class WrongAnswerError(ReverseSigmoidError):
     """An answer that does not look right; ``raw``: like one that no defence has touched."""
@@ -52,7 +51,7 @@ class WrongAnswerError(ReverseSigmoidError):
 
 
 @dataclass(frozen=True)
-class Tensor:
+class QuestionTensor:
     """One input, as clients send it."""
 
     name: str
@@ -123,7 +122,7 @@ class Looks:
 class Question:
     """A question, the parameters it was answered with, and how."""
 
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[QuestionTensor, ...]
     parameters: Mapping[str, str]
     looks: Looks
 
@@ -208,7 +207,7 @@ def _refuse_nonsense(looks: Looks) -> None:
         raise InputError(f"answer: expected least and most, got {looks.least} and {looks.most}")
 
 
-def _written(tensor: Tensor) -> dict[str, Any]:
+def _written(tensor: QuestionTensor) -> dict[str, Any]:
     said = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.values.shape)}
     data = _data(tensor) if tensor.values.size <= READABLE else None
     if data is None:
@@ -217,7 +216,7 @@ def _written(tensor: Tensor) -> dict[str, Any]:
     return said | {"data": data}
 
 
-def _data(tensor: Tensor) -> list[Any] | None:
+def _data(tensor: QuestionTensor) -> list[Any] | None:
     """Return the entries as JSON has them, None if it has not."""
     flat = tensor.values.reshape(-1)
     if tensor.datatype == "BYTES":
@@ -231,7 +230,7 @@ def _data(tensor: Tensor) -> list[Any] | None:
     return [float(str(one)) for one in flat] if np.isfinite(flat).all() else None
 
 
-def _read(said: Mapping[str, Any]) -> Tensor:
+def _read(said: Mapping[str, Any]) -> QuestionTensor:
     name, datatype, shape = str(said["name"]), said["datatype"], [int(n) for n in said["shape"]]
     if datatype != "BYTES" and datatype not in DTYPES:
         raise InputError(f"input {name}: unknown datatype {datatype!r}")
@@ -245,7 +244,7 @@ def _read(said: Mapping[str, Any]) -> Tensor:
         values = np.array(said["data"], DTYPES[datatype])
     if values.size != np.prod(shape):
         raise InputError(f"input {name}: expected {shape}, got {values.size} entries")
-    return Tensor(name, datatype, values.reshape(shape))
+    return QuestionTensor(name, datatype, values.reshape(shape))
 
 
 def _strings(raw: bytes) -> NDArray[Any]:

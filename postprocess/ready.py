@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from postprocess.errors import ReverseSigmoidError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
-from postprocess.question import DTYPES, Question, Tensor, WrongAnswerError, path_in, read
+from postprocess.question import DTYPES, Question, QuestionTensor, WrongAnswerError, path_in, read
 
 #: Header of Triton's restricted APIs, and the variable that names the file of its value.
 KEY_HEADER, KEY_FILE = "triton-key", "TRITON_KEY_FILE"
@@ -58,7 +58,7 @@ class Triton:
         """
         return self._parsed(path, *self._send(path, None, {}))
 
-    def infer(self, model: str, inputs: Sequence[Tensor], output: str) -> NDArray[Any]:
+    def infer(self, model: str, inputs: Sequence[QuestionTensor], output: str) -> NDArray[Any]:
         """Return one output of a model, in its own type."""
         data, headers = body_of(inputs, output=output)
         path = f"{model}/infer"
@@ -90,7 +90,9 @@ class Triton:
             raise NotReadyError(f"{path}: {error}") from None
 
 
-def body_of(inputs: Sequence[Tensor], *, output: str | None) -> tuple[bytes, dict[str, str]]:
+def body_of(
+    inputs: Sequence[QuestionTensor], *, output: str | None
+) -> tuple[bytes, dict[str, str]]:
     """Return a request for inference in Triton's binary protocol: its body and its headers.
 
     Args:
@@ -168,7 +170,9 @@ def check(triton: Triton, model: str, kept: Question | None = None) -> None:
         raise NotReadyError(f"{model}: answered alike twice, its defence draws at random")
 
 
-def _raw(triton: Triton, defence: _Defence, inputs: Sequence[Tensor]) -> NDArray[Any] | None:
+def _raw(
+    triton: Triton, defence: _Defence, inputs: Sequence[QuestionTensor]
+) -> NDArray[Any] | None:
     """Return the victim's own scores, None where it cannot be asked."""
     if defence.given is None:
         return None
@@ -179,7 +183,7 @@ def _raw(triton: Triton, defence: _Defence, inputs: Sequence[Tensor]) -> NDArray
 
 def _answered(
     triton: Triton, model: str, defence: _Defence, kept: Question | None
-) -> tuple[Sequence[Tensor], NDArray[Any]]:
+) -> tuple[Sequence[QuestionTensor], NDArray[Any]]:
     """Return a question that the model takes, and its answer."""
     if kept is not None:
         return kept.inputs, triton.infer(model, kept.inputs, kept.looks.output)
@@ -265,11 +269,11 @@ def repeats(parameters: Parameters) -> bool:
     return parameters.defense in ("reverse_sigmoid", "sine", "none") and not parameters.key_file
 
 
-def _row(tensor: Mapping[str, Any], fill: int) -> Tensor:
+def _row(tensor: Mapping[str, Any], fill: int) -> QuestionTensor:
     shape = [max(1, int(size)) for size in tensor["shape"]]
     if tensor["datatype"] == "BYTES":
-        return Tensor(tensor["name"], "BYTES", np.full(shape, b"1" * fill, object))
-    return Tensor(
+        return QuestionTensor(tensor["name"], "BYTES", np.full(shape, b"1" * fill, object))
+    return QuestionTensor(
         tensor["name"], tensor["datatype"], np.full(shape, fill, DTYPES[tensor["datatype"]])
     )
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from postprocess.pseudo_logits import Float32, Float64
+from postprocess.arrays import Float64
+from postprocess.pseudo_logits import Float32
 
 
 def perturb(

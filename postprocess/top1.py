@@ -8,7 +8,8 @@ every row: beta is lowered, for that row alone, to where the top class is about 
 import numpy as np
 from numpy.typing import NDArray
 
-from postprocess.pseudo_logits import Float32, Float64, PseudoLogits
+from postprocess.arrays import Float64
+from postprocess.pseudo_logits import Float32, PseudoLogits
 from postprocess.scores import Scores
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.classifier import Asked
+from exporters.classifier import ProtectOptions
 from exporters.model_repository import SHIPPED
 from exporters.protect import protect
 
@@ -269,4 +269,4 @@ def bytes_file(path):
 
 
 def protected(tmp_path, path, **asked):
-    return protect(path, tmp_path / "models", SHIPPED, Asked(**asked))
+    return protect(path, tmp_path / "models", SHIPPED, ProtectOptions(**asked))

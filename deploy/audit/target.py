@@ -14,7 +14,7 @@ TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
-class Tensor:
+class KnownInput:
     """A model's input, and values for one row of it."""
 
     name: str
@@ -31,7 +31,7 @@ class Target:
     public: str
     inner: tuple[str, ...]  #: names to try
     access: Access
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[KnownInput, ...]
 
 
 def find(grpc: str, http: str, public: str, access: Access, *, inner: Iterable[str] = ()) -> Target:
@@ -67,10 +67,10 @@ def find(grpc: str, http: str, public: str, access: Access, *, inner: Iterable[s
     )
 
 
-def _row(tensor: Any) -> Tensor:
+def _row(tensor: Any) -> KnownInput:
     from tritonclient.utils import triton_to_np_dtype
 
     dtype = triton_to_np_dtype(tensor.datatype)
     shape = [max(1, size) for size in tensor.shape]
     values = np.full(shape, b"" if tensor.datatype == "BYTES" else 0, dtype=dtype)
-    return Tensor(tensor.name, tensor.datatype, values)
+    return KnownInput(tensor.name, tensor.datatype, values)

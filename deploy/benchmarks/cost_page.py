@@ -6,7 +6,7 @@ from typing import Any
 
 from load_tests.plots import figure, svg
 
-Rows = list[dict[str, Any]]
+_Rows = list[dict[str, Any]]
 
 
 def write(out: Path) -> Path:
@@ -32,7 +32,7 @@ def write(out: Path) -> Path:
     return page
 
 
-def _draw_step(rows: Rows) -> str:
+def _draw_step(rows: _Rows) -> str:
     made, axes = figure(6.4, 4.4)
     styles = {1: ":", 32: "--", 256: "-"}
     for colour, way in enumerate(rows[0]["seconds"]):
@@ -48,7 +48,7 @@ def _draw_step(rows: Rows) -> str:
     return svg(made)
 
 
-def _say_step(rows: Rows) -> list[str]:
+def _say_step(rows: _Rows) -> list[str]:
     ways = list(rows[0]["seconds"])
     lines = [
         "Nanoseconds of a score. Below some thousand scores a call costs what a call costs; from "
@@ -64,7 +64,7 @@ def _say_step(rows: Rows) -> list[str]:
     return lines
 
 
-def _draw_protect(rows: Rows) -> str:
+def _draw_protect(rows: _Rows) -> str:
     made, axes = figure(6.4, 4.4)
     for layout in ("ensemble", "fused"):
         some = [row for row in rows if row["layout"] == layout]
@@ -76,7 +76,7 @@ def _draw_protect(rows: Rows) -> str:
     return svg(made)
 
 
-def _say_protect(rows: Rows) -> list[str]:
+def _say_protect(rows: _Rows) -> list[str]:
     return [
         "Above 64 MiB the weights stand in a file of their own, which is copied and never parsed.",
         "",
@@ -90,7 +90,7 @@ def _say_protect(rows: Rows) -> list[str]:
     ]
 
 
-def _draw_attack(rows: Rows) -> str:
+def _draw_attack(rows: _Rows) -> str:
     made, axes = figure(6.4, 4.4)
     for batch in dict.fromkeys(row["batch"] for row in rows):
         some = [row for row in rows if row["batch"] == batch]
@@ -105,7 +105,7 @@ def _draw_attack(rows: Rows) -> str:
     return svg(made)
 
 
-def _say_attack(rows: Rows) -> list[str]:
+def _say_attack(rows: _Rows) -> list[str]:
     lines = []
     for batch in dict.fromkeys(row["batch"] for row in rows):
         some = [row for row in rows if row["batch"] == batch]

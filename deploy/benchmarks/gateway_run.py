@@ -101,7 +101,7 @@ def run(repository: Path, operator: Path, folder: Path) -> Iterator[GatewayRun]:
         running.process.wait()
 
 
-class Victim:
+class VictimSession:
     """The classifier itself, in this process, to compare answers with."""
 
     def __init__(self, path: Path) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from deploy.benchmarks.gateway_run import GatewayRun, Victim, run
+from deploy.benchmarks.gateway_run import GatewayRun, VictimSession, run
 from deploy.hostile import honest
 from deploy.hostile.attacker import Attacker
 from deploy.hostile.attacks import ATTACKS, KEY, NOBODY, SPENT
@@ -100,7 +100,7 @@ class Siege:
         )
         self.secrets = Secrets(
             (f"{asked.model}_classifier", f"{asked.model}_reverse_sigmoid", "victim_scores"),
-            raw(Victim(victim)(inputs[0].values)),
+            raw(VictimSession(victim)(inputs[0].values)),
         )
         self._phases: list[dict[str, Any]] = []
         self._doing = ""

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.benchmarks.gateway_run import GatewayRun, Victim, run
+from deploy.benchmarks.gateway_run import GatewayRun, VictimSession, run
 from deploy.hostile.crowd import crowd
 from deploy.hostile.door import INFER, Door, find
 from deploy.hostile.heard import NEAR, Heard, Secrets, raw
@@ -75,7 +75,7 @@ def _measure(asked: argparse.Namespace, running: GatewayRun) -> dict[str, Any]:
     row = replace(found.inputs[0], values=values.astype(found.inputs[0].values.dtype))
     door = find(replace(found, inputs=(row, *found.inputs[1:])), key=client.key)
     path = asked.victim or asked.repository / f"{asked.model}_classifier" / "1" / "model.onnx"
-    victim = Victim(path)
+    victim = VictimSession(path)
     names = (f"{asked.model}_classifier", f"{asked.model}_reverse_sigmoid", "victim_scores")
     secrets = Secrets(names, raw(victim(row.values)))
     before = running.servers()
@@ -171,7 +171,7 @@ class _Sender:
 class _Messages(_Sender):
     """Messages over gRPC."""
 
-    def __init__(self, door: Door, seed: int, secrets: Secrets, victim: Victim) -> None:
+    def __init__(self, door: Door, seed: int, secrets: Secrets, victim: VictimSession) -> None:
         super().__init__(door, secrets)
         from tritonclient.grpc import service_pb2
 

@@ -28,7 +28,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class ServingOptions:
     """What to measure."""
 
     repository: Path  #: it holds the ensemble layout of the model
@@ -43,7 +43,7 @@ class Asked:
     data_dir: Path | None = None
 
 
-def run(asked: Asked, *, stages: Any) -> dict[str, Any]:
+def run(asked: ServingOptions, *, stages: Any) -> dict[str, Any]:
     """Return the report: what it was measured with, and ``cells``.
 
     A cell has, by way, the measures of ``paired_rounds``, ``cpu_seconds_per_1000_rows`` of all
@@ -88,7 +88,7 @@ def run(asked: Asked, *, stages: Any) -> dict[str, Any]:
 class _Run:
     """The measurement under way."""
 
-    def __init__(self, asked: Asked, server: TritonServer, loop: ClosedLoop) -> None:
+    def __init__(self, asked: ServingOptions, server: TritonServer, loop: ClosedLoop) -> None:
         self._asked, self._server, self._loop = asked, server, loop
         self._rng = np.random.default_rng(asked.seed)
 
@@ -139,7 +139,7 @@ class _Meter:
         return ticks / _TICKS
 
 
-def _about(asked: Asked, server: TritonServer) -> dict[str, Any]:
+def _about(asked: ServingOptions, server: TritonServer) -> dict[str, Any]:
     """Return what is needed to run it again, but for the command line."""
     return {
         "model": asked.model,

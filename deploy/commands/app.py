@@ -224,12 +224,12 @@ def protect(
 ) -> None:
     """Write the models that serve an ONNX classifier of yours, protected."""
     from deploy.commands import protect_summary
-    from exporters.classifier import Asked
+    from exporters.classifier import ProtectOptions
     from exporters.protect import protect as protect_onnx
 
     if scores not in ("", *CHOICES["scores"]):
         raise InputError(f"--scores: expected logits or probabilities, got {scores!r}")
-    asked = Asked(
+    asked = ProtectOptions(
         name=name,
         scores=scores,
         multi_label=multi_label,

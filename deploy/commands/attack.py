@@ -122,7 +122,7 @@ def attack(
     """
     from load_tests.endpoint import Access
     from load_tests.stealing import attack as attacks
-    from load_tests.stealing.campaign import Settings
+    from load_tests.stealing.campaign import CampaignSettings
     from load_tests.stealing.collect import Manner
 
     if name == "all":
@@ -135,7 +135,7 @@ def attack(
     else:
         thieves = [Thief(attack=name, loss=loss, labels_only=labels_only, recover=recover)]
     known = parameters(beta, gamma, margin)
-    settings = Settings(
+    settings = CampaignSettings(
         url=url,
         model=model,
         victim=victim,

@@ -57,7 +57,7 @@ def benchmark(
 
     All of them are written to a temporary repository and served by one Triton, on free ports.
     """
-    from deploy.benchmarks.serving import Asked, run
+    from deploy.benchmarks.serving import ServingOptions, run
     from deploy.commands.progress import Stages
 
     chosen = tuple(part.strip() for part in ways.split(","))
@@ -72,7 +72,7 @@ def benchmark(
     if out is not None and out.exists():
         raise InputError(f"{out} exists")
     report = run(
-        Asked(
+        ServingOptions(
             repository=repository,
             model=model,
             ways=(rivals.VICTIM, *(way for way in chosen if way != rivals.VICTIM)),

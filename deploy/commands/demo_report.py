@@ -6,10 +6,10 @@ from typing import Any
 from load_tests.plots import STYLE, draw_served, figure, svg
 from postprocess.parameters import Parameters
 
-Rows = list[tuple[str, str, str]]
+_Rows = list[tuple[str, str, str]]
 
 
-def table_rows(report: dict[str, Any]) -> Rows:
+def table_rows(report: dict[str, Any]) -> _Rows:
     """Return the demo's table: (what, unprotected, protected), as text.
 
     Args:

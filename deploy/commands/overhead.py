@@ -77,11 +77,11 @@ def overhead(
 ) -> None:
     """Measure latency and throughput of a protected and an unprotected model, interleaved."""
     from load_tests.endpoint import Access
-    from load_tests.timing.overhead import Asked, measure
+    from load_tests.timing.overhead import OverheadOptions, measure
 
     if out is not None and out.exists() and not force:
         raise InputError(f"{out} exists; give --force to replace it")
-    asked = Asked(
+    asked = OverheadOptions(
         url=url,
         protected=protected,
         unprotected=unprotected,

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from deploy.commands.options import err_console, out_console, say
 from exporters import datasets
-from load_tests.paper.plan import PARTS, Plan
+from load_tests.paper.plan import PARTS, PaperPlan
 from load_tests.paper.scales import SCALES, find
 from postprocess.errors import InputError
 
@@ -54,7 +54,7 @@ def paper(
 
     progress = _Progress()
     runner = Runner(out / scale, data_dir=data_dir, jobs=jobs or size.jobs, tell=progress.tell)
-    plan = Plan(size, runner.known)
+    plan = PaperPlan(size, runner.known)
     made = 0
     try:
         with runner:
@@ -95,7 +95,7 @@ def _report(out: Path) -> Path:
     kept = {}
     for name in results.scales_in(out):
         runner = Runner(out / name, data_dir=None, jobs=1, tell=lambda *_: None)
-        kept[name] = Plan(find(name), runner.known), runner.versions()
+        kept[name] = PaperPlan(find(name), runner.known), runner.versions()
     return results.write(out, kept)
 
 

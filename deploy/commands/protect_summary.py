@@ -2,18 +2,18 @@
 
 from typing import Any
 
-from exporters.onnx_signature import Tensor
-from exporters.protect import Protected
+from exporters.onnx_signature import OnnxTensor
+from exporters.protect import ProtectedFile
 
 
-def as_dict(done: Protected) -> dict[str, Any]:
+def as_dict(done: ProtectedFile) -> dict[str, Any]:
     """Return everything that was found and written, ready for JSON.
 
     Shapes are the ones that clients see, -1 where a size is free.
     """
     signature, parameters = done.classifier.signature, done.parameters
 
-    def tensor(one: Tensor) -> dict[str, Any]:
+    def tensor(one: OnnxTensor) -> dict[str, Any]:
         shape = one.shape(batched=signature.batched)
         return {"name": one.name, "data_type": one.data_type, "shape": shape}
 
@@ -45,7 +45,7 @@ def as_dict(done: Protected) -> dict[str, Any]:
     }
 
 
-def lines(done: Protected) -> list[str]:
+def lines(done: ProtectedFile) -> list[str]:
     """Return the summary, line by line."""
     said = as_dict(done)
     scores, count = done.scores, said["classes"]

@@ -8,14 +8,14 @@ from deploy.hostile.door import Door
 from deploy.hostile.heard import Heard
 
 #: Attacks a door for so many seconds; what came back goes to Heard.
-Run = Callable[[Door, Heard, float], None]
+Assault = Callable[[Door, Heard, float], None]
 
 
 @dataclass(frozen=True)
 class Attack:
     """One of them."""
 
-    run: Run
+    run: Assault
     by: tuple[str, ...]  #: whose key is used: of a client with queries left, a spent one, nobody's
     stops: str  #: what an unfixed server does, for the operator
     seconds: float = 6  #: that it takes, at least, to hurt most unfixed servers

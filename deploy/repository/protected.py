@@ -11,7 +11,7 @@ TIMEOUT_S = 5
 
 
 @dataclass(frozen=True)
-class Victim:
+class VictimStep:
     """The step whose output the defence reads, where clients' own tensors feed it."""
 
     model: str
@@ -21,7 +21,7 @@ class Victim:
 
 
 @dataclass(frozen=True)
-class Protected:
+class ProtectedModel:
     """A model whose answer is our defence's: an ensemble, or a fused model."""
 
     name: str
@@ -31,14 +31,14 @@ class Protected:
     output: str
     #: None where another step stands between the clients and the classifier, and where the
     #: defence is in the classifier's own graph.
-    victim: Victim | None
+    victim: VictimStep | None
     #: Every model that an ensemble runs, in the order of its steps; of a fused one, itself.
     models: tuple[str, ...]
     #: The defence is in the classifier's own graph.
     fused: bool = False
 
 
-def find(client: Any) -> list[Protected]:
+def find(client: Any) -> list[ProtectedModel]:
     """Return every ready model that ends in a defence, in the order of their names.
 
     Raises:
@@ -58,16 +58,16 @@ def read_configs(client: Any) -> dict[str, Any]:
     return {name: client.get_model_config(name, client_timeout=TIMEOUT_S).config for name in ready}
 
 
-def among(configs: Mapping[str, Any]) -> list[Protected]:
+def among(configs: Mapping[str, Any]) -> list[ProtectedModel]:
     """Return those of some models that end in a defence, in the order of their names."""
     found = (_protected(configs[name], configs) for name in sorted(configs))
     return [one for one in found if one is not None]
 
 
-def _protected(config: Any, configs: Mapping[str, Any]) -> Protected | None:
+def _protected(config: Any, configs: Mapping[str, Any]) -> ProtectedModel | None:
     own = fused_output(config)
     if own is not None:
-        return Protected(config.name, config.name, own, None, (config.name,), fused=True)
+        return ProtectedModel(config.name, config.name, own, None, (config.name,), fused=True)
     outputs = {output.name for output in config.output}
     steps = list(config.ensemble_scheduling.step)
     for step in steps:
@@ -78,7 +78,7 @@ def _protected(config: Any, configs: Mapping[str, Any]) -> Protected | None:
         inside = fused_output(defence)
         fused = inside is not None and inside in step.output_map
         if fused or is_defence(defence):
-            return Protected(
+            return ProtectedModel(
                 name=config.name,
                 defence=step.model_name,
                 output=answered[0],
@@ -89,10 +89,10 @@ def _protected(config: Any, configs: Mapping[str, Any]) -> Protected | None:
     return None
 
 
-def _victim(config: Any, steps: list[Any], read: set[str]) -> Victim | None:
+def _victim(config: Any, steps: list[Any], read: set[str]) -> VictimStep | None:
     given = {tensor.name for tensor in config.input}
     for step in steps:
         for output, tensor in step.output_map.items():
             if tensor in read and set(step.input_map.values()) <= given:
-                return Victim(step.model_name, dict(step.input_map), output)
+                return VictimStep(step.model_name, dict(step.input_map), output)
     return None

@@ -7,7 +7,7 @@ from deploy.repository import model_config, victim_graph
 from exporters import question
 from exporters.atomic_file import write_text
 from exporters.onnx_run import Feed
-from load_tests.tune.recorded import Classifier
+from load_tests.tune.recorded import OnnxVictim
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters, read_key
 from postprocess.postprocessor import Postprocessor
@@ -54,7 +54,7 @@ def _anew(repository: Path, name: str, old: Question) -> Question:
         return session.run([classifier.output], feed)[0]
 
     ranks = {one.name: len(one.shape) for one in session.get_inputs()}
-    model = question.Model(
+    model = question.AnswerSource(
         raw,
         Postprocessor(parameters, key=_key(repository, name, parameters)),
         parameters,
@@ -74,7 +74,7 @@ def _key(repository: Path, name: str, parameters: Parameters) -> bytes:
     return b""
 
 
-def _session(classifier: Classifier) -> Any:
+def _session(classifier: OnnxVictim) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from deploy.repository import model_config
 from deploy.repository.finding import Finding, error, warning
 from exporters import fused, onnx_graph
-from exporters.onnx_run import Runner, random_source
+from exporters.onnx_run import OnnxSession, random_source
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.scores import looks_like_probabilities
@@ -274,7 +274,7 @@ def _run(file: Path, model: Any, config: Any, fed: Fed) -> list[NDArray[Any]]:
     if sum(one.stat().st_size for one in file.parent.rglob("*") if one.is_file()) > CHEAP_BYTES:
         return []
     try:
-        runner, values = Runner(file), onnx_graph.inputs(model)
+        runner, values = OnnxSession(file), onnx_graph.inputs(model)
         batched = bool(config.max_batch_size)
         source = random_source(runner, values, [fed.output], batched, onnx_graph.strings(model))
         feeds = source.feeds(min(ROWS, source.rows_at_once()))

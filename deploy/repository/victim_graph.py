@@ -5,12 +5,12 @@ from typing import Any
 
 from deploy.repository import model_config
 from exporters import fused, onnx_graph
-from load_tests.tune.recorded import Classifier
+from load_tests.tune.recorded import OnnxVictim
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
 
-def find(repository: Path, name: str) -> tuple[Classifier, Parameters]:
+def find(repository: Path, name: str) -> tuple[OnnxVictim, Parameters]:
     """Return a protected model's classifier without the defence, and the defence's parameters.
 
     Args:
@@ -44,7 +44,7 @@ def find(repository: Path, name: str) -> tuple[Classifier, Parameters]:
                     file = _file(repository / other.model_name, victim)
                     _refuse_other_axis(onnx_graph.load(file), output, parameters, where)
                     probabilities = parameters.scores == "probabilities"
-                    return Classifier(file, _bytes(file), output, probabilities), parameters
+                    return OnnxVictim(file, _bytes(file), output, probabilities), parameters
     raise InputError(f"{path}: expected a protected model: a defence that reads an ONNX classifier")
 
 
@@ -74,7 +74,7 @@ def _bytes(file: Path) -> bytes:
     return onnx_graph.load(file).SerializeToString()  # type: ignore[no-any-return]
 
 
-def _inside(file: Path) -> tuple[Classifier, Parameters]:
+def _inside(file: Path) -> tuple[OnnxVictim, Parameters]:
     """Return the graph with the scores inside as its only output."""
     import onnx
 
@@ -90,6 +90,6 @@ def _inside(file: Path) -> tuple[Classifier, Parameters]:
     _refuse_other_axis(onnx_graph.load(file), made, parameters, str(file))
     probabilities = parameters.scores == "probabilities"
     return (
-        Classifier(file, model.SerializeToString(), fused.VICTIM_SCORES, probabilities),
+        OnnxVictim(file, model.SerializeToString(), fused.VICTIM_SCORES, probabilities),
         parameters,
     )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.repository.protected import Protected
+from deploy.repository.protected import ProtectedModel
 from deploy.supervision.questions import (
     PATIENCE_S,
     ProbeError,
@@ -46,7 +46,7 @@ class Probe:
     #: The question that stands beside the model, None where there is none.
     kept: Question | None = None
 
-    def __init__(self, protected: Protected, *, timeout_s: float) -> None:
+    def __init__(self, protected: ProtectedModel, *, timeout_s: float) -> None:
         """Say whom to ask, and how long an answer may take; ``choose`` has to find the question."""
         self.protected = protected
         self._timeout_s, self._shortest_s = PATIENCE_S, timeout_s

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from deploy.repository import protected
-from deploy.repository.protected import Protected
+from deploy.repository.protected import ProtectedModel
 from deploy.supervision.edits import Edits
 from deploy.supervision.gateway_probe import GatewayProbe
 from deploy.supervision.probe import RawAnswerError
@@ -162,7 +162,7 @@ class Supervisor:
                     "protect it again"
                 )
 
-    def _begin(self, found: Protected, client: Any) -> None:
+    def _begin(self, found: ProtectedModel, client: Any) -> None:
         """Begin to watch a model; one that cannot be watched never stops the others."""
         one = Watched(
             found,

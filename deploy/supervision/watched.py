@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy.repository.protected import Protected
+from deploy.repository.protected import ProtectedModel
 from deploy.supervision.edits import Edits
 from deploy.supervision.probe import ChangedAnswerError, Probe, RawAnswerError
 from deploy.supervision.questions import ProbeError, alive
@@ -31,7 +31,7 @@ class Watched:
 
     def __init__(
         self,
-        protected: Protected,
+        protected: ProtectedModel,
         stubs: Stubs,
         edits: Edits,
         say: Callable[[str], None],

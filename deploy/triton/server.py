@@ -57,7 +57,7 @@ class Ports:
 
 
 @dataclass(frozen=True)
-class Model:
+class ServedModel:
     """One version of a model in the repository, as Triton sees it."""
 
     name: str
@@ -252,12 +252,12 @@ class TritonServer:
         """
         return stub_processes.find(self.shared_memory, self.repository)
 
-    def models(self) -> list[Model]:
+    def models(self) -> list[ServedModel]:
         """Return every model version of the repository, in the order of their names."""
         with self.connect() as client:
             index = client.get_model_repository_index()
             return [
-                Model(
+                ServedModel(
                     name=entry.name,
                     version=entry.version,
                     ready=entry.state == "READY",
@@ -360,7 +360,7 @@ class TritonServer:
                 raise ModelError(why)
             time.sleep(0.05)
 
-    def _why_not_ready(self, failed: list[Model]) -> str | None:
+    def _why_not_ready(self, failed: list[ServedModel]) -> str | None:
         """Return a model and its reason, None if there is none yet.
 
         An ensemble fails with its steps: it is named only if none of them has a reason.

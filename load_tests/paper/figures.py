@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from load_tests.paper.grids import NAMES
-from load_tests.paper.plan import Plan
+from load_tests.paper.plan import PaperPlan
 from load_tests.paper.tables import NETWORKS, TITLES, said
 from load_tests.plots import draw_served, figure, panels, svg
 from load_tests.runs.run import Run
 from postprocess.parameters import Parameters
 
-Curve = list[tuple[float, float]]
+Line = list[tuple[float, float]]
 _FIGURE_6 = {
     "agreement": "agreement",
     "cosine": "cosine",
@@ -25,7 +25,7 @@ _FIGURE_6 = {
 class Figures:
     """The figures of one scale; what has not been run is left out."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: PaperPlan) -> None:
         """Take the plan, which knows the results."""
         self.plan, self.scale = plan, plan.scale
 
@@ -154,7 +154,7 @@ class Figures:
         setting = self.plan.paper_setting(self.scale.recovery_on)
         if setting is None:
             return ""
-        curves: dict[str, Curve] = {"protected": [], "linear": [], "mlp": []}
+        curves: dict[str, Line] = {"protected": [], "linear": [], "mlp": []}
         for beta in self.scale.magnitudes:
             for recover in ("linear", "mlp"):
                 result = self.plan.known(self.plan.recovery(recover, beta, setting["gamma"]))
@@ -186,7 +186,7 @@ class Figures:
         both[0].legend(frameon=False, fontsize="small")
         return svg(made)
 
-    def _curve(self, runs: Iterable[Run]) -> Curve:
+    def _curve(self, runs: Iterable[Run]) -> Line:
         """Return the mean over runs of the agreement against the images shown."""
         points: dict[float, list[float]] = {}
         for run in runs:
@@ -196,11 +196,11 @@ class Figures:
         return [(queries, statistics.fmean(values)) for queries, values in sorted(points.items())]
 
 
-def _curves(curves: dict[str, Curve], x: str, y: str, *, log: str = "x") -> str:
+def _curves(curves: dict[str, Line], x: str, y: str, *, log: str = "x") -> str:
     return _panels({"": curves}, x, y, log=log)
 
 
-def _panels(curves_of: dict[str, dict[str, Curve]], x: str, y: str, *, log: str = "x") -> str:
+def _panels(curves_of: dict[str, dict[str, Line]], x: str, y: str, *, log: str = "x") -> str:
     if not any(points for curves in curves_of.values() for points in curves.values()):
         return ""
     made, row = panels(len(curves_of), 4.6 * len(curves_of) + 1.6)

@@ -16,7 +16,7 @@ NAMES = {
 #: Share of the top-1 gap that our own settings keep, the shipped default.
 MARGIN = SHIPPED.margin
 
-Settings = dict[str, Any]
+DefenceSettings = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,14 +28,14 @@ class Grid:
     shaped: tuple[tuple[float, float], ...]  #: (beta, rho) of x Concave and x Convex
     sine: tuple[tuple[float, float], ...]  #: (beta, frequency)
 
-    def settings(self, defence: str, *, capped: bool) -> list[Settings]:
+    def settings(self, defence: str, *, capped: bool) -> list[DefenceSettings]:
         """Return the candidates of a defence, as parameters.
 
         Args:
             defence: one of ``NAMES``.
             capped: with the accuracy constraint, which the paper states and does not enforce.
         """
-        found: list[Settings] = {
+        found: list[DefenceSettings] = {
             "reverse_sigmoid": [{"beta": b, "gamma": g} for b, g in self.reverse_sigmoid],
             "uniform": [{"beta": b} for b in self.uniform],
             "uniform_concave": [{"beta": b, "rho": r} for b, r in self.shaped],

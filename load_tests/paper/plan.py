@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from exporters.train import BATCH
-from load_tests.paper.grids import NAMES, Settings
+from load_tests.paper.grids import NAMES, DefenceSettings
 from load_tests.paper.scales import Scale
 from load_tests.paper.thieves import AGAINST_HARDENED, HARDENED, TABLE_4, Changes
 from load_tests.runs.criterion import Tried, choose
@@ -15,7 +15,7 @@ from load_tests.runs.run import Measures, Run, Victim
 Known = Callable[[Run], Measures | None]
 
 
-class Plan:
+class PaperPlan:
     """The runs of one scale."""
 
     def __init__(self, scale: Scale, known: Known) -> None:
@@ -33,7 +33,7 @@ class Plan:
 
     # -- the defence study: Tables 1 and 2, Figure 5 ------------------------------------------
 
-    def base(self, data: str, defence: Settings | None = None, *, seed: int = 0) -> Run:
+    def base(self, data: str, defence: DefenceSettings | None = None, *, seed: int = 0) -> Run:
         """Return the thief of the defence study, who learns from all that Sample asks about."""
         scale = self.scale
         victim = Victim(
@@ -57,7 +57,7 @@ class Plan:
         settings = self.scale.grid.settings(defence, capped=capped)
         return [self.base(data, setting) for setting in settings]
 
-    def chosen(self, data: str, defence: str, *, capped: bool) -> Settings | None:
+    def chosen(self, data: str, defence: str, *, capped: bool) -> DefenceSettings | None:
         """Return the setting of the paper's criterion, None while its runs are missing."""
         undefended = self.known(self.base(data))
         runs = self.grid(data, defence, capped=capped)
@@ -71,7 +71,7 @@ class Plan:
         ]
         return choose(candidates, undefended=undefended["stolen"]["accuracy"]).defence
 
-    def repeats(self, data: str, defence: Settings | None) -> list[Run]:
+    def repeats(self, data: str, defence: DefenceSettings | None) -> list[Run]:
         """Return the defence study's runs of one setting, a run for each seed.
 
         Args:
@@ -82,7 +82,7 @@ class Plan:
             return []
         return [self.base(data, defence, seed=seed) for seed in range(self.scale.seeds)]
 
-    def ours(self, data: str) -> Settings | None:
+    def ours(self, data: str) -> DefenceSettings | None:
         """Return Reverse Sigmoid with the cap, at the setting chosen for it."""
         return self.chosen(data, "reverse_sigmoid", capped=True)
 
@@ -130,7 +130,7 @@ class Plan:
         """Return the run of a network that learns from the study's M, unprotected (Figure 4)."""
         return self.base(self.scale.architectures_on).but(substitute=architecture)
 
-    def paper_setting(self, data: str) -> Settings | None:
+    def paper_setting(self, data: str) -> DefenceSettings | None:
         """Return Reverse Sigmoid as the paper has it, without the cap, at its chosen setting."""
         return self.chosen(data, "reverse_sigmoid", capped=False)
 
@@ -174,7 +174,7 @@ class Plan:
 
     # -- thieves who know better: Table 4, Figures 6 and 7 ------------------------------------
 
-    def against(self, setting: Settings, changes: dict[str, Any]) -> Run:
+    def against(self, setting: DefenceSettings, changes: dict[str, Any]) -> Run:
         """Return the run of another thief before the study's M with a setting."""
         run = self.base(self.scale.recovery_on, setting)
         return run.but(**changes)
@@ -220,7 +220,7 @@ class Plan:
 
     # -- beyond the paper ---------------------------------------------------------------------
 
-    def hardened(self, data: str, mode: Settings, changes: dict[str, Any]) -> Run | None:
+    def hardened(self, data: str, mode: DefenceSettings, changes: dict[str, Any]) -> Run | None:
         """Return the run of a thief before our chosen setting with more of our modes."""
         ours = self.ours(data)
         return None if ours is None else self.base(data, {**ours, **mode}).but(**changes)
@@ -228,7 +228,7 @@ class Plan:
     def _beyond(self) -> Iterator[Run]:
         for data in self.scale.data:
             yield from self._settings(data, capped=True)
-            shown: list[tuple[Settings, Changes]] = [({}, (*TABLE_4, *self.scale.adaptive))]
+            shown: list[tuple[DefenceSettings, Changes]] = [({}, (*TABLE_4, *self.scale.adaptive))]
             if self.scale.with_modes(data):
                 shown += [(HARDENED[name], AGAINST_HARDENED) for name in self.scale.hardened]
                 shown += [({"margin": margin}, ({},)) for margin in self.scale.margins]
@@ -239,17 +239,17 @@ class Plan:
                         yield run
 
 
-PARTS: dict[str, Callable[[Plan], Iterator[Run]]] = {
-    "figure1": Plan._curves,
-    "figure2": Plan._attacks,
-    "figure3": Plan._attacks,
-    "table1": Plan._defences,
-    "table2": Plan._defences,
-    "figure5": Plan._defences,
-    "table4": Plan._thieves,
-    "figure6": Plan._labels,
-    "figure7": Plan._inversions,
-    "beyond": Plan._beyond,
-    "table3": Plan._networks,
-    "figure4": Plan._networks,
+PARTS: dict[str, Callable[[PaperPlan], Iterator[Run]]] = {
+    "figure1": PaperPlan._curves,
+    "figure2": PaperPlan._attacks,
+    "figure3": PaperPlan._attacks,
+    "table1": PaperPlan._defences,
+    "table2": PaperPlan._defences,
+    "figure5": PaperPlan._defences,
+    "table4": PaperPlan._thieves,
+    "figure6": PaperPlan._labels,
+    "figure7": PaperPlan._inversions,
+    "beyond": PaperPlan._beyond,
+    "table3": PaperPlan._networks,
+    "figure4": PaperPlan._networks,
 }

@@ -6,13 +6,13 @@ from pathlib import Path
 from exporters.atomic_file import write_text
 from load_tests.paper.facts import facts
 from load_tests.paper.figures import Figures
-from load_tests.paper.plan import Plan
+from load_tests.paper.plan import PaperPlan
 from load_tests.paper.tables import NETWORKS, TITLES, Tables, markdown
 
 _VERDICTS = {True: "reproduced", False: "**not reproduced**", None: "not run"}
 
 
-def write(out: Path, kept: dict[str, tuple[Plan, list[str]]]) -> Path:
+def write(out: Path, kept: dict[str, tuple[PaperPlan, list[str]]]) -> Path:
     """Write the report and its figures into a folder and return its path.
 
     Args:
@@ -31,7 +31,7 @@ def write(out: Path, kept: dict[str, tuple[Plan, list[str]]]) -> Path:
     return path
 
 
-def _scale(name: str, plan: Plan, versions: list[str], out: Path) -> Iterator[str]:
+def _scale(name: str, plan: PaperPlan, versions: list[str], out: Path) -> Iterator[str]:
     tables, scale = Tables(plan), plan.scale
     needed = list({run.name: run for run in plan.needed("all")}.values())
     made = sum(plan.known(run) is not None for run in needed)

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from load_tests.paper import published
-from load_tests.paper.grids import NAMES, Settings
-from load_tests.paper.plan import Plan
+from load_tests.paper.grids import NAMES, DefenceSettings
+from load_tests.paper.plan import PaperPlan
 from load_tests.paper.thieves import AGAINST_HARDENED, HARDENED, TABLE_4
 from load_tests.runs.run import Run
 from load_tests.stealing.thief import NAIVE, Thief
 
-Rows = list[Sequence[str]]
+TableRows = list[Sequence[str]]
 MISSING = "not run"
 #: How people call the data sets.
 TITLES = {
@@ -45,7 +45,7 @@ def number(values: Sequence[float], digits: int = 3) -> str:
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
-def said(setting: Settings | None) -> str:
+def said(setting: DefenceSettings | None) -> str:
     """Return a setting as people write it."""
     if setting is None:
         return MISSING
@@ -56,7 +56,7 @@ def said(setting: Settings | None) -> str:
 class Tables:
     """The tables of one scale."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: PaperPlan) -> None:
         """Take the plan, which knows the results."""
         self.plan, self.scale = plan, plan.scale
 
@@ -72,13 +72,15 @@ class Tables:
             found.append(float(value))
         return found
 
-    def repeated(self, data: str, setting: Settings | None, *path: str, digits: int = 3) -> str:
+    def repeated(
+        self, data: str, setting: DefenceSettings | None, *path: str, digits: int = 3
+    ) -> str:
         """Return a measure of the defence study over its seeds."""
         return number(self.values(self.plan.repeats(data, setting), *path), digits)
 
     def table_1(self, data: str) -> str:
         """Return agreement of P and of S(P) for every defence."""
-        rows: Rows = []
+        rows: TableRows = []
         undefended = self.repeated(data, {}, "stolen", "agreement")
         paper = published.UNDEFENDED.get(data)
         rows.append(
@@ -105,7 +107,7 @@ class Tables:
 
     def table_2(self, data: str) -> str:
         """Return accuracies and the distance of P from M, for Reverse Sigmoid."""
-        rows: Rows = []
+        rows: TableRows = []
         if data in published.TABLE_2:
             m, p, s, cosine, mae, kl = (f"{each:.2f}" for each in published.TABLE_2[data])
             rows.append(["paper", m, p, s, cosine, mae, f"{kl}, unit and direction not said", ""])
@@ -121,7 +123,7 @@ class Tables:
         head = ("", "M", "P", "S(P)", "cosine", "MAE", "KL(M‖P)", "KL(P‖M)")
         return markdown(head, rows)
 
-    def _kl(self, data: str, setting: Settings | None, way: str) -> str:
+    def _kl(self, data: str, setting: DefenceSettings | None, way: str) -> str:
         runs = self.plan.repeats(data, setting)
         nats = self.values(runs, "protected", f"kl_nats_{way}_victim")
         if not nats:
@@ -130,7 +132,7 @@ class Tables:
 
     def table_3(self) -> str:
         """Return accuracies for each network as M, stolen into the study's own."""
-        rows: Rows = []
+        rows: TableRows = []
         for architecture, name in NETWORKS.items():
             paper = ", ".join(f"{each:.2f}" for each in published.TABLE_3[architecture])
             cells = [name, paper]
@@ -152,7 +154,7 @@ class Tables:
     def table_4(self) -> str:
         """Return the agreement of thieves who know more, or keep less."""
         data = self.scale.recovery_on
-        rows: Rows = []
+        rows: TableRows = []
         for changes in TABLE_4:
             runs = [
                 None if setting is None else self.plan.against(setting, changes)
@@ -166,7 +168,7 @@ class Tables:
 
     def advice(self) -> str:
         """Return, for each data set, our setting, its price to honest users and to thieves."""
-        rows: Rows = []
+        rows: TableRows = []
         for data in self.scale.data:
             ours = self.plan.ours(data)
             best = self.best_adaptive(data)
@@ -194,7 +196,7 @@ class Tables:
         )
         return markdown(head, rows)
 
-    def _pair(self, data: str, setting: Settings | None, key: str) -> str:
+    def _pair(self, data: str, setting: DefenceSettings | None, key: str) -> str:
         return " -> ".join(
             self.repeated(data, setting, who, key) for who in ("victim", "protected")
         )
@@ -213,7 +215,7 @@ class Tables:
 
     def suite(self, data: str) -> str:
         """Return every thief before our setting."""
-        rows: Rows = []
+        rows: TableRows = []
         for changes in (*TABLE_4, *self.scale.adaptive):
             run = self.plan.hardened(data, {}, changes)
             thief = _thief(changes)
@@ -223,7 +225,7 @@ class Tables:
 
     def hardened(self, data: str) -> str:
         """Return the hardened modes: what honest users get, and some thieves."""
-        rows: Rows = []
+        rows: TableRows = []
         modes = {"plain": {}, **{name: HARDENED[name] for name in self.scale.hardened}}
         for name, mode in modes.items():
             runs = [self.plan.hardened(data, mode, changes) for changes in AGAINST_HARDENED]
@@ -238,7 +240,7 @@ class Tables:
 
     def margins(self, data: str) -> str:
         """Return what a larger top-1 margin costs in protection."""
-        rows: Rows = []
+        rows: TableRows = []
         for margin in self.scale.margins:
             run = self.plan.hardened(data, {"margin": margin}, {})
             honest = [

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from load_tests.paper.grids import Settings
+from load_tests.paper.grids import DefenceSettings
 
 Changes = tuple[dict[str, Any], ...]
 
@@ -25,7 +25,7 @@ ADAPTIVE: Changes = (
     {"attack": "duplicates", "recover": "table"},
 )
 #: Modes of the defence that the paper does not have, beside the chosen beta and gamma.
-HARDENED: dict[str, Settings] = {
+HARDENED: dict[str, DefenceSettings] = {
     "decimals 3": {"decimals": 3},
     "decimals 2": {"decimals": 2},
     "key_file": {"key_file": "key"},

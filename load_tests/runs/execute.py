@@ -12,7 +12,7 @@ from scipy.special import softmax
 from exporters.datasets import Images
 from exporters.train import BATCH, predict
 from load_tests import measures
-from load_tests.endpoint import Scores
+from load_tests.endpoint import Answers
 from load_tests.runs.run import Run
 from load_tests.runs.victims import TrainedVictim
 from load_tests.stealing.attacks.jacobian import real_images
@@ -33,7 +33,7 @@ EXAMPLES = 8
 #: Of the keyed modes; no adversary has it, and any other would do as well.
 _KEY = b"the operator's secret of these runs"
 
-Labels = NDArray[np.integer[Any]]
+_Labels = NDArray[np.integer[Any]]
 
 
 def execute(run: Run, victim: TrainedVictim) -> dict[str, Any]:
@@ -85,17 +85,17 @@ def execute(run: Run, victim: TrainedVictim) -> dict[str, Any]:
     return result
 
 
-def judge(scores: Scores, truth: Scores, labels: Labels) -> dict[str, float]:
+def judge(scores: Answers, truth: Answers, labels: _Labels) -> dict[str, float]:
     """Return the paper's five measures of probabilities against M's, and what they are worth."""
     return {**_compare(scores, truth), **_worth(scores, labels)}
 
 
-def _compare(scores: Scores, truth: Scores) -> dict[str, float]:
+def _compare(scores: Answers, truth: Answers) -> dict[str, float]:
     overlap = measures.top5_overlap(scores, truth)
     return {**measures.between(scores, truth), "top5_overlap": overlap}
 
 
-def _worth(scores: Scores, labels: Labels) -> dict[str, float]:
+def _worth(scores: Answers, labels: _Labels) -> dict[str, float]:
     return {
         "accuracy": measures.accuracy(scores, labels),
         "brier": measures.brier(scores, labels),
@@ -109,12 +109,12 @@ class _Answers:
 
     def __init__(self, run: Run, victim: TrainedVictim) -> None:
         parameters = run.parameters
-        self.protect: Callable[[Scores], Scores] = _probabilities
+        self.protect: Callable[[Answers], Answers] = _probabilities
         if parameters.defense != "none":
             self.protect = Postprocessor(parameters, key=_KEY if parameters.key_file else b"")
         self._victim = victim
 
-    def to(self, queries: Queries) -> tuple[Scores, Scores]:
+    def to(self, queries: Queries) -> tuple[Answers, Answers]:
         """Return what a client gets, and what the victim said."""
         if queries.pool_index is None:
             logits = self._victim.logits(queries.images)
@@ -143,7 +143,7 @@ class _Adversary:
         #: Of the networks that help the attack or the recovery.
         self._helpers = replace(self.recipe, loss="cross_entropy", labels_only=False)
 
-    def ask(self) -> tuple[TransferSet, Scores]:
+    def ask(self) -> tuple[TransferSet, Answers]:
         """Return all answers that the attack pays for, and the victim's own beside them."""
         asked = plan(
             self._run.attack,
@@ -159,7 +159,7 @@ class _Adversary:
             taken = average(taken)
         return taken, true
 
-    def examples(self, taken: TransferSet, true: Scores) -> list[dict[str, Any]]:
+    def examples(self, taken: TransferSet, true: Answers) -> list[dict[str, Any]]:
         """Return a few made images beside the real ones that they were made from (Figure 3)."""
         real = self._run.real or real_images(self._run.queries, len(self._pool))
         found = []
@@ -180,7 +180,7 @@ class _Adversary:
         most = {"sample": len(self._pool), "duplicates": COPIES * len(self._pool)}
         return min(self._run.queries, most.get(self._run.attack, self._run.queries))
 
-    def recover(self, taken: TransferSet, true: Scores) -> TransferSet:
+    def recover(self, taken: TransferSet, true: Answers) -> TransferSet:
         """Return the answers as the thief's recovery leaves them."""
         knowledge = Knowledge(
             defence=self._defence,
@@ -191,10 +191,10 @@ class _Adversary:
         return recover(self._run.recover, taken, knowledge)
 
 
-def _drive(asked: Plan, answers: _Answers) -> tuple[TransferSet, Scores]:
+def _drive(asked: Plan, answers: _Answers) -> tuple[TransferSet, Answers]:
     """Return the answers to a plan, and the true ones; the pool's are known without asking."""
     parts: list[TransferSet] = []
-    truths: list[Scores] = []
+    truths: list[Answers] = []
     try:
         queries = next(asked)
         while True:
@@ -216,8 +216,8 @@ def _packed(image: Images) -> str:
     return base64.b64encode(np.rint(image * 255).astype(np.uint8).tobytes()).decode()
 
 
-def _probabilities(logits: Scores) -> Scores:
-    rows: Scores = softmax(logits, axis=1)
+def _probabilities(logits: Answers) -> Answers:
+    rows: Answers = softmax(logits, axis=1)
     return rows
 
 

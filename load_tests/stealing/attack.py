@@ -13,7 +13,7 @@ from exporters.atomic_file import write_text
 from exporters.pipeline import Stage
 from load_tests.endpoint import Access, Endpoint, Query
 from load_tests.stealing import probabilities, verdict
-from load_tests.stealing.campaign import Campaign, Settings
+from load_tests.stealing.campaign import Campaign, CampaignSettings
 from load_tests.stealing.collect import Manner
 from load_tests.stealing.report import to_html
 from load_tests.stealing.thief import Thief
@@ -28,7 +28,7 @@ PARTS = (4, 2)
 def run(
     out: Path,
     thieves: list[Thief],
-    settings: Settings,
+    settings: CampaignSettings,
     *,
     budgets: list[int],
     manner: Manner,
@@ -117,7 +117,7 @@ def run(
     return report
 
 
-def _of_folder(folder: Path, settings: Settings, attack: str) -> Settings:
+def _of_folder(folder: Path, settings: CampaignSettings, attack: str) -> CampaignSettings:
     """Return the settings with what the transfer set's own folder says about its images."""
     path = folder / "attack.json"
     try:

@@ -26,7 +26,7 @@ from exporters.pipeline import Stage
 from exporters.train import Progress, predict
 from load_tests import measures
 from load_tests.deferred_signals import deferred_signals
-from load_tests.endpoint import Query, Scores, ask
+from load_tests.endpoint import Answers, Query, ask
 from load_tests.stealing.attacks.knockoff import PHOTOS, Others
 from load_tests.stealing.attacks.near_duplicates import average
 from load_tests.stealing.attacks.plans import plan
@@ -41,7 +41,7 @@ from postprocess.parameters import Parameters
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class CampaignSettings:
     """What decides the results of a campaign; written to ``attack.json``."""
 
     url: str  #: HOST:PORT, or what else the endpoint is known by
@@ -65,7 +65,7 @@ class Campaign:
     def __init__(
         self,
         out: Path,
-        settings: Settings,
+        settings: CampaignSettings,
         *,
         dataset: Dataset,
         protected: Query,
@@ -95,7 +95,7 @@ class Campaign:
         self.stage: Stage = lambda title: nullcontext(lambda done, total: None)
         self.lost: dict[str, int] = {}  #: queries sent whose answers were lost, by folder
         self._taken = dict(taken or {})
-        self._priors: dict[tuple[str, int], Scores] = {}
+        self._priors: dict[tuple[str, int], Answers] = {}
         self.pool = datasets.hold_off(dataset, seed=settings.split_seed).adversary_images
         self.recipe = Recipe(
             steps=settings.steps,
@@ -213,10 +213,10 @@ class Campaign:
         substitute = train_substitute(recovered, recipe, progress=progress)
         logits = predict(substitute, self.dataset.x_test)
         keras.backend.clear_session()
-        scores: Scores = softmax(logits, axis=1)
+        scores: Answers = softmax(logits, axis=1)
         return _judge(scores, self._reference["reference"], self.dataset)
 
-    def _prior(self, thief: Thief, taken: TransferSet) -> Scores:
+    def _prior(self, thief: Thief, taken: TransferSet) -> Answers:
         """A shadow's probabilities; three recoveries share one shadow."""
         key = self._folder(thief).name, len(taken)
         if key not in self._priors:
@@ -241,7 +241,7 @@ class Campaign:
             margin=self.settings.margin,
         )
 
-    def _true(self, images: Images) -> Scores:
+    def _true(self, images: Images) -> Answers:
         if self._victim is None:
             raise InputError("true answers: need --victim, the model without a defence")
         return ask(self._victim, images, batch_size=self._manner.batch_size)
@@ -263,7 +263,7 @@ class Campaign:
                 )
 
     @cached_property
-    def _reference(self) -> dict[str, Scores]:
+    def _reference(self) -> dict[str, Answers]:
         """The answers by which thieves are judged; none of them costs a thief a query."""
         path = self.out / "reference.npz"
         if not path.is_file():
@@ -277,7 +277,7 @@ class Campaign:
             return {name: stored[name] for name in ("protected", "reference")}
 
 
-def _judge(scores: Scores, truth: Scores, dataset: Dataset) -> dict[str, float]:
+def _judge(scores: Answers, truth: Answers, dataset: Dataset) -> dict[str, float]:
     """The five measures of section 4, of probabilities against the victim's."""
     accuracy = measures.accuracy(scores, dataset.y_test)
     return {"accuracy": accuracy, **measures.between(scores, truth)}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from exporters.datasets import Images
 from exporters.train import Progress
-from load_tests.endpoint import EndpointError, Query, Scores
+from load_tests.endpoint import Answers, EndpointError, Query
 from load_tests.stealing.transfer_set import Queries, TransferSet
 from load_tests.stealing.transfer_set_file import TransferSetFile
 
@@ -46,7 +46,7 @@ def _unguarded() -> Iterator[threading.Event]:
 
 
 class _Answer(NamedTuple):
-    scores: Scores
+    scores: Answers
     sent_at: float
     latency_ms: float
 
@@ -140,7 +140,7 @@ class _Sender:
         size = self._manner.batch_size
         batches = [slice(start, start + size) for start in range(0, len(numbers), size)]
         waiting = iter(batches)
-        answers: dict[int, Scores] = {}
+        answers: dict[int, Answers] = {}
         flying: dict[Future[_Answer], slice] = {}
         failure: EndpointError | None = None
 

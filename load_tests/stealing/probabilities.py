@@ -3,14 +3,14 @@
 import numpy as np
 from scipy.special import softmax
 
-from load_tests.endpoint import Query, Scores
+from load_tests.endpoint import Answers, Query
 from postprocess.errors import InputError
 
 #: How far from 1 a row of float16 probabilities may sum.
 TOLERANCE = 0.01
 
 
-def as_probabilities(scores: Scores) -> Scores:
+def as_probabilities(scores: Answers) -> Answers:
     """Return rows that sum to 1: the scores themselves, or their softmax if they are logits.
 
     Args:
@@ -26,7 +26,7 @@ def as_probabilities(scores: Scores) -> Scores:
         raise InputError("scores: expected finite numbers")
     if (scores >= 0).all() and (np.abs(scores.sum(axis=1) - 1) <= TOLERANCE).all():
         return scores
-    probabilities: Scores = softmax(scores, axis=1)
+    probabilities: Answers = softmax(scores, axis=1)
     return probabilities
 
 

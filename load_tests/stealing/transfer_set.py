@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.datasets import Images
-from load_tests.endpoint import Scores
+from load_tests.endpoint import Answers
 from postprocess.errors import InputError
 
 
@@ -19,7 +19,7 @@ class TransferSet:
     """
 
     images: Images  #: shape (queries, height, width, channels), in [0, 1]
-    scores: Scores  #: what the endpoint answered, shape (queries, K), rows sum to 1
+    scores: Answers  #: what the endpoint answered, shape (queries, K), rows sum to 1
 
     def __post_init__(self) -> None:
         if self.scores.ndim != 2 or len(self.scores) != len(self.images):

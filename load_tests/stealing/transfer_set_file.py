@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.datasets import Images
-from load_tests.endpoint import Scores
+from load_tests.endpoint import Answers
 from load_tests.stealing.transfer_set import TransferSet
 from postprocess.errors import InputError
 
@@ -52,7 +52,7 @@ class TransferSetFile:
         self._folder, self._pool = folder, pool
         self._shape = pool.shape[1:]
         self._input: dict[int, str] = {}
-        self._scores: dict[int, Scores] = {}
+        self._scores: dict[int, Answers] = {}
         self._unanswered: set[int] = set()
         try:
             self._read_rows()
@@ -97,7 +97,7 @@ class TransferSetFile:
         self,
         numbers: Sequence[int],
         inputs: Sequence[str],
-        scores: Scores,
+        scores: Answers,
         sent_at: float,
         latency_ms: float,
     ) -> None:

@@ -34,7 +34,7 @@ FLOOD_BOUND = 20
 
 
 @dataclass(frozen=True)
-class Asked:
+class OverheadOptions:
     """What to measure."""
 
     url: str  #: HOST:PORT of Triton's gRPC endpoint
@@ -70,7 +70,7 @@ class Asked:
         return {PROTECTED: self.protected, UNPROTECTED: self.unprotected}
 
 
-def measure(asked: Asked, *, stages: Callable[[int], Stage]) -> dict[str, Any]:
+def measure(asked: OverheadOptions, *, stages: Callable[[int], Stage]) -> dict[str, Any]:
     """Return the report: how to run it again, ``measuring_overhead``, ``cells``, ``skipped``.
 
     With ``under_attack`` also ``cells_under_attack`` and ``thief``, what the thief did meanwhile.
@@ -125,7 +125,7 @@ def measure(asked: Asked, *, stages: Callable[[int], Stage]) -> dict[str, Any]:
 
 
 def _prepare(
-    preparers: Mapping[str, Preparer], asked: Asked
+    preparers: Mapping[str, Preparer], asked: OverheadOptions
 ) -> tuple[dict[int, dict[str, Request]], dict[int, str]]:
     """Return per batch either a request for each role, or why there is none.
 
@@ -148,7 +148,7 @@ def _prepare(
     return requests, refused
 
 
-def _flood(asked: Asked, *, cells: int) -> Flood:
+def _flood(asked: OverheadOptions, *, cells: int) -> Flood:
     return Flood(
         asked.url,
         asked.protected,
@@ -163,7 +163,10 @@ class _Run:
     """The measurement under way."""
 
     def __init__(
-        self, asked: Asked, requests: Mapping[int, Mapping[str, Request]], loop: ClosedLoop
+        self,
+        asked: OverheadOptions,
+        requests: Mapping[int, Mapping[str, Request]],
+        loop: ClosedLoop,
     ) -> None:
         self._asked, self._requests, self._loop = asked, requests, loop
         self._rng = np.random.default_rng(asked.seed)
@@ -229,7 +232,7 @@ class _Run:
                 )
 
 
-def _about(asked: Asked, client: Any) -> dict[str, Any]:
+def _about(asked: OverheadOptions, client: Any) -> dict[str, Any]:
     """Return what is needed to run it again, but for the command line."""
     from tritonclient.utils import InferenceServerException
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import softmax
 
 from load_tests import measures
-from load_tests.tune.recorded import Logits
+from load_tests.runs.victims import Logits
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exporters import datasets
 from exporters.atomic_file import atomic_file, write_text
@@ -15,11 +14,10 @@ from exporters.datasets import Dataset, Images
 from exporters.onnx_run import one_line
 from load_tests.endpoint import arrange
 from load_tests.runs.run import Victim
-from load_tests.runs.victims import is_trained
+from load_tests.runs.victims import Logits, is_trained
 from postprocess.errors import InputError
 from postprocess.scores import to_logits
 
-Logits = NDArray[np.float32]
 #: Images that are run at once.
 ROWS = 256
 #: What onnxruntime calls the types of inputs.
@@ -27,7 +25,7 @@ _TYPES: dict[str, Any] = {"tensor(float16)": np.float16, "tensor(double)": np.fl
 
 
 @dataclass(frozen=True)
-class Classifier:
+class OnnxVictim:
     """A classifier without its defence, as an ONNX graph that can be run."""
 
     path: Path  #: of its file; external data are found beside it
@@ -36,7 +34,7 @@ class Classifier:
     probabilities: bool  #: what the scores are; else logits
 
 
-def record(classifier: Classifier, dataset: Dataset, victims: Path, victim: Victim) -> Logits:
+def record(classifier: OnnxVictim, dataset: Dataset, victims: Path, victim: Victim) -> Logits:
     """Return the classifier's logits for the test set, shape (n, K); keep them for the runs.
 
     Args:
@@ -71,7 +69,7 @@ def record(classifier: Classifier, dataset: Dataset, victims: Path, victim: Vict
     return test
 
 
-def _session(classifier: Classifier) -> Any:
+def _session(classifier: OnnxVictim) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

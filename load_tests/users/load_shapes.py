@@ -19,7 +19,7 @@ CALM_SHARE = 0.2
 _HIGHEST_RATE = 100.0
 
 
-class Shape(LoadTestShape):
+class ClientShape(LoadTestShape):
     """What the shapes share: they read Locust's own -u, -r and --run-time."""
 
     abstract = True
@@ -49,7 +49,7 @@ class Shape(LoadTestShape):
         return self.runner.environment.parsed_options
 
 
-class SteadyShape(Shape):
+class SteadyShape(ClientShape):
     """All users from the start, started at rate -r."""
 
     abstract = False
@@ -63,7 +63,7 @@ class SteadyShape(Shape):
         return spawn_rate
 
 
-class RampShape(Shape):
+class RampShape(ClientShape):
     """From one user to all of them, evenly over the run time."""
 
     abstract = False
@@ -74,7 +74,7 @@ class RampShape(Shape):
         return 1 + round((highest - 1) * share)
 
 
-class BurstShape(Shape):
+class BurstShape(ClientShape):
     """A fifth of the users, and every half minute all of them for ten seconds."""
 
     abstract = False
@@ -86,7 +86,11 @@ class BurstShape(Shape):
         return max(1, round(highest * CALM_SHARE))
 
 
-SHAPES: dict[str, type[Shape]] = {"steady": SteadyShape, "ramp": RampShape, "burst": BurstShape}
+SHAPES: dict[str, type[ClientShape]] = {
+    "steady": SteadyShape,
+    "ramp": RampShape,
+    "burst": BurstShape,
+}
 
 
 def choose(environment: Environment) -> None:

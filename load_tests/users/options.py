@@ -16,7 +16,7 @@ THIEVES = ("sample", "random", "jacobian")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class LoadSettings:
     """The options of one test, checked."""
 
     model: str
@@ -35,7 +35,7 @@ class Settings:
     thieves: dict[str, int] | None
 
     @classmethod
-    def of(cls, options: Namespace | None) -> "Settings":
+    def of(cls, options: Namespace | None) -> "LoadSettings":
         """Return what an environment's options say; the web page changes them between tests.
 
         Raises:

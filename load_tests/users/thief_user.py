@@ -14,7 +14,7 @@ from locust.env import Environment
 from locust.exception import StopUser
 
 from exporters.datasets import Images
-from load_tests.endpoint import EndpointError, Scores
+from load_tests.endpoint import Answers, EndpointError
 from load_tests.stealing.attack_record import AttackRecord
 from load_tests.stealing.collect import Manner, Plan, collect
 from load_tests.stealing.probabilities import as_probabilities
@@ -31,7 +31,7 @@ THIEVES_PER_WORKER = WORKERS = 1000
 _done: set[tuple[Path, AttackRecord]] = set()
 
 
-class Thief(TritonUser):
+class ThiefUser(TritonUser):
     """A thief with a folder and a seed of its own, wherever in a distributed test it runs.
 
     It stops when its budget is spent. One that was stopped before goes on where it was when it
@@ -109,7 +109,7 @@ class Thief(TritonUser):
         _done.add((folder, record))
         raise StopUser
 
-    def ask(self, images: Images) -> Scores:
+    def ask(self, images: Images) -> Answers:
         """Return the answer as probabilities, shape (n, K), and note that there was a request.
 
         Raises:
@@ -180,5 +180,5 @@ class _Numbers:
 
 
 @functools.cache
-def _numbers(kind: type[Thief]) -> _Numbers:
+def _numbers(kind: type[ThiefUser]) -> _Numbers:
     return _Numbers()

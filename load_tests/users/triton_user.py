@@ -11,8 +11,8 @@ from typing import Any
 from locust import User, events
 
 from exporters.datasets import Images
-from load_tests.endpoint import Endpoint, EndpointError, Scores
-from load_tests.users.options import Settings
+from load_tests.endpoint import Answers, Endpoint, EndpointError
+from load_tests.users.options import LoadSettings
 
 
 class TritonUser(User):
@@ -23,11 +23,11 @@ class TritonUser(User):
     _endpoint: Endpoint | None = None
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> LoadSettings:
         """What the command line or the web page says."""
-        return Settings.of(self.environment.parsed_options)
+        return LoadSettings.of(self.environment.parsed_options)
 
-    def ask(self, images: Images) -> Scores:
+    def ask(self, images: Images) -> Answers:
         """Return the model's scores, shape (n, K), and tell Locust how long that took.
 
         A user that is stopped meanwhile gets its answer first: Triton 2.51 can crash over
@@ -43,7 +43,7 @@ class TritonUser(User):
         with ThreadPoolExecutor(1) as thread:  # a greenlet; leaving the block waits for it
             return thread.submit(self._ask, images).result()
 
-    def _ask(self, images: Images) -> Scores:
+    def _ask(self, images: Images) -> Answers:
         settings = self.settings
         failure: EndpointError | None = None
         length, start = 0, time.perf_counter()

@@ -8,14 +8,14 @@ import pytest
 from commands import run_command
 from victims import SIGMOID, SOFTMAX, linear_file, sklearn_strings_file
 
-from exporters.classifier import Asked
+from exporters.classifier import ProtectOptions
 from exporters.model_repository import SHIPPED
 from exporters.protect import protect
 from postprocess.question import path_in, read
 
 
 def kept(tmp_path, path, **asked):
-    protect(path, tmp_path / "models", SHIPPED, Asked(name="m", **asked))
+    protect(path, tmp_path / "models", SHIPPED, ProtectOptions(name="m", **asked))
     return read(path_in(tmp_path / "models", "m"))
 
 

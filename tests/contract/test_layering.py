@@ -1,10 +1,13 @@
 import ast
 import sys
+from collections import defaultdict
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+LINES_OF_A_MODULE, LINES_OF_A_FUNCTION = 400, 60
 #: Each imports those before it alone.
 PACKAGES = ["postprocess", "exporters", "load_tests", "deploy"]
 #: What the defence may import: it runs in Triton's container, where only NumPy is installed.
@@ -96,3 +99,67 @@ def test_rooms_are_entered_by_their_doors(package):
             if there in rules and there != here and there not in rules.get(here, set()):
                 wrong.append(f"{path.relative_to(ROOT)} imports {name}")
     assert not wrong
+
+
+#: Triton's own names, which it looks for.
+TRITONS = {"TritonPythonModel"}
+
+
+def public_names(path):
+    """Yield the classes and type aliases that a module defines for others."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
+            yield from (name for name in names if name[0].isupper() and not name.isupper())
+
+
+def test_one_name_means_one_thing():
+    places = defaultdict(list)
+    for package in PACKAGES:
+        for path in modules(package):
+            for name in public_names(path):
+                if name not in TRITONS and name[0] != "_":
+                    places[name].append(str(path.relative_to(ROOT)))
+    assert not {name: where for name, where in places.items() if len(where) > 1}
+
+
+def test_no_module_is_long():
+    for package in PACKAGES:
+        for path in modules(package):
+            assert len(path.read_text().splitlines()) <= LINES_OF_A_MODULE, path
+
+
+def test_no_function_is_long():
+    long = []
+    for package in PACKAGES:
+        for path in modules(package):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    lines = node.end_lineno - node.lineno + 1
+                    if lines > LINES_OF_A_FUNCTION:
+                        long.append(f"{path.relative_to(ROOT)}: {node.name}: {lines}")
+    assert not long
+
+
+def imported_at_once(path):
+    """Yield the dotted names of what a module imports when it is imported itself."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield node.module
+
+
+def test_no_imports_go_in_a_circle():
+    def dotted(path):
+        return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+    known = {dotted(path): path for package in PACKAGES for path in modules(package)}
+    needs = {
+        name: known.keys() & set(imported_at_once(path)) - {name} for name, path in known.items()
+    }
+    TopologicalSorter(needs).prepare()

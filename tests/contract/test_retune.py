@@ -12,7 +12,7 @@ from commands import run_command
 from victims import graph_file, linear_file
 
 from exporters import fused, onnx_graph
-from exporters.classifier import Asked
+from exporters.classifier import ProtectOptions
 from exporters.model_repository import SHIPPED
 from exporters.protect import protect
 from postprocess.errors import InputError
@@ -34,7 +34,7 @@ def ensemble(tmp_path):
 @pytest.fixture
 def one_model(tmp_path):
     path = linear_file(tmp_path / "m.onnx", SOFTMAX)
-    protect(path, tmp_path / "repository", SHIPPED, Asked(layout="fused"))
+    protect(path, tmp_path / "repository", SHIPPED, ProtectOptions(layout="fused"))
     return tmp_path / "repository" / "m"
 
 
@@ -258,12 +258,12 @@ def test_a_defence_that_is_refused_is_named_through_its_ensemble(ensemble):
 def test_options_of_the_other_layout_are_refused(tmp_path, asked, said):
     path = linear_file(tmp_path / "m.onnx", SOFTMAX)
     with pytest.raises(InputError, match=said):
-        protect(path, tmp_path / "repository", SHIPPED, Asked(layout="fused", **asked))
+        protect(path, tmp_path / "repository", SHIPPED, ProtectOptions(layout="fused", **asked))
     assert not (tmp_path / "repository").exists()
 
 
 def test_a_fused_model_beside_its_own_raw_classifier_is_refused(tmp_path):
     path, repository = linear_file(tmp_path / "m.onnx", SOFTMAX), tmp_path / "repository"
-    protect(path, repository, SHIPPED, Asked())
+    protect(path, repository, SHIPPED, ProtectOptions())
     with pytest.raises(InputError, match="m_classifier exists, of the ensemble layout: remove it"):
-        protect(path, repository, SHIPPED, Asked(layout="fused", force=True))
+        protect(path, repository, SHIPPED, ProtectOptions(layout="fused", force=True))

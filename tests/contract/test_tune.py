@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from victims import graph_file
 
 from exporters import datasets
-from exporters.classifier import Asked
+from exporters.classifier import ProtectOptions
 from exporters.model_repository import SHIPPED
 from exporters.protect import protect
 
@@ -42,8 +42,10 @@ def repository(tmp_path_factory):
             "b": fitted.intercept_.astype(np.float32),
         },
     )
-    protect(folder / "m.onnx", folder / "models", SHIPPED, Asked())
-    protect(folder / "m.onnx", folder / "models", SHIPPED, Asked(layout="fused", name="one"))
+    protect(folder / "m.onnx", folder / "models", SHIPPED, ProtectOptions())
+    protect(
+        folder / "m.onnx", folder / "models", SHIPPED, ProtectOptions(layout="fused", name="one")
+    )
     return folder / "models"
 
 

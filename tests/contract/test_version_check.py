@@ -13,7 +13,7 @@ from deploy.repository import version_check, victim_graph
 from deploy.repository.check import check
 from exporters import fused, model_repository
 from exporters.model_repository import SHIPPED
-from exporters.onnx_signature import Signature, Tensor
+from exporters.onnx_signature import OnnxTensor, Signature
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
@@ -59,7 +59,9 @@ def graph(ending="logits", classes=6, kind=T.FLOAT, output="scores", features=8)
     return h.make_model(made, opset_imports=[h.make_opsetid("", 17)], ir_version=8)
 
 
-SIGNATURE = Signature((Tensor("x", "TYPE_FP32", (8,)),), Tensor("scores", "TYPE_FP32", (6,)))
+SIGNATURE = Signature(
+    (OnnxTensor("x", "TYPE_FP32", (8,)),), OnnxTensor("scores", "TYPE_FP32", (6,))
+)
 
 
 def write(repository, files, first, model):
@@ -213,7 +215,7 @@ def test_a_fused_version_whose_classifier_gives_probabilities_is_an_error(tmp_pa
 
 def test_classes_on_another_axis_are_looked_at_there(tmp_path):
     signature = Signature(
-        (Tensor("x", "TYPE_FP32", (3, 4, 5)),), Tensor("scores", "TYPE_FP32", (3, 4, 5))
+        (OnnxTensor("x", "TYPE_FP32", (3, 4, 5)),), OnnxTensor("scores", "TYPE_FP32", (3, 4, 5))
     )
     for axis, end in ((1, "Softmax"), (1, "Identity")):
         attributes = {"axis": axis} if end == "Softmax" else {}

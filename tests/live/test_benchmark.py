@@ -12,7 +12,7 @@ from victims import graph_file
 
 from deploy.benchmarks import rivals
 from deploy.triton.server import TritonServer, free_ports
-from exporters.classifier import Asked
+from exporters.classifier import ProtectOptions
 from exporters.model_repository import SHIPPED
 from exporters.protect import protect
 from load_tests.endpoint import connect
@@ -99,7 +99,7 @@ def test_a_thousand_big_requests_leave_memory_flat(tmp_path, layout):
         [("x", TensorProto.FLOAT, ("N", 1000))],
         [("scores", TensorProto.FLOAT, ("N", 1000))],
     )
-    asked = Asked(layout=layout, scores="logits")
+    asked = ProtectOptions(layout=layout, scores="logits")
     protect(path, tmp_path / "models", SHIPPED, asked)
     rows = np.random.default_rng(0).normal(size=(256, 1000)).astype(np.float32) * 3
     with (

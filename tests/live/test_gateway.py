@@ -24,7 +24,7 @@ from onnx import TensorProto, helper
 from serving import DEFENCE, IMAGES, read_url, stubs_of
 
 from load_tests.endpoint import Endpoint, EndpointError, connect
-from load_tests.timing.overhead import Asked, measure
+from load_tests.timing.overhead import OverheadOptions, measure
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SECONDS = 12  # that one request may take
@@ -324,7 +324,7 @@ def test_triton_itself_answers_nobody_without_the_key(gated):
 
 
 def test_overhead_is_measured_through_it_with_a_key_and_tls(gated):
-    asked = Asked(
+    asked = OverheadOptions(
         url=gated.files.url, protected="digits", unprotected="digits", batches=(1,),
         concurrencies=(2,), seconds=0.5, rounds=2, seed=0, under_attack=True,
         access=gated.files.access("bob"),

@@ -14,7 +14,7 @@ import victims
 from commands import run_command
 
 from deploy.triton.server import TritonServer, free_ports
-from exporters.classifier import Asked
+from exporters.classifier import ProtectOptions
 from exporters.model_repository import SHIPPED, onnx_path
 from exporters.protect import protect
 from load_tests.endpoint import connect
@@ -196,9 +196,9 @@ def protected(tmp_path_factory):
             }
             asked["sample"] = path.with_suffix(".npz")
             np.savez(asked["sample"], **sample)
-        found[name] = protect(path, folder / "repository", SHIPPED, Asked(**asked))
+        found[name] = protect(path, folder / "repository", SHIPPED, ProtectOptions(**asked))
         asked |= {"self_contained": False, "layout": "fused", "name": fused(name)}
-        protect(path, folder / "repository", SHIPPED, Asked(**asked))
+        protect(path, folder / "repository", SHIPPED, ProtectOptions(**asked))
     return folder, found
 
 

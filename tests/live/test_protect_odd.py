@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 from victims import node
 
 from deploy.triton.server import TritonServer, free_ports
-from exporters.classifier import Asked
+from exporters.classifier import ProtectOptions
 from exporters.model_repository import SHIPPED
 from exporters.protect import protect
 from load_tests.endpoint import connect
@@ -53,7 +53,7 @@ def served(tmp_path_factory):
         path = folder / f"{name}.onnx"
         make(path)
         for layout in ("ensemble", "fused"):
-            named = Asked(**asked, layout=layout, name=f"{name}_{layout}")
+            named = ProtectOptions(**asked, layout=layout, name=f"{name}_{layout}")
             protect(path, folder / "repository", SHIPPED, named)
     with TritonServer(
         folder / "repository", ports=free_ports(), log=folder / "triton.log"

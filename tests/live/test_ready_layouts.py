@@ -16,7 +16,7 @@ from victims import FLOAT, INT64, SIGMOID, SOFTMAX, graph_file, linear_file, nod
 from victims import sklearn_strings_file as strings_file
 
 from deploy.triton.server import TritonServer, free_ports
-from exporters.classifier import Asked
+from exporters.classifier import ProtectOptions
 from exporters.model_repository import SHIPPED
 from exporters.protect import protect
 from load_tests.endpoint import Access, connect
@@ -59,7 +59,7 @@ def protected(tmp_path_factory):
     for path in sorted(folder.glob("*.onnx")):
         sample = path.with_suffix(".npz")
         for layout in ("ensemble", "fused"):
-            asked = Asked(
+            asked = ProtectOptions(
                 name=f"{path.stem}_{layout}",
                 layout=layout,
                 sample=sample if sample.exists() else None,

@@ -11,7 +11,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from load_tests.endpoint import EndpointError, connect
 from load_tests.timing.closed_loop import ClosedLoop
-from load_tests.timing.overhead import Asked, measure
+from load_tests.timing.overhead import OverheadOptions, measure
 from load_tests.timing.prepared import Preparer, RefusedError
 from postprocess.errors import InputError
 
@@ -60,7 +60,7 @@ def listening(triton):
 
 def measured(triton, **settings):
     with listening(triton) as url:
-        asked = Asked(
+        asked = OverheadOptions(
             **{
                 **{"url": url, "protected": "ours", "unprotected": "raw"},
                 **{"batches": (1,), "concurrencies": (1,), "seconds": 0.2, "rounds": 2, "seed": 0},

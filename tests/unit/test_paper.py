@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from load_tests.paper.facts import facts
-from load_tests.paper.plan import Plan
+from load_tests.paper.plan import PaperPlan
 from load_tests.paper.scales import SCALES
 from load_tests.paper.tables import Tables, number
 from load_tests.runs.conditions import Conditions, differences
@@ -98,7 +98,7 @@ def test_what_two_results_were_not_made_alike_with_is_told():
 
 @pytest.mark.parametrize("name", SCALES)
 def test_a_plan_with_no_results_asks_for_its_grids_first(name):
-    plan = Plan(SCALES[name], lambda run: None)
+    plan = PaperPlan(SCALES[name], lambda run: None)
     runs = {run.name: run for run in plan.needed("all")}
     grids = [
         run.name
@@ -144,7 +144,7 @@ def told(run, **changes):
 
 
 def verdicts(**changes):
-    tables = Tables(Plan(SCALES["smoke"], lambda run: told(run, **changes)))
+    tables = Tables(PaperPlan(SCALES["smoke"], lambda run: told(run, **changes)))
     return [fact.holds for fact in facts(tables)]
 
 
@@ -153,15 +153,15 @@ def test_every_statement_of_the_paper_can_hold_and_can_fail():
     assert verdicts(reverse_sigmoid=0.8)[0] is False
     assert verdicts(sine=0.4)[1] is False
     assert verdicts(protected=0.89)[6] is False
-    unknown = facts(Tables(Plan(SCALES["smoke"], lambda run: None)))
+    unknown = facts(Tables(PaperPlan(SCALES["smoke"], lambda run: None)))
     assert {fact.holds for fact in unknown} == {None}
 
 
 def test_the_tables_show_what_the_runs_say():
-    tables = Tables(Plan(SCALES["smoke"], told))
+    tables = Tables(PaperPlan(SCALES["smoke"], told))
     assert "| Reverse Sigmoid |  | beta 1, gamma 0.4 | 1.000 -> 0.500 |" in tables.table_1("digits")
     assert "| Simple | 0.70, 0.69, 0.50 | 0.900 |" in tables.table_3()
     assert "not run" in tables.table_3()
-    half = Tables(Plan(SCALES["smoke"], lambda run: None if run.defence else told(run)))
+    half = Tables(PaperPlan(SCALES["smoke"], lambda run: None if run.defence else told(run)))
     assert half.table_3().count("not run") > tables.table_3().count("not run")
     assert number([0.5, 0.7], 2) == "0.60 ± 0.14"

@@ -11,14 +11,14 @@ from exporters import question
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
-from postprocess.question import Looks, Question, Tensor, WrongAnswerError, as_rows, read
+from postprocess.question import Looks, Question, QuestionTensor, WrongAnswerError, as_rows, read
 
 SHIPPED = Parameters(beta=1.5, gamma=0.2, margin=0.01, scores="logits")
 LOGITS = np.array([[6.0, -1.0, 0.5, 0.0]], np.float32)
 
 
 def model(parameters=SHIPPED, *, axis=-1, scores=lambda feed: feed["x"]):
-    return question.Model(scores, Postprocessor(parameters), parameters, "y", True, axis)
+    return question.AnswerSource(scores, Postprocessor(parameters), parameters, "y", True, axis)
 
 
 def seen(scores=LOGITS, parameters=SHIPPED, axis=-1):
@@ -157,5 +157,5 @@ def test_where_there_is_no_file_there_is_no_question(tmp_path):
 
 
 def test_strings_are_encoded_as_triton_reads_them():
-    tensor = Tensor("x", "BYTES", np.array([b"ab", b""], object))
+    tensor = QuestionTensor("x", "BYTES", np.array([b"ab", b""], object))
     assert tensor.encoded() == b"\x02\x00\x00\x00ab\x00\x00\x00\x00"

@@ -6,7 +6,7 @@ import pytest
 
 from deploy.triton import server as triton_server
 from deploy.triton import server_log
-from deploy.triton.server import Model, ModelError, Ports, TritonServer
+from deploy.triton.server import ModelError, Ports, ServedModel, TritonServer
 
 NOISE = [
     'E0101 10:00:00.000001 7 server.cc:241] "CudaDriverHelper has not been initialized."',
@@ -104,7 +104,9 @@ def server(log, monkeypatch):
     path = log()
     made = TritonServer(path.parent, ports=Ports(), log=path)
     made._log_start = 0
-    models = [Model(name, "", ready=False, reason="", summary="") for name in ("digits", "defence")]
+    models = [
+        ServedModel(name, "", ready=False, reason="", summary="") for name in ("digits", "defence")
+    ]
     monkeypatch.setattr(made, "models", lambda: models)
     return made
 

@@ -9,7 +9,7 @@ from exporters import datasets
 from load_tests.runs.run import Victim
 from load_tests.tune import candidates as settings
 from load_tests.tune.candidates import Candidate
-from load_tests.tune.recorded import Classifier, record
+from load_tests.tune.recorded import OnnxVictim, record
 from load_tests.tune.search import Search
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
@@ -82,7 +82,7 @@ def test_a_classifier_without_finite_scores_for_the_images_is_refused(tmp_path, 
         [("image", TensorProto.FLOAT, ("N", 8, 8, 1))],
         [("scores", TensorProto.FLOAT, ("N", 64))],
     )
-    classifier = Classifier(
+    classifier = OnnxVictim(
         tmp_path / "m.onnx", (tmp_path / "m.onnx").read_bytes(), "scores", probabilities
     )
     digits = datasets.load("digits")

@@ -7,7 +7,7 @@ from typing import Any
 
 from deploy.repository import model_config, victim_graph
 from exporters import model_repository, onnx_graph
-from exporters.classifier import Asked
+from exporters.classifier import ProtectOptions
 from exporters.protect import protect
 from postprocess.errors import InputError
 
@@ -42,7 +42,7 @@ def build(repository: Path, name: str, ways: tuple[str, ...], folder: Path) -> d
     models = {VICTIM: _copy(folder / victim, config, f"{name}_alone"), ENSEMBLE: name}
     if FUSED in ways:
         models[FUSED] = f"{name}_fused"
-        asked = Asked(
+        asked = ProtectOptions(
             name=models[FUSED],
             layout="fused",
             scores=parameters.scores,

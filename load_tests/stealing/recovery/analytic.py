@@ -9,14 +9,12 @@ of several exact ones the surest: victims are sure of most inputs.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit, log_softmax, softmax
 
-from load_tests.endpoint import Scores
+from load_tests.endpoint import Answers
+from postprocess.arrays import Float64
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
-
-Float64 = NDArray[np.float64]
 
 #: Starting points: how far the top class's logit leads, and the spread of the others'.
 LEADS = (1.0, 3.0, 6.0, 10.0, 15.0)
@@ -29,7 +27,7 @@ TINY = 1e-300
 _H = 1e-6  #: of the numerical derivative, in logits
 
 
-def recover(answers: Scores, parameters: Parameters) -> Scores:
+def recover(answers: Answers, parameters: Parameters) -> Answers:
     """Return the victim's probabilities as far as the answers determine them, shape (n, K).
 
     Args:
@@ -68,7 +66,7 @@ def protect(logits: Float64, parameters: Parameters) -> Float64:
     return protected
 
 
-def _recover(answers: Float64, parameters: Parameters) -> Scores:
+def _recover(answers: Float64, parameters: Parameters) -> Answers:
     found = np.log(answers.clip(1e-12))
     least = _distance(found, answers, parameters)
     for start in _starts(answers):
@@ -78,7 +76,7 @@ def _recover(answers: Float64, parameters: Parameters) -> Scores:
         exact = np.maximum(distance, least) < EXACT
         better = np.where(exact, surer, distance < least)
         found[better], least[better] = logits[better], distance[better]
-    recovered: Scores = softmax(found, axis=1).astype(np.float32)
+    recovered: Answers = softmax(found, axis=1).astype(np.float32)
     return recovered
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import numpy as np
 
 from exporters.train import refuse_diverged
-from load_tests.endpoint import Scores
+from load_tests.endpoint import Answers
 
-Inverse = Callable[[Scores], Scores]
+Inverse = Callable[[Answers], Answers]
 
 #: Hidden units of the MLP for each class (section 4.4: "5 x K neurons").
 UNITS_PER_CLASS = 5
@@ -20,7 +20,7 @@ EPOCHS = 100
 BATCH = 64
 
 
-def linear(answers: Scores, probabilities: Scores) -> Inverse:
+def linear(answers: Answers, probabilities: Answers) -> Inverse:
     """Return a least-squares map, with a constant, from answers to probabilities.
 
     Its results are clipped at 0 and normalised, as in the paper.
@@ -31,13 +31,13 @@ def linear(answers: Scores, probabilities: Scores) -> Inverse:
     """
     weights, *_ = np.linalg.lstsq(_with_one(answers), probabilities.astype(np.float64), rcond=None)
 
-    def inverse(protected: Scores) -> Scores:
+    def inverse(protected: Answers) -> Answers:
         return _normalised(_with_one(protected) @ weights)
 
     return inverse
 
 
-def mlp(answers: Scores, probabilities: Scores, *, seed: int) -> Inverse:
+def mlp(answers: Answers, probabilities: Answers, *, seed: int) -> Inverse:
     """Return a network with one hidden layer of 5 x K units, from answers to probabilities.
 
     Its inputs are standardised: protected answers differ in their third decimal only. The paper
@@ -69,7 +69,7 @@ def mlp(answers: Scores, probabilities: Scores, *, seed: int) -> Inverse:
     )
     refuse_diverged(model, epochs * -(-len(answers) // BATCH))
 
-    def inverse(protected: Scores) -> Scores:
+    def inverse(protected: Answers) -> Answers:
         logits = keras.ops.convert_to_numpy(model((protected - mean) / deviation, training=False))
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
         return _normalised(weights)
@@ -78,8 +78,8 @@ def mlp(answers: Scores, probabilities: Scores, *, seed: int) -> Inverse:
 
 
 def crosswise(
-    fit: Callable[[Scores, Scores], Inverse], answers: Scores, probabilities: Scores
-) -> Scores:
+    fit: Callable[[Answers, Answers], Inverse], answers: Answers, probabilities: Answers
+) -> Answers:
     """Return what an inverse recovers of answers that it was not fitted on, shape (n, K).
 
     Each half is recovered by the inverse of the other half's pairs.
@@ -91,11 +91,11 @@ def crosswise(
     return recovered
 
 
-def _with_one(answers: Scores) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _with_one(answers: Answers) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     return np.concatenate([answers.astype(np.float64), np.ones((len(answers), 1))], axis=1)
 
 
-def _normalised(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Scores:
+def _normalised(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Answers:
     clipped = np.maximum(values, 0) + 1e-9
-    rows: Scores = (clipped / clipped.sum(axis=1, keepdims=True)).astype(np.float32)
+    rows: Answers = (clipped / clipped.sum(axis=1, keepdims=True)).astype(np.float32)
     return rows

@@ -18,7 +18,7 @@ from scipy.special import softmax
 
 from exporters.datasets import Images
 from exporters.train import augment, predict
-from load_tests.endpoint import Scores
+from load_tests.endpoint import Answers
 from load_tests.stealing.recovery import analytic, inverse, table, tail_ranking
 from load_tests.stealing.substitute import Recipe, train_substitute
 from load_tests.stealing.thief import RECOVERIES, WITH_TRUE_PAIRS
@@ -36,10 +36,10 @@ class Knowledge:
     """What an adversary knows beside the transfer set."""
 
     defence: Parameters  #: what they take the defence to be
-    prior: Callable[[], Scores]  #: probabilities of the shadow, see ``shadow_prior``
+    prior: Callable[[], Answers]  #: probabilities of the shadow, see ``shadow_prior``
     seed: int  #: of the MLPs
     #: The victim's own answers to the transfer set's images; None for an outsider.
-    true_answers: Callable[[], Scores] | None = None
+    true_answers: Callable[[], Answers] | None = None
 
 
 def recover(name: str, transfer_set: TransferSet, knowledge: Knowledge) -> TransferSet:
@@ -62,7 +62,7 @@ def recover(name: str, transfer_set: TransferSet, knowledge: Knowledge) -> Trans
         if knowledge.true_answers is None:
             raise InputError(f"--recover {name}: needs --victim, to fit it on true answers")
 
-        def mlp(protected: Scores, true: Scores) -> inverse.Inverse:
+        def mlp(protected: Answers, true: Answers) -> inverse.Inverse:
             return inverse.mlp(protected, true, seed=knowledge.seed)
 
         fit = inverse.linear if name == "linear" else mlp
@@ -79,7 +79,7 @@ def recover(name: str, transfer_set: TransferSet, knowledge: Knowledge) -> Trans
     return TransferSet(transfer_set.images, recovered)
 
 
-def shadow_prior(transfer_set: TransferSet, pool: Images, recipe: Recipe) -> Scores:
+def shadow_prior(transfer_set: TransferSet, pool: Images, recipe: Recipe) -> Answers:
     """Return a shadow's probabilities for an adversary's images, shape (m, K), m <= 20,000.
 
     The shadow is a substitute of the answers' labels, so it costs no further query.
@@ -95,5 +95,5 @@ def shadow_prior(transfer_set: TransferSet, pool: Images, recipe: Recipe) -> Sco
     pool = pool[rng.permutation(len(pool))[:PRIOR_ROWS]]
     copies = min(20, PRIOR_ROWS // len(pool) - 1)
     moved = [augment(pool, rng, flips=recipe.flips) for _ in range(copies)]
-    prior: Scores = softmax(predict(shadow, np.concatenate([pool, *moved])), axis=1)
+    prior: Answers = softmax(predict(shadow, np.concatenate([pool, *moved])), axis=1)
     return prior

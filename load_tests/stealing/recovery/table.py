@@ -9,13 +9,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from load_tests.endpoint import Scores
+from load_tests.endpoint import Answers
 
 #: Rows of the table's answers that are compared with all others at a time.
 CHUNK = 256
 
 
-def recover(answers: Scores, shadow: Scores, defence: Callable[[Scores], Scores]) -> Scores:
+def recover(answers: Answers, shadow: Answers, defence: Callable[[Answers], Answers]) -> Answers:
     """Return, for each answer, the shadow's probabilities whose protected form is nearest.
 
     Args:
@@ -29,5 +29,5 @@ def recover(answers: Scores, shadow: Scores, defence: Callable[[Scores], Scores]
         (lengths - 2 * chunk @ table.T).argmin(axis=1)
         for chunk in np.array_split(answers.astype(np.float64), -(-len(answers) // CHUNK))
     ]
-    recovered: Scores = shadow[np.concatenate(nearest)]
+    recovered: Answers = shadow[np.concatenate(nearest)]
     return recovered

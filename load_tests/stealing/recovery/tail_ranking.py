@@ -6,10 +6,10 @@ the top one the least of the answer is the likeliest of the victim.
 
 import numpy as np
 
-from load_tests.endpoint import Scores
+from load_tests.endpoint import Answers
 
 
-def recover(answers: Scores, prior: Scores) -> Scores:
+def recover(answers: Answers, prior: Answers) -> Answers:
     """Return the prior's mean profile, laid out in the order read off each answer.
 
     Args:
@@ -21,5 +21,5 @@ def recover(answers: Scores, prior: Scores) -> Scores:
     order = answers.astype(np.float64)
     order[np.arange(len(answers)), top] = -1  # first of all
     places = order.argsort(axis=1, kind="stable").argsort(axis=1)
-    recovered: Scores = profile[places].astype(np.float32)
+    recovered: Answers = profile[places].astype(np.float32)
     return recovered

@@ -19,7 +19,7 @@ import onnxruntime
 import triton_python_backend_utils as pb_utils
 
 #: What is run at once: input name to array.
-Feed = dict[str, Any]
+_Feed = dict[str, Any]
 #: The parameter that says the graph holds a defence, and the graph's metadata that says so too:
 #: ``exporters.config_pbtxt.FUSED_MARK`` and ``exporters.fused.METADATA``.
 FUSED_MARK, FUSED_METADATA = "reverse_sigmoid_fused", "reverse_sigmoid"
@@ -66,7 +66,7 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         """Return one response per request: the graph's outputs, or an error."""
         responses: list[Any] = [None] * len(requests)
-        alike: dict[Any, list[tuple[int, Feed]]] = {}
+        alike: dict[Any, list[tuple[int, _Feed]]] = {}
         for index, request in enumerate(requests):
             try:
                 feed = self._feed(request)
@@ -81,12 +81,12 @@ class TritonPythonModel:
                 responses[index] = answer
         return responses
 
-    def _feed(self, request: Any) -> Feed:
+    def _feed(self, request: Any) -> _Feed:
         """Return a request's arrays; an optional input that it leaves out is not among them."""
         tensors = {name: pb_utils.get_input_tensor_by_name(request, name) for name in self.inputs}
         return {name: _decoded(one) for name, one in tensors.items() if one is not None}
 
-    def _run(self, feeds: list[Feed]) -> list[Any]:
+    def _run(self, feeds: list[_Feed]) -> list[Any]:
         """Run requests, alike but for their number of rows, as one batch."""
         try:
             if len(feeds) == 1:
@@ -100,7 +100,7 @@ class TritonPythonModel:
                 return [answer for feed in feeds for answer in self._run([feed])]
             return [self._failed()]
 
-    def _results(self, feed: Feed) -> list[Any]:
+    def _results(self, feed: _Feed) -> list[Any]:
         results: list[Any] = self.session.run(self.outputs, feed)
         if self.batched:
             rows = len(next(iter(feed.values())))
@@ -121,7 +121,7 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse(output_tensors=[], error=error)
 
 
-def _shapes(feed: Feed) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def _shapes(feed: _Feed) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return tuple((name, array.shape[1:]) for name, array in feed.items())
 
 
