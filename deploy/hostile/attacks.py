@@ -30,7 +30,7 @@ ATTACKS: dict[str, Attack] = {
     "long-fields": Attack(long_fields.echoed, (KEY,), "the gateway stands still"),
     "cancelled-deadlines": Attack(cancelling.deadlines, (KEY,), "Triton crashes", 12),
     "cancelled-resets": Attack(cancelling.resets, (KEY,), "Triton crashes", 12),
-    "rapid-resets": Attack(cancelling.rapid_resets, _BOTH, "the gateway is busy"),
+    "rapid-resets": Attack(cancelling.rapid_resets, _BOTH, "Triton crashes, the gateway is busy"),
     "hang-ups": Attack(cancelling.hang_ups, (KEY,), "Triton crashes", 12),
     "unfinished-streams": Attack(
         filling.unfinished_streams, _ALL, "the gateway's memory fills", 12

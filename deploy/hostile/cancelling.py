@@ -79,17 +79,21 @@ def resets(door: Door, heard: Heard, seconds: float) -> None:
 
 
 def rapid_resets(door: Door, heard: Heard, seconds: float) -> None:
-    """Open streams and reset them in the same breath, before a body came."""
+    """Open streams and reset them in the same breath; half are whole requests, with a key."""
+    message = grpc_frame(door.message)
 
     def client(_: int) -> None:
         for _ in turns(seconds):
             with contextlib.suppress(*Broken), Http2(door) as connection:
                 for _ in turns(seconds):
                     said = b""
-                    for _ in range(100):
+                    for number in range(100):
                         stream, headers = connection.headers()
                         connection.windows.pop(stream)
-                        said += headers + frame(RST_STREAM, 0, stream, CANCEL)
+                        said += headers
+                        if door.key and number % 2:
+                            said += frame(DATA, END_STREAM, stream, message)
+                        said += frame(RST_STREAM, 0, stream, CANCEL)
                     connection.send(said)
                     heard.answer("reset")
                     list(connection.look(0.01))

@@ -14,6 +14,8 @@ from load_tests.endpoint import SERVICE
 
 TIMEOUT_S = 10.0
 INFER = f"{SERVICE}/ModelInfer"
+#: What asks for no key.
+HEALTH, HEALTH_PATH = f"{SERVICE}/ServerReady", "/v2/health/ready"
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 import contextlib
 import json
+import socket
 import time
 
 from deploy.hostile.crowd import crowd, turns
-from deploy.hostile.door import Door
+from deploy.hostile.door import HEALTH, HEALTH_PATH, INFER, Door
 from deploy.hostile.heard import Heard
 from deploy.hostile.wire import (
     DATA,
@@ -33,14 +34,23 @@ def unfinished_streams(door: Door, heard: Heard, seconds: float) -> None:
         for _ in turns(seconds):
             with contextlib.suppress(*Broken), Http2(door) as connection:
                 opened = []
-                for _ in range(STREAMS):
-                    stream, headers = connection.headers()
+                for number in range(STREAMS):
+                    path = HEALTH if _needs_no_key(door, number) else INFER
+                    stream, headers = connection.headers(path=path)
                     connection.send(headers)
                     opened.append(stream)
                 list(connection.look(0.2))
-                _fill(connection, dict.fromkeys(opened, BODY_BYTES), heard, seconds)
+                left = {one: BODY_BYTES for one in opened if one in connection.windows}
+                if len(left) < len(opened):
+                    heard.answer("stream ended")
+                _fill(connection, left, heard, seconds)
 
     crowd(CONNECTIONS, client)
+
+
+def _needs_no_key(door: Door, number: int) -> bool:
+    """Return whether the body is for a health check: of nobody's most are, it asks no key."""
+    return door.key is None and number % 8 != 0
 
 
 def _fill(connection: Http2, left: dict[int, int], heard: Heard, seconds: float) -> None:
@@ -67,10 +77,12 @@ def _fill(connection: Http2, left: dict[int, int], heard: Heard, seconds: float)
 def unfinished_bodies(door: Door, heard: Heard, seconds: float) -> None:
     """Send all but the last bytes of bodies over HTTP/1.1, and hold the connections."""
     end = time.monotonic() + seconds
-    opening = head(door, {"content-length": str(BODY_BYTES + 1)})
+    length = {"content-length": str(BODY_BYTES + 1)}
+    infer, health = head(door, length), head(door, length, method="GET", path=HEALTH_PATH)
     piece = b"[" + b" " * (2**18 - 1)
 
-    def client(_: int) -> None:
+    def client(number: int) -> None:
+        opening = health if _needs_no_key(door, number) else infer
         while time.monotonic() < end:
             with contextlib.suppress(*Broken), door.connect() as connection:
                 connection.sendall(opening)
@@ -81,11 +93,20 @@ def unfinished_bodies(door: Door, heard: Heard, seconds: float) -> None:
                         connection.sendall(piece)
                     connection.settimeout(max(0.1, end - time.monotonic()))
                 finally:
-                    status, said = answer(connection)
-                    heard.answer(f"HTTP {status}", said)
+                    _hear_end(connection, heard)
             time.sleep(0.1)
 
     crowd(48, client)
+
+
+def _hear_end(connection: socket.socket, heard: Heard) -> None:
+    """Take the answer, if there is one before patience ends."""
+    try:
+        status, said = answer(connection)
+    except TimeoutError:
+        heard.answer("held until the end")
+    else:
+        heard.answer(f"HTTP {status}", said)
 
 
 def slow_readers(door: Door, heard: Heard, seconds: float) -> None:
