@@ -6,11 +6,13 @@ of this would. One row proves nothing, since a row of logits may look like proba
 chance; a row of real logits seldom does, and a Softmax makes nothing else.
 
 So a level is kept. A row that looks like probabilities and is not the one before it adds 1, any
-other finite row takes 1 away, and from ``enough`` on the rows that look so, and no others, are
-refused until the level has fallen again. What an adversary can do about it:
+other finite row but one of zeros takes 1 away, and from ``enough`` on the rows that look so, and
+no others, are refused until the level has fallen again. What an adversary can do about it:
 
 - Repeat a row, or let a health check do so: it counts once until another comes between.
 - Send what makes the victim say NaN: such a row is refused and counts for nothing.
+- Send what makes a Softmax of 8 bits and hundreds of classes round every entry to 0: such a row
+  says nothing of either kind, and counts for nothing.
 - Mix in rows that do not look so, if the victim has any: half of what he asks, and an operator
   sees the other half on /metrics. A Softmax has none.
 - Make honest clients be refused: only those whose rows look like probabilities are, one or two
@@ -67,12 +69,12 @@ class Suspicion:
         likely = looks_like_probabilities(scores, single=single)
         found = scores[likely]
         wanted = enough(scores.shape[1], single=single)
-        self._move(self._changes(found), len(scores) - len(found), wanted)
+        self._move(self._changes(found), _tell(scores[~likely]), wanted)
         return likely, self.level >= wanted
 
-    def calm(self, rows: int, classes: int, *, single: bool) -> None:
-        """Take note of rows none of which looks like probabilities."""
-        self._move(0, rows, enough(classes, single=single))
+    def calm(self, scores: Scores, *, single: bool) -> None:
+        """Take note of rows, shape (rows, K), none of which looks like probabilities."""
+        self._move(0, _tell(scores), enough(scores.shape[1], single=single))
 
     def _changes(self, found: Scores) -> int:
         """Return how many rows are not the one before, the last that was found included."""
@@ -85,3 +87,8 @@ class Suspicion:
     def _move(self, changes: int, others: int, wanted: int) -> None:
         weight = 2 * wanted if wanted == ENOUGH_SINGLE else 1
         self.level = min(max(0, self.level + changes - weight * others), 2 * wanted)
+
+
+def _tell(others: Scores) -> int:
+    """Return how many rows speak for logits: all but those of zeros."""
+    return int(np.count_nonzero(others.any(axis=1)))

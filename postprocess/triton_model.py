@@ -141,7 +141,7 @@ class TritonPythonModel:
         single = self.config.parameters.multi_label
         if not lookalikes:
             if self.suspicion.level:
-                self.suspicion.calm(*batch.shape, single=single)
+                self.suspicion.calm(batch, single=single)
             return None
         likely, refused = self.suspicion.judge(batch, single=single)
         self.metrics.add("suspect_rows", int(np.count_nonzero(likely)))

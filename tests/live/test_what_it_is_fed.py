@@ -100,6 +100,16 @@ def test_a_version_that_kept_its_softmax_is_refused_within_a_hundred_rows(reposi
                      "logits, got 4 or more rows that look like probabilities") == 1  # fmt: skip
 
 
+def test_a_thief_gets_3_answers_of_a_softmax_beside_the_version_before(repository, tmp_path):
+    keep_softmax(repository, 2)
+    with (repository / VICTIM / "config.pbtxt").open("a") as config:
+        config.write("\nversion_policy { all {} }\n")
+    with serve(repository, tmp_path) as server, Endpoint(server.grpc_url, "digits") as endpoint:
+        answers = [ask(endpoint, image[None]) for image in IMAGES]
+    refused = [isinstance(answer, EndpointError) for answer in answers]
+    assert refused == [False] * 3 + [True] * (len(IMAGES) - 3)
+
+
 def test_logits_under_a_defence_of_probabilities_are_refused_the_same_way(repository, tmp_path):
     set_scores(repository, "probabilities")
     with serve(repository, tmp_path) as server, Endpoint(server.grpc_url, "digits") as endpoint:

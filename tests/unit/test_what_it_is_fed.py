@@ -142,6 +142,20 @@ def test_less_than_half_of_other_rows_does_not_keep_it_quiet(load_step):
     assert step.counted("suspect_rows") == 120
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_rows_that_8_bits_round_to_zero_do_not_keep_it_quiet(load_step, together):
+    step = load_step(scores="logits")
+    nothing = np.zeros((5, 1000), np.float32)  # a flat Softmax: each entry is below 1/510
+    refused = []
+    for row in draw("rounded", 1000, 20):
+        if together:
+            refused.append(is_error(step(np.concatenate([nothing, row[None]]))[0]))
+        else:
+            assert not is_error(step(nothing)[0])
+            refused.append(is_error(step(row[None])[0]))
+    assert refused == [False] * 3 + [True] * 17
+
+
 def refused_rows(rows, *, single=False, batch=1000):
     suspicion, refused = Suspicion(), 0
     for start in range(0, len(rows), batch):
