@@ -6,7 +6,7 @@ import socket
 import struct
 
 from deploy.hostile.crowd import crowd, turns
-from deploy.hostile.door import INFER, Door
+from deploy.hostile.door import HEALTH, INFER, Door
 from deploy.hostile.heard import Heard
 from deploy.hostile.wire import (
     CANCEL,
@@ -79,8 +79,9 @@ def resets(door: Door, heard: Heard, seconds: float) -> None:
 
 
 def rapid_resets(door: Door, heard: Heard, seconds: float) -> None:
-    """Open streams and reset them in the same breath; half are whole requests, with a key."""
-    message = grpc_frame(door.message)
+    """Open streams and reset them in the same breath; half are whole requests, open to it."""
+    path, message = (INFER, door.message) if door.key else (HEALTH, b"")
+    whole = grpc_frame(message)
 
     def client(_: int) -> None:
         for _ in turns(seconds):
@@ -88,11 +89,11 @@ def rapid_resets(door: Door, heard: Heard, seconds: float) -> None:
                 for _ in turns(seconds):
                     said = b""
                     for number in range(100):
-                        stream, headers = connection.headers()
+                        stream, headers = connection.headers(path=path if number % 2 else INFER)
                         connection.windows.pop(stream)
                         said += headers
-                        if door.key and number % 2:
-                            said += frame(DATA, END_STREAM, stream, message)
+                        if number % 2:
+                            said += frame(DATA, END_STREAM, stream, whole)
                         said += frame(RST_STREAM, 0, stream, CANCEL)
                     connection.send(said)
                     heard.answer("reset")

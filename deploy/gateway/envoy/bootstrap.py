@@ -16,6 +16,8 @@ from deploy.gateway.envoy.typed import named, typed
 from deploy.gateway.operator_file import Address, Operator
 
 _MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+#: A connection whose client resets a hundred streams in one breath lets the others through.
+_RUNTIME = {"http.max_requests_per_io_cycle": 1}
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def bootstrap(
         # Not a port: whoever reaches it can stop the gateway and read every key.
         "admin": {"address": {"pipe": {"path": str(socket), "mode": 0o600}}},
         "overload_manager": overload_manager(operator.limits),
+        "layered_runtime": {"layers": [{"name": "static", "static_layer": _RUNTIME}]},
         "static_resources": {
             "listeners": [
                 _public(operator, upstream, folder, module, logs),
