@@ -23,6 +23,7 @@ import numpy as np
 
 from exporters import datasets, fused
 from exporters.model_repository import SHIPPED
+from load_tests.timing.interleaved import call_seconds
 from load_tests.timing.machine import machine
 from postprocess.postprocessor import Postprocessor
 
@@ -79,14 +80,9 @@ def step(asked: argparse.Namespace) -> list[dict[str, Any]]:
                 continue
             print(f"K = {classes}, {rows} rows", file=sys.stderr)
             logits = (rng.normal(size=(rows, classes)) * 3).astype(np.float32)
-            ways = _ways(session, logits)
-            seconds: dict[str, list[float]] = {name: [] for name in ways}
-            for turn in range(asked.rounds + 1):
-                for index in rng.permutation(len(ways)):
-                    name = list(ways)[index]
-                    taken = _seconds(ways[name])
-                    if turn:  # the first warms up
-                        seconds[name].append(taken)
+            seconds = call_seconds(
+                _ways(session, logits), rounds=asked.rounds, rng=rng, at_least_s=0.001
+            )
             found.append(
                 {
                     "classes": classes,
@@ -106,16 +102,6 @@ def _ways(session: Any, logits: Any) -> dict[str, Callable[[], object]]:
     if native.kernel is not None:
         ways[KERNEL] = lambda: native(logits)
     return ways
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    """Return the mean of a few calls, of at least a millisecond together."""
-    calls, start, elapsed = 0, time.perf_counter(), 0.0
-    while elapsed < 0.001:
-        call()
-        calls += 1
-        elapsed = time.perf_counter() - start
-    return elapsed / calls
 
 
 def _fused_session(classes: int) -> Any:

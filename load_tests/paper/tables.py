@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from load_tests.page import markdown
 from load_tests.paper import published
 from load_tests.paper.grids import NAMES, DefenceSettings
 from load_tests.paper.plan import PaperPlan
@@ -29,12 +30,6 @@ NETWORKS = {
     "mobilenet": "MobileNet",
     "xception": "Xception",
 }
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def number(values: Sequence[float], digits: int = 3) -> str:

@@ -8,11 +8,9 @@ nothing, has no constraint, and is exact only in float64.
 """
 
 import argparse
-import json
 import os
 import platform
 import sys
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters.atomic_file import write_json
+from load_tests.page import markdown
+from load_tests.timing.interleaved import call_seconds
 from load_tests.timing.machine import cpu
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
@@ -32,7 +33,7 @@ BATCHES = (1, 32, 256, 4096)
 SCALE = 3.0
 SEED = 20260101
 #: A contender is called until this time has passed, at least once, and the calls averaged.
-AT_LEAST_SECONDS = 0.0005
+AT_LEAST_S = 0.0005
 
 ART, EXACT_ART = "ART float32", "ART float64"
 OURS, OURS_PROBABILITIES, NUMPY = "ours", "ours from probabilities", "ours without kernel"
@@ -57,12 +58,14 @@ def main() -> int:
         for batch in BATCHES:
             print(f"K = {classes}, batch {batch}", file=sys.stderr)
             contenders = _contenders(ReverseSigmoid(beta=BETA, gamma=GAMMA), batch, classes, rng)
-            seconds = _interleaved_seconds(contenders, rounds=arguments.rounds, rng=rng)
+            seconds = call_seconds(
+                contenders, rounds=arguments.rounds, rng=rng, at_least_s=AT_LEAST_S
+            )
             cells.append(_cell(seconds, batch=batch, classes=classes))
     result = {"about": _about(arguments.rounds), "cells": cells}
     print(_table(result))
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(arguments.json, result)
     return 0
 
 
@@ -109,26 +112,6 @@ def _contenders(
     return contenders
 
 
-def _interleaved_seconds(
-    contenders: dict[str, Contender], *, rounds: int, rng: np.random.Generator
-) -> dict[str, list[float]]:
-    """Seconds of one call, for each contender and round; one round on top warms up."""
-    names = list(contenders)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(rounds + 1):
-        for index in rng.permutation(len(names)):
-            call = contenders[names[index]]
-            calls, elapsed = 0, 0.0
-            start = time.perf_counter()
-            while elapsed < AT_LEAST_SECONDS:
-                call()
-                calls += 1
-                elapsed = time.perf_counter() - start
-            if turn:
-                seconds[names[index]].append(elapsed / calls)
-    return seconds
-
-
 def _cell(seconds: dict[str, list[float]], *, batch: int, classes: int) -> dict[str, Any]:
     """Rows per second (median), and how many times ART's: 10, 50, 90 percent of the rounds."""
     return {
@@ -173,16 +156,16 @@ def _table(result: dict[str, Any]) -> str:
     columns = [pair for pair in columns if pair[1] in result["cells"][0]["rows_per_second"]]
     head = ["K", "batch", "rows/s, " + columns[0][1]]
     head += [f"{ours} : {art}" for art, ours in columns]
-    lines = ["| " + " | ".join(head) + " |", "|" + " ---: |" * len(head)]
+    rows = []
     for cell in result["cells"]:
         row = [str(cell["classes"]), str(cell["batch"])]
         row.append(f"{cell['rows_per_second'][columns[0][1]]:,.0f}")
         for art, ours in columns:
             low, middle, high = cell["times"][art][ours]
             row.append(f"{middle:.1f} ({low:.1f} to {high:.1f})")
-        lines.append("| " + " | ".join(row) + " |")
+        rows.append(row)
     about = ", ".join(f"{key} {value}" for key, value in result["about"].items())
-    return "\n".join([*lines, "", about])
+    return f"{markdown(head, rows, '---:')}\n{about}"
 
 
 if __name__ == "__main__":
