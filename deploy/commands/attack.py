@@ -8,32 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from deploy.commands.asking_options import (
-    ApiKey,
-    DataDir,
-    DataKind,
-    SplitSeed,
-    SubstituteNetwork,
-    TlsCa,
-)
+from deploy.commands import asking, options
 from deploy.commands.console import command_line, err_console, say, show
 from deploy.commands.needs import refuse_missing
-from deploy.commands.options import (
-    BETA,
-    GAMMA,
-    MARGIN,
-    STEPS,
-    AsJson,
-    Beta,
-    Gamma,
-    Margin,
-    PublicModel,
-    Seed,
-    Steps,
-    counts,
-    numbers,
-    parameters,
-)
 from deploy.commands.progress import stages
 from exporters.quiet_import import import_quietly
 from load_tests.stealing.losses import LOSSES
@@ -62,7 +39,7 @@ class AttackCommand:
         str, typer.Argument(metavar="NAME", help=f"{', '.join(ATTACKS)}, or all of them: all.")
     ]
     url: Annotated[str, typer.Option(help="HOST:PORT of gRPC.")] = "127.0.0.1:8001"
-    model: PublicModel
+    model: options.PublicModel
     victim: Annotated[
         str,
         typer.Option(
@@ -70,8 +47,8 @@ class AttackCommand:
             "by it, and shown without a defence too. An outsider cannot."
         ),
     ] = ""
-    data: DataKind = ""
-    data_dir: DataDir = None
+    data: asking.DataKind = ""
+    data_dir: asking.DataDir = None
     queries: Annotated[
         int,
         typer.Option(
@@ -83,8 +60,8 @@ class AttackCommand:
     budgets: Annotated[
         str,
         typer.Option(
-            help="Smaller budgets to judge too, such as 60,120.  [default for all: a quarter "
-            "and a half of --queries]"
+            help="Smaller budgets to judge too, such as 60,120.",
+            show_default="for all, a quarter and a half of --queries",
         ),
     ] = ""
     out: Annotated[Path, typer.Option(help="Folder of the transfer sets and the report.")]
@@ -97,13 +74,13 @@ class AttackCommand:
     recover: Annotated[
         str, typer.Option(help=f"Undo the defence first: {', '.join(RECOVERIES)}.")
     ] = ""
-    beta: Beta = BETA
-    gamma: Gamma = GAMMA
-    margin: Margin = MARGIN
-    architecture: SubstituteNetwork = "simple"
-    steps: Steps = STEPS
-    seed: Seed = 0
-    split_seed: SplitSeed = 0
+    beta: options.Beta = options.BETA
+    gamma: options.Gamma = options.GAMMA
+    margin: options.Margin = options.MARGIN
+    architecture: asking.SubstituteNetwork = "simple"
+    steps: options.Steps = options.STEPS
+    seed: options.Seed = 0
+    split_seed: asking.SplitSeed = 0
     others: Annotated[
         str,
         typer.Option(help="The other images of knockoff: photos (no download) or a data set."),
@@ -116,13 +93,13 @@ class AttackCommand:
     timeout_seconds: Annotated[
         float, typer.Option(min=0.1, help="How long the answer to one request may take.")
     ] = 30
-    api_key: ApiKey = None
-    tls_ca: TlsCa = None
+    api_key: asking.ApiKey = None
+    tls_ca: asking.TlsCa = None
     from_transfer_set: Annotated[
         Path | None, typer.Option(help="Folder of a transfer set; the attack asks nothing.")
     ] = None
     price: Annotated[str, typer.Option(help="Dollars for 1,000 queries, from and to.")] = "1,10"
-    as_json: AsJson = False
+    as_json: options.AsJson = False
 
     def run(self) -> None:
         from load_tests.endpoint import Access
@@ -131,8 +108,8 @@ class AttackCommand:
 
         refuse_missing("matplotlib")  # of the report; queries are paid for before it is drawn
         thieves, settings = self._thieves(), self._settings()
-        low, high = numbers(self.price, option="--price", least=0, count=2)
-        budgets = counts(self.budgets, "--budgets", MOST_QUERIES) if self.budgets else ()
+        low, high = options.numbers(self.price, option="--price", least=0, count=2)
+        budgets = options.counts(self.budgets, "--budgets", MOST_QUERIES) if self.budgets else ()
         report = attack.run(
             self.out,
             thieves,
@@ -177,7 +154,7 @@ class AttackCommand:
         """Return what decides the results."""
         from load_tests.stealing.campaign import CampaignSettings
 
-        known = parameters(self.beta, self.gamma, self.margin)
+        known = options.parameters(self.beta, self.gamma, self.margin)
         return CampaignSettings(
             url=self.url,
             model=self.model,

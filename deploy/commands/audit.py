@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from deploy.commands.asking_options import ApiKey, TlsCa
+from deploy.commands import asking, options
 from deploy.commands.console import err_console, out_console, say
-from deploy.commands.options import AsJson
 from postprocess.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +31,8 @@ class AuditCommand:
         str,
         typer.Option(
             metavar="HOST:PORT",
-            help="Where clients of HTTP connect, if elsewhere.  [default: --url]",
+            help="Where clients of HTTP connect, if elsewhere.",
+            show_default="--url",
         ),
     ] = ""
     inner: Annotated[
@@ -52,9 +52,9 @@ class AuditCommand:
             "are tried anyway.",
         ),
     ] = None
-    api_key: ApiKey = None
-    tls_ca: TlsCa = None
-    as_json: AsJson = False
+    api_key: asking.ApiKey = None
+    tls_ca: asking.TlsCa = None
+    as_json: options.AsJson = False
     dangerous: Annotated[
         bool,
         typer.Option(
@@ -65,7 +65,7 @@ class AuditCommand:
     ] = False
     attack: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="With --dangerous, this attack.  [default: all]"),
+        typer.Option(metavar="NAME", help="With --dangerous, this attack.", show_default="all"),
     ] = None
     every: Annotated[
         bool, typer.Option("--all", help="Show what is closed too, not only their number.")

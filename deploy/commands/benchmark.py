@@ -10,19 +10,8 @@ import typer
 from rich.table import Table
 
 from deploy.benchmarks import rivals
-from deploy.commands.asking_options import (
-    BATCHES,
-    CONCURRENCIES,
-    MOST_CLIENTS,
-    MOST_ROWS,
-    Batches,
-    Concurrencies,
-    DataDir,
-    ReportFile,
-    SentImages,
-)
+from deploy.commands import asking, options
 from deploy.commands.console import command_line, say, show
-from deploy.commands.options import AsJson, PublicModel, Seed, counts
 from deploy.commands.progress import stages
 from exporters.atomic_file import write_text
 from postprocess.errors import InputError
@@ -41,12 +30,12 @@ class BenchmarkCommand:
     repository: Annotated[
         Path, typer.Option(help="It holds the model in the ensemble layout; it is only read.")
     ]
-    model: PublicModel
+    model: options.PublicModel
     ways: Annotated[
         str, typer.Option(help=f"What to measure, some of: {', '.join(rivals.WAYS)}.")
     ] = ",".join(rivals.WAYS)
-    batch: Batches = BATCHES
-    concurrency: Concurrencies = CONCURRENCIES
+    batch: asking.Batches = asking.BATCHES
+    concurrency: asking.Concurrencies = asking.CONCURRENCIES
     seconds: Annotated[
         float,
         typer.Option(
@@ -57,11 +46,11 @@ class BenchmarkCommand:
     rounds: Annotated[
         int, typer.Option(min=2, help="Slices these seconds are cut into, ways taking turns.")
     ] = 40
-    seed: Seed = 0
-    data: SentImages = ""
-    data_dir: DataDir = None
-    as_json: AsJson = False
-    out: ReportFile = None
+    seed: options.Seed = 0
+    data: asking.SentImages = ""
+    data_dir: asking.DataDir = None
+    as_json: options.AsJson = False
+    out: asking.ReportFile = None
 
     def run(self) -> None:
         from deploy.benchmarks.serving import ServingOptions, run
@@ -74,8 +63,8 @@ class BenchmarkCommand:
                 repository=self.repository,
                 model=self.model,
                 ways=(rivals.VICTIM, *(way for way in chosen if way != rivals.VICTIM)),
-                batches=counts(self.batch, "--batch", MOST_ROWS),
-                concurrencies=counts(self.concurrency, "--concurrency", MOST_CLIENTS),
+                batches=asking.batches(self.batch),
+                concurrencies=asking.concurrencies(self.concurrency),
                 seconds=self.seconds,
                 rounds=self.rounds,
                 seed=self.seed,

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from deploy.commands import options
 from deploy.commands.console import say
-from deploy.commands.options import AsJson
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class CheckCommand:
     """
 
     repository: Annotated[Path, typer.Argument(metavar="MODEL_REPOSITORY")]
-    as_json: AsJson = False
+    as_json: options.AsJson = False
 
     def run(self) -> None:
         from deploy.repository.check import check

@@ -16,20 +16,9 @@ import typer
 from rich.table import Table
 
 import postprocess
+from deploy.commands import options
 from deploy.commands.console import command_line, out_console, say
-from deploy.commands.options import (
-    BETA,
-    GAMMA,
-    MARGIN,
-    STEPS,
-    AsJson,
-    Beta,
-    Gamma,
-    Margin,
-    Seed,
-    Steps,
-    parameters,
-)
+from deploy.commands.needs import refuse_missing
 from deploy.commands.progress import stages
 from exporters import model_repository
 from exporters.atomic_file import write_text
@@ -54,17 +43,19 @@ class DemoCommand:
     out: Annotated[Path, typer.Option(help="Folder for the repository and the report.")] = Path(
         "demo"
     )
-    beta: Beta = BETA
-    gamma: Gamma = GAMMA
-    margin: Margin = MARGIN
-    steps: Steps = STEPS
-    seed: Seed = 0
+    beta: options.Beta = options.BETA
+    gamma: options.Gamma = options.GAMMA
+    margin: options.Margin = options.MARGIN
+    steps: options.Steps = options.STEPS
+    seed: options.Seed = 0
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier demo.")] = False
-    as_json: AsJson = False
+    as_json: options.AsJson = False
 
     def run(self) -> None:
         from deploy.commands.demo_report import caption, table_rows
 
+        refuse_missing("tensorflow", "tf2onnx", "onnxruntime", "sklearn")
+        refuse_missing("pytriton", "tritonclient", "scipy", "matplotlib")
         report = self._report()
         if self.as_json:
             print(json.dumps(report))
@@ -74,14 +65,7 @@ class DemoCommand:
             table.add_row(*row)
         out_console.print(table)
         say(caption(report))
-        repository = self.out / "model_repository"
-        config = repository / model_repository.defence_name(NAME) / "config.pbtxt"
-        say(f"\nThe report with its plots is {self.out / 'report.html'}. Next:")
-        say(f"  reverse-sigmoid serve {repository}      # serve it yourself")
-        say(f"  ${{EDITOR:-vi}} {config}      # tune beta, gamma and margin")
-        say(
-            "  reverse-sigmoid export mnist --repository models      # a classifier of your own size"
-        )
+        _say_next(self.out)
 
     def _report(self) -> dict[str, Any]:
         """Return the report, after writing report.json and report.html to ``out``."""
@@ -90,7 +74,7 @@ class DemoCommand:
         from exporters.pipeline import export_classifier
 
         start = time.monotonic()
-        defence = parameters(self.beta, self.gamma, self.margin)
+        defence = options.parameters(self.beta, self.gamma, self.margin)
         _claim(self.out, force=self.force)
         repository = self.out / "model_repository"
         servable_path.refuse(repository)
@@ -242,6 +226,15 @@ class _Asked:
                 for percentile in (50, 99)
             },
         }
+
+
+def _say_next(out: Path) -> None:
+    repository = out / "model_repository"
+    config = repository / model_repository.defence_name(NAME) / "config.pbtxt"
+    say(f"\nThe report with its plots is {out / 'report.html'}. Next:")
+    say(f"  reverse-sigmoid serve {repository}      # serve it yourself")
+    say(f"  ${{EDITOR:-vi}} {config}      # tune beta, gamma and margin")
+    say("  reverse-sigmoid export mnist --repository models      # a classifier of your own size")
 
 
 def _claim(out: Path, *, force: bool) -> None:

@@ -6,21 +6,8 @@ from typing import Annotated
 
 import typer
 
-from deploy.commands.asking_options import DataDir
+from deploy.commands import asking, options
 from deploy.commands.console import err_console, say
-from deploy.commands.options import (
-    BETA,
-    GAMMA,
-    MARGIN,
-    STEPS,
-    Beta,
-    Gamma,
-    Margin,
-    MaxClientBatch,
-    Seed,
-    Steps,
-    parameters,
-)
 from deploy.commands.progress import stages
 from exporters import datasets, model_repository
 from postprocess.errors import InputError
@@ -36,15 +23,15 @@ class ExportCommand:
     repository: Annotated[Path, typer.Option(help="Model repository to write to.")] = Path(
         "model_repository"
     )
-    name: Annotated[str, typer.Option(help="Public model name.  [default: the data set]")] = ""
-    data_dir: DataDir = None
+    name: Annotated[str, typer.Option(help="Public model name.", show_default="the data set")] = ""
+    data_dir: asking.DataDir = None
     architecture: Annotated[str, typer.Option(help="The victim's network.")] = "simple"
-    beta: Beta = BETA
-    gamma: Gamma = GAMMA
-    margin: Margin = MARGIN
-    steps: Steps = STEPS
-    seed: Seed = 0
-    max_client_batch: MaxClientBatch = None
+    beta: options.Beta = options.BETA
+    gamma: options.Gamma = options.GAMMA
+    margin: options.Margin = options.MARGIN
+    steps: options.Steps = options.STEPS
+    seed: options.Seed = 0
+    max_client_batch: options.MaxClientBatch = None
     force: Annotated[
         bool, typer.Option("--force", help="Train anew and replace the ONNX file.")
     ] = False
@@ -52,13 +39,13 @@ class ExportCommand:
     def run(self) -> None:
         from exporters.pipeline import export_classifier
 
-        defence = parameters(self.beta, self.gamma, self.margin)
+        defence = options.parameters(self.beta, self.gamma, self.margin)
         public = self.name or self.dataset
         onnx = model_repository.onnx_path(self.repository, public)
         if onnx.exists() and not self.force:
             raise InputError(f"{onnx} exists; give --force to train anew and replace it")
         config = self.repository / model_repository.defence_name(public) / "config.pbtxt"
-        if config.exists() and (self.beta, self.gamma, self.margin) != (BETA, GAMMA, MARGIN):
+        if config.exists() and defence != model_repository.SHIPPED:
             raise InputError(f"{config} exists; set beta, gamma and margin in it")
         exported = export_classifier(
             datasets.load(self.dataset, self.data_dir),

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from deploy.commands import options
 from deploy.commands.console import say
-from deploy.commands.options import Force
 from exporters.atomic_file import write_text
 from postprocess.errors import InputError
 
@@ -34,24 +34,24 @@ class GatewayCommand:
     ] = "127.0.0.1:8000"
     seen_at: Annotated[
         Path | None,
-        typer.Option(help="Where Envoy finds that folder, in a container.  [default: --out]"),
+        typer.Option(help="Where Envoy finds that folder, in a container.", show_default="--out"),
     ] = None
     socket_folder: Annotated[
         Path | None,
-        typer.Option(help="Where Envoy may make its admin socket.  [default: its folder]"),
+        typer.Option(help="Where Envoy may make its admin socket.", show_default="its folder"),
     ] = None
     budgets_folder: Annotated[
         Path | None,
         typer.Option(
-            help="Where Envoy may keep what was spent, through restarts.  [default: its folder's "
-            "budgets]"
+            help="Where Envoy may keep what was spent, through restarts.",
+            show_default="its folder's budgets",
         ),
     ] = None
     inner: Annotated[
         list[str] | None,
         typer.Option(metavar="MODEL", help="An inner model or tensor, never to be named."),
     ] = None
-    force: Force = False
+    force: options.Force = False
 
     def run(self) -> None:
         import yaml

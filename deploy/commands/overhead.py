@@ -8,21 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from deploy.commands.asking_options import (
-    BATCHES,
-    CONCURRENCIES,
-    MOST_CLIENTS,
-    MOST_ROWS,
-    ApiKey,
-    Batches,
-    Concurrencies,
-    DataDir,
-    ReportFile,
-    SentImages,
-    TlsCa,
-)
+from deploy.commands import asking, options
 from deploy.commands.console import command_line, out_console, say
-from deploy.commands.options import AsJson, Force, Seed, counts
 from deploy.commands.progress import stages
 from exporters.atomic_file import write_text
 from postprocess.errors import InputError
@@ -46,8 +33,8 @@ class OverheadCommand:
     url: Annotated[str, typer.Option(metavar="HOST:PORT", help="Triton's gRPC endpoint.")]
     protected: Annotated[str, typer.Option(metavar="MODEL", help="The ensemble that clients call.")]
     unprotected: Annotated[str, typer.Option(metavar="MODEL", help="The classifier behind it.")]
-    batch: Batches = BATCHES
-    concurrency: Concurrencies = CONCURRENCIES
+    batch: asking.Batches = asking.BATCHES
+    concurrency: asking.Concurrencies = asking.CONCURRENCIES
     seconds: Annotated[
         float, typer.Option(help="Seconds of load on each model for each batch and concurrency.")
     ] = 10
@@ -59,18 +46,18 @@ class OverheadCommand:
             "where requests take long.",
         ),
     ] = 100
-    seed: Seed = 0
-    data: SentImages = ""
-    data_dir: DataDir = None
+    seed: options.Seed = 0
+    data: asking.SentImages = ""
+    data_dir: asking.DataDir = None
     under_attack: Annotated[
         bool,
         typer.Option("--under-attack", help="Measure all once more while a thief queries."),
     ] = False
-    api_key: ApiKey = None
-    tls_ca: TlsCa = None
-    as_json: AsJson = False
-    out: ReportFile = None
-    force: Force = False
+    api_key: asking.ApiKey = None
+    tls_ca: asking.TlsCa = None
+    as_json: options.AsJson = False
+    out: asking.ReportFile = None
+    force: options.Force = False
 
     def run(self) -> None:
         from load_tests.endpoint import Access
@@ -82,8 +69,8 @@ class OverheadCommand:
             url=self.url,
             protected=self.protected,
             unprotected=self.unprotected,
-            batches=counts(self.batch, "--batch", MOST_ROWS),
-            concurrencies=counts(self.concurrency, "--concurrency", MOST_CLIENTS),
+            batches=asking.batches(self.batch),
+            concurrencies=asking.concurrencies(self.concurrency),
             seconds=self.seconds,
             rounds=self.rounds,
             seed=self.seed,

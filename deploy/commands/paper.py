@@ -8,10 +8,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from deploy.commands.asking_options import DataDir
+from deploy.commands import asking, options
 from deploy.commands.console import err_console, out_console, say
 from deploy.commands.needs import refuse_missing, refuse_missing_backend
-from deploy.commands.options import AsJson
 from deploy.commands.progress import Countdown
 from exporters import datasets
 from load_tests.paper.plan import PARTS, PaperPlan
@@ -34,14 +33,14 @@ class PaperCommand:
             metavar="WHAT", help=f"{', '.join(PARTS)}, all of them: all, or a run's .json file."
         ),
     ] = "all"
-    data_dir: DataDir = None
+    data_dir: asking.DataDir = None
     scale: Annotated[str, typer.Option(help=f"{', '.join(SCALES)}.")] = "cpu"
     out: Annotated[Path, typer.Option(help="Folder of runs, figures and RESULTS.md.")]
     jobs: Annotated[
         int | None,
         typer.Option(min=1, help="Runs at a time.", show_default="what the scale is made for"),
     ] = None
-    as_json: AsJson = False
+    as_json: options.AsJson = False
 
     def run(self) -> None:
         from load_tests.runs.runner import Runner

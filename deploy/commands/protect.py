@@ -7,19 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deploy.commands import options
 from deploy.commands.console import err_console, say
-from deploy.commands.options import (
-    BETA,
-    GAMMA,
-    MARGIN,
-    AsJson,
-    Beta,
-    Force,
-    Gamma,
-    Margin,
-    MaxClientBatch,
-    parameters,
-)
 from postprocess.errors import InputError
 from postprocess.parameters import CHOICES
 
@@ -36,39 +25,43 @@ class ProtectCommand:
         Path, typer.Argument(metavar="MODEL.onnx", help="A classifier; it is only read.")
     ]
     repository: Annotated[Path, typer.Option(help="Model repository to write to.")]
-    name: Annotated[str, typer.Option(help="Public model name.  [default: the file's stem]")] = ""
-    beta: Beta = BETA
-    gamma: Gamma = GAMMA
-    margin: Margin = MARGIN
+    name: Annotated[
+        str, typer.Option(help="Public model name.", show_default="the file's stem")
+    ] = ""
+    beta: options.Beta = options.BETA
+    gamma: options.Gamma = options.GAMMA
+    margin: options.Margin = options.MARGIN
     scores: Annotated[
-        str, typer.Option(help="What the output holds: logits or probabilities.  [default: found]")
+        str,
+        typer.Option(help="What the output holds: logits or probabilities.", show_default="found"),
     ] = ""
     multi_label: Annotated[
         bool | None,
         typer.Option(
             "--multi-label/--no-multi-label",
-            help="Each score is a yes or no of its own.  [default: found]",
+            help="Each score is a yes or no of its own.",
+            show_default="found",
         ),
     ] = None
     class_axis: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Axis of the scores that holds the classes, 0 the batch.  "
-            "[default: the last, where that is clear]",
+            help="Axis of the scores that holds the classes, 0 the batch.",
+            show_default="the last, where that is clear",
         ),
     ] = None
     output: Annotated[
-        str, typer.Option(help="The output that holds the scores.  [default: found]")
+        str, typer.Option(help="The output that holds the scores.", show_default="found")
     ] = ""
     max_batch_size: Annotated[
         int | None,
-        typer.Option(min=0, help="Most rows of a request, 0 for no batching.  [default: 256]"),
+        typer.Option(min=0, help="Most rows of a request, 0 for no batching.", show_default="256"),
     ] = None
-    max_client_batch: MaxClientBatch = None
+    max_client_batch: options.MaxClientBatch = None
     sample: Annotated[
         Path | None,
-        typer.Option(help="An .npz file of real rows, by input name.  [default: random input]"),
+        typer.Option(help="An .npz file of real rows, by input name.", show_default="random input"),
     ] = None
     self_contained: Annotated[
         bool, typer.Option("--self-contained", help="Copy the package postprocess along.")
@@ -77,8 +70,8 @@ class ProtectCommand:
         str,
         typer.Option(help="ensemble: three models, all modes of the defence; fused: one, fastest."),
     ] = "ensemble"
-    force: Force = False
-    as_json: AsJson = False
+    force: options.Force = False
+    as_json: options.AsJson = False
 
     def run(self) -> None:
         from exporters.classifier import ProtectOptions
@@ -99,7 +92,7 @@ class ProtectCommand:
             layout=self.layout,
             force=self.force,
         )
-        defence = parameters(self.beta, self.gamma, self.margin)
+        defence = options.parameters(self.beta, self.gamma, self.margin)
         with err_console.status(f"reading and verifying {self.model}"):
             done = protect(self.model, self.repository, defence, asked)
         for warning in done.classifier.warnings:

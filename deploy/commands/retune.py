@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deploy.commands import options
 from deploy.commands.console import err_console, say
-from deploy.commands.options import AsJson
 from postprocess.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,16 +28,18 @@ class RetuneCommand:
     model: Annotated[
         Path, typer.Argument(metavar="MODEL", help="A model's folder: MODEL_REPOSITORY/NAME.")
     ]
-    beta: Annotated[str, typer.Option(help="Magnitude, 0.001 to 100.  [default: as it is]")] = ""
-    gamma: Annotated[str, typer.Option(help="Slope, 0.001 to 100.  [default: as it is]")] = ""
+    beta: Annotated[str, typer.Option(help="Magnitude, 0.001 to 100.", show_default="as it is")] = (
+        ""
+    )
+    gamma: Annotated[str, typer.Option(help="Slope, 0.001 to 100.", show_default="as it is")] = ""
     margin: Annotated[
-        str, typer.Option(help="Share of the top-1 gap kept, 0 to 0.9.  [default: as it is]")
+        str, typer.Option(help="Share of the top-1 gap kept, 0 to 0.9.", show_default="as it is")
     ] = ""
     decimals: Annotated[
-        str, typer.Option(help="Decimals of the answers, 1 to 6, or none.  [default: as it is]")
+        str, typer.Option(help="Decimals of the answers, 1 to 6, or none.", show_default="as it is")
     ] = ""
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, write nothing.")] = False
-    as_json: AsJson = False
+    as_json: options.AsJson = False
 
     def run(self) -> None:
         from deploy.repository.retuning import plan

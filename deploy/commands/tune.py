@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from deploy.commands.asking_options import DataDir, DataKind, SplitSeed, SubstituteNetwork
+from deploy.commands import asking, options
 from deploy.commands.console import err_console, say, show
 from deploy.commands.needs import refuse_missing, refuse_missing_backend
-from deploy.commands.options import AsJson, PublicModel, Seed, numbers
 from deploy.commands.progress import Countdown
 from deploy.commands.retune import NONE, show_changes, write
 from exporters import datasets
@@ -34,9 +33,9 @@ class TuneCommand:
     """
 
     repository: Annotated[Path, typer.Option(help="The model repository.")]
-    model: PublicModel
-    data: DataKind
-    data_dir: DataDir = None
+    model: options.PublicModel
+    data: asking.DataKind
+    data_dir: asking.DataDir = None
     criterion: Annotated[
         str,
         typer.Option(
@@ -52,14 +51,18 @@ class TuneCommand:
         typer.Option(min=0, max=1, help="What the naive thief may agree on, at most; frontier."),
     ] = None
     betas: Annotated[
-        str, typer.Option(help="Values of beta to choose among.  [default: 12 from 0.5 to 1.5]")
+        str, typer.Option(help="Values of beta to choose among.", show_default="12 from 0.5 to 1.5")
     ] = ""
     gammas: Annotated[
-        str, typer.Option(help="Values of gamma to choose among.  [default: 5 from 0.05 to 0.7]")
+        str,
+        typer.Option(help="Values of gamma to choose among.", show_default="5 from 0.05 to 0.7"),
     ] = ""
-    margins: Annotated[str, typer.Option(help="Margins to choose among.  [default: as it is]")] = ""
+    margins: Annotated[
+        str, typer.Option(help="Margins to choose among.", show_default="as it is")
+    ] = ""
     decimals: Annotated[
-        str, typer.Option(help="Decimals to choose among, such as none,2,3.  [default: as it is]")
+        str,
+        typer.Option(help="Decimals to choose among, such as none,2,3.", show_default="as it is"),
     ] = ""
     exhaustive: Annotated[
         bool, typer.Option("--exhaustive", help="Train a thief on every setting.")
@@ -69,15 +72,15 @@ class TuneCommand:
         typer.Option(min=1, help="Queries of the thief; at most a third of the training set."),
     ] = 4800
     steps: Annotated[int, typer.Option(min=1, help="Training batches of 64 images.")] = 300
-    architecture: SubstituteNetwork = "simple"
-    seed: Seed = 0
-    split_seed: SplitSeed = 0
+    architecture: asking.SubstituteNetwork = "simple"
+    seed: options.Seed = 0
+    split_seed: asking.SplitSeed = 0
     jobs: Annotated[int, typer.Option(min=1, help="Trainings at a time.")] = 1
     out: Annotated[Path, typer.Option(help="Folder of the trainings and the frontier.")]
     write: Annotated[
         bool, typer.Option("--write", help="Put the recommended setting into the model.")
     ] = False
-    as_json: AsJson = False
+    as_json: options.AsJson = False
 
     def run(self) -> None:
         from deploy.repository import retuning
@@ -194,7 +197,7 @@ def _kept(now: Any) -> dict[str, Any]:
 
 
 def _numbers(text: str, option: str) -> list[float]:
-    return numbers(text, option=option, least=0) if text else []
+    return options.numbers(text, option=option, least=0) if text else []
 
 
 def _decimals(text: str) -> list[int | None]:

@@ -1,4 +1,4 @@
-"""Options of the commands that ask a model: which images about, with which key, how many at once.
+"""Options of the commands that ask a model: about which images, with which key, how many at once.
 
 They stand apart from ``options`` as they need NumPy.
 """
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from deploy.commands.options import counts
 from exporters import architectures, datasets
 from load_tests.endpoint import API_KEY_HEADER, API_KEY_VARIABLE
 
@@ -16,7 +17,9 @@ _SETS = ", ".join(datasets.NAMES)
 DataKind = Annotated[str, typer.Option(help=f"The kind of images: {_SETS}, or an .npz file.")]
 SentImages = Annotated[
     str,
-    typer.Option(metavar="DATASET", help=f"What to send: one of {_SETS}.  [default: random input]"),
+    typer.Option(
+        metavar="DATASET", help=f"What to send: one of {_SETS}.", show_default="random input"
+    ),
 ]
 DataDir = Annotated[
     Path | None,
@@ -40,5 +43,14 @@ Concurrencies = Annotated[
 ReportFile = Annotated[Path | None, typer.Option(help="Also write the JSON report here.")]
 
 BATCHES, CONCURRENCIES = "1,32,256", "1,8,32"
-#: Most rows of a measured request, and most clients at once.
-MOST_ROWS, MOST_CLIENTS = 65536, 1024
+_MOST_ROWS, _MOST_CLIENTS = 65536, 1024
+
+
+def batches(text: str) -> tuple[int, ...]:
+    """Return what ``--batch`` says."""
+    return counts(text, "--batch", _MOST_ROWS)
+
+
+def concurrencies(text: str) -> tuple[int, ...]:
+    """Return what ``--concurrency`` says."""
+    return counts(text, "--concurrency", _MOST_CLIENTS)
