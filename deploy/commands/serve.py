@@ -78,8 +78,8 @@ def serve(
 ) -> None:
     """Serve a model repository with the embedded Triton until Ctrl-C or SIGTERM."""
     from deploy.gateway.door import GatedTriton
-    from deploy.repository.version_check import Versions
     from deploy.supervision.supervisor import Supervisor
+    from deploy.supervision.versions import Versions
     from deploy.triton import cancel_guard
     from deploy.triton.server import Ports, TritonServer
 
@@ -137,6 +137,7 @@ def serve(
             say(f"Asked every {probe_seconds:g} s: {watched}")
         say("Ctrl-C stops.")
         if supervisor is None:
+            versions.wait()
             tend()
         try:
             if supervisor is not None:
