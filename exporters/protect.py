@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import postprocess
-from exporters import fused, graph_ending, model_repository, onnx_graph, question, servable_path
+from exporters import (
+    fused,
+    graph_ending,
+    model_repository,
+    onnx_graph,
+    question,
+    servable_path,
+    versions,
+)  # fmt: skip
 from exporters.classifier import Classifier, ProtectOptions
 from exporters.onnx_run import Feed, OnnxSession
 from exporters.placing import place
@@ -231,8 +239,8 @@ def _refuse_existing(repository: Path, name: str, layout: str, *, force: bool) -
         folder = repository / model
         if folder.exists() and not force:
             raise InputError(f"{folder} exists; give --force to replace it")
-        for version in folder.glob("*/"):
-            if version.name.isdecimal() and version.name != "1":
+        for version in versions.folders(folder):
+            if version.name != "1":
                 raise InputError(
                     f"{version} exists, and Triton serves the highest version; remove it"
                 )

@@ -82,7 +82,7 @@ class ServeCommand:
     ] = None
 
     def run(self) -> None:
-        from deploy.repository.version_check import Versions
+        from deploy.supervision.versions import Versions
 
         behind = self._gated()
         server = self._server(behind)
@@ -112,6 +112,7 @@ class ServeCommand:
                 say(f"Asked every {self.probe_seconds:g} s: {watched}")
             say("Ctrl-C stops.")
             if supervisor is None:
+                versions.wait()
                 tend()
             try:
                 if supervisor is not None:
