@@ -37,9 +37,5 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
-    """Write ``content`` to ``path`` as JSON, whole or not at all.
-
-    Raises:
-        ValueError: a number in it is none that JSON knows.
-    """
-    write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
+    """Write ``content`` to ``path`` as JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=indent) + "\n")

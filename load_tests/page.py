@@ -30,25 +30,22 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], *rules: str) ->
 def html_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """Return a table of text as HTML."""
     lines = [("th", head), *(("td", row) for row in rows)]
-    cells = (
-        "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line) for tag, line in lines
-    )
+    cells = ("".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line) for tag, line in lines)
     return "<table>\n" + "".join(f"<tr>{line}</tr>\n" for line in cells) + "</table>"
 
 
-def page(title: str, *parts: str, heading: str, command: str) -> str:
+def page(title: str, *parts: str, command: str) -> str:
     """Return a whole HTML page that loads nothing from anywhere.
 
     Args:
-        title: of the window.
+        title: of the window, and the page's heading.
         parts: of the page, HTML.
-        heading: above them.
         command: that made it.
     """
     lines = (
         *("<!doctype html>", '<html lang="en">', '<meta charset="utf-8">'),
         *(f"<title>{html.escape(title)}</title>", f"<style>\n{_STYLE}\n</style>"),
-        *(f"<h1>{html.escape(heading)}</h1>", *parts),
+        *(f"<h1>{html.escape(title)}</h1>", *parts),
         *(f"<p>Made by <code>{html.escape(command)}</code></p>", "</html>"),
     )
     return "\n".join(lines) + "\n"

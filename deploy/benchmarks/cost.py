@@ -10,7 +10,6 @@ Each part is a JSON file in DIR; ``COSTS.md`` and its plots are written from tho
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from exporters import datasets, fused
+from exporters.atomic_file import write_json
 from exporters.model_repository import SHIPPED
 from load_tests.timing.interleaved import call_seconds
 from load_tests.timing.machine import machine
@@ -61,8 +61,7 @@ def main() -> int:
     for part in parts:
         measured = PARTS[part](asked)
         about = {"machine": machine(), "seed": asked.seed, "command": command}
-        text = json.dumps({**about, "rows": measured}, indent=1)
-        (asked.out / f"{part}.json").write_text(text + "\n")
+        write_json(asked.out / f"{part}.json", {**about, "rows": measured}, indent=1)
     from deploy.benchmarks.cost_page import write
 
     print(write(asked.out))

@@ -59,8 +59,7 @@ def _say_step(rows: _Rows) -> str:
         lines.append([f"{row['classes']:,}", str(row["rows"]), *each])
     return (
         "Nanoseconds of a score. Below some thousand scores a call costs what a call costs; from "
-        "there on cost is the number of scores.\n\n"
-        + markdown(("K", "rows", *ways), lines, "---:")
+        "there on cost is the number of scores.\n\n" + markdown(("K", "rows", *ways), lines, "---:")
     )
 
 
@@ -84,9 +83,7 @@ def _say_protect(rows: _Rows) -> str:
     return (
         "Above 64 MiB the weights stand in a file of their own, which is copied and never parsed."
         "\n\n"
-        + markdown(
-            ("MiB", "layout", "seconds", "peak memory, MiB"), lines, "---:", "---", "---:"
-        )
+        + markdown(("MiB", "layout", "seconds", "peak memory, MiB"), lines, "---:", "---", "---:")
     )
 
 

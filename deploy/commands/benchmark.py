@@ -13,7 +13,8 @@ from deploy.benchmarks import rivals
 from deploy.commands import asking, options
 from deploy.commands.console import command_line, say, show
 from deploy.commands.progress import stages
-from exporters.atomic_file import write_text
+from exporters.atomic_file import write_json
+from load_tests.page import digits
 from postprocess.errors import InputError
 
 #: Characters that the table takes.
@@ -74,11 +75,10 @@ class BenchmarkCommand:
             stages=stages,
         )
         report["command"] = command_line()
-        text = json.dumps(report, indent=1, allow_nan=False)
         if self.out is not None:
-            write_text(self.out, text + "\n")
+            write_json(self.out, report, indent=1)
         if self.as_json:
-            print(text)
+            print(json.dumps(report, indent=1))
             return
         show(_table(report), width=WIDTH)
         machine, versions = report["machine"], report["versions"]
@@ -112,12 +112,12 @@ def _table(report: dict[str, Any]) -> Table:
             table.add_row(
                 *where,
                 way if not found["errors"] else f"{way}, {found['errors']} errors",
-                _digits(found["latency_p50_ms"]),
+                digits(found["latency_p50_ms"]),
                 _interval(found["ratio"]["latency_p50_ms"]),
-                _digits(found["latency_p99_ms"]),
-                _digits(found["rows_per_second"]),
+                digits(found["latency_p99_ms"]),
+                digits(found["rows_per_second"]),
                 _interval(found["ratio"]["rows_per_second"]),
-                _digits(found["cpu_seconds_per_1000_rows"]),
+                digits(found["cpu_seconds_per_1000_rows"]),
             )
             where = ["", ""]
         table.add_section()
@@ -129,9 +129,3 @@ def _interval(ratio: dict[str, float | None]) -> str:
     if value is None or low is None or high is None:
         return "-"
     return f"{value:.2f} ({low:.2f}-{high:.2f})"
-
-
-def _digits(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"

@@ -21,7 +21,7 @@ from deploy.commands.console import command_line, out_console, say
 from deploy.commands.needs import refuse_missing
 from deploy.commands.progress import stages
 from exporters import model_repository
-from exporters.atomic_file import write_text
+from exporters.atomic_file import write_json, write_text
 from postprocess.errors import InputError
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class DemoCommand:
         }
         report["seconds"] = time.monotonic() - start
         write_text(self.out / "report.html", to_html(report))
-        write_text(self.out / "report.json", json.dumps(report, indent=2) + "\n")
+        write_json(self.out / "report.json", report)
         return report
 
     def _ask(self, dataset: "Dataset", pool: "Images", stage: "Stage") -> "_Asked":

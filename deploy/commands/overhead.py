@@ -11,7 +11,8 @@ from rich.table import Table
 from deploy.commands import asking, options
 from deploy.commands.console import command_line, out_console, say
 from deploy.commands.progress import stages
-from exporters.atomic_file import write_text
+from exporters.atomic_file import write_json
+from load_tests.page import digits
 from postprocess.errors import InputError
 
 #: Measure to how a person reads it.
@@ -81,11 +82,10 @@ class OverheadCommand:
         )
         report = measure(asked, stages=stages)
         report["command"] = command_line()
-        text = json.dumps(report, indent=2, allow_nan=False)
         if self.out is not None:
-            write_text(self.out, text + "\n")
+            write_json(self.out, report)
         if self.as_json:
-            print(text)
+            print(json.dumps(report, indent=2))
             return
         out_console.print(_table(report, "cells", "Nobody else queries"))
         if self.under_attack:
@@ -103,20 +103,14 @@ def _table(report: dict[str, Any], cells: str, title: str) -> Table:
         for measure, title_ in TITLES.items():
             ratio = cell["ratio"][measure]
             values = (cell["unprotected"][measure], cell["protected"][measure], ratio["value"])
-            interval = f"{_digits(ratio['low'])} - {_digits(ratio['high'])}"
-            table.add_row(*where, title_, *map(_digits, values), interval)
+            interval = f"{digits(ratio['low'])} - {digits(ratio['high'])}"
+            table.add_row(*where, title_, *map(digits, values), interval)
             where = ["", ""]
         errors = [cell[role]["errors"] for role in ("unprotected", "protected")]
         if any(errors):
             table.add_row("", "", "errors", *map(str, errors), "", "")
         table.add_section()
     return table
-
-
-def _digits(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
 def _lines(report: dict[str, Any]) -> Iterator[str]:
@@ -126,9 +120,9 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     ours = report["measuring_overhead"]
     ratio = ours["ratio"]
     yield (
-        f"Measuring overhead: p50 {_digits(ours['latency_p50_ms'])} ms, a bare tritonclient loop "
-        f"{_digits(ours['bare_latency_p50_ms'])} ms, ratio {_digits(ratio['value'])} "
-        f"({_digits(ratio['low'])} to {_digits(ratio['high'])}), batch {ours['batch']}, 1 at once"
+        f"Measuring overhead: p50 {digits(ours['latency_p50_ms'])} ms, a bare tritonclient loop "
+        f"{digits(ours['bare_latency_p50_ms'])} ms, ratio {digits(ratio['value'])} "
+        f"({digits(ratio['low'])} to {digits(ratio['high'])}), batch {ours['batch']}, 1 at once"
     )
     if ratio["value"] is None or abs(ratio["value"] - 1) > MEASURING_OVERHEAD:
         yield "warning: that is more than 10 percent; measure longer, or on a quieter machine"
@@ -136,7 +130,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         thief = report["thief"]
         yield (
             f"The thief: {thief['concurrency']} at once, batch {thief['batch']}, "
-            f"{_digits(thief['rows_per_second'])} rows/s, {thief['errors']} errors"
+            f"{digits(thief['rows_per_second'])} rows/s, {thief['errors']} errors"
         )
     yield (
         f"{report['data']} input, seed {report['seed']}, {report['seconds']:g} s of each model in "

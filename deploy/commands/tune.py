@@ -14,6 +14,7 @@ from deploy.commands.needs import refuse_missing, refuse_missing_backend
 from deploy.commands.progress import Countdown
 from deploy.commands.retune import NONE, show_changes, write
 from exporters import datasets
+from exporters.atomic_file import write_json, write_text
 from postprocess.errors import InputError
 
 if TYPE_CHECKING:
@@ -90,9 +91,9 @@ class TuneCommand:
         refuse_missing_backend()
         refuse_missing("scipy", "matplotlib")
         found, chosen = self._search(wanted)
-        (self.out / "tune.json").write_text(json.dumps(found, indent=1) + "\n")
+        write_json(self.out / "tune.json", found, indent=1)
         plot = self.out / "frontier.svg"
-        plot.write_text(report.plot(found))
+        write_text(plot, report.plot(found))
         folder = self.repository / self.model
         planned = retuning.plan(folder, {key: _text(value) for key, value in chosen.items()})
         if self.write:

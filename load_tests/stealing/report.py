@@ -3,7 +3,8 @@
 import html
 from typing import Any
 
-from load_tests.plots import STYLE, figure, svg
+from load_tests.page import html_table, page
+from load_tests.plots import figure, svg
 from load_tests.stealing.thief import LABELS, NAIVE, UNPROTECTED
 from load_tests.stealing.verdict import Result, budgets, curve
 
@@ -95,30 +96,27 @@ def caption(report: dict[str, Any]) -> str:
 
 def to_html(report: dict[str, Any]) -> str:
     """Return the whole report as one HTML page that loads nothing from anywhere."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in HEAD)
-    rows = "\n".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in table_rows(report["results"])
-    )
-    panels = "\n".join(
+    panels = [
         f"<figure>{panel}</figure>"
         for title, names in PANELS
         if (panel := _panel(report, title, names))
-    )
+    ]
     protection = report["protection"]
-    return _PAGE.format(
-        style=STYLE,
-        caption=html.escape(caption(report)),
-        lines="\n".join(f"<li>{html.escape(line)}</li>" for line in summary_lines(report)),
-        honest=html.escape(
-            f"The endpoint's own answers: agreement {protection['agreement']:.3f}, accuracy "
-            f"{protection['accuracy']:.3f}, cosine {protection['cosine']:.3f}, KL(M || P) "
-            f"{protection['kl_nats_from_victim']:.2f} nats."
-        ),
-        panels=panels,
-        head=head,
-        rows=rows,
-        command=html.escape(report["command"]),
+    lines = "\n".join(f"<li>{html.escape(line)}</li>" for line in summary_lines(report))
+    honest = (
+        f"The endpoint's own answers: agreement {protection['agreement']:.3f}, accuracy "
+        f"{protection['accuracy']:.3f}, cosine {protection['cosine']:.3f}, KL(M || P) "
+        f"{protection['kl_nats_from_victim']:.2f} nats."
+    )
+    return page(
+        "What a thief gets",
+        f'<p class="caption">{html.escape(caption(report))}</p>',
+        f"<ul>\n{lines}\n</ul>",
+        f"<p>{html.escape(honest)}</p>",
+        *panels,
+        "<p>Dotted: chance. A star marks what no outsider can do. KL in nats.</p>",
+        html_table(HEAD, table_rows(report["results"])),
+        command=report["command"],
     )
 
 
@@ -147,28 +145,3 @@ def _panel(report: dict[str, Any], title: str, names: tuple[str, ...]) -> str:
     # Beside the curves: wherever it stood among them it would hide one.
     made.legend(frameon=False, fontsize="small", loc="outside right center")
     return svg(made)
-
-
-_PAGE = """\
-<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>What a thief gets</title>
-<style>
-{style}
-</style>
-<h1>What a thief gets</h1>
-<p class="caption">{caption}</p>
-<ul>
-{lines}
-</ul>
-<p>{honest}</p>
-{panels}
-<p>Dotted: chance. A star marks what no outsider can do. KL in nats.</p>
-<table>
-<tr>{head}</tr>
-{rows}
-</table>
-<p>Made by <code>{command}</code></p>
-</html>
-"""

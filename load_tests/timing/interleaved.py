@@ -16,9 +16,7 @@ SLICE_REQUESTS = 3
 LEAST_ROUNDS = 10
 
 
-def turns(
-    names: Iterable[str], rounds: int, rng: np.random.Generator
-) -> Iterator[tuple[int, str]]:
+def turns(names: Iterable[str], rounds: int, rng: np.random.Generator) -> Iterator[tuple[int, str]]:
     """Yield (round, name): in each round every name once, in an order drawn anew."""
     order = list(names)
     for turn in range(rounds):
