@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from deploy.gateway.envoy.bootstrap import Upstream
-from deploy.gateway.operator_file import Address, Budget, Client, Limits, Operator, Tls
+from deploy.gateway.operator_file import Budget, Client, Limits, Operator, Tls
 from deploy.gateway.process import Gateway, write_private
 from deploy.triton.server import TritonServer, free_ports
+from load_tests.address import Address
 from load_tests.endpoint import OPEN, Access, connect
 from load_tests.timing import interleaved
 from load_tests.timing.closed_loop import ClosedLoop, Request, Slice

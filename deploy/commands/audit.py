@@ -74,8 +74,8 @@ class AuditCommand:
     def run(self) -> None:
         from deploy.audit import target
         from deploy.audit.way import walk
-        from deploy.gateway.operator_file import address
         from deploy.hostile import dangerous_ways
+        from load_tests.address import address
         from load_tests.endpoint import Access
 
         http_url = self.http_url or self.url

@@ -58,9 +58,10 @@ class GatewayCommand:
 
         from deploy.gateway.envoy.bootstrap import Upstream
         from deploy.gateway.envoy.bounds import Module, installed
-        from deploy.gateway.operator_file import address, read
+        from deploy.gateway.operator_file import read
         from deploy.gateway.process import validate, write_configuration, write_private
         from deploy.gateway.rules import budget_rules, shared_budgets
+        from load_tests.address import address
 
         operator = read(self.operator_file)
         configuration = self.out / "envoy.yaml"

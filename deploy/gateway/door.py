@@ -11,11 +11,12 @@ from typing import Any
 from deploy.gateway.envoy.bootstrap import Upstream
 from deploy.gateway.envoy.bounds import installed
 from deploy.gateway.envoy.counted import counts_here
-from deploy.gateway.operator_file import PROBE, Address, Client, Operator, read
+from deploy.gateway.operator_file import PROBE, Client, Operator, read
 from deploy.gateway.process import Gateway
 from deploy.processes import log_files
 from deploy.repository import protected
 from deploy.triton.server import TritonServer
+from load_tests.address import Address
 from postprocess.errors import InputError, ReverseSigmoidError
 
 LOOPBACK = "127.0.0.1"

@@ -17,10 +17,11 @@ from typing import Any
 from deploy.gateway.envoy.access_log import Logs
 from deploy.gateway.envoy.bootstrap import Upstream, bootstrap
 from deploy.gateway.envoy.bounds import Module, installed
-from deploy.gateway.operator_file import PROBE, Address, Operator
+from deploy.gateway.operator_file import PROBE, Operator
 from deploy.processes import log_files
 from deploy.processes.child import Child
 from deploy.processes.listening import refuse_taken
+from load_tests.address import Address
 from postprocess.errors import ReverseSigmoidError
 
 STARTUP_S = 30.0
