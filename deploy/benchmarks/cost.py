@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from deploy.benchmarks import arguments
 from exporters import datasets, fused
 from exporters.atomic_file import write_json
 from exporters.model_repository import SHIPPED
@@ -42,14 +43,13 @@ KERNEL, NUMPY, FUSED = "kernel", "NumPy", "fused"
 
 def main() -> int:
     """Measure the parts that were asked for, write the page, and return an exit code."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.benchmarks.cost")
+    parser = arguments.parser("cost", "--seed")
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; default: all")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=15, help="default: %(default)s")
     parser.add_argument("--repository", type=Path, help="of the model that is attacked")
     parser.add_argument("--model", default="digits", help="default: %(default)s")
     parser.add_argument("--data", default="digits", help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     parts = asked.parts or list(PARTS)
     if set(parts) - set(PARTS):
@@ -57,10 +57,9 @@ def main() -> int:
     if "attack" in parts and asked.repository is None:
         parser.error("attack: needs --repository")
     asked.out.mkdir(parents=True, exist_ok=True)
-    command = "python -m deploy.benchmarks.cost " + " ".join(sys.argv[1:])
     for part in parts:
         measured = PARTS[part](asked)
-        about = {"machine": machine(), "seed": asked.seed, "command": command}
+        about = {"machine": machine(), "seed": asked.seed, "command": arguments.command("cost")}
         write_json(asked.out / f"{part}.json", {**about, "rows": measured}, indent=1)
     from deploy.benchmarks.cost_page import write
 
