@@ -210,8 +210,8 @@ class _Asked:
             "protected_agreement": measures.agreement(self.protected, self.victim),
             "cosine": measures.cosine(self.protected, self.victim),
             "mae": measures.mae(self.protected, self.victim),
-            "kl_nats_victim_protected": measures.kl_nats(self.victim, self.protected),
-            "kl_nats_protected_victim": measures.kl_nats(self.protected, self.victim),
+            "kl_nats_from_victim": measures.kl_nats(self.victim, self.protected),
+            "kl_nats_to_victim": measures.kl_nats(self.protected, self.victim),
         }
 
     def latency(self) -> dict[str, float]:

@@ -25,8 +25,8 @@ def table_rows(report: dict[str, Any]) -> _Rows:
         ("Agreement with the victim (top-1)", _share(1.0), _share(report["protected_agreement"])),
         ("Cosine similarity to the victim", "1.000", f"{report['cosine']:.3f}"),
         ("Mean absolute error per class", "0.000", f"{report['mae']:.3f}"),
-        ("KL(victim || protected), nats", "0.00", f"{report['kl_nats_victim_protected']:.2f}"),
-        ("KL(protected || victim), nats", "0.00", f"{report['kl_nats_protected_victim']:.2f}"),
+        ("KL(victim || protected), nats", "0.00", f"{report['kl_nats_from_victim']:.2f}"),
+        ("KL(protected || victim), nats", "0.00", f"{report['kl_nats_to_victim']:.2f}"),
         (
             "Stolen: agreement of a substitute",
             _share(report["stolen_agreement_unprotected"]),

@@ -33,11 +33,11 @@ NETWORKS = {
 
 
 def number(values: Sequence[float], digits: int = 3) -> str:
-    """Return the mean, and the spread over seeds where there are several."""
+    """Return the mean, and the spread over seeds where they differ."""
     if not values:
         return MISSING
     mean = f"{statistics.fmean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(set(values)) > 1 else mean
 
 
 def said(setting: DefenceSettings | None) -> str:
