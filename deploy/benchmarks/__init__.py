@@ -2,7 +2,7 @@
 
 | module | measures |
 | --- | --- |
-| ``serving`` | ``reverse-sigmoid benchmark``: every way to serve a classifier, those of ``rivals`` |
+| ``serving`` | all ways to serve a classifier, ``rivals``: the command ``benchmark`` |
 | ``gateway`` | a request: direct, through Envoy alone, through the gateway, with TLS |
 | ``scrub`` | what the gateway takes for an error that a client has made long |
 | ``cost`` | how cost grows with classes, size and concurrency; ``cost_page`` shows it |
