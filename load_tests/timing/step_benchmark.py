@@ -4,7 +4,8 @@ Run as ``python -m load_tests.timing.step_benchmark [--json FILE] [--rounds N]``
 each contender once on the same batch, in an order drawn anew, so that all of them share
 every disturbance of the machine; the ratios are taken round by round. Ours answer as they do
 in Triton: rows checked, accuracy constraint on, a new array for the answer. ART checks
-nothing, has no constraint, and is exact only in float64.
+nothing, has no constraint, and is exact only in float64. The hardened modes are timed beside the
+plain one.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,18 @@ ART, EXACT_ART = "ART float32", "ART float64"
 OURS, OURS_PROBABILITIES, NUMPY = "ours", "ours from probabilities", "ours without kernel"
 Contender = Callable[[], object]
 
+#: Hardened modes beside the plain one, by what is set, for this many rows of ten classes.
+MODES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "decimals 3": {"decimals": 3},
+    "decimals 2": {"decimals": 2},
+    "key_file": {"key_file": "key"},
+    "key_file, jitter 0.5": {"key_file": "key", "jitter": 0.5},
+    "decoy 1": {"key_file": "key", "decoy": 1},
+    "decoy 10": {"key_file": "key", "decoy": 10},
+}
+MODES_ROWS, MODES_CLASSES = 256, 10
+
 
 def main() -> int:
     """Print the table as Markdown; with --json also write every number. Returns an exit code."""
@@ -62,8 +76,10 @@ def main() -> int:
                 contenders, rounds=arguments.rounds, rng=rng, at_least_s=AT_LEAST_S
             )
             cells.append(_cell(seconds, batch=batch, classes=classes))
-    result = {"about": _about(arguments.rounds), "cells": cells}
+    modes = _modes(arguments.rounds, rng)
+    result = {"about": _about(arguments.rounds), "cells": cells, "modes": modes}
     print(_table(result))
+    print(markdown(("mode", "time of a step"), [[m, f"{t:.1f}"] for m, t in modes.items()]))
     if arguments.json:
         write_json(arguments.json, result)
     return 0
@@ -110,6 +126,19 @@ def _contenders(
         contenders[OURS] = lambda: from_logits(logits)
         contenders[OURS_PROBABILITIES] = lambda: from_probabilities(probabilities)
     return contenders
+
+
+def _modes(rounds: int, rng: np.random.Generator) -> dict[str, float]:
+    """Return the median time of a step in each mode, over that of the plain one."""
+    logits = (rng.normal(size=(MODES_ROWS, MODES_CLASSES)) * SCALE).astype(np.float32)
+    calls: dict[str, Contender] = {}
+    for name, mode in MODES.items():
+        parameters = Parameters(beta=BETA, gamma=GAMMA, margin=MARGIN, scores="logits", **mode)
+        key = b"a secret of the operator's" if parameters.key_file else b""
+        calls[name] = partial(Postprocessor(parameters, key=key), logits)
+    seconds = call_seconds(calls, rounds=rounds, rng=rng, at_least_s=AT_LEAST_S)
+    plain = np.median(seconds["plain"])
+    return {name: float(np.median(each) / plain) for name, each in seconds.items()}
 
 
 def _cell(seconds: dict[str, list[float]], *, batch: int, classes: int) -> dict[str, Any]:
