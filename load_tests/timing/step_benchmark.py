@@ -79,7 +79,8 @@ def main() -> int:
     modes = _modes(arguments.rounds, rng)
     result = {"about": _about(arguments.rounds), "cells": cells, "modes": modes}
     print(_table(result))
-    print(markdown(("mode", "time of a step"), [[m, f"{t:.1f}"] for m, t in modes.items()]))
+    times = [[name, f"{times:.1f}"] for name, times in modes.items()]
+    print(f"\n{markdown(('mode', 'times plain'), times, '---', '---:')}", end="")
     if arguments.json:
         write_json(arguments.json, result)
     return 0
