@@ -110,14 +110,15 @@ class AttackCommand:
         thieves, settings = self._thieves(), self._settings()
         low, high = options.numbers(self.price, option="--price", least=0, count=2)
         budgets = options.counts(self.budgets, "--budgets", MOST_QUERIES) if self.budgets else ()
+        manner = Manner(
+            batch_size=self.batch_size, concurrency=self.concurrency, retries=self.retries
+        )
         report = attack.run(
             self.out,
             thieves,
             settings,
             budgets=list(budgets),
-            manner=Manner(
-                batch_size=self.batch_size, concurrency=self.concurrency, retries=self.retries
-            ),
+            manner=manner,
             access=Access(self.api_key, self.tls_ca),
             timeout_s=self.timeout_seconds,
             data_dir=self.data_dir,
@@ -134,14 +135,7 @@ class AttackCommand:
 
     def _thieves(self) -> list[Thief]:
         if self.name != "all":
-            return [
-                Thief(
-                    attack=self.name,
-                    loss=self.loss,
-                    labels_only=self.labels_only,
-                    recover=self.recover,
-                )
-            ]
+            return [options.settings(Thief, self, attack=self.name, unprotected=False)]
         of_one = self.loss != "cross_entropy" or self.labels_only or self.recover
         if of_one or self.from_transfer_set is not None:
             raise InputError(
@@ -155,21 +149,8 @@ class AttackCommand:
         from load_tests.stealing.campaign import CampaignSettings
 
         known = options.parameters(self.beta, self.gamma, self.margin)
-        return CampaignSettings(
-            url=self.url,
-            model=self.model,
-            victim=self.victim,
-            data=self.data,
-            queries=self.queries,
-            split_seed=self.split_seed,
-            seed=self.seed,
-            architecture=self.architecture,
-            steps=self.steps,
-            others=self.others,
-            beta=known.beta or 0,
-            gamma=known.gamma or 0,
-            margin=known.margin,
-        )
+        defence = {"beta": known.beta or 0, "gamma": known.gamma or 0, "margin": known.margin}
+        return options.settings(CampaignSettings, self, **defence)
 
 
 def _stages(total: int) -> "Stage":

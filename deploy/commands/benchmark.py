@@ -56,24 +56,16 @@ class BenchmarkCommand:
     def run(self) -> None:
         from deploy.benchmarks.serving import ServingOptions, run
 
-        chosen = self._ways()
         if self.out is not None and self.out.exists():
             raise InputError(f"{self.out} exists")
-        report = run(
-            ServingOptions(
-                repository=self.repository,
-                model=self.model,
-                ways=(rivals.VICTIM, *(way for way in chosen if way != rivals.VICTIM)),
-                batches=asking.batches(self.batch),
-                concurrencies=asking.concurrencies(self.concurrency),
-                seconds=self.seconds,
-                rounds=self.rounds,
-                seed=self.seed,
-                data=self.data,
-                data_dir=self.data_dir,
-            ),
-            stages=stages,
+        asked = options.settings(
+            ServingOptions,
+            self,
+            ways=self._ways(),
+            batches=asking.batches(self.batch),
+            concurrencies=asking.concurrencies(self.concurrency),
         )
+        report = run(asked, stages=stages)
         report["command"] = command_line()
         if self.out is not None:
             write_json(self.out, report, indent=1)
@@ -89,6 +81,7 @@ class BenchmarkCommand:
         )
 
     def _ways(self) -> tuple[str, ...]:
+        """Return what to measure, the victim alone first."""
         chosen = tuple(part.strip() for part in self.ways.split(","))
         for way in chosen:
             if way not in rivals.WAYS:
@@ -98,7 +91,7 @@ class BenchmarkCommand:
                 f"--ways {rivals.ART}: needs art, which is not installed: "
                 "pip install 'triton-reverse-sigmoid[bench]', or leave it out"
             )
-        return chosen
+        return rivals.VICTIM, *(way for way in chosen if way != rivals.VICTIM)
 
 
 def _table(report: dict[str, Any]) -> Table:

@@ -25,7 +25,7 @@ from exporters.atomic_file import write_json, write_text
 from postprocess.errors import InputError
 
 if TYPE_CHECKING:
-    from exporters.datasets import Dataset, Images
+    from exporters.datasets import Dataset, Images, Labels
     from exporters.pipeline import Stage
     from load_tests.endpoint import Answers
     from load_tests.stealing.transfer_set import TransferSet
@@ -91,9 +91,9 @@ class DemoCommand:
             stage=stage,
         )
         pool = datasets.hold_off(dataset, seed=self.seed).adversary_images
-        answers = self._ask(dataset, pool, stage)
+        served, victim, taken = self._ask(dataset, pool, stage)
         report: dict[str, Any] = {
-            "triton_version": answers.triton_version,
+            **served,
             "package_version": postprocess.__version__,
             "dataset": NAME,
             "classes": dataset.classes,
@@ -103,11 +103,9 @@ class DemoCommand:
             "gamma": defence.gamma,
             "margin": defence.margin,
             "preserve_top1": defence.preserve_top1,
-            **answers.compared(dataset),
             "query_budget": len(pool),
             "substitute_steps": self.steps,
-            **self._steal(dataset, answers, stage),
-            **answers.latency(),
+            **self._steal(dataset, victim, taken, stage),
             "command": command_line(),
         }
         report["seconds"] = time.monotonic() - start
@@ -115,8 +113,10 @@ class DemoCommand:
         write_json(self.out / "report.json", report)
         return report
 
-    def _ask(self, dataset: "Dataset", pool: "Images", stage: "Stage") -> "_Asked":
-        """Return what Triton answers, with the defence and without it; ``pool`` is the thief's."""
+    def _ask(
+        self, dataset: "Dataset", pool: "Images", stage: "Stage"
+    ) -> tuple[dict[str, Any], "Answers", "dict[str, TransferSet]"]:
+        """Return how both endpoints answer, the victim's scores, and what a thief has of each."""
         import numpy as np
 
         from deploy.triton.server import TritonServer, free_ports
@@ -128,13 +128,8 @@ class DemoCommand:
 
         with ExitStack() as stack:
             with stage("start Triton"):
-                server = stack.enter_context(
-                    TritonServer(
-                        self.out / "model_repository",
-                        ports=free_ports(),
-                        log=self.out / "triton.log",
-                    )
-                )
+                repository, log = self.out / "model_repository", self.out / "triton.log"
+                server = stack.enter_context(TritonServer(repository, ports=free_ports(), log=log))
                 version = server.version()
             classifier, protected = (
                 stack.enter_context(Endpoint(server.grpc_url, model))
@@ -149,27 +144,37 @@ class DemoCommand:
                 )
             victim = probabilities.of(classifier)  # as an unprotected service would answer
             with stage(f"query both endpoints, {len(pool)} images"):
-                return _Asked(
-                    triton_version=version,
-                    latencies=latencies,
-                    victim=ask(victim, dataset.x_test),
-                    protected=ask(protected, dataset.x_test),
-                    stolen={
-                        name: collect(
-                            sample(pool, budget=len(pool), rng=np.random.default_rng(self.seed)),
-                            query,
-                        )
-                        for name, query in (("unprotected", victim), ("protected", protected))
-                    },
-                )
+                victim_scores = ask(victim, dataset.x_test)
+                protected_scores = ask(protected, dataset.x_test)
+                taken = {}
+                for name, query in (("unprotected", victim), ("protected", protected)):
+                    rng = np.random.default_rng(self.seed)
+                    taken[name] = collect(sample(pool, budget=len(pool), rng=rng), query)
+        served = {
+            "triton_version": version,
+            **_compared(victim_scores, protected_scores, dataset.y_test),
+            "latency_requests": LATENCY_REQUESTS,
+            **{
+                f"latency_p{percentile}_ms_{name}": float(np.percentile(values, percentile))
+                for name, values in latencies.items()
+                for percentile in (50, 99)
+            },
+        }
+        return served, victim_scores, taken
 
-    def _steal(self, dataset: "Dataset", asked: "_Asked", stage: "Stage") -> dict[str, float]:
+    def _steal(
+        self,
+        dataset: "Dataset",
+        victim: "Answers",
+        taken: "dict[str, TransferSet]",
+        stage: "Stage",
+    ) -> dict[str, float]:
         """Return how far substitutes of the answers agree with the victim."""
         from exporters.train import predict
         from load_tests import measures
         from load_tests.stealing.substitute import Recipe, train_substitute
 
-        def agreement(title: str, taken: str, *, labels_only: bool = False) -> float:
+        def agreement(title: str, endpoint: str, *, labels_only: bool = False) -> float:
             with stage(f"train a substitute, {title}") as progress:
                 recipe = Recipe(
                     steps=self.steps,
@@ -177,9 +182,9 @@ class DemoCommand:
                     flips=dataset.flips,
                     labels_only=labels_only,
                 )
-                model = train_substitute(asked.stolen[taken], recipe, progress=progress)
+                model = train_substitute(taken[endpoint], recipe, progress=progress)
                 logits = predict(model, dataset.x_test)
-            return measures.agreement(logits, asked.victim)
+            return measures.agreement(logits, victim)
 
         return {
             "stolen_agreement_unprotected": agreement("no defence", "unprotected"),
@@ -190,42 +195,19 @@ class DemoCommand:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Asked:
-    """What both endpoints answered, and how fast."""
+def _compared(victim: "Answers", protected: "Answers", labels: "Labels") -> dict[str, float]:
+    """Return what clients still get of the victim's answers."""
+    from load_tests import measures
 
-    triton_version: str
-    latencies: dict[str, list[float]]  #: of each endpoint, in milliseconds
-    victim: "Answers"  #: to the test set
-    protected: "Answers"
-    stolen: "dict[str, TransferSet]"  #: what a thief has of each endpoint
-
-    def compared(self, dataset: "Dataset") -> dict[str, float]:
-        """Return what clients still get of the victim's answers to the test set."""
-        from load_tests import measures
-
-        return {
-            "victim_accuracy": measures.accuracy(self.victim, dataset.y_test),
-            "protected_accuracy": measures.accuracy(self.protected, dataset.y_test),
-            "protected_agreement": measures.agreement(self.protected, self.victim),
-            "cosine": measures.cosine(self.protected, self.victim),
-            "mae": measures.mae(self.protected, self.victim),
-            "kl_nats_from_victim": measures.kl_nats(self.victim, self.protected),
-            "kl_nats_to_victim": measures.kl_nats(self.protected, self.victim),
-        }
-
-    def latency(self) -> dict[str, float]:
-        """Return percentiles of both endpoints' latency."""
-        import numpy as np
-
-        return {
-            "latency_requests": LATENCY_REQUESTS,
-            **{
-                f"latency_p{percentile}_ms_{name}": float(np.percentile(values, percentile))
-                for name, values in self.latencies.items()
-                for percentile in (50, 99)
-            },
-        }
+    return {
+        "victim_accuracy": measures.accuracy(victim, labels),
+        "protected_accuracy": measures.accuracy(protected, labels),
+        "protected_agreement": measures.agreement(protected, victim),
+        "cosine": measures.cosine(protected, victim),
+        "mae": measures.mae(protected, victim),
+        "kl_nats_from_victim": measures.kl_nats(victim, protected),
+        "kl_nats_to_victim": measures.kl_nats(protected, victim),
+    }
 
 
 def _say_next(out: Path) -> None:

@@ -1,12 +1,18 @@
 """Options that several commands have, and how their words are read."""
 
-from typing import Annotated
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from exporters.model_repository import SHIPPED
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    Settings = TypeVar("Settings", bound=DataclassInstance)
 
 # Numbers of the defence come as text, so that the command line and config.pbtxt share one
 # parser and one message.
@@ -29,6 +35,12 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what is there alre
 
 STEPS = 600
 BETA, GAMMA, MARGIN = f"{SHIPPED.beta:g}", f"{SHIPPED.gamma:g}", f"{SHIPPED.margin:g}"
+
+
+def settings(kind: "type[Settings]", command: object, **others: Any) -> "Settings":
+    """Return a dataclass of which each field is among ``others`` or an option of the command."""
+    names = {field.name for field in fields(kind)} - others.keys()
+    return kind(**others, **{name: getattr(command, name) for name in names})
 
 
 def parameters(beta: str, gamma: str, margin: str) -> Parameters:

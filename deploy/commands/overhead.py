@@ -66,18 +66,11 @@ class OverheadCommand:
 
         if self.out is not None and self.out.exists() and not self.force:
             raise InputError(f"{self.out} exists; give --force to replace it")
-        asked = OverheadOptions(
-            url=self.url,
-            protected=self.protected,
-            unprotected=self.unprotected,
+        asked = options.settings(
+            OverheadOptions,
+            self,
             batches=asking.batches(self.batch),
             concurrencies=asking.concurrencies(self.concurrency),
-            seconds=self.seconds,
-            rounds=self.rounds,
-            seed=self.seed,
-            data=self.data,
-            data_dir=self.data_dir,
-            under_attack=self.under_attack,
             access=Access(self.api_key, self.tls_ca),
         )
         report = measure(asked, stages=stages)

@@ -79,19 +79,7 @@ class ProtectCommand:
 
         if self.scores not in ("", *CHOICES["scores"]):
             raise InputError(f"--scores: expected logits or probabilities, got {self.scores!r}")
-        asked = ProtectOptions(
-            name=self.name,
-            scores=self.scores,
-            multi_label=self.multi_label,
-            class_axis=self.class_axis,
-            output=self.output,
-            max_batch_size=self.max_batch_size,
-            max_client_batch=self.max_client_batch,
-            sample=self.sample,
-            self_contained=self.self_contained,
-            layout=self.layout,
-            force=self.force,
-        )
+        asked = options.settings(ProtectOptions, self)
         defence = options.parameters(self.beta, self.gamma, self.margin)
         with err_console.status(f"reading and verifying {self.model}"):
             done = protect(self.model, self.repository, defence, asked)

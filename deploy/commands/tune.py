@@ -18,9 +18,7 @@ from exporters.atomic_file import write_json, write_text
 from postprocess.errors import InputError
 
 if TYPE_CHECKING:
-    from load_tests.tune.candidates import Candidate
     from load_tests.tune.tuning import Wanted
-    from postprocess.parameters import Parameters
 
 #: Characters that the table takes.
 WIDTH = 104
@@ -116,19 +114,14 @@ class TuneCommand:
         limits = (self.min_cosine, self.max_stolen)
         if self.criterion == "paper" and limits != (None, None):
             raise InputError("--min-cosine and --max-stolen: go with --criterion frontier")
-        return Wanted(
-            criterion=self.criterion,
-            min_cosine=self.min_cosine,
-            max_stolen=self.max_stolen,
-            exhaustive=self.exhaustive,
-        )
+        return options.settings(Wanted, self)
 
     def _search(self, wanted: "Wanted") -> tuple[dict[str, Any], dict[str, float | None]]:
         """Return what was found, and the setting that is recommended."""
         from deploy.repository import victim_graph
         from load_tests.runs.run import Run, Victim
         from load_tests.runs.runner import Runner
-        from load_tests.tune import recorded, report
+        from load_tests.tune import candidates, recorded, report
         from load_tests.tune.tuning import Tuning
 
         classifier, now = victim_graph.find(self.repository, self.model)
@@ -142,27 +135,7 @@ class TuneCommand:
         )
         with err_console.status(f"asking {classifier.path}"):
             logits = recorded.record(classifier, dataset, self.out / "victims", victim)
-        tried = self._candidates(logits, now)
-        say(f"{len(tried)} settings to choose among", console=err_console)
-        thief = Run(
-            victim=victim,
-            substitute=self.architecture,
-            queries=self.queries,
-            steps=self.steps,
-            seed=self.seed,
-        )
-        progress, jobs = Countdown(), self.jobs
-        with Runner(self.out, data_dir=self.data_dir, jobs=jobs, tell=progress.tell) as runner:
-            tuning = Tuning(tried, thief, _kept(now), runner, jobs=jobs, expect=progress.expect)
-            chosen = tuning.run(wanted)
-        said = {"model": self.model, "data": self.data, "wanted": asdict(wanted)}
-        return said | report.as_dict(tuning, chosen, candidates=len(tried)), chosen.setting
-
-    def _candidates(self, logits: Any, now: "Parameters") -> list["Candidate"]:
-        """Return the settings to choose among."""
-        from load_tests.tune import candidates
-
-        return candidates.make(
+        tried = candidates.make(
             logits,
             now,
             betas=_numbers(self.betas, "--betas") or candidates.BETAS,
@@ -170,6 +143,17 @@ class TuneCommand:
             margins=_numbers(self.margins, "--margins") or (now.margin,),
             decimals=_decimals(self.decimals) if self.decimals else (now.decimals,),
         )
+        say(f"{len(tried)} settings to choose among", console=err_console)
+        substitute, queries = self.architecture, self.queries
+        thief = Run(
+            victim=victim, substitute=substitute, queries=queries, steps=self.steps, seed=self.seed
+        )
+        progress, jobs = Countdown(), self.jobs
+        with Runner(self.out, data_dir=self.data_dir, jobs=jobs, tell=progress.tell) as runner:
+            tuning = Tuning(tried, thief, _kept(now), runner, jobs=jobs, expect=progress.expect)
+            chosen = tuning.run(wanted)
+        said = {"model": self.model, "data": self.data, "wanted": asdict(wanted)}
+        return said | report.as_dict(tuning, chosen, candidates=len(tried)), chosen.setting
 
 
 def _show(found: dict[str, Any], plot: Path) -> None:
