@@ -30,10 +30,10 @@ def find() -> Path | None:
 
 
 def refuse_missing() -> None:
-    """Return where the guard was compiled.
+    """Refuse to go on without a compiled guard.
 
     Raises:
-        InputError: it was not, and what to do.
+        InputError: there is none, and what to do.
     """
     if find() is None:
         raise InputError(f"--gateway: {MISSING}")
