@@ -136,10 +136,10 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
 
 
 def refuse_missing(data_dir: Path | None) -> None:
-    """Return if the folder of the data sets is there, or none was given.
+    """Refuse a folder of data sets that is not there.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such folder.
     """
     if data_dir is not None and not data_dir.is_dir():
         raise InputError(f"--data-dir {data_dir}: no such folder")

@@ -20,7 +20,7 @@ from exporters import (
     servable_path,
     versions,
 )  # fmt: skip
-from exporters.classifier import Classifier, ProtectOptions
+from exporters.classifier import Classifier, ProtectOptions, understand
 from exporters.onnx_run import Feed, OnnxSession
 from exporters.placing import place
 from exporters.score_kind import ScoreKind
@@ -73,7 +73,7 @@ def protect(
         raise InputError(f"--layout: expected {' or '.join(LAYOUTS)}, got {asked.layout!r}")
     _refuse_existing(repository, name, asked.layout, force=asked.force)
     try:
-        classifier = Classifier(path, asked)
+        classifier = understand(path, asked)
         with _folder_beside(repository) as folder:
             staged = Path(folder)
             scores, parameters, verified = _write_verified(classifier, staged, name, parameters)
@@ -136,7 +136,7 @@ def _write(
         file.write_text(text, encoding="utf-8")
     if classifier.asked.self_contained:
         _vendor(folder / model_repository.defence_name(name) / "1" / "postprocess")
-    verified = verify(folder, name, classifier, scores)
+    verified = verify(folder, name, classifier, parameters, scores)
     if classifier.asked.layout == "fused":
         _write_fused(classifier, folder, name, parameters, model)
         verify_fused(folder, name, classifier, parameters, scores)

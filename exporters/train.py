@@ -130,10 +130,10 @@ def _refuse_unfit(model: Any, images: Images, targets: NDArray[np.float32]) -> N
 
 
 def refuse_diverged(model: Any, step: int) -> None:
-    """Return if all of a network's weights are finite numbers; its loss does not always tell.
+    """Refuse a network with weights that are no finite numbers; its loss does not always tell.
 
     Raises:
-        InputError: one is not.
+        InputError: one of them is none.
     """
     import keras
 

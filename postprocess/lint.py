@@ -87,7 +87,7 @@ def _about_ambiguity(beta: float, gamma: float) -> list[Lint]:
     if gamma == 1:
         reason = "gamma 1: every answer belongs to one probability and can be inverted"
         if beta == 1:
-            reason = "beta 1 and gamma 1: every answer is uniform but for its top class"
+            reason = "beta 1 and gamma 1: every answer is uniform except for its top class"
         return [Lint("no-ambiguity", reason)]
     if gamma < 1 and beta * gamma >= 1:
         return [

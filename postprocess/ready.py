@@ -132,7 +132,7 @@ class _Defence:
 
 
 def check(triton: Triton, model: str, kept: Question | None = None) -> None:
-    """Return if the model gives an answer that a defence has made.
+    """Raise unless the model gives an answer that a defence has made.
 
     Args:
         triton: is asked.
@@ -234,7 +234,7 @@ def _fused(config: Mapping[str, Any]) -> str:
 def compare(
     answer: NDArray[Any], raw: NDArray[Any], parameters: Parameters, *, axis: int = -1
 ) -> None:
-    """Return if an answer is what the parameters make of the victim's scores.
+    """Raise unless an answer is what the parameters make of the victim's scores.
 
     A defence that answers at random, or keyed on its input, must only not give them as they are.
 

@@ -44,10 +44,10 @@ class GatedTriton:
         self.probe_key = secrets.token_hex(32)
 
     def refuse(self, *, address: str, control_mode: str, supervise: bool) -> None:
-        """Return if these options of ``serve`` leave the gateway the only door, and it can count.
+        """Refuse options of ``serve`` that leave another door than the gateway, or no count.
 
         Raises:
-            InputError: one of them does not, or our module for Envoy is missing.
+            InputError: one of them does, or our module for Envoy is missing.
         """
         if address != LOOPBACK:
             raise InputError(

@@ -114,7 +114,7 @@ def read(path: Path) -> Operator:
 
 
 def _strict_loader() -> Any:
-    """Return YAML's safe loader, but for a key said twice: the second would win in silence."""
+    """Return YAML's safe loader that refuses a key said twice: the second would win in silence."""
     import yaml
 
     class Strict(yaml.SafeLoader):  # type: ignore[misc]

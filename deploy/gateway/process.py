@@ -94,10 +94,10 @@ def write_configuration(
 
 
 def validate(configuration: Path) -> None:
-    """Return if Envoy itself takes the configuration.
+    """Have Envoy itself check the configuration.
 
     Raises:
-        GatewayError: it does not.
+        GatewayError: it refuses it.
     """
     checked = subprocess.run(
         [
@@ -151,7 +151,7 @@ class Gateway(Child):
         self._valid = False
 
     def check(self, *, instead_of: Operator) -> None:
-        """Return if this gateway could take the place of one that runs.
+        """Refuse a gateway that could not take the place of one that runs.
 
         Args:
             instead_of: what that one listens on is free for this one.

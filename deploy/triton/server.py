@@ -104,7 +104,7 @@ class TritonServer(Child):
                 address can also load models, with configurations of its own.
             poll_s: how often the repository is looked at in mode "poll".
             startup_timeout_s: how long loading all models may take.
-            secret: what every API demands of whoever calls it, but for the metrics. Other users
+            secret: what every API demands of its callers, except the metrics. Other users
                 of the machine can read it from the process list.
 
         Raises:
