@@ -5,7 +5,7 @@ from typing import Any
 
 from postprocess.errors import InputError
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 
 def find(name: str) -> Callable[[Shape, int], Any]:
