@@ -147,10 +147,11 @@ def of_pixels(name: str, arrays: Sequence[NDArray[Any]], *, flips: bool) -> Data
 def _refuse_unlike(name: str, x_train: Any, y_train: Any, x_test: Any, y_test: Any) -> None:
     """Refuse arrays that are no images and labels as they are stored."""
     for images, labels in ((x_train, y_train), (x_test, y_test)):
-        if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != labels.size:
+        if images.dtype != np.uint8 or images.ndim not in (2, 3, 4) or len(images) != labels.size:
             raise InputError(
                 f"{name}: expected uint8 images (n, height, width[, channels]) and n labels, "
-                f"got {images.dtype} {images.shape} and {labels.shape}"
+                f"or rows of features (n, features), got {images.dtype} {images.shape} and "
+                f"{labels.shape}"
             )
         if labels.size == 0 or labels.dtype.kind not in "iu" or labels.min() < 0:
             raise InputError(f"{name}: expected whole numbers from 0 as labels, at least one")
@@ -250,6 +251,8 @@ def _read_stl10(data_dir: Path | None) -> list[NDArray[np.uint8]]:
 
 def _as_images(pixels: NDArray[np.uint8]) -> Images:
     images = pixels.astype(np.float32) / 255
+    if images.ndim == 2:  # features, as images of one row
+        images = images[:, None]
     return images if images.ndim == 4 else images[..., None]
 
 
