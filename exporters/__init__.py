@@ -10,7 +10,7 @@ with the original, ``question`` chooses what health checks ask the protected mod
 ``placing`` puts all files in their places or none. ``servable_path`` says where that may be.
 
 ``pipeline`` starts from a data set. Read in its order: ``datasets`` (images, and the third held
-off for the adversary), ``architectures`` (the networks of the paper), ``train``,
+off for the adversary), ``architectures`` (the networks of the paper, and ``mlp``), ``train``,
 ``keras_to_onnx``, ``onnx_signature`` (what a graph takes and gives), ``model_repository`` (the
 three models, with ``config_pbtxt`` and ``defence_parameters`` for their texts). ``atomic_file``
 is how every stage writes its file: whole or not at all.
