@@ -11,7 +11,7 @@ the defence to the graph: ``defence_nodes`` says which operators, ``onnx_nodes``
 ask the protected model, and ``placing`` puts all files in their places or none.
 
 ``pipeline`` starts from a data set. Read in its order: ``datasets`` (images, and the third held
-off for the adversary), ``architectures`` (the networks of the paper), ``train``,
+off for the adversary), ``architectures`` (the networks of the paper, and ``mlp``), ``train``,
 ``keras_to_onnx`` and ``model_repository`` (the three models).
 
 Both need ``onnx_signature`` (what a graph takes and gives), ``config_pbtxt`` and

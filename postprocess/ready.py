@@ -266,7 +266,7 @@ def compare(
 
 def repeats(parameters: Parameters) -> bool:
     """Return whether the same scores get the same answer here as there, without the key."""
-    return parameters.defense in ("reverse_sigmoid", "sine", "none") and not parameters.key_file
+    return parameters.repeats and not parameters.key_file
 
 
 def _row(tensor: Mapping[str, Any], fill: int) -> QuestionTensor:

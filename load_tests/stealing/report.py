@@ -1,40 +1,31 @@
 """A campaign's report for people: one HTML page with its table and its curves inside."""
 
 import html
+from collections.abc import Callable
 from typing import Any
 
 from load_tests.page import html_table, page
 from load_tests.plots import figure, svg
-from load_tests.stealing.thief import LABELS, NAIVE, UNPROTECTED
+from load_tests.stealing import losses
+from load_tests.stealing.thief import LABELS, NAIVE
 from load_tests.stealing.verdict import Result, budgets, curve
 
 HEAD = ("thief", "queries", "agreement", "accuracy", "cosine", "MAE", "KL(M || S)", "KL(S || M)")
 
-#: Panel title, and the thieves in it, in the shape of the paper's Figures 2, 5, 6 and 7.
-PANELS = (
-    (
-        "Which queries steal best (no defence)",
-        (
-            "sample-unprotected",
-            "random-unprotected",
-            "jacobian-unprotected",
-            "knockoff-unprotected",
-        ),
-    ),
+#: Panel title, and which results are in it, in the shape of the paper's Figures 2, 5, 6 and 7.
+PANELS: tuple[tuple[str, Callable[[Result], bool]], ...] = (
+    ("Which queries steal best (no defence)", lambda each: each["unprotected"]),
     (
         "Which queries steal best (protected)",
-        ("sample", "random", "jacobian", "knockoff", "duplicates"),
+        lambda each: each["name"] == each["attack"],
     ),
     (
         "Probabilities or labels",
-        (UNPROTECTED.name, NAIVE.name, LABELS.name, "sample-mse", "sample-logits"),
+        lambda each: each["attack"] == NAIVE.attack and not _undoes(each),
     ),
     (
         "Thieves who undo the defence",
-        (
-            *("sample-same_layer", "sample-tail", "sample-analytic", "sample-table"),
-            *("sample-neural", "duplicates-table", "sample-linear", "sample-mlp", LABELS.name),
-        ),
+        lambda each: _undoes(each) or each["name"] == LABELS.name,
     ),
 )
 
@@ -98,8 +89,8 @@ def to_html(report: dict[str, Any]) -> str:
     """Return the whole report as one HTML page that loads nothing from anywhere."""
     panels = [
         f"<figure>{panel}</figure>"
-        for title, names in PANELS
-        if (panel := _panel(report, title, names))
+        for title, within in PANELS
+        if (panel := _panel(report, title, [each for each in report["results"] if within(each)]))
     ]
     protection = report["protection"]
     lines = "\n".join(f"<li>{html.escape(line)}</li>" for line in summary_lines(report))
@@ -127,9 +118,12 @@ def _queries(need: dict[str, Any], name: str) -> str:
     return f"{count:.0f} (${dollars[0]:.2f} to ${dollars[1]:.2f})"
 
 
-def _panel(report: dict[str, Any], title: str, names: tuple[str, ...]) -> str:
-    curves = {name: curve(report["results"], name) for name in names}
-    curves = {name: points for name, points in curves.items() if points}
+def _undoes(result: Result) -> bool:
+    return bool(result["recover"]) or losses.find(result["loss"]).behind_defence
+
+
+def _panel(report: dict[str, Any], title: str, results: list[Result]) -> str:
+    curves = {each["name"]: curve(results, each["name"]) for each in results}
     if not curves:
         return ""
     made, axes = figure(width=7.4)
