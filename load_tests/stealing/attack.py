@@ -1,6 +1,5 @@
 """Attacks on a live endpoint, from the command line's words to the report."""
 
-import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -10,7 +9,7 @@ from typing import Any
 
 import postprocess
 from exporters import architectures, datasets
-from exporters.atomic_file import write_text
+from exporters.atomic_file import write_json, write_text
 from exporters.datasets import Dataset
 from exporters.pipeline import Stage
 from load_tests.endpoint import Access, Endpoint, Query
@@ -138,7 +137,7 @@ def _report(
 
 def _write(out: Path, report: dict[str, Any]) -> None:
     write_text(out / "report.html", to_html(report))
-    write_text(out / "report.json", json.dumps(report, indent=2) + "\n")
+    write_json(out / "report.json", report)
 
 
 def _of_folder(folder: Path, settings: CampaignSettings, attack: str) -> CampaignSettings:

@@ -20,7 +20,7 @@ import numpy as np
 from scipy.special import softmax
 
 from exporters import datasets
-from exporters.atomic_file import atomic_file, write_text
+from exporters.atomic_file import atomic_file, write_json
 from exporters.datasets import Dataset, Images
 from exporters.pipeline import Stage
 from exporters.train import Progress, predict
@@ -180,7 +180,7 @@ class Campaign:
             measured = self._steal(thief, taken, progress)
         about = {"name": thief.name, "queries": queries, "outsider": thief.outsider}
         result = {**about, **asdict(thief), **measured}
-        write_text(path, json.dumps(result, indent=2) + "\n")
+        write_json(path, result)
         return result
 
     def protection(self) -> dict[str, Any]:

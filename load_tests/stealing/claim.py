@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from exporters.atomic_file import write_text
+from exporters.atomic_file import write_json
 from postprocess.errors import InputError
 
 _T = TypeVar("_T")
@@ -42,7 +42,7 @@ def claim(path: Path, settings: Any, *, where: str, ours: bool = False) -> None:
     elif holds and not ours:
         raise InputError(f"{where}: holds other files; choose another folder")
     try:
-        write_text(path, json.dumps(asdict(settings), indent=2) + "\n")
+        write_json(path, asdict(settings))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
 
