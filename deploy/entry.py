@@ -1,6 +1,8 @@
 """The console script: the command line, or the install command of what it lacks."""
 
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 #: Top-level module to the extra that installs it.
 EXTRAS = {
@@ -23,8 +25,24 @@ EXTRAS = {
 PAPER = {"keras", "sklearn", "matplotlib", "scipy"}
 
 
+def shadowed() -> str | None:
+    """Return which of our packages Python would take from elsewhere, and from where."""
+    for name in ("postprocess", "exporters", "load_tests"):
+        spec = find_spec(name)
+        found = spec and (spec.origin or next(iter(spec.submodule_search_locations or ()), None))
+        if found and Path(__file__).resolve().parents[1] not in Path(found).resolve().parents:
+            return (
+                f"needs its own package {name}, and what stands at {found} shadows it; rename "
+                "that, or take it off Python's path"
+            )
+    return None
+
+
 def main() -> None:
     """Run ``reverse-sigmoid`` and exit with its code."""
+    reason = shadowed()
+    if reason is not None:
+        sys.exit(f"reverse-sigmoid: {reason}")
     try:
         from deploy.commands import app
 

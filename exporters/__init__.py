@@ -1,17 +1,21 @@
 """From a classifier, or a data set, to a model repository that Triton serves.
 
-Two ways lead there. ``protect`` takes an ONNX file that exists: ``classifier`` finds out what
+Two ways lead there. ``protect`` takes an ONNX file that exists. ``classifier`` finds out what
 it is, with ``onnx_graph`` (what the file says), ``triton_releases`` (who can load it),
 ``external_data``, ``zipmap`` (taken off), ``onnx_run`` (input that it runs on), ``batch`` (how
 many rows it takes), ``score_output`` (which output holds the scores), ``graph_ending`` (what they
 come from, and the cut to the logits), ``class_axis`` (where the classes lie), ``evidence`` (what
-it gives on much input) and ``score_kind`` (what that is); ``verify`` compares what was written
-with the original, ``question`` chooses what health checks ask the protected model, and
-``placing`` puts all files in their places or none. ``servable_path`` says where that may be.
+it gives on much input) and ``score_kind`` (what that is). In the fused layout, ``fused`` appends
+the defence to the graph: ``defence_nodes`` says which operators, ``onnx_nodes`` writes them.
+``verify`` compares what was written with the original, ``question`` chooses what health checks
+ask the protected model, and ``placing`` puts all files in their places or none.
 
 ``pipeline`` starts from a data set. Read in its order: ``datasets`` (images, and the third held
-off for the adversary), ``architectures`` (the networks of the paper), ``train``,
-``keras_to_onnx``, ``onnx_signature`` (what a graph takes and gives), ``model_repository`` (the
-three models, with ``config_pbtxt`` and ``defence_parameters`` for their texts). ``atomic_file``
-is how every stage writes its file: whole or not at all.
+off for the adversary), ``architectures`` (the networks of the paper, and ``mlp``), ``train``,
+``keras_to_onnx`` and ``model_repository`` (the three models).
+
+Both need ``onnx_signature`` (what a graph takes and gives), ``config_pbtxt`` and
+``defence_parameters`` (the texts of the models), ``versions`` (which of a model's are served),
+``servable_path`` (where a repository may lie), ``atomic_file`` (a file whole or not at all) and
+``quiet_import``.
 """

@@ -1,18 +1,19 @@
-"""The networks of the paper, as Keras models that end in logits."""
+"""The networks of the paper, and one for other inputs, as Keras models that end in logits."""
 
 from collections.abc import Callable
 from typing import Any
 
+from exporters.mlp import mlp
 from postprocess.errors import InputError
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 
 def find(name: str) -> Callable[[Shape, int], Any]:
     """Return the function that builds a freshly initialised Keras model.
 
-    It takes the input's (height, width, channels) and the number of classes K; the model's
-    output has shape (batch, K) and holds logits.
+    It takes the input's shape, (height, width, channels) of an image, and the number of classes
+    K; the model's output has shape (batch, K) and holds logits.
 
     Args:
         name: one of ``ARCHITECTURES``.
@@ -138,4 +139,5 @@ ARCHITECTURES: dict[str, Callable[[Shape, int], Any]] = {
     "allconv": allconv,
     "mobilenet": mobilenet,
     "xception": xception,
+    "mlp": mlp,
 }

@@ -1,10 +1,12 @@
 """Files that are either whole or absent."""
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -32,3 +34,8 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` in UTF-8, whole or not at all."""
     with atomic_file(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
+    """Write ``content`` to ``path`` as JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=indent) + "\n")

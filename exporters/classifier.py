@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from exporters import (
 from exporters import evidence as evidence_of
 from exporters.class_axis import LAST, Signs
 from exporters.evidence import Evidence
+from exporters.graph_ending import Ending
 from exporters.onnx_graph import Value
 from exporters.onnx_run import OnnxSession, Source
 from exporters.onnx_signature import MAX_BATCH_SIZE, Signature
 from exporters.score_kind import ScoreKind
+from exporters.zipmap import Removed
 from postprocess.errors import InputError
 
 #: Calls whose scores are looked at for the axis of the classes.
@@ -48,151 +51,108 @@ class ProtectOptions:
     force: bool = False
 
 
+@dataclass(frozen=True)
 class Classifier:
     """An ONNX file, understood: what it takes and gives, and what its scores are."""
 
-    signature: Signature
+    path: Path
+    asked: ProtectOptions
+    model: Any  #: the graph, without ZipMaps
+    external: list[str]  #: data files beside it
+    inputs: list[Value]
     value: Value  #: the output that holds the scores, its K known
-    labels: list[Value]  #: outputs that follow from the top class
     axis: int | None  #: of the classes, -1 or counted from 0; None: the scores have only a batch
     scores: ScoreKind
+    labels: list[Value]  #: outputs that follow from the top class
+    dropped: list[str]  #: outputs that the protected models do not have
+    signature: Signature
     source: Source  #: of input that the graph runs on
     evidence: Evidence  #: what it gave on that input
-    dropped: list[str]  #: outputs that the protected models do not have
     warnings: list[str]
 
-    def __init__(self, path: Path, asked: ProtectOptions) -> None:
-        """Read the graph, run it, and conclude.
 
-        Raises:
-            InputError: no graph that can be protected, or what was asked does not fit it.
-        """
-        model = onnx_graph.load(path)
-        self.path, self.model, self.asked = path, model, asked
-        self.warnings = triton_releases.warnings(model)
-        self.external = external_data.files(model, path)
-        self.inputs = onnx_graph.inputs(model)
-        for value in self.inputs:
-            _refuse_input(value)
-        self.zipmaps = zipmap.take_off(model)
-        self.runner = OnnxSession(path, model=model if self.zipmaps else None)
-        self._find_scores()
-        self._gather()
-        if self.zipmaps:
-            self._verify_zipmap()
+def understand(path: Path, asked: ProtectOptions) -> Classifier:
+    """Return what a graph is: read, run, and concluded from both.
 
-    def _find_scores(self) -> None:
-        """Find the scores, whether the batch is free, and input that the graph runs on."""
-        values = onnx_graph.outputs(self.model)
-        names = [value.name for value in values if value.data_type]
-        wanted = self.asked.max_batch_size
-        self.free = free = all(map(onnx_signature.has_free_batch, self.inputs))
-        self.batched = wanted != 0 and free
-        if not names:
-            score_output.find(self.model, values, {}, self.asked.output)
-        self.source = self._source(names)
-        if free:
-            self._settle_batch(names)
-        results = self._run(names)
-        found = score_output.find(self.model, values, results, self.asked.output)
-        if self.batched and not evidence_of.follows_batch(self.runner, self.source, found.name):
-            self.batched = False
-            self.source = self._source(names)
-            results = self._run(names)
-        if wanted and not self.batched:
-            raise InputError(
-                f"--max-batch-size {wanted}: the graph has no free batch dimension in every input "
-                f"and in {found.name}; leave it out, or give 0"
-            )
-        shape = results[found.name].shape
-        self.end = graph_ending.ending(self.model, found.name, shape=shape)
-        self._settle_axis(found, shape)
-        self.candidates = [
-            self._observed(value)
-            for value in values
-            if value.data_type
-            and value.data_type not in onnx_graph.FLOATS
-            and self._label_like(results[value.name].shape, shape)
-        ]
-        self.seen = results
-        self.others = [value.name for value in values if value.name != found.name]
-
-    def _settle_batch(self, outputs: list[str]) -> None:
-        """See whether the batch is as free as the graph says."""
-        rows = batch.only(self.runner, self.source, outputs)
-        if rows is None:
-            if self.batched and self.asked.sample is not None:
-                batch.refuse_one_row(self.source, self.asked.sample)
-            return
-        if self.batched:
-            raise InputError(batch.refusal(rows, self.model))
-        if self.asked.sample is not None:
-            batch.refuse_fewer_rows(self.source, self.asked.sample, rows)
-        self.inputs = [
-            replace(value, shape=(rows, *(value.shape or ("",))[1:])) for value in self.inputs
-        ]
-        self.source = replace(self.source, values=tuple(self.inputs))
-
-    def _settle_axis(self, found: Value, shape: tuple[int, ...]) -> None:
-        """Find the axis of the classes, and their number."""
-        self.rounded = graph_ending.quantised(self.model)
-        if self.batched and len(shape) == 1:
-            self.axis, self.value = None, self._observed(found)
-            return
-        feeds = itertools.islice(self.source.feeds(2), AXIS_CALLS)
-        seen = [self.runner(feed, [found.name])[found.name] for feed in feeds]
-        tensors = {found.name, *([self.end.logits] if self.end else [])}
-        signs = Signs(
-            shape,
-            self._free(found),
-            self.batched or (self.free and len(shape) > 1),
-            self.end,
-            frozenset(graph_ending.argmax_axes(self.model, tensors, len(shape))),
-            class_axis.sums_to_one(seen, rounded=self.rounded),
+    Raises:
+        InputError: no graph that can be protected, or what was asked does not fit it.
+    """
+    model = onnx_graph.load(path)
+    warnings = triton_releases.warnings(model)
+    external = external_data.files(model, path)
+    inputs = onnx_graph.inputs(model)
+    for value in inputs:
+        _refuse_input(value)
+    zipmaps = zipmap.take_off(model)
+    runner = OnnxSession(path, model=model if zipmaps else None)
+    run, found, results = _find_scores(model, asked, runner, inputs)
+    shape = results[found.name].shape
+    end = graph_ending.ending(model, found.name, shape=shape)
+    axis = _find_axis(run, found, shape, end)
+    value = run.observed(found, axis)
+    candidates = [
+        run.observed(one)
+        for one in onnx_graph.outputs(model)
+        if one.data_type
+        and one.data_type not in onnx_graph.FLOATS
+        and _label_like(results[one.name].shape, shape, axis)
+    ]
+    if run.batched:
+        evidence_of.refuse_dependent_rows(runner, run.source, value, axis)
+    most = (asked.max_batch_size or MAX_BATCH_SIZE) if run.batched else 0
+    evidence = evidence_of.gather(
+        runner, run.source, value.name, axis=axis,
+        labels=[one.name for one in candidates], rows=most or 2,
+    )  # fmt: skip
+    try:
+        scores, more = score_kind.understand(
+            evidence.all_scores(),
+            end,
+            half=graph_ending.halved(model) or value.data_type == "TYPE_FP16",
+            rounded=graph_ending.quantised(model),
+            asked=asked.scores,
+            multi_label=asked.multi_label,
         )
-        multi = self.asked.multi_label
-        sigmoid = self.end is not None and self.end.op == "Sigmoid"
-        alone = multi is True or (sigmoid and multi is None)
-        try:
-            self.axis = class_axis.find(signs, self.asked.class_axis, alone=alone)
-        except InputError as error:
-            raise InputError(f"output {found.name}: {error}") from None
-        self.value = self._observed(found, self.axis)
+    except InputError as error:
+        raise InputError(f"output {value.name}: {error}") from None
+    labels = [one for one in candidates if _follows(one, value, scores, evidence, run.batched)]
+    kept = {one.name for one in (found, *labels)}
+    dropped = [one.name for one in onnx_graph.outputs(model) if one.name not in kept]
+    warnings += more
+    warnings += [_dropped(run, name, [one.name for one in candidates], results) for name in dropped]
+    tensor = partial(onnx_signature.tensor_of, batched=run.batched)
+    signature = Signature(
+        tuple(map(tensor, run.inputs)), tensor(value), tuple(map(tensor, labels)), most,
+        LAST if axis is None else axis,
+    )  # fmt: skip
+    warnings += _verify_zipmap(path, zipmaps, value.name, run)
+    return Classifier(
+        path, asked, model, external, run.inputs, value, axis, scores, labels, dropped, signature,
+        run.source, evidence, warnings,
+    )  # fmt: skip
 
-    def _verify_zipmap(self) -> None:
-        """See that the tensors before the ZipMaps hold what these would say."""
-        runner = OnnxSession(self.path)
-        for removed in self.zipmaps:
-            if removed.output != self.value.name:
-                continue
-            feed = next(self.source.feeds(evidence_of.ZIPMAP_ROWS))
-            maps = runner(feed, [removed.output])[removed.output]
-            scores = self.runner(feed, [removed.output])[removed.output]
-            zipmap.refuse_other_scores(maps, scores, removed)
-            self.warnings.append(removed.warning)
 
-    def _source(self, outputs: list[str]) -> Source:
-        if self.asked.sample is not None:
-            return onnx_run.read_sample(self.asked.sample, self.inputs, self.batched)
-        return onnx_run.random_source(
-            self.runner, self.inputs, outputs, self.batched, onnx_graph.strings(self.model)
-        )
+@dataclass(frozen=True)
+class _Run:
+    """A graph and the input that it runs on."""
 
-    def _run(self, outputs: list[str]) -> dict[str, Any]:
+    model: Any
+    asked: ProtectOptions
+    runner: OnnxSession
+    inputs: list[Value]
+    free_batch: bool  #: as the graph says
+    batched: bool
+    source: Source
+
+    def once(self, outputs: list[str]) -> dict[str, Any]:
+        """Return what one call gives."""
         try:
             return self.runner(next(self.source.feeds(2)), outputs)
         except Exception as error:
             said = f"the graph fails: {onnx_run.one_line(error)}"
             raise InputError(f"{said}; {onnx_run.hint(self.source)}") from None
 
-    def _label_like(self, label: tuple[int, ...], scores: tuple[int, ...]) -> bool:
-        if self.axis is None:
-            return label in (scores, (*scores, 1))
-        axis = self.axis % len(scores)
-        before, after = scores[:axis], scores[axis + 1 :]
-        return label != () and label in ((*before, *after), (*before, 1, *after))
-
-    def _observed(self, value: Value, axis: int | None = None) -> Value:
+    def observed(self, value: Value, axis: int | None = None) -> Value:
         """Return an output with the shape that it was seen to have; ``axis`` has fixed size if so.
 
         A size that the file declares and that was not seen is not believed.
@@ -209,7 +169,7 @@ class Classifier:
             shape[axis] = shapes[0][axis]
         return replace(value, shape=tuple(shape))
 
-    def _free(self, value: Value) -> tuple[bool, ...]:
+    def free(self, value: Value) -> tuple[bool, ...]:
         """Return which sizes of an output each request chooses: seen, or with a sample declared."""
         shapes = self._shapes(value.name)
         varied = tuple(len(set(sizes)) > 1 for sizes in zip(*shapes, strict=True))
@@ -233,66 +193,121 @@ class Classifier:
                         raise
         return shapes
 
-    def _gather(self) -> None:
-        """Run the graph; conclude what its scores and its other outputs are."""
-        if self.batched:
-            evidence_of.refuse_dependent_rows(self.runner, self.source, self.value, self.axis)
-        self.evidence: Evidence = evidence_of.gather(
-            self.runner, self.source, self.value.name, axis=self.axis,
-            labels=[value.name for value in self.candidates], rows=self._max_batch_size() or 2,
-        )  # fmt: skip
-        asked = self.asked
-        try:
-            self.scores, warnings = score_kind.understand(
-                self.evidence.all_scores(),
-                self.end,
-                half=graph_ending.halved(self.model) or self.value.data_type == "TYPE_FP16",
-                rounded=self.rounded,
-                asked=asked.scores,
-                multi_label=asked.multi_label,
-            )
-        except InputError as error:
-            raise InputError(f"output {self.value.name}: {error}") from None
-        self.warnings += warnings
-        self.labels = [value for value in self.candidates if self._follows(value)]
-        names = [value.name for value in self.labels]
-        self.dropped = [name for name in self.others if name not in names]
-        self.warnings += [self._dropped(name) for name in self.dropped]
-        self.signature = Signature(
-            tuple(onnx_signature.tensor_of(value, batched=self.batched) for value in self.inputs),
-            onnx_signature.tensor_of(self.value, batched=self.batched),
-            tuple(onnx_signature.tensor_of(value, batched=self.batched) for value in self.labels),
-            self._max_batch_size(),
-            LAST if self.axis is None else self.axis,
+
+def _find_scores(
+    model: Any, asked: ProtectOptions, runner: OnnxSession, inputs: list[Value]
+) -> tuple[_Run, Value, dict[str, Any]]:
+    """Return input that the graph runs on, the scores, and what one call gave."""
+    values, wanted = onnx_graph.outputs(model), asked.max_batch_size
+    names = [value.name for value in values if value.data_type]
+    if not names:
+        score_output.find(model, values, {}, asked.output)
+
+    def source(batched: bool, inputs: list[Value]) -> Source:
+        if asked.sample is not None:
+            return onnx_run.read_sample(asked.sample, inputs, batched)
+        return onnx_run.random_source(runner, inputs, names, batched, onnx_graph.strings(model))
+
+    free = all(map(onnx_signature.has_free_batch, inputs))
+    batched = wanted != 0 and free
+    run = _Run(model, asked, runner, inputs, free, batched, source(batched, inputs))
+    if free:
+        run = _settle_batch(run, names)
+    results = run.once(names)
+    found = score_output.find(model, values, results, asked.output)
+    if run.batched and not evidence_of.follows_batch(runner, run.source, found.name):
+        run = replace(run, batched=False, source=source(False, run.inputs))
+        results = run.once(names)
+    if wanted and not run.batched:
+        raise InputError(
+            f"--max-batch-size {wanted}: the graph has no free batch dimension in every input "
+            f"and in {found.name}; leave it out, or give 0"
         )
+    return run, found, results
 
-    def _dropped(self, name: str) -> str:
-        where = "random input; real rows with --sample may show that it does"
-        if self.asked.sample is not None:
-            where = "the rows of --sample"
-        if name in [value.name for value in self.candidates]:
-            return (
-                f"output {name} is dropped: it was not seen to follow from the top class on {where}"
-            )
-        said = f"output {name} is dropped: what it says beside the scores can leak the model"
-        if name in self.seen and graph_ending.ends(self.model, name, self.seen[name].shape):
-            said += f"; to serve it too, protect the file again with --output {name} and a --name"
-        return said
 
-    def _max_batch_size(self) -> int:
-        return (self.asked.max_batch_size or MAX_BATCH_SIZE) if self.batched else 0
+def _settle_batch(run: _Run, outputs: list[str]) -> _Run:
+    """Return the run with the batch as free as it is, whatever the graph says."""
+    rows = batch.only(run.runner, run.source, outputs)
+    sample = run.asked.sample
+    if rows is None:
+        if run.batched and sample is not None:
+            batch.refuse_one_row(run.source, sample)
+        return run
+    if run.batched:
+        raise InputError(batch.refusal(rows, run.model))
+    if sample is not None:
+        batch.refuse_fewer_rows(run.source, sample, rows)
+    inputs = [replace(value, shape=(rows, *(value.shape or ("",))[1:])) for value in run.inputs]
+    return replace(run, inputs=inputs, source=replace(run.source, values=tuple(inputs)))
 
-    def _follows(self, value: Value) -> bool:
-        free = isinstance((value.shape or (0,))[0], str)
-        if self.scores.multi_label or (self.batched and not free):
-            return False
-        rows = self.evidence.all_scores()
-        kind = "probabilities" if self.scores.cut is not None else self.scores.kind
-        answer, clear = score_output.top(
-            rows, self.value.data_type, kind=kind, sides=rows.shape[1] == 1
-        )
-        label = self.evidence.all_labels(value.name)
-        return score_output.follows(label, answer.reshape(-1), clear.reshape(-1))
+
+def _find_axis(run: _Run, found: Value, shape: tuple[int, ...], end: Ending | None) -> int | None:
+    """Return the axis of the classes, None where the scores have only a batch."""
+    if run.batched and len(shape) == 1:
+        return None
+    feeds = itertools.islice(run.source.feeds(2), AXIS_CALLS)
+    seen = [run.runner(feed, [found.name])[found.name] for feed in feeds]
+    tensors = {found.name, *([end.logits] if end else [])}
+    signs = Signs(
+        shape,
+        run.free(found),
+        run.batched or (run.free_batch and len(shape) > 1),
+        end,
+        frozenset(graph_ending.argmax_axes(run.model, tensors, len(shape))),
+        class_axis.sums_to_one(seen, rounded=graph_ending.quantised(run.model)),
+    )
+    multi = run.asked.multi_label
+    alone = multi is True or (end is not None and end.op == "Sigmoid" and multi is None)
+    try:
+        return class_axis.find(signs, run.asked.class_axis, alone=alone)
+    except InputError as error:
+        raise InputError(f"output {found.name}: {error}") from None
+
+
+def _label_like(label: tuple[int, ...], scores: tuple[int, ...], axis: int | None) -> bool:
+    if axis is None:
+        return label in (scores, (*scores, 1))
+    before, after = scores[: axis % len(scores)], scores[axis % len(scores) + 1 :]
+    return label != () and label in ((*before, *after), (*before, 1, *after))
+
+
+def _follows(
+    label: Value, value: Value, scores: ScoreKind, evidence: Evidence, batched: bool
+) -> bool:
+    """Say whether a label was seen to follow from the top class."""
+    free = isinstance((label.shape or (0,))[0], str)
+    if scores.multi_label or (batched and not free):
+        return False
+    rows = evidence.all_scores()
+    kind = "probabilities" if scores.cut is not None else scores.kind
+    answer, clear = score_output.top(rows, value.data_type, kind=kind, sides=rows.shape[1] == 1)
+    said = evidence.all_labels(label.name)
+    return score_output.follows(said, answer.reshape(-1), clear.reshape(-1))
+
+
+def _dropped(run: _Run, name: str, candidates: list[str], seen: dict[str, Any]) -> str:
+    where = "random input; real rows with --sample may show that it does"
+    if run.asked.sample is not None:
+        where = "the rows of --sample"
+    if name in candidates:
+        return f"output {name} is dropped: it was not seen to follow from the top class on {where}"
+    said = f"output {name} is dropped: what it says beside the scores can leak the model"
+    if name in seen and graph_ending.ends(run.model, name, seen[name].shape):
+        said += f"; to serve it too, protect the file again with --output {name} and a --name"
+    return said
+
+
+def _verify_zipmap(path: Path, zipmaps: list[Removed], scores: str, run: _Run) -> list[str]:
+    """Return warnings, once the tensors before the ZipMaps hold what these would say."""
+    warnings = []
+    for removed in zipmaps:
+        if removed.output == scores:
+            feed = next(run.source.feeds(evidence_of.ZIPMAP_ROWS))
+            maps = OnnxSession(path)(feed, [scores])[scores]
+            zipmap.refuse_other_scores(maps, run.runner(feed, [scores])[scores], removed)
+            warnings.append(removed.warning)
+    return warnings
 
 
 def _refuse_input(value: Value) -> None:

@@ -1,7 +1,9 @@
 """The three config.pbtxt files of a protected classifier, as text."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 from exporters import defence_parameters
 from exporters.onnx_signature import OnnxTensor, Signature
@@ -9,6 +11,10 @@ from postprocess.parameters import Parameters
 
 #: The parameter that tells a fused model: its value is the output that the defence makes.
 FUSED_MARK = "reverse_sigmoid_fused"
+
+_PARAMETER = re.compile(
+    r'^parameters \{ key: "(\w+)" value: \{ string_value: "(.*)" \} \}$', re.MULTILINE
+)
 
 #: Of the three models: ensemble, victim, defence.
 Names = tuple[str, str, str]
@@ -188,3 +194,9 @@ def _batching(signature: Signature) -> str:
     if not signature.batched:
         return "# No batch dimension: Triton runs requests one at a time.\n"
     return _BATCHING
+
+
+def read_parameters(config: Path) -> Parameters:
+    """Return the parameters of a defence's config.pbtxt that this project wrote."""
+    strings = dict(_PARAMETER.findall(config.read_text(encoding="utf-8")))
+    return Parameters.from_strings(strings, where=str(config))

@@ -2,8 +2,9 @@
 
 import hashlib
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -107,22 +108,30 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
     Raises:
         InputError: the name is unknown, a file is missing, or it does not hold what it must.
     """
-    own = name.endswith(".npz")
-    if name not in NAMES and not own:
+    if name not in SOURCES and not name.endswith(".npz"):
         raise InputError(
             f"unknown data set {name!r}; known are {', '.join(NAMES)} and files that end in .npz"
         )
     refuse_missing(data_dir)
-    if name == "digits":
-        return _digits()
-    if name == "stl10":
-        arrays = _read_stl10(data_dir)
-    elif own:
-        arrays = _read_npz(Path(name))
-    elif data_dir is not None:
-        arrays = _read_npz(data_dir / f"{name}.npz")
-    else:
-        arrays = _fetch(name)
+    return SOURCES.get(name, _own)(name, data_dir)
+
+
+def refuse_missing(data_dir: Path | None) -> None:
+    """Refuse a folder of data sets that is not there.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    if data_dir is not None and not data_dir.is_dir():
+        raise InputError(f"--data-dir {data_dir}: no such folder")
+
+
+def of_pixels(name: str, arrays: Sequence[NDArray[Any]], *, flips: bool) -> Dataset:
+    """Return a data set of x_train, y_train, x_test and y_test as they are stored, pixels of uint8.
+
+    Raises:
+        InputError: they are no images and labels.
+    """
     _refuse_unlike(name, *arrays)
     x_train, y_train, x_test, y_test = arrays
     return Dataset(
@@ -131,27 +140,18 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
         y_train.reshape(-1).astype(np.int64),
         _as_images(x_test),
         y_test.reshape(-1).astype(np.int64),
-        flips=name != "mnist" and not own,
+        flips=flips,
     )
-
-
-def refuse_missing(data_dir: Path | None) -> None:
-    """Return if the folder of the data sets is there, or none was given.
-
-    Raises:
-        InputError: there is none.
-    """
-    if data_dir is not None and not data_dir.is_dir():
-        raise InputError(f"--data-dir {data_dir}: no such folder")
 
 
 def _refuse_unlike(name: str, x_train: Any, y_train: Any, x_test: Any, y_test: Any) -> None:
     """Refuse arrays that are no images and labels as they are stored."""
     for images, labels in ((x_train, y_train), (x_test, y_test)):
-        if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != labels.size:
+        if images.dtype != np.uint8 or images.ndim not in (2, 3, 4) or len(images) != labels.size:
             raise InputError(
                 f"{name}: expected uint8 images (n, height, width[, channels]) and n labels, "
-                f"got {images.dtype} {images.shape} and {labels.shape}"
+                f"or rows of features (n, features), got {images.dtype} {images.shape} and "
+                f"{labels.shape}"
             )
         if labels.size == 0 or labels.dtype.kind not in "iu" or labels.min() < 0:
             raise InputError(f"{name}: expected whole numbers from 0 as labels, at least one")
@@ -202,6 +202,19 @@ def _read_npz(path: Path) -> list[NDArray[np.uint8]]:
     return arrays
 
 
+def _own(name: str, _: Path | None) -> Dataset:
+    return of_pixels(name, _read_npz(Path(name)), flips=False)
+
+
+def _published(name: str, data_dir: Path | None, *, flips: bool = True) -> Dataset:
+    arrays = _fetch(name) if data_dir is None else _read_npz(data_dir / f"{name}.npz")
+    return of_pixels(name, arrays, flips=flips)
+
+
+def _stl10(name: str, data_dir: Path | None) -> Dataset:
+    return of_pixels(name, _read_stl10(data_dir), flips=True)
+
+
 def _fetch(name: str) -> list[NDArray[np.uint8]]:
     import keras.datasets
 
@@ -238,7 +251,18 @@ def _read_stl10(data_dir: Path | None) -> list[NDArray[np.uint8]]:
 
 def _as_images(pixels: NDArray[np.uint8]) -> Images:
     images = pixels.astype(np.float32) / 255
+    if images.ndim == 2:  # features, as images of one row
+        images = images[:, None]
     return images if images.ndim == 4 else images[..., None]
 
 
-NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "stl10")
+#: How each is read, given its name and the folder of the data sets' files.
+SOURCES: dict[str, Callable[[str, Path | None], Dataset]] = {
+    "digits": lambda *_: _digits(),
+    "mnist": partial(_published, flips=False),
+    "fashion_mnist": _published,
+    "cifar10": _published,
+    "cifar100": _published,
+    "stl10": _stl10,
+}
+NAMES = tuple(SOURCES)

@@ -182,7 +182,7 @@ def _sum_tolerance(nodes: Nodes, p: str, value: Value) -> str:
 
 
 def _in_unit_range(nodes: Nodes, scores: str, *, each: bool) -> str:
-    """Append whether rows, or ``each`` entry, lie in [0, 1] but for rounding."""
+    """Append whether rows, or ``each`` entry, lie in [0, 1] up to rounding."""
     add, number = nodes.add, nodes.number
     least = scores if each else nodes.reduce("ReduceMin", scores)
     most = scores if each else nodes.reduce("ReduceMax", scores)

@@ -102,7 +102,7 @@ def read_strings(model: Any, *, where: str) -> dict[str, str]:
 
 
 def refuse_altered(model: Any) -> None:
-    """Return if the defence in a fused graph is the one that its parameters make.
+    """Refuse a fused graph whose defence is not the one that its parameters make.
 
     What another version of this project wrote is taken as it is.
 

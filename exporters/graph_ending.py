@@ -13,6 +13,8 @@ _ACTIVATIONS = {
     "Sigmoid": "Sigmoid",
     "QLinearSigmoid": "Sigmoid",
 }
+#: What gives probabilities; those that ``protect`` takes off no graph among them.
+_TO_PROBABILITIES = {*_ACTIVATIONS, "HardSigmoid", "Hardmax"} - {"LogSoftmax"}
 #: What an exporter may put behind it without changing what it says.
 _SAME = ("Identity", "Cast", "Dropout")
 #: Rounds what it says, mostly to 8 bits.
@@ -55,24 +57,38 @@ def ending(model: Any, output: str, *, shape: tuple[int, ...]) -> Ending | None:
         output: the name of one of its outputs.
         shape: of that output, as it was seen.
     """
+    node, behind = _source(model, output)
+    if node is None:
+        return None
+    if node.op_type in _ACTIVATIONS:
+        return _ending(model, node, behind, shape)
+    return Ending("TopK", behind=tuple(behind)) if node.op_type == "TopK" else None
+
+
+def probabilities_from(model: Any, tensor: str) -> str | None:
+    """Return the operator that makes a tensor probabilities, None where none is seen to do so."""
+    node, behind = _source(model, tensor)
+    changed = {one.op_type for one in behind}.intersection(_CHANGING) - {"Clip", "Round"}
+    if node is None or changed or node.op_type not in _TO_PROBABILITIES:
+        return None
+    return str(node.op_type)
+
+
+def _source(model: Any, tensor: str) -> tuple[Any, list[Any]]:
+    """Return the node that makes what a tensor says, None for none, and the nodes behind it."""
     producer = {name: node for node in model.graph.node for name in node.output}
     constants = {one.name for one in model.graph.initializer}
     constants |= {name for name, node in producer.items() if node.op_type == "Constant"}
     behind: list[Any] = []
-    tensor = output
     while (node := producer.get(tensor)) is not None and node.domain in _DOMAINS:
-        if node.op_type in _ACTIVATIONS:
-            return _ending(model, node, behind, shape)
-        if node.op_type == "TopK":
-            return Ending("TopK", behind=tuple(behind))
         if node.op_type not in (*_SAME, *_ROUNDING, *_SHAPES, *_CHANGING, "Transpose"):
-            return None
+            return node, behind
         given = [name for name in node.input if name not in constants]
         if not given:
-            return None
+            break
         behind.insert(0, node)
         tensor = given[0]
-    return None
+    return None, behind
 
 
 def _ending(model: Any, node: Any, behind: list[Any], shape: tuple[int, ...]) -> Ending | None:

@@ -10,13 +10,13 @@ import numpy as np
 
 from exporters import (
     architectures,
+    config_pbtxt,
     datasets,
     keras_to_onnx,
     model_repository,
     onnx_signature,
     question,
     servable_path,
-    verify,
 )
 from exporters.atomic_file import write_text
 from exporters.datasets import Dataset, Images
@@ -114,7 +114,7 @@ def _write_question(repository: Path, name: str, images: Images) -> None:
 
     path = path_in(repository, name)
     try:
-        parameters = verify.read_parameters(config)
+        parameters = config_pbtxt.read_parameters(config)
         model = question.AnswerSource(
             raw, Postprocessor(parameters), parameters, onnx_signature.OUTPUT_NAME, batched=True
         )

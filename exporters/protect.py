@@ -11,8 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import postprocess
-from exporters import fused, graph_ending, model_repository, onnx_graph, question, servable_path
-from exporters.classifier import Classifier, ProtectOptions
+from exporters import (
+    fused,
+    graph_ending,
+    model_repository,
+    onnx_graph,
+    question,
+    servable_path,
+    versions,
+)  # fmt: skip
+from exporters.classifier import Classifier, ProtectOptions, understand
 from exporters.onnx_run import Feed, OnnxSession
 from exporters.placing import place
 from exporters.score_kind import ScoreKind
@@ -65,7 +73,7 @@ def protect(
         raise InputError(f"--layout: expected {' or '.join(LAYOUTS)}, got {asked.layout!r}")
     _refuse_existing(repository, name, asked.layout, force=asked.force)
     try:
-        classifier = Classifier(path, asked)
+        classifier = understand(path, asked)
         with _folder_beside(repository) as folder:
             staged = Path(folder)
             scores, parameters, verified = _write_verified(classifier, staged, name, parameters)
@@ -128,7 +136,7 @@ def _write(
         file.write_text(text, encoding="utf-8")
     if classifier.asked.self_contained:
         _vendor(folder / model_repository.defence_name(name) / "1" / "postprocess")
-    verified = verify(folder, name, classifier, scores)
+    verified = verify(folder, name, classifier, parameters, scores)
     if classifier.asked.layout == "fused":
         _write_fused(classifier, folder, name, parameters, model)
         verify_fused(folder, name, classifier, parameters, scores)
@@ -231,8 +239,8 @@ def _refuse_existing(repository: Path, name: str, layout: str, *, force: bool) -
         folder = repository / model
         if folder.exists() and not force:
             raise InputError(f"{folder} exists; give --force to replace it")
-        for version in folder.glob("*/"):
-            if version.name.isdecimal() and version.name != "1":
+        for version in versions.folders(folder):
+            if version.name != "1":
                 raise InputError(
                     f"{version} exists, and Triton serves the highest version; remove it"
                 )

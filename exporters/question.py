@@ -78,7 +78,7 @@ def see(
             scores = scores.reshape(-1, 1)
         moved = np.moveaxis(scores, model.axis, -1)
         rows = np.ascontiguousarray(moved.reshape(-1, moved.shape[-1]))
-        repeats = model.parameters.defense in ("reverse_sigmoid", "sine", "none")
+        repeats = model.parameters.repeats
         answers = [model.protect(rows) for _ in range(1 if repeats else DRAWS)]
     except Exception:  # whatever onnxruntime raises at inputs that a graph does not take
         return None

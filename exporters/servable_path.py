@@ -17,10 +17,10 @@ MOST_CHARACTERS = 3400
 
 
 def refuse(repository: Path) -> None:
-    """Return where Triton can read models from a repository at this path, links followed.
+    """Refuse a path that Triton cannot read a repository's models from, links followed.
 
     Raises:
-        InputError: it cannot, why, and a way out.
+        InputError: why not, and a way out.
     """
     path = str(repository.resolve())
     reason = _reason(path)
@@ -33,10 +33,10 @@ def refuse(repository: Path) -> None:
 
 
 def refuse_temporary(folder: Path) -> None:
-    """Return where Triton can be started from a temporary folder, an absolute path.
+    """Refuse a temporary folder, an absolute path, that Triton cannot be started from.
 
     Raises:
-        InputError: it cannot, why, and a way out.
+        InputError: why not, and a way out.
     """
     # The dynamic linker splits a list of libraries at colons.
     reason = "colons separate paths" if ":" in str(folder) else _reason(str(folder))

@@ -130,10 +130,10 @@ def _refuse_unfit(model: Any, images: Images, targets: NDArray[np.float32]) -> N
 
 
 def refuse_diverged(model: Any, step: int) -> None:
-    """Return if all of a network's weights are finite numbers; its loss does not always tell.
+    """Refuse a network with weights that are no finite numbers; its loss does not always tell.
 
     Raises:
-        InputError: one is not.
+        InputError: one of them is none.
     """
     import keras
 
@@ -168,8 +168,12 @@ def augment(images: Images, rng: np.random.Generator, *, flips: bool) -> Images:
     Args:
         images: shape (n, height, width, channels).
         flips: mirror left to right with probability 1/2.
+
+    Images of one row are features, which stay where they are.
     """
     count, height, width, _ = images.shape
+    if height == 1:
+        return images
     reach = max(1, int(height * SHIFT_SHARE)), max(1, int(width * SHIFT_SHARE))
     padded = np.pad(images, ((0, 0), (reach[0],) * 2, (reach[1],) * 2, (0, 0)))
     top = rng.integers(0, 2 * reach[0] + 1, count)

@@ -1,10 +1,9 @@
 """The written models against the original graph: they must give its answers, protected.
 
-The defence is run as Triton would run it, by what stands in config.pbtxt. What comes out is
-looked at by other means: NumPy's argmax along the axis that was found to hold the classes.
+The defence is run as Triton would run it. What comes out is looked at by other means: NumPy's
+argmax along the axis that was found to hold the classes.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,10 +30,6 @@ SUM_TOLERANCE = {"TYPE_FP16": 1e-2, "TYPE_FP32": 1e-3, "TYPE_FP64": 1e-3}
 #: them is part of it: onnxruntime may fuse other operators in the longer graph.
 FUSED_TOLERANCE = {"TYPE_FP16": 2e-2, "TYPE_FP32": 1e-4, "TYPE_FP64": 1e-5}
 
-_PARAMETER = re.compile(
-    r'^parameters \{ key: "(\w+)" value: \{ string_value: "(.*)" \} \}$', re.MULTILINE
-)
-
 
 class CutError(InputError):
     """The cut graph's logits are not as good as the original's probabilities."""
@@ -49,19 +44,16 @@ class Verified:
     cut_difference: float  #: largest difference of a probability that the cut makes
 
 
-def read_parameters(config: Path) -> Parameters:
-    """Return the parameters of a defence's config.pbtxt that this project wrote."""
-    strings = dict(_PARAMETER.findall(config.read_text(encoding="utf-8")))
-    return Parameters.from_strings(strings, where=str(config))
-
-
-def verify(repository: Path, name: str, classifier: Classifier, what: ScoreKind) -> Verified:
+def verify(
+    repository: Path, name: str, classifier: Classifier, parameters: Parameters, what: ScoreKind
+) -> Verified:
     """Return what was compared, once written victim and defence give the original's answers.
 
     Args:
         repository: that the three models were written to.
         name: the public model name.
         classifier: the original.
+        parameters: of the defence.
         what: the scores that were written are.
 
     Raises:
@@ -71,8 +63,7 @@ def verify(repository: Path, name: str, classifier: Classifier, what: ScoreKind)
     scores, data_type = classifier.value.name, classifier.value.data_type
     evidence, axis = classifier.evidence, classifier.axis
     runner = OnnxSession(model_repository.onnx_path(repository, name))
-    config = repository / model_repository.defence_name(name) / "config.pbtxt"
-    postprocessor = Postprocessor(read_parameters(config))
+    postprocessor = Postprocessor(parameters)
     compared, refused, largest = 0, 0, 0.0
     feeds = classifier.source.feeds(evidence.rows_at_once)
     for feed, original in zip(feeds, evidence.scores, strict=False):
@@ -115,7 +106,7 @@ def defended(scores: Array, postprocessor: Postprocessor, *, flat: bool) -> Arra
 def verify_fused(
     repository: Path, name: str, classifier: Classifier, parameters: Parameters, what: ScoreKind
 ) -> None:
-    """Return if the fused model answers what the defence makes of the written victim's scores.
+    """Refuse a fused model that answers other than the defence does on the victim's scores.
 
     Args:
         repository: that the fused model and, beside it, the victim were written to.

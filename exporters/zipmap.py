@@ -63,7 +63,7 @@ def take_off(model: Any) -> list[Removed]:
 
 
 def refuse_other_scores(maps: Any, scores: NDArray[Any], removed: Removed) -> None:
-    """Return if a ZipMap gave what the tensor before it holds, each class its column.
+    """Refuse a ZipMap that gave other scores than the tensor before it, each class its column.
 
     Args:
         maps: what the graph with ZipMap gave: a map for each row.

@@ -1,20 +1,13 @@
 """Everything that queries a live endpoint, or learns from its answers.
 
-``endpoint`` asks a model over gRPC, and ``probabilities`` takes its scores for what they are. An
-attack of ``attacks`` says what to ask, ``collect`` spends the query budget on it, and
-``transfer_set_file`` keeps what was paid for. ``recover`` undoes the defence as far as it can,
-``substitute`` learns from the answers by one of ``losses``, and ``measures`` compares victim,
-protected model and substitute. ``thief`` names all ways to steal, ``campaign`` runs them against
-one endpoint, ``red_team`` says what it comes to, and ``attack_report`` shows it to people.
+``endpoint`` asks a model over gRPC, at what ``address`` reads of HOST:PORT, with ``inputs`` made of
+what the model says about itself. ``measures`` compares the answers of two models, ``plots`` and
+``page`` show it to people. ``deferred_signals`` lets what was paid for be written down before
+Ctrl-C ends it.
 
-``overhead`` measures what the defence costs under load: ``prepared`` makes the requests,
-``closed_loop`` sends them, ``paired_rounds`` makes percentiles, throughput and ratios of the
-answers' times, and ``flood`` is the thief who may query meanwhile. ``latency`` and ``report`` are
-the demo's.
-
-``locustfile`` is for Locust: ``triton_user`` speaks gRPC, ``thief_user`` runs the attacks, with
-``plan_process`` around those that train and ``attack_record`` beside their transfer sets;
-``load_shapes`` and ``locust_options`` are what can be chosen.
-
-``paper`` runs the paper's tables and figures again, without a server.
+The rooms: ``stealing`` is the attacks, from their questions to the report; ``timing`` measures
+what the defence costs under load; ``users`` are the normal users and the thieves of Locust, whose
+door is ``locustfile``; ``runs`` makes trainings in this process, many at a time and each to be
+repeated. On them stand ``paper``, the paper's tables and figures made again, and ``tune``, which
+finds a setting for a classifier.
 """

@@ -2,9 +2,7 @@
 
     locust -f load_tests/locustfile.py --host 127.0.0.1:8001 -u 22 --sample-thieves 2
 
-``triton_user`` speaks gRPC, ``thief_user`` runs the attacks, ``plan_process`` keeps their
-training out of Locust's process, ``load_shapes`` are chosen by ``--shape``, ``locust_options``
-are the options.
+What they are made of, their options and load shapes are in ``load_tests.users``.
 """
 
 import contextlib

@@ -9,16 +9,6 @@ import numpy as np
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 
-STYLE = """\
-  body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem;
-         margin: 2rem auto; padding: 0 1rem }
-  table { border-collapse: collapse }
-  th, td { padding: .3rem 1rem .3rem 0; border-bottom: 1px solid #ddd; text-align: right }
-  th:first-child, td:first-child { text-align: left }
-  figure { display: inline-block; margin: 1rem 1rem 0 0 }
-  figure svg { max-width: 100%; height: auto }
-  .caption, code { color: #555 }"""
-
 
 def figure(width: float = 5.6, height: float = 4) -> Any:
     """Return a figure and its axes."""

@@ -14,6 +14,8 @@ From scores to protected probabilities, in the order of the pipeline:
 6. ``kernel``           2 to 4 once more, in C, for speed; where it was not compiled they run
 7. ``postprocessor``    the one door to all of the above
 
+``arrays`` names what an array holds, ``errors`` what a person is told in one line.
+
 Around it: ``triton_model``, Triton requests in, Triton responses out, no maths; ``suspicion``,
 whether it is fed what config.pbtxt says; ``metrics``, what it counts; ``sparing_log``, what it
 says to the operator; ``perturbation``, how far answers are from the victim's; ``ready``, the

@@ -1,38 +1,50 @@
-"""The defences that the paper compares Reverse Sigmoid with (section 4.2)."""
+"""The defences that the paper compares Reverse Sigmoid with (section 4.2).
+
+Each is a function of the victim's probabilities, shape (rows, K), of its parameters and of a
+generator, and returns what it adds to them, shape (rows, K), float32. The paper's printed formulas
+of concave and convex do not parse; this is the reading that fits their names and its Figure 1.
+"""
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from postprocess.parameters import Parameters
 from postprocess.pseudo_logits import Float32
 
+if TYPE_CHECKING:
+    from postprocess.parameters import Parameters
 
-def noise(y: Float32, parameters: Parameters, rng: np.random.Generator) -> Float32:
-    """Return what the defence adds to the probabilities, shape (rows, K), float32.
 
-    - ``uniform``: beta * U(-1, 1)
-    - ``uniform_concave``: beta * U(-1, 1) * exp(-(y / rho)^2 / 2)
-    - ``uniform_convex``: beta * U(-1, 1) * (1 - exp(-(y / rho)^2 / 2))
-    - ``sine``: beta * sin(frequency * y)
-
-    The paper's printed formulas of the middle two do not parse; this is the reading that fits
-    their names and its Figure 1.
-
-    Args:
-        y: the victim's probabilities, shape (rows, K).
-        parameters: of one of these defences.
-        rng: of U(-1, 1), drawn anew for every class of every row.
-    """
+def uniform(y: Float32, parameters: "Parameters", rng: np.random.Generator) -> Float32:
+    """Return beta * U(-1, 1), drawn anew for every class of every row."""
     beta = np.float32(parameters.beta or 0)
-    if parameters.defense == "sine":
-        wave: Float32 = beta * np.sin(np.float32(parameters.frequency or 0) * y)
-        return wave
     drawn: Float32 = rng.random(y.shape, dtype=np.float32)
     drawn *= 2 * beta
     drawn -= beta
-    if parameters.defense != "uniform":
-        bell = np.exp(-0.5 * np.square(y / np.float32(parameters.rho or 1)))
-        drawn *= bell if parameters.defense == "uniform_concave" else 1 - bell
     return drawn
+
+
+def concave(y: Float32, parameters: "Parameters", rng: np.random.Generator) -> Float32:
+    """Return beta * U(-1, 1) * exp(-(y / rho)^2 / 2)."""
+    return uniform(y, parameters, rng) * _bell(y, parameters)
+
+
+def convex(y: Float32, parameters: "Parameters", rng: np.random.Generator) -> Float32:
+    """Return beta * U(-1, 1) * (1 - exp(-(y / rho)^2 / 2))."""
+    return uniform(y, parameters, rng) * (1 - _bell(y, parameters))
+
+
+def sine(y: Float32, parameters: "Parameters", _: np.random.Generator) -> Float32:
+    """Return beta * sin(frequency * y)."""
+    wave: Float32 = np.float32(parameters.beta or 0) * np.sin(
+        np.float32(parameters.frequency or 0) * y
+    )
+    return wave
+
+
+def _bell(y: Float32, parameters: "Parameters") -> Float32:
+    bell: Float32 = np.exp(-0.5 * np.square(y / np.float32(parameters.rho or 1)))
+    return bell
 
 
 def normalise(perturbed: Float32) -> Float32:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from postprocess.parameters import NEEDS, Parameters
+from postprocess.defences import DEFENCES
+from postprocess.parameters import Parameters
 
 #: Narrowest ambiguous band, as a share of the probabilities from 0 to 1, that gets no warning.
 NARROW_BAND = 0.05
@@ -17,11 +18,12 @@ HELPFUL_GAP = 0.75
 
 #: Parameters that do nothing unless another is as said.
 _IDLE = {
-    "gamma": ("reverse_sigmoid",),
-    "rho": ("uniform_concave", "uniform_convex"),
-    "frequency": ("sine",),
-    "seed": ("uniform", "uniform_concave", "uniform_convex"),
-    "beta": tuple(name for name, needs in NEEDS.items() if "beta" in needs),
+    parameter: tuple(
+        name
+        for name, defence in DEFENCES.items()
+        if parameter in (*defence.needs, *("seed",) * defence.draws)
+    )
+    for parameter in ("gamma", "rho", "frequency", "seed", "beta")
 }
 
 
@@ -87,7 +89,7 @@ def _about_ambiguity(beta: float, gamma: float) -> list[Lint]:
     if gamma == 1:
         reason = "gamma 1: every answer belongs to one probability and can be inverted"
         if beta == 1:
-            reason = "beta 1 and gamma 1: every answer is uniform but for its top class"
+            reason = "beta 1 and gamma 1: every answer is uniform except for its top class"
         return [Lint("no-ambiguity", reason)]
     if gamma < 1 and beta * gamma >= 1:
         return [

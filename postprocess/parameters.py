@@ -13,6 +13,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from postprocess.defences import DEFENCES
 from postprocess.errors import InputError
 
 #: Parameters of Triton's Python backend itself, which may stand beside ours.
@@ -32,16 +33,7 @@ RANGES = {
     "decoy": (1, 100),
     "class_axis": (-32, 31),
 }
-#: The defences of section 4.2, and the parameters that each of them cannot do without.
-NEEDS = {
-    "reverse_sigmoid": ("beta", "gamma"),
-    "uniform": ("beta",),
-    "uniform_concave": ("beta", "rho"),
-    "uniform_convex": ("beta", "rho"),
-    "sine": ("beta", "frequency"),
-    "none": (),
-}
-CHOICES = {"defense": tuple(NEEDS), "scores": ("logits", "probabilities")}
+CHOICES = {"defense": tuple(DEFENCES), "scores": ("logits", "probabilities")}
 #: Hardened modes: they build on Reverse Sigmoid and on no other defence.
 HARDENED = ("decimals", "key_file", "decoy")
 
@@ -101,7 +93,7 @@ class Parameters:
             value = getattr(self, name)
             if value not in choices:
                 raise InputError(f"parameter {name}: expected {_wanted(name)}, got {value!r}")
-        for name in NEEDS[self.defense]:
+        for name in DEFENCES[self.defense].needs:
             if getattr(self, name) is None:
                 raise InputError(f"parameter {name}: expected {_wanted(name)}, but it is missing")
         for name, (low, high) in RANGES.items():
@@ -126,6 +118,11 @@ class Parameters:
             for name in ("decimals", "decoy"):
                 if getattr(self, name) is not None:
                     raise InputError(f"parameter {name}: expected preserve_top1 true with it")
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the same scores always get the same answer."""
+        return not DEFENCES[self.defense].draws
 
     @classmethod
     def from_strings(cls, strings: Mapping[str, str], *, where: str) -> "Parameters":

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from postprocess import baselines, decoy, keyed, pseudo_logits, quantise, reverse_sigmoid, top1
+from postprocess.defences import DEFENCES
 from postprocess.errors import InputError
 from postprocess.kernel import Kernel, kernel_for
 from postprocess.parameters import Parameters
@@ -139,8 +140,9 @@ class Postprocessor:
             perturbed, capped = self._reverse_sigmoid(batch)
         else:
             perturbed = batch.probabilities.copy()
-            if parameters.defense != "none":
-                perturbed += baselines.noise(batch.probabilities, parameters, self._rng)
+            noise = DEFENCES[parameters.defense].noise
+            if noise is not None:
+                perturbed += noise(batch.probabilities, parameters, self._rng)
             capped = np.zeros(len(perturbed), np.bool_)
             if parameters.preserve_top1:
                 capped = top1.lift_top(perturbed, batch, margin=parameters.margin)

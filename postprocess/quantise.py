@@ -27,7 +27,7 @@ def quantise(probabilities: Float32, top: NDArray[np.intp], *, decimals: int) ->
     rows = np.arange(len(probabilities))
     exact = probabilities.astype(np.float64)
     exact *= units / exact.sum(axis=1, keepdims=True)
-    # A whole number but for float32 rounding is that number.
+    # A whole number, up to float32 rounding, is that number.
     nearest = np.rint(exact)
     np.copyto(exact, nearest, where=np.abs(exact - nearest) <= 2e-7 * exact)
     whole = np.floor(exact)

@@ -30,7 +30,7 @@ from postprocess.parameters import Parameters
 FILE, FORMAT = "question.json", 1
 #: Entries that are written as a person reads them; more are packed.
 READABLE = 1024
-#: Triton's datatypes, but for BYTES, as NumPy's.
+#: Triton's datatypes, except BYTES, as NumPy's.
 DTYPES = {
     **{f"FP{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
     **{f"INT{bits}": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
@@ -85,7 +85,7 @@ class Looks:
         return self.least is not None or not self.repeats
 
     def judge(self, answer: NDArray[Any], *, bounds: bool = True) -> None:
-        """Return if an answer looks right.
+        """Raise unless an answer looks right.
 
         Args:
             answer: of the model, any float type.

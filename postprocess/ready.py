@@ -132,7 +132,7 @@ class _Defence:
 
 
 def check(triton: Triton, model: str, kept: Question | None = None) -> None:
-    """Return if the model gives an answer that a defence has made.
+    """Raise unless the model gives an answer that a defence has made.
 
     Args:
         triton: is asked.
@@ -234,7 +234,7 @@ def _fused(config: Mapping[str, Any]) -> str:
 def compare(
     answer: NDArray[Any], raw: NDArray[Any], parameters: Parameters, *, axis: int = -1
 ) -> None:
-    """Return if an answer is what the parameters make of the victim's scores.
+    """Raise unless an answer is what the parameters make of the victim's scores.
 
     A defence that answers at random, or keyed on its input, must only not give them as they are.
 
@@ -266,7 +266,7 @@ def compare(
 
 def repeats(parameters: Parameters) -> bool:
     """Return whether the same scores get the same answer here as there, without the key."""
-    return parameters.defense in ("reverse_sigmoid", "sine", "none") and not parameters.key_file
+    return parameters.repeats and not parameters.key_file
 
 
 def _row(tensor: Mapping[str, Any], fill: int) -> QuestionTensor:

@@ -39,7 +39,7 @@ def sum_tolerance(classes: int) -> float:
 def looks_like_probabilities(scores: Scores, *, single: bool = False) -> NDArray[np.bool_]:
     """Return which rows may be probabilities, shape (rows,), for scores (rows, K).
 
-    Every entry lies in [0, 1], but for rounding, and the row sums to 1, but for what rounding
+    Every entry lies in [0, 1], up to rounding, and the row sums to 1, up to what rounding
     each entry to 8 bits takes or adds; see ``sum_tolerance``. NaN and a row of zeros never do.
 
     Args:
@@ -56,7 +56,7 @@ def looks_like_probabilities(scores: Scores, *, single: bool = False) -> NDArray
 
 
 def in_unit_range(scores: Scores) -> NDArray[np.bool_]:
-    """Return which rows lie in [0, 1] but for rounding, shape (rows,), for scores (rows, K)."""
+    """Return which rows lie in [0, 1] up to rounding, shape (rows,), for scores (rows, K)."""
     with np.errstate(invalid="ignore"):
         low, high = scores >= -PROBABILITY_ROUNDING, scores <= 1 + PROBABILITY_EXCESS
     inside: NDArray[np.bool_] = (low & high).all(axis=1)

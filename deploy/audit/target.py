@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from load_tests.endpoint import Access, EndpointError, connect
+from load_tests.inputs import closed, filled
 
 TIMEOUT_S = 10.0
 
@@ -63,14 +63,8 @@ def find(grpc: str, http: str, public: str, access: Access, *, inner: Iterable[s
         public,
         tuple(name for name in dict.fromkeys(names) if name != public),
         access,
-        tuple(_row(one) for one in metadata.inputs),
+        tuple(
+            KnownInput(one.name, one.datatype, filled(one, closed(one.shape, batched=False), 0))
+            for one in metadata.inputs
+        ),
     )
-
-
-def _row(tensor: Any) -> KnownInput:
-    from tritonclient.utils import triton_to_np_dtype
-
-    dtype = triton_to_np_dtype(tensor.datatype)
-    shape = [max(1, size) for size in tensor.shape]
-    values = np.full(shape, b"" if tensor.datatype == "BYTES" else 0, dtype=dtype)
-    return KnownInput(tensor.name, tensor.datatype, values)

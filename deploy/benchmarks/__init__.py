@@ -1,1 +1,16 @@
-""""""
+"""What serving costs, and what a gateway holds under attack: measured, on this machine.
+
+| module | measures |
+| --- | --- |
+| ``serving`` | all ways to serve a classifier, ``rivals``: the command ``benchmark`` |
+| ``gateway`` | a request: direct, through Envoy alone, through the gateway, with TLS |
+| ``scrub`` | what the gateway takes for an error that a client has made long |
+| ``cost`` | how cost grows with classes, size and concurrency; ``cost_page`` shows it |
+| ``soak`` | half an hour at half load: failures, memory |
+| ``hostile`` | half an hour of every attack: whether honest clients notice |
+| ``mutation`` | mutated messages and requests: what breaks, leaks or comes late |
+
+All but ``serving`` run as ``python -m deploy.benchmarks.NAME``, with ``arguments`` in common; the
+last three run the command ``serve --gateway`` itself, by ``gateway_run``. ``costs/`` holds what
+was measured.
+"""

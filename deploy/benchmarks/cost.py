@@ -10,7 +10,6 @@ Each part is a JSON file in DIR; ``COSTS.md`` and its plots are written from tho
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -21,8 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from deploy.benchmarks import arguments
 from exporters import datasets, fused
+from exporters.atomic_file import write_json
 from exporters.model_repository import SHIPPED
+from load_tests.timing.interleaved import call_seconds
 from load_tests.timing.machine import machine
 from postprocess.postprocessor import Postprocessor
 
@@ -41,14 +43,13 @@ KERNEL, NUMPY, FUSED = "kernel", "NumPy", "fused"
 
 def main() -> int:
     """Measure the parts that were asked for, write the page, and return an exit code."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.benchmarks.cost")
+    parser = arguments.parser("cost", "--seed")
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; default: all")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=15, help="default: %(default)s")
     parser.add_argument("--repository", type=Path, help="of the model that is attacked")
     parser.add_argument("--model", default="digits", help="default: %(default)s")
     parser.add_argument("--data", default="digits", help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     parts = asked.parts or list(PARTS)
     if set(parts) - set(PARTS):
@@ -56,12 +57,10 @@ def main() -> int:
     if "attack" in parts and asked.repository is None:
         parser.error("attack: needs --repository")
     asked.out.mkdir(parents=True, exist_ok=True)
-    command = "python -m deploy.benchmarks.cost " + " ".join(sys.argv[1:])
     for part in parts:
         measured = PARTS[part](asked)
-        about = {"machine": machine(), "seed": asked.seed, "command": command}
-        text = json.dumps({**about, "rows": measured}, indent=1)
-        (asked.out / f"{part}.json").write_text(text + "\n")
+        about = {"machine": machine(), "seed": asked.seed, "command": arguments.command("cost")}
+        write_json(asked.out / f"{part}.json", {**about, "rows": measured}, indent=1)
     from deploy.benchmarks.cost_page import write
 
     print(write(asked.out))
@@ -79,14 +78,9 @@ def step(asked: argparse.Namespace) -> list[dict[str, Any]]:
                 continue
             print(f"K = {classes}, {rows} rows", file=sys.stderr)
             logits = (rng.normal(size=(rows, classes)) * 3).astype(np.float32)
-            ways = _ways(session, logits)
-            seconds: dict[str, list[float]] = {name: [] for name in ways}
-            for turn in range(asked.rounds + 1):
-                for index in rng.permutation(len(ways)):
-                    name = list(ways)[index]
-                    taken = _seconds(ways[name])
-                    if turn:  # the first warms up
-                        seconds[name].append(taken)
+            seconds = call_seconds(
+                _ways(session, logits), rounds=asked.rounds, rng=rng, at_least_s=0.001
+            )
             found.append(
                 {
                     "classes": classes,
@@ -106,16 +100,6 @@ def _ways(session: Any, logits: Any) -> dict[str, Callable[[], object]]:
     if native.kernel is not None:
         ways[KERNEL] = lambda: native(logits)
     return ways
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    """Return the mean of a few calls, of at least a millisecond together."""
-    calls, start, elapsed = 0, time.perf_counter(), 0.0
-    while elapsed < 0.001:
-        call()
-        calls += 1
-        elapsed = time.perf_counter() - start
-    return elapsed / calls
 
 
 def _fused_session(classes: int) -> Any:

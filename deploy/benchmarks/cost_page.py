@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from exporters.atomic_file import write_text
+from load_tests.page import markdown
 from load_tests.plots import figure, svg
 
 _Rows = list[dict[str, Any]]
@@ -22,14 +24,14 @@ def write(out: Path) -> Path:
         if not path.is_file():
             continue
         content = json.loads(path.read_text())
-        (out / f"{part}.svg").write_text(draw(content["rows"]))
+        write_text(out / f"{part}.svg", draw(content["rows"]))
         machine = content["machine"]
         about = f"{machine['cpu_count']} CPUs, {machine['cpu']}, seed {content['seed']}"
-        lines += ["", f"## {title}", "", f"![{title}]({part}.svg)", "", *say(content["rows"])]
-        lines += ["", f"<sub>`{content['command']}`: {about}.</sub>"]
-    page = out / "COSTS.md"
-    page.write_text("\n".join(lines) + "\n")
-    return page
+        lines += ["", f"## {title}", "", f"![{title}]({part}.svg)", "", say(content["rows"])]
+        lines += [f"<sub>`{content['command']}`: {about}.</sub>"]
+    path = out / "COSTS.md"
+    write_text(path, "\n".join(lines) + "\n")
+    return path
 
 
 def _draw_step(rows: _Rows) -> str:
@@ -48,20 +50,17 @@ def _draw_step(rows: _Rows) -> str:
     return svg(made)
 
 
-def _say_step(rows: _Rows) -> list[str]:
+def _say_step(rows: _Rows) -> str:
     ways = list(rows[0]["seconds"])
-    lines = [
-        "Nanoseconds of a score. Below some thousand scores a call costs what a call costs; from "
-        "there on cost is the number of scores.",
-        "",
-        "| K | rows | " + " | ".join(ways) + " |",
-        "| ---: |" + " ---: |" * (1 + len(ways)),
-    ]
+    lines = []
     for row in rows:
         scores = row["classes"] * row["rows"]
         each = [f"{row['seconds'][way] / scores * 1e9:,.1f}" for way in ways]
-        lines.append(f"| {row['classes']:,} | {row['rows']} | " + " | ".join(each) + " |")
-    return lines
+        lines.append([f"{row['classes']:,}", str(row["rows"]), *each])
+    return (
+        "Nanoseconds of a score. Below some thousand scores a call costs what a call costs; from "
+        "there on cost is the number of scores.\n\n" + markdown(("K", "rows", *ways), lines, "---:")
+    )
 
 
 def _draw_protect(rows: _Rows) -> str:
@@ -76,18 +75,16 @@ def _draw_protect(rows: _Rows) -> str:
     return svg(made)
 
 
-def _say_protect(rows: _Rows) -> list[str]:
-    return [
-        "Above 64 MiB the weights stand in a file of their own, which is copied and never parsed.",
-        "",
-        "| MiB | layout | seconds | peak memory, MiB |",
-        "| ---: | --- | ---: | ---: |",
-        *(
-            f"| {row['mebibytes']:,} | {row['layout']} | {row['seconds']:.1f} "
-            f"| {row['peak_mib']:,.0f} |"
-            for row in rows
-        ),
+def _say_protect(rows: _Rows) -> str:
+    lines = [
+        [f"{row['mebibytes']:,}", row["layout"], f"{row['seconds']:.1f}", f"{row['peak_mib']:,.0f}"]
+        for row in rows
     ]
+    return (
+        "Above 64 MiB the weights stand in a file of their own, which is copied and never parsed."
+        "\n\n"
+        + markdown(("MiB", "layout", "seconds", "peak memory, MiB"), lines, "---:", "---", "---:")
+    )
 
 
 def _draw_attack(rows: _Rows) -> str:
@@ -105,15 +102,15 @@ def _draw_attack(rows: _Rows) -> str:
     return svg(made)
 
 
-def _say_attack(rows: _Rows) -> list[str]:
-    lines = []
+def _say_attack(rows: _Rows) -> str:
+    lines = ""
     for batch in dict.fromkeys(row["batch"] for row in rows):
         some = [row for row in rows if row["batch"] == batch]
         most = max(row["queries_per_second"] for row in some)
         knee = next(row for row in some if row["queries_per_second"] >= 0.9 * most)
-        lines.append(
+        lines += (
             f"- Batch {batch}: {most:,.0f} queries per second; nine tenths of it at "
-            f"{knee['concurrency']} requests in flight."
+            f"{knee['concurrency']} requests in flight.\n"
         )
     return lines
 

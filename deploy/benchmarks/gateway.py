@@ -18,10 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from deploy.benchmarks import arguments
 from deploy.gateway.envoy.bootstrap import Upstream
-from deploy.gateway.operator_file import Address, Budget, Client, Limits, Operator, Tls
+from deploy.gateway.operator_file import Budget, Client, Limits, Operator, Tls
 from deploy.gateway.process import Gateway, write_private
 from deploy.triton.server import TritonServer, free_ports
+from load_tests.address import Address
 from load_tests.endpoint import OPEN, Access, connect
 from load_tests.timing import interleaved
 from load_tests.timing.closed_loop import ClosedLoop, Request, Slice
@@ -34,16 +36,11 @@ BUDGET = Budget(10**9, 86400)
 
 def main() -> None:
     """Measure, and print a line of JSON."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.benchmarks.gateway")
-    parser.add_argument("repository", type=Path)
-    parser.add_argument("model")
+    parser = arguments.parser("gateway", "repository", "model", "--ca", "--batch", "--seed")
     parser.add_argument("--certificate", type=Path, help="PEM; with --key, TLS is measured too")
     parser.add_argument("--key", type=Path)
-    parser.add_argument("--ca", type=Path, help="certificates to trust")
-    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--slice-seconds", type=float, default=0.1)
-    parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     if bool(asked.certificate) != bool(asked.key):
         parser.error("--certificate and --key go together")

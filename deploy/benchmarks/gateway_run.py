@@ -1,7 +1,9 @@
 """``reverse-sigmoid serve --gateway`` as a benchmark runs it: apart, watched, on free ports."""
 
+import argparse
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from deploy.audit import target
 from deploy.gateway.operator_file import Client, Operator, read
+from deploy.hostile.heard import Secrets, raw
 from deploy.triton.server import free_ports
 from load_tests.endpoint import Access, EndpointError
 from postprocess.errors import InputError
@@ -91,14 +94,15 @@ class GatewayRun:
 
 
 @contextmanager
-def run(repository: Path, operator: Path, folder: Path) -> Iterator[GatewayRun]:
+def run(repository: Path, operator: Path) -> Iterator[GatewayRun]:
     """Yield the run, and end it."""
-    running = GatewayRun(repository, operator, folder)
-    try:
-        yield running
-    finally:
-        running.process.terminate()
-        running.process.wait()
+    with tempfile.TemporaryDirectory(prefix="reverse-sigmoid-benchmark-") as folder:
+        running = GatewayRun(repository, operator, Path(folder))
+        try:
+            yield running
+        finally:
+            running.process.terminate()
+            running.process.wait()
 
 
 class VictimSession:
@@ -120,6 +124,17 @@ class VictimSession:
             str(path), options, providers=["CPUExecutionProvider"]
         )
         (self._input, *_) = self._session.get_inputs()
+
+    @classmethod
+    def of(cls, asked: argparse.Namespace) -> "VictimSession":
+        """Return the one that a benchmark was given, or that of an ensemble."""
+        inner = f"{asked.model}_classifier"
+        return cls(asked.victim or asked.repository / inner / "1" / "model.onnx")
+
+    def secrets(self, model: str, rows: NDArray[Any]) -> Secrets:
+        """Return what nobody may hear of a protected model that is asked about these rows."""
+        names = (f"{model}_classifier", f"{model}_reverse_sigmoid", "victim_scores")
+        return Secrets(names, raw(self(rows)))
 
     def __call__(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return its scores, raw."""

@@ -10,25 +10,24 @@ before is JSON; it exits with 1 if anybody else noticed anything.
 import argparse
 import json
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 
+from deploy.benchmarks import arguments
 from deploy.benchmarks.gateway_run import GatewayRun, VictimSession, run
 from deploy.hostile import honest
 from deploy.hostile.attacker import Attacker
 from deploy.hostile.attacks import ATTACKS, KEY, NOBODY, SPENT
 from deploy.hostile.door import Door, find
-from deploy.hostile.heard import Secrets, merge, raw
+from deploy.hostile.heard import merge
 from deploy.processes.memory import Memory
 from load_tests.endpoint import Access
 from load_tests.timing.paced import Paced
@@ -41,21 +40,12 @@ Orders = list[tuple[str, Door]]
 
 def main() -> None:
     """Attack, and print what came of it."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.benchmarks.hostile")
-    parser.add_argument("repository", type=Path)
-    parser.add_argument("operator", type=Path)
-    parser.add_argument("model")
-    parser.add_argument("--ca", type=Path, help="certificates to trust, where the operator has TLS")
-    parser.add_argument("--victim", type=Path, help="its ONNX file; found for an ensemble")
-    parser.add_argument("--minutes", type=float, default=30)
+    shared = ("repository", "operator", "model", "--ca", "--victim", "--minutes", "--clients")
+    parser = arguments.parser("hostile", *shared)
     parser.add_argument("--each", type=float, default=15, help="seconds of an attack in its turn")
-    parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--rate", type=float, default=40, help="requests/s of all honest clients")
     asked = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory(prefix="reverse-sigmoid-hostile-") as folder,
-        run(asked.repository, asked.operator, Path(folder)) as running,
-    ):
+    with run(asked.repository, asked.operator) as running:
         report = Siege(asked, running).hold()
     print(json.dumps(report, indent=2))
     for line in lines(report):
@@ -95,13 +85,7 @@ class Siege:
         if self._spent is not None:
             self.doors[SPENT] = find_door(key=self._spent.key, source=STRANGER)
         self._expected = honest.over_grpc(self.honest)()
-        victim = asked.victim or (
-            asked.repository / f"{asked.model}_classifier" / "1" / "model.onnx"
-        )
-        self.secrets = Secrets(
-            (f"{asked.model}_classifier", f"{asked.model}_reverse_sigmoid", "victim_scores"),
-            raw(VictimSession(victim)(inputs[0].values)),
-        )
+        self.secrets = VictimSession.of(asked).secrets(asked.model, inputs[0].values)
         self._phases: list[dict[str, Any]] = []
         self._doing = ""
 
@@ -194,7 +178,7 @@ class Siege:
         failures, honest_ms = dict(paced.failures), _latencies([*chain(*paced.latencies_ms)])
         log = self._run.access_log
         return {
-            "command": " ".join(["python", "-m", "deploy.benchmarks.hostile", *sys.argv[1:]]),
+            "command": arguments.command("hostile"),
             "minutes": self._asked.minutes,
             "held": same and over <= renewed and not (restarts or failures or leaks),
             "same_processes": same,

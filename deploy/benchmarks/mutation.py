@@ -12,17 +12,16 @@ import argparse
 import contextlib
 import json
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.benchmarks import arguments
 from deploy.benchmarks.gateway_run import GatewayRun, VictimSession, run
 from deploy.hostile.crowd import crowd
 from deploy.hostile.door import INFER, Door, find
@@ -45,22 +44,14 @@ _NAMED = 20
 
 def main() -> None:
     """Send, and print what came of it."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.benchmarks.mutation")
-    parser.add_argument("repository", type=Path)
-    parser.add_argument("operator", type=Path)
-    parser.add_argument("model")
-    parser.add_argument("--ca", type=Path, help="certificates to trust, where the operator has TLS")
-    parser.add_argument("--victim", type=Path, help="its ONNX file; found for an ensemble")
+    shared = ("repository", "operator", "model", "--ca", "--victim", "--seed")
+    parser = arguments.parser("mutation", *shared)
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--first", type=int, default=0, help="number of the first of each")
     parser.add_argument("--threads", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory(prefix="reverse-sigmoid-mutated-") as folder,
-        run(asked.repository, asked.operator, Path(folder)) as running,
-    ):
+    with run(asked.repository, asked.operator) as running:
         report = _measure(asked, running)
     print(json.dumps(report, indent=2))
     sys.exit(not report["held"])
@@ -74,10 +65,8 @@ def _measure(asked: argparse.Namespace, running: GatewayRun) -> dict[str, Any]:
     values = np.random.default_rng(asked.seed).random(found.inputs[0].values.shape)
     row = replace(found.inputs[0], values=values.astype(found.inputs[0].values.dtype))
     door = find(replace(found, inputs=(row, *found.inputs[1:])), key=client.key)
-    path = asked.victim or asked.repository / f"{asked.model}_classifier" / "1" / "model.onnx"
-    victim = VictimSession(path)
-    names = (f"{asked.model}_classifier", f"{asked.model}_reverse_sigmoid", "victim_scores")
-    secrets = Secrets(names, raw(victim(row.values)))
+    victim = VictimSession.of(asked)
+    secrets = victim.secrets(asked.model, row.values)
     before = running.servers()
     parts = {}
     for kind, count, sender in (
@@ -97,7 +86,7 @@ def _measure(asked: argparse.Namespace, running: GatewayRun) -> dict[str, Any]:
     broken = [name for one in parts.values() for name in ("late", "leaked") if one[name]]
     same = running.servers() == before
     return {
-        "command": " ".join(["python", "-m", "deploy.benchmarks.mutation", *sys.argv[1:]]),
+        "command": arguments.command("mutation"),
         "seed": asked.seed,
         "held": same and not restarts and not broken,
         "same_processes": same,

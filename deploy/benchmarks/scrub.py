@@ -6,7 +6,6 @@ is asked through the real gateway and directly; the difference is the gateway's,
 faster than the length: a thread of Envoy's does nothing else meanwhile.
 """
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -15,20 +14,23 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from deploy.benchmarks import arguments
 from deploy.benchmarks.gateway import gateway_before
 from deploy.triton.server import TritonServer, free_ports
 from load_tests.endpoint import OPEN, connect
+from load_tests.timing.interleaved import turns
 
 LENGTHS = (10, 1_000, 2_000, 5_000, 10_000, 20_000, 30_000, 40_000, 50_000, 60_000)
 
 
 def main() -> None:
     """Measure, and print a line of JSON for each length."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.benchmarks.scrub")
-    parser.add_argument("repository", type=Path)
-    parser.add_argument("model")
-    parser.add_argument("--times", type=int, default=20, help="each length, alternating")
+    parser = arguments.parser("scrub", "repository", "model", "--seed")
+    parser.add_argument("--times", type=int, default=20, help="each length, taking turns")
     asked = parser.parse_args()
+    rng = np.random.default_rng(asked.seed)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         log = Path(folder) / "triton.log"
         server = stack.enter_context(TritonServer(asked.repository, ports=free_ports(), log=log))
@@ -38,10 +40,9 @@ def main() -> None:
             "direct": stack.enter_context(connect(server.grpc_url, OPEN)),
         }
         for length in LENGTHS:
-            taken = {name: [0.0] * asked.times for name in clients}
-            for turn in range(asked.times):
-                for name, client in clients.items():
-                    taken[name][turn] = milliseconds(client, asked.model, "Z" * length)
+            taken: dict[str, list[float]] = {name: [] for name in clients}
+            for _, name in turns(clients, asked.times, rng):
+                taken[name].append(milliseconds(clients[name], asked.model, "Z" * length))
             line: dict[str, Any] = {"length": length}
             for name, ones in taken.items():
                 line[f"{name}_p50_ms"] = round(statistics.median(ones), 2)

@@ -8,85 +8,61 @@ budget. Memory is resident size, of every process that ``serve`` has started.
 
 import argparse
 import json
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 
-from deploy.gateway.operator_file import Operator, read
+from deploy.benchmarks import arguments
+from deploy.benchmarks.gateway_run import GatewayRun, run
 from deploy.processes.memory import Memory
-from load_tests.endpoint import Access, EndpointError, connect
+from load_tests.endpoint import Access, connect
 from load_tests.timing.closed_loop import TIMEOUT_S, ClosedLoop, Request, one_line
 from load_tests.timing.paced import Ask, Paced
 from load_tests.timing.prepared import Preparer
 from postprocess.errors import InputError
 
-STARTUP_S = 120.0
 SATURATION_S = 20.0
 
 
 def main() -> None:
     """Measure, and print JSON; exit 1 if a request failed."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.benchmarks.soak")
-    parser.add_argument("repository", type=Path)
-    parser.add_argument("operator", type=Path)
-    parser.add_argument("model")
-    parser.add_argument("--ca", type=Path, help="certificates to trust, where the operator has TLS")
-    parser.add_argument("--minutes", type=float, default=30)
+    shared = ("repository", "operator", "model", "--ca", "--minutes", "--clients", "--batch")
+    parser = arguments.parser("soak", *shared, "--seed")
     parser.add_argument("--share", type=float, default=0.5, help="of the saturation load")
-    parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    operator = read(asked.operator)
-    serve = subprocess.Popen(
-        [
-            *(str(Path(sys.executable).with_name("reverse-sigmoid")), "serve"),
-            *(str(asked.repository), "--gateway", str(asked.operator)),
-        ],
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        report = _soak(asked, operator, serve)
-    finally:
-        serve.terminate()
-        serve.wait()
+    with run(asked.repository, asked.operator) as running:
+        report = _soak(asked, running)
     print(json.dumps(report, indent=2))
     sys.exit(bool(report["failures"]))
 
 
-def _soak(
-    asked: argparse.Namespace, operator: Operator, serve: subprocess.Popen[bytes]
-) -> dict[str, Any]:
-    url = f"{operator.listen.host}:{operator.listen.port}"
-    key = next((one.key for one in operator.clients if one.budget is None), None)
-    if key is None:
+def _soak(asked: argparse.Namespace, running: GatewayRun) -> dict[str, Any]:
+    honest = running.client(budget=False)
+    if honest is None:
         raise InputError(f"{asked.operator}: clients: expected one without a budget")
-    access = Access(key, asked.ca)
+    url, access = running.url, Access(honest.key, asked.ca)
+    running.wait(asked.model, access)
     with connect(url, access) as client:
-        request = _ready(client, url, asked, serve)
+        preparer = Preparer(client, url, asked.model)
+        request = preparer.request(asked.batch, rng=np.random.default_rng(asked.seed))
     with ClosedLoop(url, asked.clients, access) as loop:
         loop.run([request], clients=asked.clients, seconds=SATURATION_S / 4)  # warms up
         saturation = loop.run([request], clients=asked.clients, seconds=SATURATION_S)
     if saturation.errors:
         raise SystemExit(f"{saturation.errors} requests failed at once: {saturation.error}")
     rate = asked.share * len(saturation.latencies_ms) / saturation.seconds
-    memory = Memory(psutil.Process(serve.pid), asked.minutes * 60)
+    memory = Memory(psutil.Process(running.process.pid), asked.minutes * 60)
     client = partial(_client, url, access, request)
     with Paced([client] * asked.clients, rate=rate) as paced:
         memory.watch()
     latencies = np.concatenate(paced.latencies_ms)
     return {
-        "command": " ".join(
-            [Path(sys.executable).name, "-m", "deploy.benchmarks.soak", *sys.argv[1:]]
-        ),
+        "command": arguments.command("soak"),
         "minutes": asked.minutes,
         "saturation_requests_per_second": len(saturation.latencies_ms) / saturation.seconds,
         "requests_per_second": len(latencies) / (asked.minutes * 60),
@@ -98,23 +74,6 @@ def _soak(
         },
         "memory": memory.report(),
     }
-
-
-def _ready(
-    client: Any, url: str, asked: argparse.Namespace, serve: subprocess.Popen[bytes]
-) -> Request:
-    """Return a request that has been answered."""
-    deadline = time.monotonic() + STARTUP_S
-    while True:
-        try:
-            preparer = Preparer(client, url, asked.model)
-            return preparer.request(asked.batch, rng=np.random.default_rng(asked.seed))
-        except EndpointError:
-            if serve.poll() is not None:
-                raise SystemExit("serve has ended; what it said is above") from None
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(1)
 
 
 @contextmanager

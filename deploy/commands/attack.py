@@ -1,40 +1,25 @@
 """``reverse-sigmoid attack``: what a thief would get from an endpoint of yours."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from deploy.commands.options import (
-    BETA,
-    GAMMA,
-    MARGIN,
-    STEPS,
-    ApiKey,
-    Beta,
-    Gamma,
-    Margin,
-    Seed,
-    Steps,
-    TlsCa,
-    command_line,
-    counts,
-    err_console,
-    numbers,
-    out_console,
-    parameters,
-    say,
-)
-from deploy.commands.progress import Stages
-from exporters import architectures, datasets
-from exporters.pipeline import Stage
+from deploy.commands import asking, options
+from deploy.commands.console import command_line, err_console, say, show
+from deploy.commands.needs import refuse_missing
+from deploy.commands.progress import stages
 from exporters.quiet_import import import_quietly
 from load_tests.stealing.losses import LOSSES
 from load_tests.stealing.thief import ATTACKS, RECOVERIES, Thief, suite
 from postprocess.errors import InputError
+
+if TYPE_CHECKING:
+    from exporters.pipeline import Stage
+    from load_tests.stealing.campaign import CampaignSettings
 
 #: Characters that the table takes.
 WIDTH = 108
@@ -42,140 +27,136 @@ WIDTH = 108
 MOST_QUERIES = 999_999_999
 
 
-def attack(
+@dataclass(frozen=True, kw_only=True)
+class AttackCommand:
+    """Steal from an endpoint of yours, and report what a thief would get.
+
+    What was paid for is kept in --out: the same command goes on where an earlier one stopped.
+    beta, gamma and margin are what adversaries take the defence to be.
+    """
+
     name: Annotated[
         str, typer.Argument(metavar="NAME", help=f"{', '.join(ATTACKS)}, or all of them: all.")
-    ],
-    *,
-    url: Annotated[str, typer.Option(help="HOST:PORT of gRPC.")] = "127.0.0.1:8001",
-    model: Annotated[str, typer.Option(help="The protected model.")],
+    ]
+    url: Annotated[str, typer.Option(help="HOST:PORT of gRPC.")] = "127.0.0.1:8001"
+    model: options.PublicModel
     victim: Annotated[
         str,
         typer.Option(
             help="The same model without a defence, where you can ask it: results are then judged "
             "by it, and shown without a defence too. An outsider cannot."
         ),
-    ] = "",
-    data: Annotated[
-        str,
-        typer.Option(help=f"The kind of images: {', '.join(datasets.NAMES)}, or an .npz file."),
-    ] = "",
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the data sets' files, see export.")
-    ] = None,
+    ] = ""
+    data: asking.DataKind = ""
+    data_dir: asking.DataDir = None
     queries: Annotated[
         int,
         typer.Option(
             min=0,
-            help="Query budget of each attack, in images; needed but with --from-transfer-set.",
+            help="Query budget of each attack, in images; needed, except with --from-transfer-set.",
             show_default=False,
         ),
-    ] = 0,
+    ] = 0
     budgets: Annotated[
         str,
         typer.Option(
-            help="Smaller budgets to judge too, such as 60,120.  [default for all: a quarter "
-            "and a half of --queries]"
+            help="Smaller budgets to judge too, such as 60,120.",
+            show_default="for all, a quarter and a half of --queries",
         ),
-    ] = "",
-    out: Annotated[Path, typer.Option(help="Folder of the transfer sets and the report.")],
+    ] = ""
+    out: Annotated[Path, typer.Option(help="Folder of the transfer sets and the report.")]
     loss: Annotated[
         str, typer.Option(help=f"What the substitute matches: {', '.join(LOSSES)}.")
-    ] = "cross_entropy",
+    ] = "cross_entropy"
     labels_only: Annotated[
         bool, typer.Option("--labels-only", help="Keep only the answers' top classes.")
-    ] = False,
+    ] = False
     recover: Annotated[
         str, typer.Option(help=f"Undo the defence first: {', '.join(RECOVERIES)}.")
-    ] = "",
-    beta: Beta = BETA,
-    gamma: Gamma = GAMMA,
-    margin: Margin = MARGIN,
-    architecture: Annotated[
-        str, typer.Option(help=f"The substitute's: {', '.join(architectures.ARCHITECTURES)}.")
-    ] = "simple",
-    steps: Steps = STEPS,
-    seed: Seed = 0,
-    split_seed: Annotated[
-        int, typer.Option(min=0, help="The seed that export held the adversary's images off by.")
-    ] = 0,
+    ] = ""
+    beta: options.Beta = options.BETA
+    gamma: options.Gamma = options.GAMMA
+    margin: options.Margin = options.MARGIN
+    architecture: asking.SubstituteNetwork = "simple"
+    steps: options.Steps = options.STEPS
+    seed: options.Seed = 0
+    split_seed: asking.SplitSeed = 0
     others: Annotated[
         str,
         typer.Option(help="The other images of knockoff: photos (no download) or a data set."),
-    ] = "photos",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per request.")] = 64,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 1,
-    retries: Annotated[int, typer.Option(min=0, help="Of a request that the server failed.")] = 4,
-    timeout_seconds: Annotated[float, typer.Option(min=0.1, help="Of one request.")] = 30,
-    api_key: ApiKey = None,
-    tls_ca: TlsCa = None,
+    ] = "photos"
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per request.")] = 64
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 1
+    retries: Annotated[
+        int, typer.Option(min=0, help="How often a request is sent again that the server failed.")
+    ] = 4
+    timeout_seconds: Annotated[
+        float, typer.Option(min=0.1, help="How long the answer to one request may take.")
+    ] = 30
+    api_key: asking.ApiKey = None
+    tls_ca: asking.TlsCa = None
     from_transfer_set: Annotated[
         Path | None, typer.Option(help="Folder of a transfer set; the attack asks nothing.")
-    ] = None,
-    price: Annotated[str, typer.Option(help="Dollars for 1,000 queries, from and to.")] = "1,10",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-) -> None:
-    """Steal from an endpoint of yours, and report what a thief would get.
+    ] = None
+    price: Annotated[str, typer.Option(help="Dollars for 1,000 queries, from and to.")] = "1,10"
+    as_json: options.AsJson = False
 
-    What was paid for is kept in --out: the same command goes on where an earlier one stopped.
-    beta, gamma and margin are what adversaries take the defence to be.
-    """
-    from load_tests.endpoint import Access
-    from load_tests.stealing import attack as attacks
-    from load_tests.stealing.campaign import CampaignSettings
-    from load_tests.stealing.collect import Manner
+    def run(self) -> None:
+        from load_tests.endpoint import Access
+        from load_tests.stealing import attack
+        from load_tests.stealing.collect import Manner
 
-    if name == "all":
-        if loss != "cross_entropy" or labels_only or recover or from_transfer_set is not None:
+        refuse_missing("matplotlib")  # of the report; queries are paid for before it is drawn
+        thieves, settings = self._thieves(), self._settings()
+        low, high = options.numbers(self.price, option="--price", least=0, count=2)
+        budgets = options.counts(self.budgets, "--budgets", MOST_QUERIES) if self.budgets else ()
+        manner = Manner(
+            batch_size=self.batch_size, concurrency=self.concurrency, retries=self.retries
+        )
+        report = attack.run(
+            self.out,
+            thieves,
+            settings,
+            budgets=list(budgets),
+            manner=manner,
+            access=Access(self.api_key, self.tls_ca),
+            timeout_s=self.timeout_seconds,
+            data_dir=self.data_dir,
+            from_transfer_set=self.from_transfer_set,
+            prices=(low, high),
+            command=command_line(),
+            stages=_stages,
+            say=lambda text: say(text, console=err_console),
+        )
+        if self.as_json:
+            print(json.dumps(report))
+        else:
+            _show(report, self.out)
+
+    def _thieves(self) -> list[Thief]:
+        if self.name != "all":
+            return [options.settings(Thief, self, attack=self.name, unprotected=False)]
+        of_one = self.loss != "cross_entropy" or self.labels_only or self.recover
+        if of_one or self.from_transfer_set is not None:
             raise InputError(
                 "attack all: runs every loss and recovery itself; --loss, --labels-only, "
                 "--recover and --from-transfer-set go with one attack"
             )
-        thieves = suite(with_victim=bool(victim))
-    else:
-        thieves = [Thief(attack=name, loss=loss, labels_only=labels_only, recover=recover)]
-    known = parameters(beta, gamma, margin)
-    settings = CampaignSettings(
-        url=url,
-        model=model,
-        victim=victim,
-        data=data,
-        queries=queries,
-        split_seed=split_seed,
-        seed=seed,
-        architecture=architecture,
-        steps=steps,
-        others=others,
-        beta=known.beta or 0,
-        gamma=known.gamma or 0,
-        margin=known.margin,
-    )
-    low, high = numbers(price, option="--price", least=0, count=2)
-    report = attacks.run(
-        out,
-        thieves,
-        settings,
-        budgets=list(counts(budgets, "--budgets", MOST_QUERIES)) if budgets else [],
-        manner=Manner(batch_size=batch_size, concurrency=concurrency, retries=retries),
-        access=Access(api_key, tls_ca),
-        timeout_s=timeout_seconds,
-        data_dir=data_dir,
-        from_transfer_set=from_transfer_set,
-        prices=(low, high),
-        command=command_line(),
-        stages=_stages,
-        say=lambda text: say(text, console=err_console),
-    )
-    if as_json:
-        print(json.dumps(report))
-    else:
-        _show(report, out)
+        return suite(with_victim=bool(self.victim))
+
+    def _settings(self) -> "CampaignSettings":
+        """Return what decides the results."""
+        from load_tests.stealing.campaign import CampaignSettings
+
+        known = options.parameters(self.beta, self.gamma, self.margin)
+        defence = {"beta": known.beta or 0, "gamma": known.gamma or 0, "margin": known.margin}
+        return options.settings(CampaignSettings, self, **defence)
 
 
-def _stages(total: int) -> Stage:
+def _stages(total: int) -> "Stage":
     with err_console.status("loading TensorFlow"):
         import_quietly("keras", "tensorflow")
-    return Stages(err_console, total).stage
+    return stages(total)
 
 
 def _show(report: dict[str, Any], out: Path) -> None:
@@ -184,8 +165,7 @@ def _show(report: dict[str, Any], out: Path) -> None:
     table = Table(*HEAD, title="What a thief gets")
     for row in table_rows(report["results"]):
         table.add_row(*row)
-    # Names that a narrow terminal would cut off are worth a broken line.
-    Console(width=max(out_console.width, WIDTH)).print(table)
+    show(table, width=WIDTH)
     for line in (caption(report), "", *summary_lines(report), ""):
         say(line)
     say(f"The report with its curves is {out / 'report.html'}.")

@@ -1,22 +1,40 @@
-"""The command ``reverse-sigmoid audit``: is the protected model the only one to be had?"""
+"""``reverse-sigmoid audit``: is the protected model the only one to be had?"""
 
 import json
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from deploy.commands.options import ApiKey, TlsCa, err_console, out_console, say
+from deploy.commands import asking, options
+from deploy.commands.console import err_console, out_console, say
+from postprocess.errors import InputError
+
+if TYPE_CHECKING:
+    from deploy.audit.target import Target
+    from deploy.audit.way import Outcome, Way
+    from deploy.hostile.attacks import Attack
 
 
-def audit(
-    *,
-    url: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where clients connect.")],
-    public: Annotated[str, typer.Option(metavar="MODEL", help="The protected model.")],
+@dataclass(frozen=True, kw_only=True)
+class AuditCommand:
+    """Try from the outside every way round the defence that is known.
+
+    Nothing on the server is changed, and without --dangerous nothing is sent that could hurt it.
+    Exits with 1 if a way is open, or if what clients need does not work.
+    """
+
+    url: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where clients connect.")]
+    public: Annotated[str, typer.Option(metavar="MODEL", help="The protected model.")]
     http_url: Annotated[
         str,
-        typer.Option(metavar="HOST:PORT", help="Of HTTP, if it is another.  [default: --url]"),
-    ] = "",
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where clients of HTTP connect, if elsewhere.",
+            show_default="--url",
+        ),
+    ] = ""
     inner: Annotated[
         list[str] | None,
         typer.Option(
@@ -24,7 +42,7 @@ def audit(
             help="A model behind it; those that protect names and that the server tells of are "
             "tried anyway.",
         ),
-    ] = None,
+    ] = None
     port: Annotated[
         list[int] | None,
         typer.Option(
@@ -33,10 +51,10 @@ def audit(
             help="Another port of the host that must not answer; Triton's and Envoy's usual ones "
             "are tried anyway.",
         ),
-    ] = None,
-    api_key: ApiKey = None,
-    tls_ca: TlsCa = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+    ] = None
+    api_key: asking.ApiKey = None
+    tls_ca: asking.TlsCa = None
+    as_json: options.AsJson = False
     dangerous: Annotated[
         bool,
         typer.Option(
@@ -44,74 +62,80 @@ def audit(
             help="Attack it too, for some minutes, beside an honest client: a server that is not "
             "mended crashes. Only where nobody else needs it.",
         ),
-    ] = False,
+    ] = False
     attack: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="With --dangerous, this attack.  [default: all]"),
-    ] = None,
+        typer.Option(metavar="NAME", help="With --dangerous, this attack.", show_default="all"),
+    ] = None
     every: Annotated[
         bool, typer.Option("--all", help="Show what is closed too, not only their number.")
-    ] = False,
-) -> None:
-    """Try from the outside every way round the defence that is known.
+    ] = False
 
-    Nothing on the server is changed, and without --dangerous nothing is sent that could hurt it.
-    Exits with 1 if a way is open, or if what clients need does not work.
-    """
-    from deploy.audit import grpc_ways, http_ways, port_ways, target
-    from deploy.audit.way import walk
-    from deploy.gateway.operator_file import address
-    from deploy.hostile import dangerous_ways, door, gentle_ways
-    from load_tests.endpoint import Access
-    from postprocess.errors import InputError
+    def run(self) -> None:
+        from deploy.audit import target
+        from deploy.audit.way import walk
+        from deploy.hostile import dangerous_ways
+        from load_tests.address import address
+        from load_tests.endpoint import Access
 
-    for name, value in (("--url", url), ("--http-url", http_url or url)):
-        address(value, name)
-    audited = target.find(url, http_url or url, public, Access(api_key, tls_ca), inner=inner or [])
-    attacks = dangerous_ways.chosen(attack or [])
-    if attack and not dangerous:
-        raise InputError("--attack: hurts a server that is not mended; say --dangerous too")
-    client = door.find(audited, key=api_key)
-    ways = [
-        *grpc_ways.ways(audited),
-        *http_ways.ways(audited),
-        *grpc_ways.key_ways(audited),
-        *http_ways.key_ways(audited),
-        *port_ways.ways(audited, [*(port or []), *port_ways.PORTS]),
-        *gentle_ways.ways(audited, client),
-    ]
-    if dangerous:
-        minutes = dangerous_ways.minutes(attacks)
-        warning = dangerous_ways.WARNING.format(url=url, minutes=minutes)
-        say(warning, console=err_console)
-        ways += dangerous_ways.ways(audited, client, attacks)
-    outcomes = walk(ways)
-    bad = [one for one in outcomes if not one.good]
-    if as_json:
-        print(json.dumps(_as_json(url, public, audited.inner, outcomes), indent=2))
-    else:
-        table = Table("way", "", "what came back")
-        for one in outcomes if every else bad:
-            table.add_row(one.way, one.verdict, one.evidence or "")
-        if table.row_count:
-            out_console.print(table)
-        say(
-            f"{url}, {public}: {len(outcomes)} ways tried, "
-            f"{sum(one.verdict == 'OPEN' for one in outcomes)} open, "
-            f"{sum(one.verdict == 'FAILS' for one in outcomes)} calls that should work fail"
-        )
-    if bad:
-        raise typer.Exit(1)
+        http_url = self.http_url or self.url
+        for name, value in (("--url", self.url), ("--http-url", http_url)):
+            address(value, name)
+        attacks = dangerous_ways.chosen(self.attack or [])
+        if self.attack and not self.dangerous:
+            raise InputError("--attack: hurts a server that is not mended; say --dangerous too")
+        access = Access(self.api_key, self.tls_ca)
+        audited = target.find(self.url, http_url, self.public, access, inner=self.inner or [])
+        outcomes = walk(self._ways(audited, attacks))
+        verdicts = [one.verdict for one in outcomes]
+        report = {
+            "url": self.url,
+            "public": self.public,
+            "inner": list(audited.inner),
+            "ways": [
+                {"way": one.way, "verdict": one.verdict, "evidence": one.evidence}
+                for one in outcomes
+            ],
+            "open": verdicts.count("OPEN"),
+            "failing": verdicts.count("FAILS"),
+        }
+        bad = [one for one in outcomes if not one.good]
+        if self.as_json:
+            print(json.dumps(report, indent=2))
+        else:
+            _show(report, outcomes if self.every else bad)
+        if bad:
+            raise typer.Exit(1)
+
+    def _ways(self, audited: "Target", attacks: dict[str, "Attack"]) -> list["Way"]:
+        """Return all that is tried, having warned of what is dangerous."""
+        from deploy.audit import grpc_ways, http_ways, port_ways
+        from deploy.hostile import dangerous_ways, door, gentle_ways
+
+        client = door.find(audited, key=self.api_key)
+        ways = [
+            *grpc_ways.ways(audited),
+            *http_ways.ways(audited),
+            *grpc_ways.key_ways(audited),
+            *http_ways.key_ways(audited),
+            *port_ways.ways(audited, [*(self.port or []), *port_ways.PORTS]),
+            *gentle_ways.ways(audited, client),
+        ]
+        if self.dangerous:
+            minutes = dangerous_ways.minutes(attacks)
+            warning = dangerous_ways.WARNING.format(url=self.url, minutes=minutes)
+            say(warning, console=err_console)
+            ways += dangerous_ways.ways(audited, client, attacks)
+        return ways
 
 
-def _as_json(url: str, public: str, inner: tuple[str, ...], outcomes: list[Any]) -> dict[str, Any]:
-    return {
-        "url": url,
-        "public": public,
-        "inner": list(inner),
-        "ways": [
-            {"way": one.way, "verdict": one.verdict, "evidence": one.evidence} for one in outcomes
-        ],
-        "open": sum(one.verdict == "OPEN" for one in outcomes),
-        "failing": sum(one.verdict == "FAILS" for one in outcomes),
-    }
+def _show(report: dict[str, Any], outcomes: list["Outcome"]) -> None:
+    table = Table("way", "", "what came back")
+    for one in outcomes:
+        table.add_row(one.way, one.verdict, one.evidence or "")
+    if table.row_count:
+        out_console.print(table)
+    say(
+        f"{report['url']}, {report['public']}: {len(report['ways'])} ways tried, "
+        f"{report['open']} open, {report['failing']} calls that should work fail"
+    )

@@ -1,105 +1,97 @@
 """``reverse-sigmoid benchmark``: every way to serve a protected classifier, side by side."""
 
 import json
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from deploy.benchmarks import rivals
-from deploy.commands.options import (
-    MOST_CLIENTS,
-    MOST_ROWS,
-    Seed,
-    Sent,
-    command_line,
-    counts,
-    err_console,
-    out_console,
-    say,
-)
-from exporters.atomic_file import write_text
+from deploy.commands import asking, options
+from deploy.commands.console import command_line, say, show
+from deploy.commands.progress import stages
+from exporters.atomic_file import write_json
+from load_tests.page import digits
 from postprocess.errors import InputError
 
 #: Characters that the table takes.
 WIDTH = 110
 
 
-def benchmark(
-    *,
-    repository: Annotated[
-        Path, typer.Option(help="It holds the model in the ensemble layout; it is only read.")
-    ],
-    model: Annotated[str, typer.Option("--model", help="The protected model.")],
-    ways: Annotated[
-        str, typer.Option(help=f"What to measure, some of: {', '.join(rivals.WAYS)}.")
-    ] = ",".join(rivals.WAYS),
-    batch: Annotated[str, typer.Option(help="Rows per request, in turn.")] = "1,32,256",
-    concurrency: Annotated[str, typer.Option(help="Clients at once, in turn.")] = "1,8,32",
-    seconds: Annotated[
-        float, typer.Option(min=0.1, help="Of each way in each cell, over all rounds.")
-    ] = 6,
-    rounds: Annotated[
-        int, typer.Option(min=2, help="Slices these seconds are cut into, ways taking turns.")
-    ] = 40,
-    seed: Seed = 0,
-    data: Sent = "",
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the data sets' files, see export.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Also write the JSON report here.")] = None,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkCommand:
     """Measure a protected model beside its classifier alone and other ways to defend it.
 
     All of them are written to a temporary repository and served by one Triton, on free ports.
     """
-    from deploy.benchmarks.serving import ServingOptions, run
-    from deploy.commands.progress import Stages
 
-    chosen = tuple(part.strip() for part in ways.split(","))
-    for way in chosen:
-        if way not in rivals.WAYS:
-            raise InputError(f"--ways: expected some of {', '.join(rivals.WAYS)}, got {way!r}")
-    if rivals.ART in chosen and find_spec("art") is None:
-        raise InputError(
-            f"--ways {rivals.ART}: needs art, which is not installed: "
-            "pip install 'triton-reverse-sigmoid[bench]', or leave it out"
-        )
-    if out is not None and out.exists():
-        raise InputError(f"{out} exists")
-    report = run(
-        ServingOptions(
-            repository=repository,
-            model=model,
-            ways=(rivals.VICTIM, *(way for way in chosen if way != rivals.VICTIM)),
-            batches=counts(batch, "--batch", MOST_ROWS),
-            concurrencies=counts(concurrency, "--concurrency", MOST_CLIENTS),
-            seconds=seconds,
-            rounds=rounds,
-            seed=seed,
-            data=data,
-            data_dir=data_dir,
+    repository: Annotated[
+        Path, typer.Option(help="It holds the model in the ensemble layout; it is only read.")
+    ]
+    model: options.PublicModel
+    ways: Annotated[
+        str, typer.Option(help=f"What to measure, some of: {', '.join(rivals.WAYS)}.")
+    ] = ",".join(rivals.WAYS)
+    batch: asking.Batches = asking.BATCHES
+    concurrency: asking.Concurrencies = asking.CONCURRENCIES
+    seconds: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            help="Seconds of load on each way for each batch and concurrency, over all rounds.",
         ),
-        stages=lambda total: Stages(err_console, total).stage,
-    )
-    report["command"] = command_line()
-    text = json.dumps(report, indent=1, allow_nan=False)
-    if out is not None:
-        write_text(out, text + "\n")
-    if as_json:
-        print(text)
-        return
-    Console(width=max(out_console.width, WIDTH)).print(_table(report))
-    machine, versions = report["machine"], report["versions"]
-    say(
-        "Ratios to the victim alone, with 95 % intervals by bootstrap over rounds; "
-        f"{data or 'random'} input, seed {seed}, {machine['cpu_count']} CPUs, {machine['cpu']}, "
-        + ", ".join(f"{name} {at}" for name, at in versions.items())
-    )
+    ] = 6
+    rounds: Annotated[
+        int, typer.Option(min=2, help="Slices these seconds are cut into, ways taking turns.")
+    ] = 40
+    seed: options.Seed = 0
+    data: asking.SentImages = ""
+    data_dir: asking.DataDir = None
+    as_json: options.AsJson = False
+    out: asking.ReportFile = None
+
+    def run(self) -> None:
+        from deploy.benchmarks.serving import ServingOptions, run
+
+        if self.out is not None and self.out.exists():
+            raise InputError(f"{self.out} exists")
+        asked = options.settings(
+            ServingOptions,
+            self,
+            ways=self._ways(),
+            batches=asking.batches(self.batch),
+            concurrencies=asking.concurrencies(self.concurrency),
+        )
+        report = run(asked, stages=stages)
+        report["command"] = command_line()
+        if self.out is not None:
+            write_json(self.out, report, indent=1)
+        if self.as_json:
+            print(json.dumps(report, indent=1))
+            return
+        show(_table(report), width=WIDTH)
+        machine, versions = report["machine"], report["versions"]
+        say(
+            "Ratios to the victim alone, with 95 % intervals by bootstrap over rounds; "
+            f"{self.data or 'random'} input, seed {self.seed}, {machine['cpu_count']} CPUs, "
+            f"{machine['cpu']}, " + ", ".join(f"{name} {at}" for name, at in versions.items())
+        )
+
+    def _ways(self) -> tuple[str, ...]:
+        """Return what to measure, the victim alone first."""
+        chosen = tuple(part.strip() for part in self.ways.split(","))
+        for way in chosen:
+            if way not in rivals.WAYS:
+                raise InputError(f"--ways: expected some of {', '.join(rivals.WAYS)}, got {way!r}")
+        if rivals.ART in chosen and find_spec("art") is None:
+            raise InputError(
+                f"--ways {rivals.ART}: needs art, which is not installed: "
+                "pip install 'triton-reverse-sigmoid[bench]', or leave it out"
+            )
+        return rivals.VICTIM, *(way for way in chosen if way != rivals.VICTIM)
 
 
 def _table(report: dict[str, Any]) -> Table:
@@ -113,12 +105,12 @@ def _table(report: dict[str, Any]) -> Table:
             table.add_row(
                 *where,
                 way if not found["errors"] else f"{way}, {found['errors']} errors",
-                _digits(found["latency_p50_ms"]),
+                digits(found["latency_p50_ms"]),
                 _interval(found["ratio"]["latency_p50_ms"]),
-                _digits(found["latency_p99_ms"]),
-                _digits(found["rows_per_second"]),
+                digits(found["latency_p99_ms"]),
+                digits(found["rows_per_second"]),
                 _interval(found["ratio"]["rows_per_second"]),
-                _digits(found["cpu_seconds_per_1000_rows"]),
+                digits(found["cpu_seconds_per_1000_rows"]),
             )
             where = ["", ""]
         table.add_section()
@@ -130,9 +122,3 @@ def _interval(ratio: dict[str, float | None]) -> str:
     if value is None or low is None or high is None:
         return "-"
     return f"{value:.2f} ({low:.2f}-{high:.2f})"
-
-
-def _digits(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"

@@ -1,35 +1,34 @@
-"""The whole way of the data, once: train, export, protect, serve, attack, report."""
+"""``reverse-sigmoid demo``: the whole way of the data, once: train, export, protect, serve, attack.
+
+What it needs is imported by its steps, so that its help needs none of it.
+"""
 
 import json
 import os
 import shutil
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-from rich.console import Console
+import typer
+from rich.table import Table
 
 import postprocess
-from deploy.commands.demo_report import to_html
-from deploy.commands.options import command_line
-from deploy.commands.progress import Stages
-from deploy.triton.server import TritonServer, free_ports
-from exporters import datasets, model_repository, servable_path
-from exporters.atomic_file import write_text
-from exporters.pipeline import export_classifier
-from exporters.train import predict
-from load_tests import measures
-from load_tests.endpoint import Endpoint, ask
-from load_tests.stealing import probabilities
-from load_tests.stealing.attacks.sample import sample
-from load_tests.stealing.collect import collect
-from load_tests.stealing.substitute import Recipe, train_substitute
-from load_tests.stealing.transfer_set import TransferSet
-from load_tests.timing.latency import interleaved_latency_ms
+from deploy.commands import options
+from deploy.commands.console import command_line, out_console, say
+from deploy.commands.needs import refuse_missing
+from deploy.commands.progress import stages
+from exporters import model_repository
+from exporters.atomic_file import write_json, write_text
 from postprocess.errors import InputError
-from postprocess.parameters import Parameters
+
+if TYPE_CHECKING:
+    from exporters.datasets import Dataset, Images, Labels
+    from exporters.pipeline import Stage
+    from load_tests.endpoint import Answers
+    from load_tests.stealing.transfer_set import TransferSet
 
 NAME = "digits"
 LATENCY_REQUESTS = 1000
@@ -37,115 +36,187 @@ LATENCY_REQUESTS = 1000
 MARK = ".reverse-sigmoid-demo"
 
 
-def run(
-    out: Path, parameters: Parameters, *, steps: int, seed: int, force: bool, console: Console
-) -> dict[str, Any]:
-    """Return the report of one demo, after writing report.json and report.html to ``out``.
+@dataclass(frozen=True, kw_only=True)
+class DemoCommand:
+    """Train, export, protect, serve and attack a classifier of handwritten digits."""
 
-    Args:
-        out: folder of the model repository, Triton's log and the report.
-        parameters: of the defence that is served.
-        steps: training batches of 64, for the victim and for each substitute.
-        seed: of the hold-off, the victim, the attack and the substitutes.
-        force: replace the report of an earlier demo.
-        console: where progress goes.
+    out: Annotated[Path, typer.Option(help="Folder for the repository and the report.")] = Path(
+        "demo"
+    )
+    beta: options.Beta = options.BETA
+    gamma: options.Gamma = options.GAMMA
+    margin: options.Margin = options.MARGIN
+    steps: options.Steps = options.STEPS
+    seed: options.Seed = 0
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier demo.")] = False
+    as_json: options.AsJson = False
 
-    Raises:
-        InputError: ``out`` holds a report and ``force`` is not given, or cannot be written.
-        ReverseSigmoidError: the export, the server or the endpoint failed.
-    """
-    start = time.monotonic()
-    _claim(out, force=force)
-    repository = out / "model_repository"
-    servable_path.refuse(repository)
-    stages = Stages(console, total=9)
-    dataset = datasets.load(NAME)
-    held_off = datasets.hold_off(dataset, seed=seed)
-    export_classifier(
-        dataset, repository, parameters, name=NAME, architecture="simple", steps=steps, seed=seed,
-        stage=stages.stage,
-    )  # fmt: skip
+    def run(self) -> None:
+        from deploy.commands.demo_report import caption, table_rows
 
-    with ExitStack() as stack:
-        with stages.stage("start Triton"):
-            server = stack.enter_context(
-                TritonServer(repository, ports=free_ports(), log=out / "triton.log")
-            )
-            version = server.version()
-        classifier = stack.enter_context(
-            Endpoint(server.grpc_url, model_repository.classifier_name(NAME))
+        refuse_missing("tensorflow", "tf2onnx", "onnxruntime", "sklearn")
+        refuse_missing("pytriton", "tritonclient", "scipy", "matplotlib")
+        report = self._report()
+        if self.as_json:
+            print(json.dumps(report))
+            return
+        table = Table("", "unprotected", "protected", title="Reverse Sigmoid, served by Triton")
+        for row in table_rows(report):
+            table.add_row(*row)
+        out_console.print(table)
+        say(caption(report))
+        _say_next(self.out)
+
+    def _report(self) -> dict[str, Any]:
+        """Return the report, after writing report.json and report.html to ``out``."""
+        from deploy.commands.demo_report import to_html
+        from exporters import datasets, servable_path
+        from exporters.pipeline import export_classifier
+
+        start = time.monotonic()
+        defence = options.parameters(self.beta, self.gamma, self.margin)
+        _claim(self.out, force=self.force)
+        repository = self.out / "model_repository"
+        servable_path.refuse(repository)
+        stage = stages(9)
+        dataset = datasets.load(NAME)
+        export_classifier(
+            dataset,
+            repository,
+            defence,
+            name=NAME,
+            architecture="simple",
+            steps=self.steps,
+            seed=self.seed,
+            stage=stage,
         )
-        protected = stack.enter_context(Endpoint(server.grpc_url, NAME))
-        with stages.stage("time both endpoints, interleaved"):
-            latencies = interleaved_latency_ms(
-                {"unprotected": classifier, "protected": protected},
-                dataset.x_test,
-                rounds=LATENCY_REQUESTS,
-                rng=np.random.default_rng(seed),
-            )
+        pool = datasets.hold_off(dataset, seed=self.seed).adversary_images
+        served, victim, taken = self._ask(dataset, pool, stage)
+        report: dict[str, Any] = {
+            **served,
+            "package_version": postprocess.__version__,
+            "dataset": NAME,
+            "classes": dataset.classes,
+            "seed": self.seed,
+            "cpu_count": os.cpu_count(),
+            "beta": defence.beta,
+            "gamma": defence.gamma,
+            "margin": defence.margin,
+            "preserve_top1": defence.preserve_top1,
+            "query_budget": len(pool),
+            "substitute_steps": self.steps,
+            **self._steal(dataset, victim, taken, stage),
+            "command": command_line(),
+        }
+        report["seconds"] = time.monotonic() - start
+        write_text(self.out / "report.html", to_html(report))
+        write_json(self.out / "report.json", report)
+        return report
 
-        victim = probabilities.of(classifier)  # as an unprotected service would answer
-        with stages.stage(f"query both endpoints, {len(held_off.adversary_images)} images"):
-            victim_scores = ask(victim, dataset.x_test)
-            protected_scores = ask(protected, dataset.x_test)
-            transfer_sets = {
-                name: collect(
-                    sample(
-                        held_off.adversary_images,
-                        budget=len(held_off.adversary_images),
-                        rng=np.random.default_rng(seed),
-                    ),
-                    query,
+    def _ask(
+        self, dataset: "Dataset", pool: "Images", stage: "Stage"
+    ) -> tuple[dict[str, Any], "Answers", "dict[str, TransferSet]"]:
+        """Return how both endpoints answer, the victim's scores, and what a thief has of each."""
+        import numpy as np
+
+        from deploy.triton.server import TritonServer, free_ports
+        from load_tests.endpoint import Endpoint, ask
+        from load_tests.stealing import probabilities
+        from load_tests.stealing.attacks.sample import sample
+        from load_tests.stealing.collect import collect
+        from load_tests.timing.latency import interleaved_latency_ms
+
+        with ExitStack() as stack:
+            with stage("start Triton"):
+                repository, log = self.out / "model_repository", self.out / "triton.log"
+                server = stack.enter_context(TritonServer(repository, ports=free_ports(), log=log))
+                version = server.version()
+            classifier, protected = (
+                stack.enter_context(Endpoint(server.grpc_url, model))
+                for model in (model_repository.classifier_name(NAME), NAME)
+            )
+            with stage("time both endpoints, interleaved"):
+                latencies = interleaved_latency_ms(
+                    {"unprotected": classifier, "protected": protected},
+                    dataset.x_test,
+                    rounds=LATENCY_REQUESTS,
+                    rng=np.random.default_rng(self.seed),
                 )
-                for name, query in (("unprotected", victim), ("protected", protected))
-            }
+            victim = probabilities.of(classifier)  # as an unprotected service would answer
+            with stage(f"query both endpoints, {len(pool)} images"):
+                victim_scores = ask(victim, dataset.x_test)
+                protected_scores = ask(protected, dataset.x_test)
+                taken = {}
+                for name, query in (("unprotected", victim), ("protected", protected)):
+                    rng = np.random.default_rng(self.seed)
+                    taken[name] = collect(sample(pool, budget=len(pool), rng=rng), query)
+        served = {
+            "triton_version": version,
+            **_compared(victim_scores, protected_scores, dataset.y_test),
+            "latency_requests": LATENCY_REQUESTS,
+            **{
+                f"latency_p{percentile}_ms_{name}": float(np.percentile(values, percentile))
+                for name, values in latencies.items()
+                for percentile in (50, 99)
+            },
+        }
+        return served, victim_scores, taken
 
-    def stolen(title: str, transfer_set: TransferSet, *, labels_only: bool = False) -> float:
-        with stages.stage(f"train a substitute, {title}") as progress:
-            recipe = Recipe(
-                steps=steps, seed=seed + 1, flips=dataset.flips, labels_only=labels_only
-            )
-            model = train_substitute(transfer_set, recipe, progress=progress)
-            logits = predict(model, dataset.x_test)
-        return measures.agreement(logits, victim_scores)
+    def _steal(
+        self,
+        dataset: "Dataset",
+        victim: "Answers",
+        taken: "dict[str, TransferSet]",
+        stage: "Stage",
+    ) -> dict[str, float]:
+        """Return how far substitutes of the answers agree with the victim."""
+        from exporters.train import predict
+        from load_tests import measures
+        from load_tests.stealing.substitute import Recipe, train_substitute
 
-    report: dict[str, Any] = {
-        "triton_version": version,
-        "package_version": postprocess.__version__,
-        "dataset": NAME,
-        "classes": dataset.classes,
-        "seed": seed,
-        "cpu_count": os.cpu_count(),
-        "beta": parameters.beta,
-        "gamma": parameters.gamma,
-        "margin": parameters.margin,
-        "preserve_top1": parameters.preserve_top1,
-        "victim_accuracy": measures.accuracy(victim_scores, dataset.y_test),
-        "protected_accuracy": measures.accuracy(protected_scores, dataset.y_test),
-        "protected_agreement": measures.agreement(protected_scores, victim_scores),
-        "cosine": measures.cosine(protected_scores, victim_scores),
-        "mae": measures.mae(protected_scores, victim_scores),
-        "kl_nats_victim_protected": measures.kl_nats(victim_scores, protected_scores),
-        "kl_nats_protected_victim": measures.kl_nats(protected_scores, victim_scores),
-        "query_budget": len(held_off.adversary_images),
-        "substitute_steps": steps,
-        "stolen_agreement_unprotected": stolen("no defence", transfer_sets["unprotected"]),
-        "stolen_agreement_protected": stolen("Reverse Sigmoid", transfer_sets["protected"]),
-        "stolen_agreement_labels_only": stolen(
-            "Reverse Sigmoid, labels only", transfer_sets["protected"], labels_only=True
-        ),
-        "latency_requests": LATENCY_REQUESTS,
-        **{
-            f"latency_p{percentile}_ms_{name}": float(np.percentile(values, percentile))
-            for name, values in latencies.items()
-            for percentile in (50, 99)
-        },
-        "command": command_line(),
+        def agreement(title: str, endpoint: str, *, labels_only: bool = False) -> float:
+            with stage(f"train a substitute, {title}") as progress:
+                recipe = Recipe(
+                    steps=self.steps,
+                    seed=self.seed + 1,
+                    flips=dataset.flips,
+                    labels_only=labels_only,
+                )
+                model = train_substitute(taken[endpoint], recipe, progress=progress)
+                logits = predict(model, dataset.x_test)
+            return measures.agreement(logits, victim)
+
+        return {
+            "stolen_agreement_unprotected": agreement("no defence", "unprotected"),
+            "stolen_agreement_protected": agreement("Reverse Sigmoid", "protected"),
+            "stolen_agreement_labels_only": agreement(
+                "Reverse Sigmoid, labels only", "protected", labels_only=True
+            ),
+        }
+
+
+def _compared(victim: "Answers", protected: "Answers", labels: "Labels") -> dict[str, float]:
+    """Return what clients still get of the victim's answers."""
+    from load_tests import measures
+
+    return {
+        "victim_accuracy": measures.accuracy(victim, labels),
+        "protected_accuracy": measures.accuracy(protected, labels),
+        "protected_agreement": measures.agreement(protected, victim),
+        "cosine": measures.cosine(protected, victim),
+        "mae": measures.mae(protected, victim),
+        "kl_nats_from_victim": measures.kl_nats(victim, protected),
+        "kl_nats_to_victim": measures.kl_nats(protected, victim),
     }
-    report["seconds"] = time.monotonic() - start
-    write_text(out / "report.html", to_html(report))
-    write_text(out / "report.json", json.dumps(report, indent=2) + "\n")
-    return report
+
+
+def _say_next(out: Path) -> None:
+    repository = out / "model_repository"
+    config = repository / model_repository.defence_name(NAME) / "config.pbtxt"
+    say(f"\nThe report with its plots is {out / 'report.html'}. Next:")
+    say(f"  reverse-sigmoid serve {repository}      # serve it yourself")
+    say(f"  ${{EDITOR:-vi}} {config}      # tune beta, gamma and margin")
+    say("  reverse-sigmoid export mnist --repository models      # a classifier of your own size")
 
 
 def _claim(out: Path, *, force: bool) -> None:

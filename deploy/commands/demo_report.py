@@ -3,7 +3,8 @@
 import html
 from typing import Any
 
-from load_tests.plots import STYLE, draw_served, figure, svg
+from load_tests.page import html_table, page
+from load_tests.plots import draw_served, figure, svg
 from postprocess.parameters import Parameters
 
 _Rows = list[tuple[str, str, str]]
@@ -24,8 +25,8 @@ def table_rows(report: dict[str, Any]) -> _Rows:
         ("Agreement with the victim (top-1)", _share(1.0), _share(report["protected_agreement"])),
         ("Cosine similarity to the victim", "1.000", f"{report['cosine']:.3f}"),
         ("Mean absolute error per class", "0.000", f"{report['mae']:.3f}"),
-        ("KL(victim || protected), nats", "0.00", f"{report['kl_nats_victim_protected']:.2f}"),
-        ("KL(protected || victim), nats", "0.00", f"{report['kl_nats_protected_victim']:.2f}"),
+        ("KL(victim || protected), nats", "0.00", f"{report['kl_nats_from_victim']:.2f}"),
+        ("KL(protected || victim), nats", "0.00", f"{report['kl_nats_to_victim']:.2f}"),
         (
             "Stolen: agreement of a substitute",
             _share(report["stolen_agreement_unprotected"]),
@@ -63,18 +64,14 @@ def caption(report: dict[str, Any]) -> str:
 
 def to_html(report: dict[str, Any]) -> str:
     """Return the whole report as one HTML page that loads nothing from anywhere."""
-    rows = "\n".join(
-        f"<tr><td>{html.escape(what)}</td><td>{html.escape(plain)}</td>"
-        f"<td>{html.escape(protected)}</td></tr>"
-        for what, plain, protected in table_rows(report)
-    )
-    return _PAGE.format(
-        style=STYLE,
-        caption=html.escape(caption(report)),
-        rows=rows,
-        curve=_curve(report["beta"], report["gamma"]),
-        bars=_bars(report),
-        command=html.escape(report["command"]),
+    return page(
+        "Reverse Sigmoid, served by Triton",
+        html_table(("", "unprotected", "protected"), table_rows(report)),
+        f'<p class="caption">{html.escape(caption(report))}</p>',
+        _WHAT_IT_DOES,
+        f"<figure>{_curve(report['beta'], report['gamma'])}</figure>",
+        f"<figure>{_bars(report)}</figure>",
+        command=report["command"],
     )
 
 
@@ -110,25 +107,7 @@ def _bars(report: dict[str, Any]) -> str:
     return svg(made)
 
 
-_PAGE = """\
-<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>Reverse Sigmoid: demo report</title>
-<style>
-{style}
-</style>
-<h1>Reverse Sigmoid, served by Triton</h1>
-<table>
-<tr><th></th><th>unprotected</th><th>protected</th></tr>
-{rows}
-</table>
-<p class="caption">{caption}</p>
+_WHAT_IT_DOES = """\
 <p>The thief sees only probabilities that keep the right class on top, and learns a wrong model
 from them. A thief who throws the probabilities away and keeps the labels is not stopped: no
-defence that answers with the right class can do that.</p>
-<figure>{curve}</figure>
-<figure>{bars}</figure>
-<p>Made by <code>{command}</code></p>
-</html>
-"""
+defence that answers with the right class can do that.</p>"""

@@ -1,21 +1,18 @@
-"""What several commands share: options, parsing, and how they talk."""
+"""Options that several commands have, and how their words are read."""
 
-import shlex
-import sys
-from pathlib import Path
-from typing import Annotated
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
 
-from exporters import datasets
 from exporters.model_repository import SHIPPED
-from load_tests.endpoint import API_KEY_HEADER, API_KEY_VARIABLE
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
-out_console = Console()
-err_console = Console(stderr=True)
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    Settings = TypeVar("Settings", bound=DataclassInstance)
 
 # Numbers of the defence come as text, so that the command line and config.pbtxt share one
 # parser and one message.
@@ -23,11 +20,7 @@ Beta = Annotated[str, typer.Option(help="Magnitude of the perturbation, 0.001 to
 Gamma = Annotated[str, typer.Option(help="Slope of the sigmoid, 0.001 to 100.")]
 Margin = Annotated[str, typer.Option(help="Share of the top-1 gap that is kept, 0 to 0.9.")]
 Steps = Annotated[int, typer.Option(min=1, help="Training batches of 64 images.")]
-ApiKey = Annotated[
-    str | None,
-    typer.Option(envvar=API_KEY_VARIABLE, help=f"Sent as {API_KEY_HEADER}; better not typed."),
-]
-TlsCa = Annotated[Path | None, typer.Option(help="File of certificates to trust; turns TLS on.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 2, help="Seed of every random choice.")]
 MaxClientBatch = Annotated[
     int | None,
     typer.Option(
@@ -36,19 +29,18 @@ MaxClientBatch = Annotated[
         show_default="as many as the victim takes",
     ),
 ]
-Sent = Annotated[
-    str,
-    typer.Option(
-        metavar="DATASET",
-        help=f"What to send: one of {', '.join(datasets.NAMES)}.  [default: random input]",
-    ),
-]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 2, help="Of every random choice.")]
+PublicModel = Annotated[str, typer.Option("--model", help="The protected model.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
 
 STEPS = 600
-#: Most rows of a measured request, and most clients at once.
-MOST_ROWS, MOST_CLIENTS = 65536, 1024
 BETA, GAMMA, MARGIN = f"{SHIPPED.beta:g}", f"{SHIPPED.gamma:g}", f"{SHIPPED.margin:g}"
+
+
+def settings(kind: "type[Settings]", command: object, **others: Any) -> "Settings":
+    """Return a dataclass of which each field is among ``others`` or an option of the command."""
+    names = {field.name for field in fields(kind)} - others.keys()
+    return kind(**others, **{name: getattr(command, name) for name in names})
 
 
 def parameters(beta: str, gamma: str, margin: str) -> Parameters:
@@ -95,21 +87,3 @@ def counts(text: str, option: str, most: int) -> tuple[int, ...]:
             f"{option}: expected whole numbers from 1 to {most}, separated by commas, got {text!r}"
         )
     return tuple(dict.fromkeys(int(part) for part in parts))
-
-
-def command_line() -> str:
-    """Return the command as it was typed, but for a key that somebody typed into it."""
-    shown: list[str] = []
-    for argument in sys.argv[1:]:
-        if shown and shown[-1] == "--api-key":
-            shown.append("...")
-        elif argument.startswith("--api-key="):
-            shown.append("--api-key=...")
-        else:
-            shown.append(argument)
-    return shlex.join([Path(sys.argv[0]).name, *shown])
-
-
-def say(text: str, *, console: Console = out_console) -> None:
-    """Print a line as it is, however long."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

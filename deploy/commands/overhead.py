@@ -1,27 +1,18 @@
-"""The command ``reverse-sigmoid overhead``: what the defence costs, as a table or JSON."""
+"""``reverse-sigmoid overhead``: what the defence costs, as a table or JSON."""
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from deploy.commands.options import (
-    MOST_CLIENTS,
-    MOST_ROWS,
-    ApiKey,
-    Seed,
-    Sent,
-    TlsCa,
-    command_line,
-    counts,
-    err_console,
-    out_console,
-)
-from deploy.commands.progress import Stages
-from exporters.atomic_file import write_text
+from deploy.commands import asking, options
+from deploy.commands.console import command_line, out_console, say
+from deploy.commands.progress import stages
+from exporters.atomic_file import write_json
+from load_tests.page import digits
 from postprocess.errors import InputError
 
 #: Measure to how a person reads it.
@@ -36,22 +27,18 @@ TITLES = {
 MEASURING_OVERHEAD = 0.10
 
 
-def overhead(
-    *,
-    url: Annotated[str, typer.Option(metavar="HOST:PORT", help="Triton's gRPC endpoint.")],
-    protected: Annotated[
-        str, typer.Option(metavar="MODEL", help="The ensemble that clients call.")
-    ],
-    unprotected: Annotated[str, typer.Option(metavar="MODEL", help="The classifier behind it.")],
-    batch: Annotated[str, typer.Option(help="Rows per request, to be measured in turn.")] = (
-        "1,32,256"
-    ),
-    concurrency: Annotated[
-        str, typer.Option(help="Clients at once, each with a connection of its own.")
-    ] = "1,8,32",
+@dataclass(frozen=True, kw_only=True)
+class OverheadCommand:
+    """Measure latency and throughput of a protected and an unprotected model, interleaved."""
+
+    url: Annotated[str, typer.Option(metavar="HOST:PORT", help="Triton's gRPC endpoint.")]
+    protected: Annotated[str, typer.Option(metavar="MODEL", help="The ensemble that clients call.")]
+    unprotected: Annotated[str, typer.Option(metavar="MODEL", help="The classifier behind it.")]
+    batch: asking.Batches = asking.BATCHES
+    concurrency: asking.Concurrencies = asking.CONCURRENCIES
     seconds: Annotated[
         float, typer.Option(help="Seconds of load on each model for each batch and concurrency.")
-    ] = 10,
+    ] = 10
     rounds: Annotated[
         int,
         typer.Option(
@@ -59,55 +46,45 @@ def overhead(
             help="Slices these seconds are cut into, models taking turns; fewer and longer ones "
             "where requests take long.",
         ),
-    ] = 100,
-    seed: Seed = 0,
-    data: Sent = "",
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of <name>.npz files, or of STL-10's binary files.")
-    ] = None,
+    ] = 100
+    seed: options.Seed = 0
+    data: asking.SentImages = ""
+    data_dir: asking.DataDir = None
     under_attack: Annotated[
         bool,
         typer.Option("--under-attack", help="Measure all once more while a thief queries."),
-    ] = False,
-    api_key: ApiKey = None,
-    tls_ca: TlsCa = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Also write the JSON report here.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace that file.")] = False,
-) -> None:
-    """Measure latency and throughput of a protected and an unprotected model, interleaved."""
-    from load_tests.endpoint import Access
-    from load_tests.timing.overhead import OverheadOptions, measure
+    ] = False
+    api_key: asking.ApiKey = None
+    tls_ca: asking.TlsCa = None
+    as_json: options.AsJson = False
+    out: asking.ReportFile = None
+    force: options.Force = False
 
-    if out is not None and out.exists() and not force:
-        raise InputError(f"{out} exists; give --force to replace it")
-    asked = OverheadOptions(
-        url=url,
-        protected=protected,
-        unprotected=unprotected,
-        batches=counts(batch, "--batch", MOST_ROWS),
-        concurrencies=counts(concurrency, "--concurrency", MOST_CLIENTS),
-        seconds=seconds,
-        rounds=rounds,
-        seed=seed,
-        data=data,
-        data_dir=data_dir,
-        under_attack=under_attack,
-        access=Access(api_key, tls_ca),
-    )
-    report = measure(asked, stages=lambda total: Stages(err_console, total).stage)
-    report["command"] = command_line()
-    text = json.dumps(report, indent=2, allow_nan=False)
-    if out is not None:
-        write_text(out, text + "\n")
-    if as_json:
-        print(text)
-        return
-    out_console.print(_table(report, "cells", "Nobody else queries"))
-    if under_attack:
-        out_console.print(_table(report, "cells_under_attack", "Under attack"))
-    for line in _lines(report):
-        out_console.print(line, markup=False, highlight=False, soft_wrap=True)
+    def run(self) -> None:
+        from load_tests.endpoint import Access
+        from load_tests.timing.overhead import OverheadOptions, measure
+
+        if self.out is not None and self.out.exists() and not self.force:
+            raise InputError(f"{self.out} exists; give --force to replace it")
+        asked = options.settings(
+            OverheadOptions,
+            self,
+            batches=asking.batches(self.batch),
+            concurrencies=asking.concurrencies(self.concurrency),
+            access=Access(self.api_key, self.tls_ca),
+        )
+        report = measure(asked, stages=stages)
+        report["command"] = command_line()
+        if self.out is not None:
+            write_json(self.out, report)
+        if self.as_json:
+            print(json.dumps(report, indent=2))
+            return
+        out_console.print(_table(report, "cells", "Nobody else queries"))
+        if self.under_attack:
+            out_console.print(_table(report, "cells_under_attack", "Under attack"))
+        for line in _lines(report):
+            say(line)
 
 
 def _table(report: dict[str, Any], cells: str, title: str) -> Table:
@@ -119,8 +96,8 @@ def _table(report: dict[str, Any], cells: str, title: str) -> Table:
         for measure, title_ in TITLES.items():
             ratio = cell["ratio"][measure]
             values = (cell["unprotected"][measure], cell["protected"][measure], ratio["value"])
-            interval = f"{_digits(ratio['low'])} - {_digits(ratio['high'])}"
-            table.add_row(*where, title_, *map(_digits, values), interval)
+            interval = f"{digits(ratio['low'])} - {digits(ratio['high'])}"
+            table.add_row(*where, title_, *map(digits, values), interval)
             where = ["", ""]
         errors = [cell[role]["errors"] for role in ("unprotected", "protected")]
         if any(errors):
@@ -129,22 +106,16 @@ def _table(report: dict[str, Any], cells: str, title: str) -> Table:
     return table
 
 
-def _digits(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
-
-
 def _lines(report: dict[str, Any]) -> Iterator[str]:
-    """What else the report says, for people."""
+    """Yield what else the report says, for people."""
     for one in report["skipped"]:
         yield f"skipped batch {one['batch']}, {one['concurrency']} at once: {one['why']}"
     ours = report["measuring_overhead"]
     ratio = ours["ratio"]
     yield (
-        f"Measuring overhead: p50 {_digits(ours['latency_p50_ms'])} ms, a bare tritonclient loop "
-        f"{_digits(ours['bare_latency_p50_ms'])} ms, ratio {_digits(ratio['value'])} "
-        f"({_digits(ratio['low'])} to {_digits(ratio['high'])}), batch {ours['batch']}, 1 at once"
+        f"Measuring overhead: p50 {digits(ours['latency_p50_ms'])} ms, a bare tritonclient loop "
+        f"{digits(ours['bare_latency_p50_ms'])} ms, ratio {digits(ratio['value'])} "
+        f"({digits(ratio['low'])} to {digits(ratio['high'])}), batch {ours['batch']}, 1 at once"
     )
     if ratio["value"] is None or abs(ratio["value"] - 1) > MEASURING_OVERHEAD:
         yield "warning: that is more than 10 percent; measure longer, or on a quieter machine"
@@ -152,7 +123,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         thief = report["thief"]
         yield (
             f"The thief: {thief['concurrency']} at once, batch {thief['batch']}, "
-            f"{_digits(thief['rows_per_second'])} rows/s, {thief['errors']} errors"
+            f"{digits(thief['rows_per_second'])} rows/s, {thief['errors']} errors"
         )
     yield (
         f"{report['data']} input, seed {report['seed']}, {report['seconds']:g} s of each model in "

@@ -3,21 +3,30 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from exporters.train import Progress as Callback
+from deploy.commands.console import err_console, say
+
+if TYPE_CHECKING:
+    from exporters.pipeline import Stage
+    from exporters.train import Progress as Callback
 
 
-class Stages:
+def stages(total: int) -> "Stage":
+    """Return what opens one of so many numbered stages, by its title."""
+    return _Stages(total).stage
+
+
+class _Stages:
     """Numbered stages: a bar on a terminal, one line for each finished stage everywhere."""
 
-    def __init__(self, console: Console, total: int) -> None:
-        self._console, self._total, self._done = console, total, 0
+    def __init__(self, total: int) -> None:
+        self._total, self._done = total, 0
 
     @contextmanager
-    def stage(self, title: str) -> Iterator[Callback]:
+    def stage(self, title: str) -> "Iterator[Callback]":
         """Yield a callback for (steps done, steps in all); report the time when left."""
         self._done += 1
         label = f"[{self._done}/{self._total}] {title}"
@@ -29,9 +38,9 @@ class Stages:
         )
         with Progress(
             *columns,
-            console=self._console,
+            console=err_console,
             transient=True,
-            disable=not self._console.is_terminal,
+            disable=not err_console.is_terminal,
         ) as bar:
             task = bar.add_task(label, total=None, speed="")
 
@@ -44,4 +53,25 @@ class Stages:
             yield advance
         seconds = time.monotonic() - start
         speed = f", {done / seconds:.0f}/s" if done else ""
-        self._console.print(f"{label}: {seconds:.1f} s{speed}", markup=False, highlight=False)
+        err_console.print(f"{label}: {seconds:.1f} s{speed}", markup=False, highlight=False)
+
+
+class Countdown:
+    """A line for each run that is done, with the time left."""
+
+    def __init__(self) -> None:
+        self.expect(0)
+
+    def expect(self, runs: int) -> None:
+        """Begin to count anew: about so many runs are left, if that is more than are asked for."""
+        self._expected, self._start = runs, time.monotonic()
+
+    def tell(self, name: str, done: int, total: int, seconds: float, error: str) -> None:
+        """Report a run that is done, or why it failed."""
+        left = max(self._expected, total) - done
+        minutes = (time.monotonic() - self._start) / done * left / 60
+        failed = f"FAILED: {error}; " if error else ""
+        say(
+            f"{name}: {failed}{seconds:.1f} s, about {left} runs and {minutes:.0f} min left",
+            console=err_console,
+        )

@@ -1,59 +1,81 @@
-"""The command ``reverse-sigmoid retune``: other parameters for a protected model, in place."""
+"""``reverse-sigmoid retune``: other parameters for a protected model, in place."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.commands.options import err_console, say
+from deploy.commands import options
+from deploy.commands.console import err_console, say
 from postprocess.errors import InputError
+
+if TYPE_CHECKING:
+    from deploy.repository.retuning import Retuning
 
 NONE = "none"
 
 
-def retune(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A model's folder: MODEL_REPOSITORY/NAME.")
-    ],
-    *,
-    beta: Annotated[str, typer.Option(help="Magnitude, 0.001 to 100.  [default: as it is]")] = "",
-    gamma: Annotated[str, typer.Option(help="Slope, 0.001 to 100.  [default: as it is]")] = "",
-    margin: Annotated[
-        str, typer.Option(help="Share of the top-1 gap kept, 0 to 0.9.  [default: as it is]")
-    ] = "",
-    decimals: Annotated[
-        str, typer.Option(help="Of the answers, 1 to 6, or none.  [default: as it is]")
-    ] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, write nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what changed as JSON.")] = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class RetuneCommand:
     """Change the parameters of a protected model's defence, in place, of either layout.
 
     Files are replaced whole: a Triton that polls takes them over without a failed request.
     """
-    from deploy.repository.question_refresh import refresh
-    from deploy.repository.retuning import plan
 
-    given = {"beta": beta, "gamma": gamma, "margin": margin, "decimals": decimals}
-    changes = {key: None if value == NONE else value for key, value in given.items() if value}
-    if not changes:
-        raise InputError(f"expected at least one of {', '.join(f'--{key}' for key in given)}")
-    planned = plan(model, changes)
-    if not dry_run:
-        for one in planned:
-            one.write()
-        for warning in refresh(model):
-            say(f"warning: {warning}", console=err_console)
-    if as_json:
-        said = [
-            {"file": str(one.file), "written": not dry_run, "changes": one.changes()}
-            for one in planned
-        ]
-        print(json.dumps(said))
-        return
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A model's folder: MODEL_REPOSITORY/NAME.")
+    ]
+    beta: Annotated[str, typer.Option(help="Magnitude, 0.001 to 100.", show_default="as it is")] = (
+        ""
+    )
+    gamma: Annotated[str, typer.Option(help="Slope, 0.001 to 100.", show_default="as it is")] = ""
+    margin: Annotated[
+        str, typer.Option(help="Share of the top-1 gap kept, 0 to 0.9.", show_default="as it is")
+    ] = ""
+    decimals: Annotated[
+        str, typer.Option(help="Decimals of the answers, 1 to 6, or none.", show_default="as it is")
+    ] = ""
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, write nothing.")] = False
+    as_json: options.AsJson = False
+
+    def run(self) -> None:
+        from deploy.repository.retuning import plan
+
+        keys = ("beta", "gamma", "margin", "decimals")
+        given = {key: getattr(self, key) for key in keys}
+        changes = {key: None if value == NONE else value for key, value in given.items() if value}
+        if not changes:
+            raise InputError(f"expected at least one of {', '.join(f'--{key}' for key in keys)}")
+        planned = plan(self.model, changes)
+        if not self.dry_run:
+            write(self.model, planned)
+        if self.as_json:
+            said = [
+                {"file": str(one.file), "written": not self.dry_run, "changes": one.changes()}
+                for one in planned
+            ]
+            print(json.dumps(said))
+            return
+        show_changes(planned)
+        if self.dry_run:
+            say("nothing was written", console=err_console)
+
+
+def write(model: Path, planned: Sequence["Retuning"]) -> None:
+    """Put new parameters into a model's files, and bring the questions beside it up to date."""
+    from deploy.repository.question_refresh import refresh
+
+    for one in planned:
+        one.write()
+    for warning in refresh(model):
+        say(f"warning: {warning}", console=err_console)
+
+
+def show_changes(planned: Sequence["Retuning"]) -> None:
+    """Print what changes in which file."""
     for one in planned:
         print(one.diff, end="")
         say(str(one))
-    if dry_run:
-        say("nothing was written", console=err_console)

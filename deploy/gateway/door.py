@@ -11,11 +11,12 @@ from typing import Any
 from deploy.gateway.envoy.bootstrap import Upstream
 from deploy.gateway.envoy.bounds import installed
 from deploy.gateway.envoy.counted import counts_here
-from deploy.gateway.operator_file import PROBE, Address, Client, Operator, read
+from deploy.gateway.operator_file import PROBE, Client, Operator, read
 from deploy.gateway.process import Gateway
 from deploy.processes import log_files
 from deploy.repository import protected
 from deploy.triton.server import TritonServer
+from load_tests.address import Address
 from postprocess.errors import InputError, ReverseSigmoidError
 
 LOOPBACK = "127.0.0.1"
@@ -43,10 +44,10 @@ class GatedTriton:
         self.probe_key = secrets.token_hex(32)
 
     def refuse(self, *, address: str, control_mode: str, supervise: bool) -> None:
-        """Return if these options of ``serve`` leave the gateway the only door, and it can count.
+        """Refuse options of ``serve`` that leave another door than the gateway, or no count.
 
         Raises:
-            InputError: one of them does not, or our module for Envoy is missing.
+            InputError: one of them does, or our module for Envoy is missing.
         """
         if address != LOOPBACK:
             raise InputError(

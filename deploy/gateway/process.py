@@ -7,26 +7,24 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from deploy.gateway.envoy.access_log import Logs
 from deploy.gateway.envoy.bootstrap import Upstream, bootstrap
 from deploy.gateway.envoy.bounds import Module, installed
-from deploy.gateway.operator_file import PROBE, Address, Operator
-from deploy.processes import die_with_parent, log_files
+from deploy.gateway.operator_file import PROBE, Operator
+from deploy.processes import log_files
+from deploy.processes.child import Child
 from deploy.processes.listening import refuse_taken
-from load_tests.deferred_signals import deferred_signals
-from postprocess.errors import InputError, ReverseSigmoidError
+from load_tests.address import Address
+from postprocess.errors import ReverseSigmoidError
 
 STARTUP_S = 30.0
-STOP_S = 5.0
 #: Begins whatever our module says on standard error.
 COMPLAINT = "reverse-sigmoid: "
 #: Lines of Envoy's logs are in their files after this.
@@ -96,10 +94,10 @@ def write_configuration(
 
 
 def validate(configuration: Path) -> None:
-    """Return if Envoy itself takes the configuration.
+    """Have Envoy itself check the configuration.
 
     Raises:
-        GatewayError: it does not.
+        GatewayError: it refuses it.
     """
     checked = subprocess.run(
         [
@@ -123,12 +121,10 @@ def complaint(said: str) -> str | None:
     return ours[-1].removeprefix(COMPLAINT) if ours else None
 
 
-class Gateway:
-    """An Envoy process; use it as a context manager.
+class Gateway(Child):
+    """An Envoy process, as ``operator.yaml`` has it."""
 
-    Entering starts it and waits until it listens; leaving stops it. Should this process be
-    killed, or the thread that entered end, the kernel stops Envoy.
-    """
+    program, kill_after_s = "Envoy", 5.0
 
     def __init__(
         self,
@@ -149,35 +145,13 @@ class Gateway:
             access_log: one JSON line for each query; what is refused and health checks go to
                 the file beside it that ``refused_log`` names. None is written without it.
         """
+        super().__init__(log)
         self.operator, self._upstream, self._secret = operator, upstream, secret
-        self.log, self._access_log = log, access_log
-        self._process: subprocess.Popen[bytes] | None = None
-        self._home: tempfile.TemporaryDirectory[str] | None = None
+        self._access_log = access_log
         self._valid = False
 
-    @property
-    def pid(self) -> int | None:
-        """The process id of Envoy, None where it was not started."""
-        return None if self._process is None else self._process.pid
-
-    def __enter__(self) -> "Gateway":
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-
     def check(self, *, instead_of: Operator) -> None:
-        """Return if this gateway could take the place of one that runs.
+        """Refuse a gateway that could not take the place of one that runs.
 
         Args:
             instead_of: what that one listens on is free for this one.
@@ -200,46 +174,20 @@ class Gateway:
             GatewayError: Envoy refused its configuration, or does not listen.
         """
         self._refuse_taken(set())
-        self._home = tempfile.TemporaryDirectory(prefix="reverse-sigmoid-gateway-")
-        folder = Path(self._home.name)
+        folder = self._make_home("reverse-sigmoid-gateway-")
         configuration = write_configuration(
             self.operator, self._upstream, self._secret, folder, logs=self._logs(folder)
         )
         if not self._valid:
             validate(configuration)
             self._valid = True
-        try:
-            log = self.log.open("ab")
-        except OSError as error:
-            raise InputError(f"{self.log}: cannot be written: {error.strerror}") from None
-        # A signal within would leave a process that nobody knows.
-        with log, deferred_signals():
-            began = log.tell()
-            self._process = subprocess.Popen(
-                self._command(configuration),
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self._wait_until_listening(self._process, began)
-
-    def stop(self) -> None:
-        """Stop Envoy; does nothing if it does not run."""
-        try:
-            if self._process is not None:
-                self._process.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(STOP_S)
-        finally:
-            if self._process is not None:
-                self._process.kill()
-                self._process.wait()
-                self._process = None
-            if self._home is not None:
-                self._home.cleanup()
-                self._home = None
+        self._run(self._command(configuration), folder)
+        if self._comes_up(self._listens, STARTUP_S):
+            return
+        if self.exit_code is None:
+            raise GatewayError(f"Envoy does not listen after {STARTUP_S:g} s; see {self.log}")
+        why = complaint(self.log.read_bytes()[self._log_start :].decode(errors="replace"))
+        raise GatewayError(f"Envoy exited with {self.exit_code}: {why or f'see {self.log}'}")
 
     def tend(self, say: Callable[[str], None]) -> None:
         """Start Envoy again if it has ended; what is said goes to the operator.
@@ -305,27 +253,19 @@ class Gateway:
 
     def _command(self, configuration: Path) -> list[str]:
         return [
-            *(sys.executable, "-I", str(Path(die_with_parent.__file__)), str(os.getpid())),
             # Hot restart, which nobody asks for, would leave a file in /dev/shm.
             *(_binary(), "-c", str(configuration), "--disable-hot-restart"),
             *("--log-level", "warning", "--log-path", str(self.log.resolve()), *_DRAIN),
             *("--file-flush-interval-msec", str(int(FLUSH_S * 1000))),
         ]
 
-    def _wait_until_listening(self, process: subprocess.Popen[bytes], began: int) -> None:
-        deadline = time.monotonic() + STARTUP_S
+    def _listens(self) -> bool:
         for address in (self.operator.listen, self.operator.statistics):
-            while not _listens(address):
-                if process.poll() is not None:
-                    why = complaint(self.log.read_bytes()[began:].decode(errors="replace"))
-                    raise GatewayError(
-                        f"Envoy exited with {process.returncode}: {why or f'see {self.log}'}"
-                    )
-                if time.monotonic() > deadline:
-                    raise GatewayError(
-                        f"Envoy does not listen after {STARTUP_S:g} s; see {self.log}"
-                    )
-                time.sleep(0.05)
+            try:
+                socket.create_connection(address.from_here, timeout=1).close()
+            except OSError:
+                return False
+        return True
 
 
 def refused_log(access_log: Path) -> Path:
@@ -352,9 +292,3 @@ def write_private(path: Path, content: bytes) -> None:
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
-
-
-def _listens(address: Address) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(address.from_here, timeout=1):
-        return True
-    return False

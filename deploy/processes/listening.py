@@ -6,10 +6,10 @@ from postprocess.errors import InputError
 
 
 def refuse_taken(name: str, host: str, port: int) -> None:
-    """Return if something could listen there now.
+    """Refuse an address that nothing could listen on now.
 
     Raises:
-        InputError: it could not; ``name`` begins the message.
+        InputError: why not; ``name`` begins the message.
     """
     shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:

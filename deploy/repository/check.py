@@ -14,6 +14,7 @@ import numpy as np
 
 from deploy.repository import ensemble_check, fused_check, model_config, version_check
 from deploy.repository.finding import Finding, error, warning
+from exporters import versions
 from postprocess import defence_config, lint
 from postprocess.defence_config import DefenceConfig
 from postprocess.errors import InputError
@@ -112,7 +113,7 @@ def _check_model(folder: Path, config: Any) -> list[Finding]:
         if count > 1:
             message = f"{path}: parameter {key}: expected once, got {count} times"
             found.append(error("duplicate-parameter", name, message))
-    if not _versions(folder):
+    if not versions.folders(folder):
         message = f"{folder}: expected a version folder such as {folder / '1'}"
         found.append(error("no-version", name, message))
     for file in _files(folder, config):
@@ -121,16 +122,14 @@ def _check_model(folder: Path, config: Any) -> list[Finding]:
     return found
 
 
-def _versions(folder: Path) -> list[Path]:
-    return version_check.versions(folder)
-
-
 def _files(folder: Path, config: Any) -> list[Path]:
     """Return where the file of each version is expected; none for backends of other files."""
     name = {"python": "model.py", "onnxruntime": "model.onnx"}.get(config.backend)
     if name is None:
         return []
-    return [version / (config.default_model_filename or name) for version in _versions(folder)]
+    return [
+        version / (config.default_model_filename or name) for version in versions.folders(folder)
+    ]
 
 
 def _defends(folder: Path, config: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from deploy.repository import model_config
 from deploy.repository.config_edit import set_parameters
-from exporters import fused, onnx_graph
+from exporters import fused, onnx_graph, versions
 from exporters.atomic_file import atomic_file, write_text
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
@@ -62,7 +62,8 @@ def plan(folder: Path, changes: Mapping[str, str | None]) -> list[Retuning]:
     path = folder / "config.pbtxt"
     config = model_config.read(path)
     if model_config.fused_output(config) is not None:
-        files = sorted(file for file in folder.glob("[0-9]*/*.onnx") if file.is_file())
+        graphs = [versions.graph(one, config) for one in versions.folders(folder)]
+        files = [file for file in graphs if file.is_file()]
         if not files:
             raise InputError(f"{folder}: expected a version with a model.onnx")
         return [_plan_graph(file, changes) for file in files]

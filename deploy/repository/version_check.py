@@ -5,8 +5,10 @@ stays, and so does what the defence was told of the scores: a version that kept 
 a defence set to logits answers so that thieves learn as from no defence, and nothing breaks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +17,12 @@ from numpy.typing import NDArray
 
 from deploy.repository import model_config
 from deploy.repository.finding import Finding, error, warning
-from exporters import fused, onnx_graph
+from exporters import fused, graph_ending, onnx_graph, versions
 from exporters.onnx_run import OnnxSession, random_source
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.scores import looks_like_probabilities
 
-#: What ends in one of these gives probabilities.
-ACTIVATIONS = ("Softmax", "Sigmoid", "HardSigmoid", "Hardmax", "QLinearSoftmax", "QLinearSigmoid")
-#: What may stand behind an activation and leaves probabilities what they are.
-_BEHIND = ("Identity", "Cast", "Dropout", "QuantizeLinear", "DequantizeLinear", "Squeeze",
-           "Unsqueeze", "Reshape", "Flatten", "Transpose", "Clip", "Round")  # fmt: skip
 #: Bytes of a version folder up to which a few rows of it are run.
 CHEAP_BYTES = 2**28
 #: Rows that are run, how many of them have to differ, and the share that has to look alike.
@@ -45,107 +42,77 @@ class Fed:
 
 def findings(repository: Path) -> list[Finding]:
     """Return what is wrong with the versions of a repository's models; never raises for one."""
+    return look(repository, read_configs(repository))
+
+
+def served_wrong(repository: Path, models: Collection[str]) -> dict[str, list[str]]:
+    """Return what is wrong with the served versions of some models, each in a line, by model."""
+    wrong: dict[str, list[str]] = {model: [] for model in models}
+    for one in _graphs(read_configs(repository), repository):
+        if one.model in wrong and one.served:
+            wrong[one.model] += [f"{one.file}: {said}" for _, said in one.check()]
+    return wrong
+
+
+def read_configs(repository: Path) -> dict[str, Any]:
+    """Return the ``ModelConfig`` of every model that can be read, by name."""
     configs: dict[str, Any] = {}
     for path in sorted(repository.glob("*/config.pbtxt")):
-        try:
+        with suppress(InputError):  # check says so
             configs[path.parent.name] = model_config.read(path)
-        except InputError:  # check says so
-            continue
-    return look(repository, configs)
-
-
-def stamp(repository: Path) -> frozenset[tuple[str, int, int]]:
-    """Return what changes with the versions of a repository: files, their sizes and times."""
-    found = set()
-    for path in repository.glob("*/[0-9]*/*"):
-        try:
-            status = path.stat()
-        except OSError:  # it was just removed
-            continue
-        found.add((str(path), status.st_size, status.st_mtime_ns))
-    return frozenset(found)
-
-
-class Versions:
-    """The versions of a repository while it is served: what is wrong is said once, as it comes."""
-
-    def __init__(self, repository: Path) -> None:
-        """Say which repository; nothing is looked at yet."""
-        self._repository = repository
-        self._stamp: frozenset[tuple[str, int, int]] | None = None
-        self._said: set[str] = set()
-
-    def news(self) -> list[str]:
-        """Return what is wrong since the last time, in a line each; only changed files cost."""
-        now = stamp(self._repository)
-        if now == self._stamp:
-            return []
-        self._stamp = now
-        wrong = {one.message for one in findings(self._repository) if one.level == "error"}
-        new = sorted(wrong - self._said)
-        self._said = wrong
-        return new
+    return configs
 
 
 def look(repository: Path, configs: dict[str, Any]) -> list[Finding]:
     """Return what is wrong with the versions of models; ``configs`` is theirs, by name."""
-    found = []
-    for name, config in configs.items():
-        output = model_config.fused_output(config)
-        for file in version_files(repository / name, config) if output is not None else []:
-            found += [
-                _graded(code, name, f"{file}: {said}", served=_is_served(file, config))
-                for code, said in _check_fused(file, config, output or "")
-            ]
+    found = [
+        _graded(code, one.model, f"{one.file}: {said}", served=one.served)
+        for one in _graphs(configs, repository)
+        for code, said in one.check()
+    ]
     for fed in _fed(configs):
-        folder, config = repository / fed.model, configs[fed.model]
+        config = configs[fed.model]
         if config.backend != "onnxruntime":
             what = config.backend or config.platform or "no backend"
             message = (
-                f"{folder}: {what}: its versions cannot be looked into; see for yourself that each "
-                f"gives the {fed.parameters.scores} that {fed.defence} expects"
+                f"{repository / fed.model}: {what}: its versions cannot be looked into; see for "
+                f"yourself that each gives the {fed.parameters.scores} that {fed.defence} expects"
             )
             found.append(warning("version-not-looked-into", fed.model, message))
-            continue
-        for file in version_files(folder, config):
-            found += [
-                _graded(
-                    code, fed.model, f"{file}: {said}", served=_is_served(file, config, fed.version)
-                )
-                for code, said in _check(file, config, fed)
-            ]
     return found
 
 
-def version_files(folder: Path, config: Any) -> list[Path]:
-    """Return the ONNX files of a model's versions, oldest first; only those that hold something."""
-    name = config.default_model_filename or "model.onnx"
-    files = [version / name for version in versions(folder)]
-    return [file for file in files if file.is_file() and file.stat().st_size]
+@dataclass(frozen=True)
+class _Graph:
+    """A version's ONNX file, not looked into yet."""
+
+    model: str
+    file: Path
+    served: bool
+    check: Callable[[], Iterable[tuple[str, str]]]  #: what is wrong with it, with its code
 
 
-def versions(folder: Path) -> list[Path]:
-    """Return a model's version folders, oldest first."""
-    try:
-        found = [one for one in folder.iterdir() if one.is_dir() and one.name.isdecimal()]
-    except OSError:  # it was just removed
-        return []
-    return sorted(found, key=lambda entry: int(entry.name))
+def _graphs(configs: dict[str, Any], repository: Path) -> Iterator[_Graph]:
+    """Yield what has to be looked into: fused models, and all that a defence reads."""
+    for name, config in configs.items():
+        output = model_config.fused_output(config)
+        if output is not None:
+            for file, served in _files(repository / name, config):
+                yield _Graph(name, file, served, partial(_check_fused, file, config, output))
+    for fed in _fed(configs):
+        config = configs[fed.model]
+        if config.backend == "onnxruntime":
+            for file, served in _files(repository / fed.model, config, fed.version):
+                yield _Graph(fed.model, file, served, partial(_check, file, config, fed))
 
 
-def _is_served(file: Path, config: Any, pinned: int = -1) -> bool:
-    """Say whether a file's version is the ``pinned`` one, or one that the policy has served."""
-    version, policy = int(file.parent.name), config.version_policy
-    if pinned > 0:
-        return version == pinned
-    which = policy.WhichOneof("policy_choice")
-    if which == "all":
-        return True
-    if which == "specific":
-        return version in policy.specific.versions
-    count = policy.latest.num_versions if which == "latest" else 1
-    newest = [int(one.name) for one in versions(file.parent.parent)][-max(1, count) :]
-    return version in newest
+def _files(folder: Path, config: Any, pinned: int = -1) -> Iterator[tuple[Path, bool]]:
+    """Yield the ONNX files that hold something, oldest first, and whether each is served."""
+    served = versions.served(folder, config, pinned)
+    for version in versions.folders(folder):
+        file = versions.graph(version, config)
+        if file.is_file() and file.stat().st_size:
+            yield file, version in served
 
 
 def _graded(code: str, model: str, message: str, *, served: bool) -> Finding:
@@ -189,16 +156,7 @@ def _check(file: Path, config: Any, fed: Fed) -> Iterator[tuple[str, str]]:
         parts = [part for one in answers if (part := _as_rows(one, config, fed)) is not None]
         alike = [part for part in parts if part.shape[1] == parts[0].shape[1]]
         rows = np.concatenate(alike) if alike else None
-        yield from _check_kind(fed, activation(model, fed.output), rows)
-
-
-def activation(model: Any, tensor: str) -> str | None:
-    """Return the activation that a tensor of a graph ends in, None where there is none."""
-    producer = {name: node for node in model.graph.node for name in node.output}
-    node = producer.get(tensor)
-    while node is not None and node.op_type in _BEHIND and node.input:
-        node = producer.get(node.input[0])
-    return str(node.op_type) if node is not None and node.op_type in ACTIVATIONS else None
+        yield from _check_kind(fed, graph_ending.probabilities_from(model, fed.output), rows)
 
 
 def _check_kind(
@@ -315,7 +273,7 @@ def _check_fused(file: Path, config: Any, output: str) -> Iterator[tuple[str, st
         yield "version-no-defence", str(refusal).removeprefix(f"{file}: ")
         return
     yield from _check_tensors(model, config, Fed(config.name, output, config.name, parameters), [])
-    ending = activation(model, fused.VICTIM_SCORES)
+    ending = graph_ending.probabilities_from(model, fused.VICTIM_SCORES)
     if parameters.scores == "logits" and ending is not None:
         yield (
             "version-probabilities",

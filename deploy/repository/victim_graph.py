@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.repository import model_config
-from exporters import fused, onnx_graph
+from exporters import fused, onnx_graph, versions
 from load_tests.tune.recorded import OnnxVictim
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
@@ -60,11 +60,8 @@ def _refuse_other_axis(model: Any, output: str, parameters: Parameters, where: s
 
 
 def _file(folder: Path, config: Any) -> Path:
-    name = config.default_model_filename or "model.onnx"
-    versions = sorted(
-        (path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name)
-    )
-    file = (versions[-1] if versions else folder / "1") / name
+    """Return the graph of the newest version that is served."""
+    file = versions.graph((versions.served(folder, config) or [folder / "1"])[-1], config)
     if not file.is_file():
         raise InputError(f"{file}: no such file")
     return file

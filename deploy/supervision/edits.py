@@ -17,7 +17,7 @@ from deploy.repository.model_config import fused_output, in_words, is_defence, r
 from deploy.supervision.stubs import Stubs
 from deploy.triton import server_log
 from deploy.triton.server import TritonServer
-from exporters import onnx_graph
+from exporters import onnx_graph, versions
 from exporters.fused import read_strings
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
@@ -197,13 +197,9 @@ class Edits:
 
 
 def _stamp(path: Path, *, fused: bool) -> Stamp:
-    """Return what changes with a config.pbtxt, and with the graph of a fused model."""
-    paths = [path]
-    if fused:
-        with suppress(InputError):
-            paths.append(_graph(path))
+    """Return what changes with a config.pbtxt, and with the graphs of a fused model."""
     found = []
-    for one in paths:
+    for one in (path, *(sorted(path.parent.glob("[0-9]*/*.onnx")) if fused else [])):
         with suppress(OSError):
             status = one.stat()
             found.append((status.st_mtime_ns, status.st_size, status.st_ino))
@@ -219,17 +215,8 @@ def _said_by(path: Path) -> tuple[dict[str, str], Path]:
     config = read(path)
     if fused_output(config) is None:
         return strings(config), path
-    graph = _graph(path)
-    return read_strings(onnx_graph.load(graph), where=str(graph)), graph
-
-
-def _graph(path: Path) -> Path:
-    """Return the graph of the highest version, which Triton serves, beside a config.pbtxt.
-
-    Raises:
-        InputError: there is no version.
-    """
-    files = [file for file in path.parent.glob("[0-9]*/*.onnx") if file.parent.name.isdigit()]
-    if not files:
+    found = versions.served(path.parent, config)
+    if not found:
         raise InputError(f"{path.parent}: expected a version with a model.onnx")
-    return max(files, key=lambda file: int(file.parent.name))
+    graph = versions.graph(found[-1], config)
+    return read_strings(onnx_graph.load(graph), where=str(graph)), graph

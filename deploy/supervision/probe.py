@@ -133,7 +133,7 @@ class Probe:
         cure = "; protect it again, with rows of yours in --sample, for a question that works"
         if self.protected.fused:
             self.question = "none"
-            return f"{said}UNWATCHED but for its process{cure}"
+            return f"{said}UNWATCHED except for its process{cure}"
         self.question = "defence alone"
         self.model, self._output = self.protected.defence, None
         self.inputs = synthetic_scores(client, self.model)

@@ -1,20 +1,17 @@
 """Questions that a model takes, sent over gRPC: the one kept beside it, or made-up tensors."""
 
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from load_tests import inputs
 from postprocess.errors import ReverseSigmoidError
 from postprocess.question import Question
 
 Tensors = Mapping[str, NDArray[Any]]
 
-#: What is tried for a dimension that a model leaves open, and what tensors are filled with.
-OPEN_SIZES = (1, 8, 32, 224)
-FILLS = ("random", "ones", "zeros")
 #: Of every question to a model whose usual answer time is not known.
 PATIENCE_S = 30.0
 
@@ -36,15 +33,14 @@ def candidates(client: Any, model: str) -> list[Tensors]:
     """
     metadata, config = _signature(client, model)
     batched = config.max_batch_size > 0
-    shapes = {tensor.name: list(tensor.shape) for tensor in metadata.inputs}
-    inner = [size for shape in shapes.values() for size in shape[batched:]]
-    sizes = OPEN_SIZES if -1 in inner else OPEN_SIZES[:1]
+    is_open = any(-1 in one.shape[batched:] for one in metadata.inputs)
     return [
         {
-            tensor.name: _filled(tensor.datatype, _close(shapes[tensor.name], batched, size), fill)
-            for tensor in metadata.inputs
+            one.name: inputs.filled(one, inputs.closed(one.shape, batched=batched, size=size), fill)
+            for one in metadata.inputs
         }
-        for size, fill in itertools.product(sizes, FILLS)
+        for size in (inputs.OPEN_SIZES if is_open else inputs.OPEN_SIZES[:1])
+        for fill in (np.random.default_rng(0), 1, 0)
     ]
 
 
@@ -63,7 +59,7 @@ def synthetic_scores(client: Any, model: str) -> Tensors:
 
     metadata, config = _signature(client, model)
     tensor = metadata.inputs[0]
-    shape = _close(list(tensor.shape), config.max_batch_size > 0, 10)
+    shape = inputs.closed(tensor.shape, batched=config.max_batch_size > 0, size=10)
     values = np.random.default_rng(0).random(shape) + 0.1
     if config.parameters["scores"].string_value == "logits":  # that nobody takes for the other
         values = 6 * values - 3
@@ -73,19 +69,18 @@ def synthetic_scores(client: Any, model: str) -> Tensors:
     return {tensor.name: values.astype(triton_to_np_dtype(tensor.datatype))}
 
 
-def infer(client: Any, model: str, inputs: Tensors, *, timeout_s: float) -> Any:
+def infer(client: Any, model: str, asked: Tensors, *, timeout_s: float) -> Any:
     """Return Triton's result for named input arrays.
 
     Raises:
         ProbeError: an error, or no answer in time.
     """
-    from tritonclient.grpc import InferInput
     from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-    tensors = []
-    for name, values in inputs.items():
-        tensors.append(InferInput(name, values.shape, np_to_triton_dtype(values.dtype)))
-        tensors[-1].set_data_from_numpy(values)
+    tensors = [
+        inputs.tensor(name, np_to_triton_dtype(values.dtype), values)
+        for name, values in asked.items()
+    ]
     try:
         return client.infer(model, tensors, client_timeout=timeout_s)
     except InferenceServerException as error:
@@ -119,24 +114,3 @@ def _probe_error(error: Any, timeout_s: float) -> ProbeError:
     if "DEADLINE_EXCEEDED" in status:
         return ProbeError(f"no answer within {timeout_s:g} s", silent=True)
     return ProbeError(text, unknown="unknown model" in text or "no available versions" in text)
-
-
-def _close(shape: list[int], batched: bool, size: int) -> list[int]:
-    """Return the shape with its open dimensions set, the batch to one row."""
-    batch, rest = shape[:batched], shape[batched:]
-    return [1] * len(batch) + [size if one < 0 else one for one in rest]
-
-
-def _filled(datatype: str, shape: list[int], fill: str) -> NDArray[Any]:
-    from tritonclient.utils import triton_to_np_dtype
-
-    dtype = np.dtype(triton_to_np_dtype(datatype))
-    if fill == "random":
-        rng = np.random.default_rng(0)
-        whole = dtype.kind in "iubO"
-        values: NDArray[Any] = rng.integers(0, 2, shape) if whole else rng.random(shape)
-    else:
-        values = np.full(shape, 1 if fill == "ones" else 0)
-    if dtype.kind == "O":
-        return np.array([str(one).encode() for one in values.flat], dtype=object).reshape(shape)
-    return values.astype(dtype)

@@ -10,6 +10,7 @@ from typing import Any
 
 from deploy.supervision.questions import ProbeError
 from deploy.triton.server import ModelError, ServerError, TritonServer
+from exporters import versions
 from postprocess.errors import InputError
 
 #: Restarts are counted over this time.
@@ -57,7 +58,8 @@ def _touch(server: TritonServer, model: str) -> str:
     folder = server.repository / model
     files = [
         path
-        for path in sorted(folder.glob("[0-9]*/*"))
+        for version in versions.folders(folder)
+        for path in sorted(version.glob("*"))
         if path.is_file() and not path.name.startswith(".")
     ]
     try:

@@ -1,11 +1,10 @@
 """What ``serve`` knows about its models, as a JSON file for machines."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from exporters.atomic_file import write_text
+from exporters.atomic_file import write_json
 from postprocess.errors import InputError
 
 
@@ -53,9 +52,8 @@ class Status:
         Raises:
             InputError: it cannot be written.
         """
-        text = json.dumps({"written_at": now(), **asdict(self)}, indent=2) + "\n"
         try:
-            write_text(path, text)
+            write_json(path, {"written_at": now(), **asdict(self)})
         except OSError as error:
             raise InputError(f"--status-file {path}: cannot be written: {error.strerror}") from None
 

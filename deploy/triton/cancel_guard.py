@@ -1,6 +1,6 @@
 """Keeps a client that cancels gRPC calls from crashing the embedded Triton.
 
-``_cancel_guard.c`` beside this file says how. It is compiled at the install, like the defence's
+``guard/guard.h`` beside this file says how. It is compiled at the install, like the defence's
 kernel, and loaded into tritonserver alone with LD_PRELOAD. Every Triton that nvidia-pytriton
 embeds needs it; the container's, from 25.06 on, does not.
 """
@@ -30,10 +30,10 @@ def find() -> Path | None:
 
 
 def refuse_missing() -> None:
-    """Return where the guard was compiled.
+    """Refuse to go on without a compiled guard.
 
     Raises:
-        InputError: it was not, and what to do.
+        InputError: there is none, and what to do.
     """
     if find() is None:
         raise InputError(f"--gateway: {MISSING}")

@@ -2,29 +2,23 @@
 
 import contextlib
 import ipaddress
-import os
 import socket
 import subprocess
-import sys
-import tempfile
 import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from deploy.processes import die_with_parent, group
+from deploy.processes.child import Child
 from deploy.processes.listening import refuse_taken
 from deploy.triton import cancel_guard, server_log, stub_processes, wheel
 from exporters import servable_path
-from load_tests.deferred_signals import deferred_signals
 from load_tests.endpoint import Access, connect
 from postprocess.errors import InputError, ReverseSigmoidError
 
-#: What Triton waits for requests in flight when told to stop, and what we wait for Triton.
+#: What Triton waits for requests in flight when told to stop.
 EXIT_TIMEOUT_S = 5
-KILL_AFTER_S = EXIT_TIMEOUT_S + 5
 
 #: How long a model that is not ready may go without a reason, in Triton's answer and in its log.
 REASON_TIMEOUT_S = 10.0
@@ -79,14 +73,13 @@ def free_ports() -> Ports:
             one.close()
 
 
-class TritonServer:
-    """A Triton process serving one model repository; use it as a context manager.
+class TritonServer(Child):
+    """A Triton process serving one model repository.
 
-    Entering starts it and waits until every model is ready; leaving stops it and leaves no
-    process behind. Should this process be killed, the kernel tells Triton to stop; so it does
-    when the thread that entered ends, which therefore has to outlive the server. Cancelled calls
-    do not crash it, provided that ``cancel_guard.find`` finds the guard.
+    Cancelled calls do not crash it, provided that ``cancel_guard.find`` finds the guard.
     """
+
+    program, kill_after_s = "Triton", EXIT_TIMEOUT_S + 5
 
     def __init__(
         self,
@@ -111,7 +104,7 @@ class TritonServer:
                 address can also load models, with configurations of its own.
             poll_s: how often the repository is looked at in mode "poll".
             startup_timeout_s: how long loading all models may take.
-            secret: what every API demands of whoever calls it, but for the metrics. Other users
+            secret: what every API demands of its callers, except the metrics. Other users
                 of the machine can read it from the process list.
 
         Raises:
@@ -121,14 +114,13 @@ class TritonServer:
             raise InputError(
                 f"--model-control-mode: expected {', '.join(CONTROL_MODES)}, got {control_mode!r}"
             )
-        self.repository, self.ports, self.log, self.address = repository, ports, log, address
+        super().__init__(log)
+        self.repository, self.ports, self.address = repository, ports, address
         self.control_mode, self.poll_s = control_mode, poll_s
         self.startup_timeout_s = startup_timeout_s
         self._secret = secret
         #: How all names of its shared memory begin, and those of no other server.
         self.shared_memory = f"reverse_sigmoid_{uuid.uuid4().hex}_"
-        self._process: subprocess.Popen[bytes] | None = None
-        self._home: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def grpc_url(self) -> str:
@@ -138,22 +130,6 @@ class TritonServer:
     def connect(self) -> Any:
         """Return tritonclient's gRPC client, with the secret where one is demanded."""
         return connect(self.grpc_url, Access(triton_key=self._secret))
-
-    def __enter__(self) -> "TritonServer":
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start Triton and wait until every model of the repository is ready.
@@ -169,8 +145,7 @@ class TritonServer:
         servable_path.refuse(self.repository)
         installed = wheel.find()
         self._refuse_addresses()
-        self._home = tempfile.TemporaryDirectory(prefix="reverse-sigmoid-")
-        home = Path(self._home.name).resolve()
+        home = self._make_home("reverse-sigmoid-")
         servable_path.refuse_temporary(home)
         wheel.lay_out_backends(installed, home / "backends")
         variables = wheel.environment(installed)
@@ -179,46 +154,19 @@ class TritonServer:
             variables = cancel_guard.preload(guard, variables)
         # Triton's stub puts the working directory first on its import path: keep it empty.
         (home / "empty").mkdir()
-        try:
-            self.log.parent.mkdir(parents=True, exist_ok=True)
-            log = self.log.open("ab")
-        except OSError as error:
-            raise InputError(f"{self.log}: cannot be written: {error.strerror}") from None
-        with log:
-            if not self.log.is_file():
-                raise InputError(f"{self.log}: expected a regular file for Triton's log")
-            self._log_start = log.tell()
-            with deferred_signals():  # one within would leave a process that nobody knows
-                process = self._process = subprocess.Popen(
-                    self._command(installed, home / "backends"),
-                    cwd=home / "empty",
-                    env=variables,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
-        self._wait_until_ready(process, time.monotonic() + self.startup_timeout_s)
+        process = self._run(self._command(installed, home / "backends"), home / "empty", variables)
+        self._wait_until_ready()
         if guard is not None and not cancel_guard.is_loaded(guard, process.pid):
             raise ServerError(
                 f"{cancel_guard.find()}: the dynamic linker did not load this library into Triton, "
                 f"which cancelled calls could crash then; see {self.log}"
             )
 
-    def stop(self, *, kill_after_s: float = KILL_AFTER_S) -> None:
-        """Stop Triton and every process it started; does nothing if there is none."""
+    def stop(self, *, kill_after_s: float | None = None) -> None:
+        """Stop Triton and every process it started, and free the memory that they shared."""
         try:
-            if self._process is not None:
-                self._process.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(kill_after_s)
-        finally:  # a second Ctrl-C comes here at once
-            if self._process is not None:
-                group.kill(self._process)
-                self._process = None
-            if self._home is not None:
-                self._home.cleanup()
-                self._home = None
+            super().stop(kill_after_s=kill_after_s)
+        finally:
             stub_processes.remove_memory(self.shared_memory)
 
     def wait(self, timeout_s: float | None = None) -> None:
@@ -234,16 +182,6 @@ class TritonServer:
         except subprocess.TimeoutExpired:
             return
         raise ServerError(f"Triton stopped by itself with exit code {code}; see {self.log}")
-
-    @property
-    def running(self) -> bool:
-        """Whether the process lives; it may be deaf."""
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def pid(self) -> int | None:
-        """The process id of tritonserver, None where it was not started."""
-        return None if self._process is None else self._process.pid
 
     def stubs(self) -> dict[str, list[int]]:
         """Return model name to the process ids of its instances in the Python backend.
@@ -276,7 +214,6 @@ class TritonServer:
 
     def _command(self, installed: Path, backends: Path) -> list[str]:
         return [
-            *(sys.executable, "-I", str(Path(die_with_parent.__file__)), str(os.getpid())),
             str(installed / "bin" / "tritonserver"),
             f"--model-repository={self.repository.resolve()}",
             f"--backend-directory={backends}",
@@ -322,23 +259,23 @@ class TritonServer:
             taken[port] = option
             refuse_taken(option, self.address, port)
 
-    def _wait_until_ready(self, process: subprocess.Popen[bytes], deadline: float) -> None:
+    def _wait_until_ready(self) -> None:
+        if self._comes_up(self._is_live, self.startup_timeout_s):
+            self._refuse_models_not_ready()
+        elif self.exit_code is not None:
+            reason = server_log.first_error(self.log, self._log_start)
+            raise ServerError(f"Triton exited with code {self.exit_code}: {reason}")
+        else:
+            raise ServerError(
+                f"Triton is not live after {self.startup_timeout_s:g} s; see {self.log}"
+            )
+
+    def _is_live(self) -> bool:
         from tritonclient.utils import InferenceServerException
 
-        while True:
-            code = process.poll()
-            if code is not None:
-                reason = server_log.first_error(self.log, self._log_start)
-                raise ServerError(f"Triton exited with code {code}: {reason}")
-            with contextlib.suppress(InferenceServerException), self.connect() as client:
-                if client.is_server_live(client_timeout=5):
-                    break
-            if time.monotonic() > deadline:
-                raise ServerError(
-                    f"Triton is not live after {self.startup_timeout_s:g} s; see {self.log}"
-                )
-            time.sleep(0.05)
-        self._refuse_models_not_ready()
+        with contextlib.suppress(InferenceServerException), self.connect() as client:
+            return bool(client.is_server_live(client_timeout=5))
+        return False
 
     def _refuse_models_not_ready(self) -> None:
         """Triton is live once it has tried every model: what is not ready now has failed.

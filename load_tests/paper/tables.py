@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from load_tests.page import markdown
 from load_tests.paper import published
 from load_tests.paper.grids import NAMES, DefenceSettings
 from load_tests.paper.plan import PaperPlan
@@ -31,18 +32,12 @@ NETWORKS = {
 }
 
 
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
 def number(values: Sequence[float], digits: int = 3) -> str:
-    """Return the mean, and the spread over seeds where there are several."""
+    """Return the mean, and the spread over seeds where they differ."""
     if not values:
         return MISSING
     mean = f"{statistics.fmean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(set(values)) > 1 else mean
 
 
 def said(setting: DefenceSettings | None) -> str:

@@ -15,13 +15,14 @@ from load_tests import measures
 from load_tests.endpoint import Answers
 from load_tests.runs.run import Run
 from load_tests.runs.victims import TrainedVictim
+from load_tests.stealing.attacks import registry
+from load_tests.stealing.attacks.base import Means
 from load_tests.stealing.attacks.jacobian import real_images
-from load_tests.stealing.attacks.near_duplicates import COPIES, average
-from load_tests.stealing.attacks.plans import plan
-from load_tests.stealing.collect import Plan
-from load_tests.stealing.recovery.recover import Knowledge, recover, shadow_prior
-from load_tests.stealing.substitute import Recipe, train_substitute
-from load_tests.stealing.transfer_set import Queries, TransferSet
+from load_tests.stealing.collect import drive
+from load_tests.stealing.recovery.recover import Knowledge, shadow_prior
+from load_tests.stealing.steal import Loot, steal
+from load_tests.stealing.substitute import Recipe
+from load_tests.stealing.transfer_set import Queries, TransferSet, joined
 from postprocess.postprocessor import Postprocessor
 
 #: Shares of the training at which a substitute is judged too.
@@ -59,16 +60,6 @@ def execute(run: Run, victim: TrainedVictim) -> dict[str, Any]:
     }
     if not run.steals:
         return result
-    adversary = _Adversary(run, victim, answers)
-    taken, true = adversary.ask()
-    if run.recover:
-        result["asked"] = _compare(taken.scores, true)
-        taken = adversary.recover(taken, true)
-        result["recovered"] = _compare(taken.scores, true)
-    if run.attack == "jacobian":
-        result["examples"] = adversary.examples(taken, true)
-    if not run.substitute:
-        return result
     curve = []
     checkpoints = {max(1, round(share * run.steps)) for share in CHECKPOINTS}
     some = slice(min(count, CHECKPOINT_IMAGES))
@@ -78,10 +69,17 @@ def execute(run: Run, victim: TrainedVictim) -> dict[str, Any]:
             scores = _probabilities(predict(model, images[some]))
             curve.append({"queries": done * BATCH, **judge(scores, truth[some], labels[some])})
 
-    substitute = train_substitute(taken, adversary.recipe, watch=watch)
-    result["stolen"] = judge(_probabilities(predict(substitute, images)), truth, labels)
-    result["curve"] = curve
-    _clear()
+    loot, true = _theft(run, victim, answers, watch)
+    if run.recover:
+        result["asked"] = _compare(loot.asked.scores, true)
+        result["recovered"] = _compare(loot.recovered.scores, true)
+    if run.attack == "jacobian":
+        result["examples"] = _examples(run, loot.asked, true, len(victim.pool))
+    if run.substitute:
+        substitute = predict(loot.substitute, images)
+        result["stolen"] = judge(_probabilities(substitute), truth, labels)
+        result["curve"] = curve
+        _clear()
     return result
 
 
@@ -115,7 +113,7 @@ class _Answers:
         self._victim = victim
 
     def to(self, queries: Queries) -> tuple[Answers, Answers]:
-        """Return what a client gets, and what the victim said."""
+        """Return what a client gets, and what the victim said; the pool's is known already."""
         if queries.pool_index is None:
             logits = self._victim.logits(queries.images)
         else:
@@ -123,92 +121,60 @@ class _Answers:
         return self.protect(logits), _probabilities(logits)
 
 
-class _Adversary:
-    def __init__(self, run: Run, victim: TrainedVictim, answers: _Answers) -> None:
-        self._run, self._answers = run, answers
-        self._pool: Images = victim.pool
-        #: Every parameter is known, no secret is.
-        self._defence = replace(
-            run.parameters, scores="probabilities", key_file=None, decoy=None, seed=None
-        )
-        self.recipe = Recipe(
-            steps=max(1, run.steps),
-            seed=run.seed + 1,
-            flips=victim.dataset.flips,
-            architecture=run.substitute or victim.victim.architecture,
-            loss=run.loss,
-            labels_only=run.labels_only,
-            defence=self._defence,
-        )
-        #: Of the networks that help the attack or the recovery.
-        self._helpers = replace(self.recipe, loss="cross_entropy", labels_only=False)
-
-    def ask(self) -> tuple[TransferSet, Answers]:
-        """Return all answers that the attack pays for, and the victim's own beside them."""
-        asked = plan(
-            self._run.attack,
-            self._pool,
-            budget=self._budget(),
-            rng=np.random.default_rng(self._run.seed),
-            recipe=self._helpers,
-            real=self._run.real,
-        )
-        taken, true = _drive(asked, self._answers)
-        if self._run.attack == "duplicates":
-            true = average(TransferSet(taken.images, true)).scores
-            taken = average(taken)
-        return taken, true
-
-    def examples(self, taken: TransferSet, true: Answers) -> list[dict[str, Any]]:
-        """Return a few made images beside the real ones that they were made from (Figure 3)."""
-        real = self._run.real or real_images(self._run.queries, len(self._pool))
-        found = []
-        for made in range(real, min(real + EXAMPLES, len(taken))):
-            distance = np.abs(taken.images[:real] - taken.images[made]).mean(axis=(1, 2, 3))
-            pair = {"real": int(distance.argmin()), "made": made}
-            found.append(
-                {
-                    "shape": list(taken.images.shape[1:]),
-                    **{f"{name}_pixels": _packed(taken.images[at]) for name, at in pair.items()},
-                    **{f"{name}_class": int(true[at].argmax()) for name, at in pair.items()},
-                }
-            )
-        return found
-
-    def _budget(self) -> int:
-        """Asked twice, an image tells nothing new."""
-        most = {"sample": len(self._pool), "duplicates": COPIES * len(self._pool)}
-        return min(self._run.queries, most.get(self._run.attack, self._run.queries))
-
-    def recover(self, taken: TransferSet, true: Answers) -> TransferSet:
-        """Return the answers as the thief's recovery leaves them."""
-        knowledge = Knowledge(
-            defence=self._defence,
-            prior=lambda: shadow_prior(taken, self._pool, self._helpers),
-            seed=self.recipe.seed,
-            true_answers=lambda: true,
-        )
-        return recover(self._run.recover, taken, knowledge)
-
-
-def _drive(asked: Plan, answers: _Answers) -> tuple[TransferSet, Answers]:
-    """Return the answers to a plan, and the true ones; the pool's are known without asking."""
-    parts: list[TransferSet] = []
-    truths: list[Answers] = []
-    try:
-        queries = next(asked)
-        while True:
-            scores, true = answers.to(queries)
-            parts.append(TransferSet(queries.images, scores))
-            truths.append(true)
-            queries = asked.send(parts[-1])
-    except StopIteration:
-        pass
-    taken = TransferSet(
-        np.concatenate([part.images for part in parts]),
-        np.concatenate([part.scores for part in parts]),
+def _theft(
+    run: Run, victim: TrainedVictim, answers: _Answers, watch: Callable[[Any, int], None]
+) -> tuple[Loot, Answers]:
+    """Return what the thief makes of the answers, and the victim's own beside them."""
+    recipe = Recipe(
+        steps=max(1, run.steps),
+        seed=run.seed + 1,
+        flips=victim.dataset.flips,
+        architecture=run.substitute or victim.victim.architecture,
     )
-    return taken, np.concatenate(truths)
+    attack = registry.find(run.attack)
+    means = Means(
+        pool=victim.pool,
+        budget=int(min(run.queries, attack.limit(len(victim.pool)))),
+        rng=np.random.default_rng(run.seed),
+        recipe=recipe,
+        real=run.real,
+    )
+    truths: list[TransferSet] = []
+
+    def ask(queries: Queries) -> TransferSet:
+        scores, true = answers.to(queries)
+        truths.append(TransferSet(queries.images, true))
+        return TransferSet(queries.images, scores)
+
+    taken = joined(drive(attack.plan(means), ask))
+    true = attack.digest(joined(truths)).scores
+    knowledge = Knowledge(
+        # Every parameter is known, no secret is.
+        defence=replace(
+            run.parameters, scores="probabilities", key_file=None, decoy=None, seed=None
+        ),
+        prior=lambda asked: shadow_prior(asked, victim.pool, recipe),
+        seed=recipe.seed,
+        true_answers=lambda _: true,
+    )
+    return steal(taken, run.thief, knowledge, recipe if run.substitute else None, watch=watch), true
+
+
+def _examples(run: Run, asked: TransferSet, true: Answers, pool: int) -> list[dict[str, Any]]:
+    """Return a few made images beside the real ones that they were made from (Figure 3)."""
+    real = run.real or real_images(run.queries, pool)
+    found = []
+    for made in range(real, min(real + EXAMPLES, len(asked))):
+        distance = np.abs(asked.images[:real] - asked.images[made]).mean(axis=(1, 2, 3))
+        pair = {"real": int(distance.argmin()), "made": made}
+        found.append(
+            {
+                "shape": list(asked.images.shape[1:]),
+                **{f"{name}_pixels": _packed(asked.images[at]) for name, at in pair.items()},
+                **{f"{name}_class": int(true[at].argmax()) for name, at in pair.items()},
+            }
+        )
+    return found
 
 
 def _packed(image: Images) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from exporters import architectures, datasets
 from load_tests.stealing.thief import Thief
+from postprocess.defences import DEFENCES
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
@@ -75,7 +76,7 @@ class Run:
     def parameters(self) -> Parameters:
         """The defence; ``none`` where it has no parameters."""
         given = dict(self.defence or {"defense": "none"})
-        if given["defense"] in _RANDOM:
+        if given["defense"] in DEFENCES and DEFENCES[given["defense"]].draws:
             given["seed"] = self.seed
         return Parameters(scores="logits", **given)
 
@@ -122,5 +123,4 @@ class Run:
             raise InputError(f"run: {error}") from None
 
 
-_RANDOM = ("uniform", "uniform_concave", "uniform_convex")
 _SHOWN = ("beta", "gamma", "rho", "frequency", "decimals", "decoy")

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from exporters.atomic_file import write_text
+from exporters.atomic_file import write_json
 from load_tests.runs.conditions import Conditions
 from load_tests.runs.run import Measures, Run, Victim
 from load_tests.runs.victims import is_trained
@@ -173,7 +173,7 @@ class Runner:
             "seconds": round(seconds, 1),
             "command": f"reverse-sigmoid paper runs/{path.name} --data-dir DIR --out OUT",
         }
-        write_text(path, json.dumps(content, indent=1) + "\n")
+        write_json(path, content, indent=1)
         self._seen[run.name] = answer["result"]
 
 

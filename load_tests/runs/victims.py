@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters import architectures, datasets
-from exporters.atomic_file import atomic_file, write_text
+from exporters.atomic_file import atomic_file, write_json
 from exporters.datasets import Dataset, HoldOff, Images
 from exporters.train import predict, train_victim
 from load_tests.runs.conditions import made_with
@@ -98,7 +98,7 @@ def prepare_victim(victim: Victim, folder: Path, data_dir: Path | None) -> None:
         np.savez(file, **{which: predict(model, images) for which, images in logits.items()})
     keras.backend.clear_session()
     about = {"victim": victim.name, "made_with": made_with(dataset)}
-    write_text(home / _LAST, json.dumps(about) + "\n")
+    write_json(home / _LAST, about, indent=None)
 
 
 @lru_cache(maxsize=1)

@@ -1,18 +1,19 @@
 """Attacks on a live endpoint, from the command line's words to the report."""
 
-import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import postprocess
 from exporters import architectures, datasets
-from exporters.atomic_file import write_text
+from exporters.atomic_file import write_json, write_text
+from exporters.datasets import Dataset
 from exporters.pipeline import Stage
 from load_tests.endpoint import Access, Endpoint, Query
-from load_tests.stealing import probabilities, verdict
+from load_tests.stealing import attack_record, probabilities, verdict
 from load_tests.stealing.campaign import Campaign, CampaignSettings
 from load_tests.stealing.collect import Manner
 from load_tests.stealing.report import to_html
@@ -64,29 +65,10 @@ def run(
         EndpointError: the server refused a request, or failed on it again and again.
     """
     architectures.find(settings.architecture)
-    taken: dict[str, TransferSet] = {}
-    if from_transfer_set is not None:
-        settings = _of_folder(from_transfer_set, settings, thieves[0].attack)
-    if not settings.data:
-        raise InputError("--data: say which kind of images the model takes")
-    dataset = datasets.load(settings.data, data_dir)
-    if from_transfer_set is not None:
-        pool = datasets.hold_off(dataset, seed=settings.split_seed).adversary_images
-        taken[thieves[0].attack] = TransferSetFile(from_transfer_set, pool).read()
-        settings = replace(settings, queries=len(taken[thieves[0].attack]))
-    if settings.queries < 1:
-        raise InputError("--queries: say how many queries an attack may send, at least 1")
-    if not budgets and len(thieves) > 1:
-        budgets = [settings.queries // part for part in PARTS if settings.queries >= part]
-    budgets = sorted({*budgets, settings.queries})
-    if budgets[-1] > settings.queries:
-        raise InputError(f"--budgets {budgets[-1]}: is more than --queries {settings.queries}")
+    settings, dataset, taken = _taken(from_transfer_set, settings, thieves[0].attack, data_dir)
+    budgets = _budgets(budgets, settings.queries, several=len(thieves) > 1)
     with ExitStack() as stack:
-
-        def endpoint(model: str) -> Query:
-            opened = Endpoint(settings.url, model, timeout_s=timeout_s, access=access)
-            return probabilities.of(stack.enter_context(opened))
-
+        endpoint = partial(_query, stack, settings.url, timeout_s=timeout_s, access=access)
         campaign = Campaign(
             out,
             settings,
@@ -99,36 +81,77 @@ def run(
         )
         campaign.stage = stages(campaign.stages_left(thieves, budgets))
         results = campaign.run(thieves, budgets)
-        for name, lost in campaign.lost.items():
-            say(f"{name}: {lost} queries were sent and their answers lost")
-        report = {
-            "settings": asdict(settings),
-            "package_version": postprocess.__version__,
-            "classes": dataset.classes,
-            "test_images": len(dataset.x_test),
-            "lost_queries": campaign.lost,
-            "protection": campaign.protection(),
-            "summary": verdict.summary(results, prices=prices),
-            "results": results,
-            "command": command,
-        }
-    write_text(out / "report.html", to_html(report))
-    write_text(out / "report.json", json.dumps(report, indent=2) + "\n")
+    for name, lost in campaign.lost.items():
+        say(f"{name}: {lost} queries were sent and their answers lost")
+    report = _report(campaign, results, prices) | {"command": command}
+    _write(out, report)
     return report
+
+
+def _query(stack: ExitStack, url: str, model: str, *, timeout_s: float, access: Access) -> Query:
+    opened = stack.enter_context(Endpoint(url, model, timeout_s=timeout_s, access=access))
+    return probabilities.of(opened)
+
+
+def _taken(
+    folder: Path | None, settings: CampaignSettings, attack: str, data_dir: Path | None
+) -> tuple[CampaignSettings, Dataset, dict[str, TransferSet]]:
+    """Return the settings, their data set, and by its attack the transfer set that is there."""
+    if folder is not None:
+        settings = _of_folder(folder, settings, attack)
+    if not settings.data:
+        raise InputError("--data: say which kind of images the model takes")
+    dataset = datasets.load(settings.data, data_dir)
+    if folder is None:
+        return settings, dataset, {}
+    pool = datasets.hold_off(dataset, seed=settings.split_seed).adversary_images
+    found = TransferSetFile(folder, pool).read()
+    return replace(settings, queries=len(found)), dataset, {attack: found}
+
+
+def _budgets(given: list[int], queries: int, *, several: bool) -> list[int]:
+    """Return the budgets to judge, in order; the whole one is the last."""
+    if queries < 1:
+        raise InputError("--queries: say how many queries an attack may send, at least 1")
+    if not given and several:
+        given = [queries // part for part in PARTS if queries >= part]
+    if max(given, default=0) > queries:
+        raise InputError(f"--budgets {max(given)}: is more than --queries {queries}")
+    return sorted({*given, queries})
+
+
+def _report(
+    campaign: Campaign, results: list[verdict.Result], prices: tuple[float, float]
+) -> dict[str, Any]:
+    return {
+        "settings": asdict(campaign.settings),
+        "package_version": postprocess.__version__,
+        "classes": campaign.dataset.classes,
+        "test_images": len(campaign.dataset.x_test),
+        "lost_queries": campaign.lost,
+        "protection": campaign.protection(),
+        "summary": verdict.summary(results, prices=prices),
+        "results": results,
+    }
+
+
+def _write(out: Path, report: dict[str, Any]) -> None:
+    write_text(out / "report.html", to_html(report))
+    write_json(out / "report.json", report)
 
 
 def _of_folder(folder: Path, settings: CampaignSettings, attack: str) -> CampaignSettings:
     """Return the settings with what the transfer set's own folder says about its images."""
-    path = folder / "attack.json"
     try:
-        about = json.loads(path.read_text())
-        theirs, data, split = about["attack"], about["data"], about["split_seed"]
-    except OSError as error:
-        raise InputError(f"--from-transfer-set: {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
+        record = attack_record.read(folder)
+    except InputError as error:
         raise InputError(
-            f"--from-transfer-set: {path}: expected JSON with attack, data and split_seed"
+            f"--from-transfer-set: {error}; give the folder of one transfer set, such as "
+            "OUT/sample. Where an earlier version left it, the attack's own command, given again, "
+            "adds the file"
         ) from None
-    if theirs != attack:
-        raise InputError(f"--from-transfer-set {folder}: was made by {theirs}, not by {attack}")
-    return replace(settings, data=settings.data or data, split_seed=split)
+    if record.attack != attack:
+        raise InputError(
+            f"--from-transfer-set {folder}: was made by {record.attack}, not by {attack}"
+        )
+    return replace(settings, data=settings.data or record.data, split_seed=record.split_seed)

@@ -1,25 +1,23 @@
 """What an attack was, beside its transfer set: all that is needed to read that, or to go on.
 
-``attack.json`` holds ``attack`` (its name), ``data``, ``data_dir`` and ``split_seed`` (which give
-the pool that the transfer set's ``pool:17`` refers to), ``seed`` (of the draws), ``queries`` (the
-budget, in images), ``url`` and ``model``.
+``attack.json`` stands in the folder of every transfer set, whether ``reverse-sigmoid attack`` or a
+thief of Locust's left it, and holds the fields of ``AttackRecord``.
 """
 
 import functools
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from exporters import datasets
-from exporters.atomic_file import write_text
 from exporters.datasets import Images
-from load_tests.stealing import transfer_set_file
-from load_tests.stealing.attacks.plans import plan
+from load_tests.stealing.attacks import registry
+from load_tests.stealing.attacks.base import PHOTOS, Means
+from load_tests.stealing.claim import claim
+from load_tests.stealing.claim import read as read_settings
 from load_tests.stealing.collect import Plan
 from load_tests.stealing.substitute import Recipe
-from postprocess.errors import InputError
 
 NAME = "attack.json"
 
@@ -49,20 +47,25 @@ def draw_from(data: str, data_dir: Path | None, split_seed: int) -> Drawn:
 class AttackRecord:
     """The contents of ``attack.json``."""
 
-    attack: str  #: sample, random or jacobian
-    data: str
+    attack: str  #: see ``attacks.registry``
+    data: str  #: with the next two, gives the pool that ``pool:17`` of the transfer set is of
     data_dir: str | None
     split_seed: int
-    seed: int
-    queries: int
+    seed: int  #: of the attack's draws
+    queries: int  #: the budget, in images
     url: str
     model: str
+    architecture: str = "simple"  #: of networks trained between its rounds
+    others: str = PHOTOS  #: the other data set of Knockoff
 
     @property
     def drawn(self) -> Drawn:
         """The images of its data set."""
-        data_dir = None if self.data_dir is None else Path(self.data_dir)
-        return draw_from(self.data, data_dir, self.split_seed)
+        return draw_from(self.data, self._data_dir, self.split_seed)
+
+    @property
+    def _data_dir(self) -> Path | None:
+        return None if self.data_dir is None else Path(self.data_dir)
 
     def plan(self) -> Plan:
         """Return the attack from its start.
@@ -70,33 +73,19 @@ class AttackRecord:
         Raises:
             InputError: the budget is more than the pool, or there is no such attack.
         """
-        return plan(
-            self.attack,
-            self.drawn.pool,
+        means = Means(
+            pool=self.drawn.pool,
             budget=self.queries,
             rng=np.random.default_rng(self.seed),
-            recipe=Recipe(seed=self.seed, flips=self.drawn.flips),
+            recipe=Recipe(seed=self.seed, flips=self.drawn.flips, architecture=self.architecture),
+            others=self.others,
+            data_dir=self._data_dir,
         )
+        return registry.find(self.attack).plan(means)
 
-    def claim(self, folder: Path) -> None:
-        """Write the record to a folder, or find it there from an earlier run.
-
-        Raises:
-            InputError: the folder is another attack's, or cannot be written.
-        """
-        path = folder / NAME
-        try:
-            if not path.is_file() and not (folder / transfer_set_file.NAME).exists():
-                write_text(path, json.dumps(asdict(self), indent=2) + "\n")
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}") from None
-        known = read(folder)
-        for name, value in asdict(self).items():
-            if getattr(known, name) != value:
-                raise InputError(
-                    f"{folder} holds an attack with {name} {getattr(known, name)}, now {value}: "
-                    "put this one into another folder, or that one out of the way"
-                )
+    def claim(self, folder: Path, *, ours: bool = False) -> None:
+        """Write the record to a folder, or find it there; see ``load_tests.stealing.claim``."""
+        claim(folder / NAME, self, where=str(folder), ours=ours)
 
 
 def read(folder: Path) -> AttackRecord:
@@ -105,10 +94,4 @@ def read(folder: Path) -> AttackRecord:
     Raises:
         InputError: the file is missing or is no record of an attack.
     """
-    path = folder / NAME
-    try:
-        return AttackRecord(**json.loads(path.read_text("utf-8")))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except (ValueError, TypeError):
-        raise InputError(f"{path}: expected the record of an attack") from None
+    return read_settings(folder / NAME, AttackRecord)

@@ -2,16 +2,16 @@
 
 | in the folder | holds |
 | --- | --- |
-| ``attack.json`` | the settings; a later call with others is refused |
-| ``<attack>/`` | a transfer set, see ``transfer_set_file`` |
+| ``campaign.json`` | the settings; a later call with others is refused |
+| ``<attack>/`` | a transfer set, see ``transfer_set_file``, and its ``attack_record`` |
 | ``<attack>-unprotected/`` | the same, of the victim itself |
 | ``reference.npz`` | the answers to the test set, by which thieves are judged |
 | ``results/<thief>-<queries>.json`` | what that thief stole with that many queries |
 """
 
 import json
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,29 +20,34 @@ import numpy as np
 from scipy.special import softmax
 
 from exporters import datasets
-from exporters.atomic_file import atomic_file, write_text
+from exporters.atomic_file import atomic_file, write_json
 from exporters.datasets import Dataset, Images
 from exporters.pipeline import Stage
 from exporters.train import Progress, predict
 from load_tests import measures
 from load_tests.deferred_signals import deferred_signals
 from load_tests.endpoint import Answers, Query, ask
-from load_tests.stealing.attacks.knockoff import PHOTOS, Others
-from load_tests.stealing.attacks.near_duplicates import average
-from load_tests.stealing.attacks.plans import plan
+from load_tests.stealing import attack_record
+from load_tests.stealing.attack_record import AttackRecord
+from load_tests.stealing.attacks import registry
+from load_tests.stealing.attacks.base import PHOTOS, Means
+from load_tests.stealing.claim import claim, read
 from load_tests.stealing.collect import Manner, Plan, collect
-from load_tests.stealing.recovery.recover import Knowledge, recover, shadow_prior
-from load_tests.stealing.substitute import Recipe, train_substitute
+from load_tests.stealing.recovery.recover import Knowledge, shadow_prior
+from load_tests.stealing.steal import steal
+from load_tests.stealing.substitute import Recipe
 from load_tests.stealing.thief import Thief
 from load_tests.stealing.transfer_set import TransferSet
 from load_tests.stealing.transfer_set_file import TransferSetFile
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
+NAME = "campaign.json"
+
 
 @dataclass(frozen=True, kw_only=True)
 class CampaignSettings:
-    """What decides the results of a campaign; written to ``attack.json``."""
+    """What decides the results of a campaign; written to ``campaign.json``."""
 
     url: str  #: HOST:PORT, or what else the endpoint is known by
     model: str  #: the endpoint's model
@@ -107,6 +112,9 @@ class Campaign:
 
     def run(self, thieves: list[Thief], budgets: list[int]) -> list[dict[str, Any]]:
         """Return the results of all thieves with all query budgets, one thief after the other."""
+        for thief in thieves:
+            if self._folder(thief).name not in self._taken:
+                self._record(thief).claim(self._folder(thief), ours=True)
         self.protection()  # what they are judged by comes first
         return [self.measure(thief, queries) for thief in thieves for queries in budgets]
 
@@ -172,7 +180,7 @@ class Campaign:
             measured = self._steal(thief, taken, progress)
         about = {"name": thief.name, "queries": queries, "outsider": thief.outsider}
         result = {**about, **asdict(thief), **measured}
-        write_text(path, json.dumps(result, indent=2) + "\n")
+        write_json(path, result)
         return result
 
     def protection(self) -> dict[str, Any]:
@@ -194,44 +202,35 @@ class Campaign:
     def _steal(self, thief: Thief, taken: TransferSet, progress: Progress) -> dict[str, Any]:
         import keras
 
-        if thief.attack == "duplicates":
-            taken = average(taken)
-        defence = self._defence()
-        if thief.recover:
-            knowledge = Knowledge(
-                defence=defence,
-                prior=lambda: self._prior(thief, taken),
-                seed=self.recipe.seed,
-                true_answers=None if self._victim is None else lambda: self._true(taken.images),
-            )
-            recovered = recover(thief.recover, taken, knowledge)
-        else:
-            recovered = taken
-        recipe = replace(
-            self.recipe, loss=thief.loss, labels_only=thief.labels_only, defence=defence
+        knowledge = Knowledge(
+            defence=self._defence(),
+            prior=lambda asked: self._prior(thief, asked),
+            seed=self.recipe.seed,
+            true_answers=None if self._victim is None else lambda asked: self._true(asked.images),
         )
-        substitute = train_substitute(recovered, recipe, progress=progress)
-        logits = predict(substitute, self.dataset.x_test)
+        loot = steal(taken, thief, knowledge, self.recipe, progress=progress)
+        logits = predict(loot.substitute, self.dataset.x_test)
         keras.backend.clear_session()
         scores: Answers = softmax(logits, axis=1)
         return _judge(scores, self._reference["reference"], self.dataset)
 
-    def _prior(self, thief: Thief, taken: TransferSet) -> Answers:
+    def _prior(self, thief: Thief, asked: TransferSet) -> Answers:
         """A shadow's probabilities; three recoveries share one shadow."""
-        key = self._folder(thief).name, len(taken)
+        key = self._folder(thief).name, len(asked)
         if key not in self._priors:
-            self._priors[key] = shadow_prior(taken, self.pool, self.recipe)
+            self._priors[key] = shadow_prior(asked, self.pool, self.recipe)
         return self._priors[key]
 
     def _plan(self, attack: str) -> Plan:
-        return plan(
-            attack,
-            self.pool,
+        means = Means(
+            pool=self.pool,
             budget=self.settings.queries,
             rng=np.random.default_rng(self.settings.seed),
             recipe=self.recipe,
-            others=Others(self.settings.others, self._data_dir) if attack == "knockoff" else None,
+            others=self.settings.others,
+            data_dir=self._data_dir,
         )
+        return registry.find(attack).plan(means)
 
     def _defence(self) -> Parameters:
         return Parameters(
@@ -248,19 +247,28 @@ class Campaign:
 
     def _claim(self) -> None:
         """Make ``out`` this campaign's, unless it is another's."""
-        path, mine = self.out / "attack.json", asdict(self.settings)
-        if not path.is_file():
-            if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-                raise InputError(f"--out {self.out}: holds other files; choose another folder")
-            write_text(path, json.dumps(mine, indent=2) + "\n")
-            return
-        theirs = json.loads(path.read_text())
-        for key, value in mine.items():
-            if theirs.get(key) != value:
-                raise InputError(
-                    f"--out {self.out}: holds an attack with {key} {theirs.get(key)!r}, not "
-                    f"{value!r}; choose another folder"
-                )
+        path, before = self.out / NAME, self.out / attack_record.NAME
+        if before.is_file() and not path.exists():
+            with suppress(InputError):  # the file's name in earlier versions
+                read(before, CampaignSettings)
+                before.rename(path)
+        claim(path, self.settings, where=f"--out {self.out}")
+
+    def _record(self, thief: Thief) -> AttackRecord:
+        """What the attack of a thief does, for the folder of its transfer set."""
+        settings = self.settings
+        return AttackRecord(
+            attack=thief.attack,
+            data=settings.data,
+            data_dir=None if self._data_dir is None else str(self._data_dir.resolve()),
+            split_seed=settings.split_seed,
+            seed=settings.seed,
+            queries=settings.queries,
+            url=settings.url,
+            model=settings.victim if thief.unprotected else settings.model,
+            architecture=settings.architecture,
+            others=settings.others,
+        )
 
     @cached_property
     def _reference(self) -> dict[str, Answers]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from exporters.datasets import Images
 from exporters.train import Progress
 from load_tests.endpoint import Answers, EndpointError, Query
-from load_tests.stealing.transfer_set import Queries, TransferSet
+from load_tests.stealing.transfer_set import Queries, TransferSet, joined
 from load_tests.stealing.transfer_set_file import TransferSetFile
 
 #: See the module's docstring.
@@ -34,6 +34,7 @@ class Manner:
     concurrency: int = 1  #: requests in flight, at most
     retries: int = 4  #: of one request that the server failed on
     retry_after_s: float = 0.5  #: before the first of them; doubled for each one after
+    pause_s: float = 0  #: after each request, or each that are in flight together
 
 
 #: A block whose end nothing but the event it yields brings about before its time.
@@ -79,31 +80,35 @@ def collect(
             in flight are waited for, and every answer up to then is in the file.
     """
     sender = _Sender(query, manner or Manner(), file, total=total, progress=progress, guard=guard)
-    parts: list[TransferSet] = []
-    asked = 0
+    numbers = count()
+
+    def answers(queries: Queries) -> TransferSet:
+        these = np.fromiter(islice(numbers, len(queries.images)), np.intp)
+        return sender.ask(queries, these) if file is None else sender.resume(queries, these, file)
+
+    parts = [part for part in drive(plan, answers) if len(part)]
+    if not parts:
+        raise EndpointError("no query was answered: each was sent once before, its answer lost")
+    return joined(parts)
+
+
+def drive(plan: Plan, answers: Callable[[Queries], TransferSet]) -> list[TransferSet]:
+    """Return what a plan was told, round by round, until its budget is spent.
+
+    Args:
+        plan: the attack; it is closed, whatever happens.
+        answers: asks. What it raises ends the plan.
+    """
+    told: list[TransferSet] = []
     try:
         queries = next(plan)
         while True:
-            numbers = np.arange(asked, asked + len(queries.images))
-            answers = (
-                sender.ask(queries, numbers)
-                if file is None
-                else sender.resume(queries, numbers, file)
-            )
-            if len(answers):
-                parts.append(answers)
-            asked += len(numbers)
-            queries = plan.send(answers)
+            told.append(answers(queries))
+            queries = plan.send(told[-1])
     except StopIteration:
-        pass
+        return told
     finally:
         plan.close()
-    if not parts:
-        raise EndpointError("no query was answered: each was sent once before, its answer lost")
-    return TransferSet(
-        np.concatenate([part.images for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-    )
 
 
 class _Sender:
@@ -171,6 +176,7 @@ class _Sender:
                         break
                     for future in wait(flying, return_when=FIRST_COMPLETED).done:
                         keep(future)
+                    stop.wait(self._manner.pause_s)
             finally:  # what is in flight is paid for, so kept
                 stop.set()
                 for future in list(flying):

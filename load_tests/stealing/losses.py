@@ -9,35 +9,38 @@
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from load_tests.stealing import defence_layer
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
-Loss = Callable[[Any, Any], Any]
-LOSSES = ("cross_entropy", "mse", "logits", "same_layer")
+#: Of (answers, logits), both of shape (batch, K).
+LossFunction = Callable[[Any, Any], Any]
 #: Answers are at least this before a logarithm: what float32 tells from 0 beside 1.
 EPSILON = 1e-7
 
 
-def find(name: str, defence: Parameters | None = None) -> Loss:
-    """Return a loss by name, a function of (answers, logits), both of shape (batch, K).
+@dataclass(frozen=True)
+class Loss:
+    """One way to learn from answers."""
 
-    Args:
-        name: one of ``LOSSES``.
-        defence: the Reverse Sigmoid that ``same_layer`` copies.
+    #: Returns the loss, given what the adversary takes the defence to be.
+    make: Callable[[Parameters | None], LossFunction]
+    #: Whether it copies the defence, and so learns from protected answers alone.
+    behind_defence: bool = False
+
+
+def find(name: str) -> Loss:
+    """Return a loss by name.
 
     Raises:
-        InputError: the name is unknown, or ``same_layer`` has no defence to copy.
+        InputError: the name is unknown.
     """
     if name not in LOSSES:
         raise InputError(f"--loss: expected {', '.join(LOSSES)}, got {name!r}")
-    if name == "same_layer":
-        if defence is None or defence.defense != "reverse_sigmoid":
-            raise InputError("--loss same_layer: expected the beta and gamma of Reverse Sigmoid")
-        return _same_layer(defence)
-    return {"cross_entropy": _cross_entropy, "mse": _mse, "logits": _logits}[name]
+    return LOSSES[name]
 
 
 def _cross_entropy(answers: Any, logits: Any) -> Any:
@@ -61,7 +64,10 @@ def _logits(answers: Any, logits: Any) -> Any:
     return ops.mean(ops.square(given - wanted), axis=-1)
 
 
-def _same_layer(defence: Parameters) -> Loss:
+def _same_layer(defence: Parameters | None) -> LossFunction:
+    if defence is None or defence.defense != "reverse_sigmoid":
+        raise InputError("--loss same_layer: expected the beta and gamma of Reverse Sigmoid")
+
     def loss(answers: Any, logits: Any) -> Any:
         from keras import ops
 
@@ -69,3 +75,11 @@ def _same_layer(defence: Parameters) -> Loss:
         return -ops.sum(answers * ops.log(ops.maximum(protected, EPSILON)), axis=-1)
 
     return loss
+
+
+LOSSES = {
+    "cross_entropy": Loss(lambda _: _cross_entropy),
+    "mse": Loss(lambda _: _mse),
+    "logits": Loss(lambda _: _logits),
+    "same_layer": Loss(_same_layer, behind_defence=True),
+}

@@ -1,39 +1,31 @@
 """A campaign's report for people: one HTML page with its table and its curves inside."""
 
 import html
+from collections.abc import Callable
 from typing import Any
 
-from load_tests.plots import STYLE, figure, svg
-from load_tests.stealing.thief import LABELS, NAIVE, UNPROTECTED
+from load_tests.page import html_table, page
+from load_tests.plots import figure, svg
+from load_tests.stealing import losses
+from load_tests.stealing.thief import LABELS, NAIVE
 from load_tests.stealing.verdict import Result, budgets, curve
 
 HEAD = ("thief", "queries", "agreement", "accuracy", "cosine", "MAE", "KL(M || S)", "KL(S || M)")
 
-#: Panel title, and the thieves in it, in the shape of the paper's Figures 2, 5, 6 and 7.
-PANELS = (
-    (
-        "Which queries steal best (no defence)",
-        (
-            "sample-unprotected",
-            "random-unprotected",
-            "jacobian-unprotected",
-            "knockoff-unprotected",
-        ),
-    ),
+#: Panel title, and which results are in it, in the shape of the paper's Figures 2, 5, 6 and 7.
+PANELS: tuple[tuple[str, Callable[[Result], bool]], ...] = (
+    ("Which queries steal best (no defence)", lambda each: each["unprotected"]),
     (
         "Which queries steal best (protected)",
-        ("sample", "random", "jacobian", "knockoff", "duplicates"),
+        lambda each: each["name"] == each["attack"],
     ),
     (
         "Probabilities or labels",
-        (UNPROTECTED.name, NAIVE.name, LABELS.name, "sample-mse", "sample-logits"),
+        lambda each: each["attack"] == NAIVE.attack and not _undoes(each),
     ),
     (
         "Thieves who undo the defence",
-        (
-            *("sample-same_layer", "sample-tail", "sample-analytic", "sample-table"),
-            *("sample-neural", "duplicates-table", "sample-linear", "sample-mlp", LABELS.name),
-        ),
+        lambda each: _undoes(each) or each["name"] == LABELS.name,
     ),
 )
 
@@ -95,30 +87,27 @@ def caption(report: dict[str, Any]) -> str:
 
 def to_html(report: dict[str, Any]) -> str:
     """Return the whole report as one HTML page that loads nothing from anywhere."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in HEAD)
-    rows = "\n".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in table_rows(report["results"])
-    )
-    panels = "\n".join(
+    panels = [
         f"<figure>{panel}</figure>"
-        for title, names in PANELS
-        if (panel := _panel(report, title, names))
-    )
+        for title, within in PANELS
+        if (panel := _panel(report, title, [each for each in report["results"] if within(each)]))
+    ]
     protection = report["protection"]
-    return _PAGE.format(
-        style=STYLE,
-        caption=html.escape(caption(report)),
-        lines="\n".join(f"<li>{html.escape(line)}</li>" for line in summary_lines(report)),
-        honest=html.escape(
-            f"The endpoint's own answers: agreement {protection['agreement']:.3f}, accuracy "
-            f"{protection['accuracy']:.3f}, cosine {protection['cosine']:.3f}, KL(M || P) "
-            f"{protection['kl_nats_from_victim']:.2f} nats."
-        ),
-        panels=panels,
-        head=head,
-        rows=rows,
-        command=html.escape(report["command"]),
+    lines = "\n".join(f"<li>{html.escape(line)}</li>" for line in summary_lines(report))
+    honest = (
+        f"The endpoint's own answers: agreement {protection['agreement']:.3f}, accuracy "
+        f"{protection['accuracy']:.3f}, cosine {protection['cosine']:.3f}, KL(M || P) "
+        f"{protection['kl_nats_from_victim']:.2f} nats."
+    )
+    return page(
+        "What a thief gets",
+        f'<p class="caption">{html.escape(caption(report))}</p>',
+        f"<ul>\n{lines}\n</ul>",
+        f"<p>{html.escape(honest)}</p>",
+        *panels,
+        "<p>Dotted: chance. A star marks what no outsider can do. KL in nats.</p>",
+        html_table(HEAD, table_rows(report["results"])),
+        command=report["command"],
     )
 
 
@@ -129,9 +118,12 @@ def _queries(need: dict[str, Any], name: str) -> str:
     return f"{count:.0f} (${dollars[0]:.2f} to ${dollars[1]:.2f})"
 
 
-def _panel(report: dict[str, Any], title: str, names: tuple[str, ...]) -> str:
-    curves = {name: curve(report["results"], name) for name in names}
-    curves = {name: points for name, points in curves.items() if points}
+def _undoes(result: Result) -> bool:
+    return bool(result["recover"]) or losses.find(result["loss"]).behind_defence
+
+
+def _panel(report: dict[str, Any], title: str, results: list[Result]) -> str:
+    curves = {each["name"]: curve(results, each["name"]) for each in results}
     if not curves:
         return ""
     made, axes = figure(width=7.4)
@@ -147,28 +139,3 @@ def _panel(report: dict[str, Any], title: str, names: tuple[str, ...]) -> str:
     # Beside the curves: wherever it stood among them it would hide one.
     made.legend(frameon=False, fontsize="small", loc="outside right center")
     return svg(made)
-
-
-_PAGE = """\
-<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>What a thief gets</title>
-<style>
-{style}
-</style>
-<h1>What a thief gets</h1>
-<p class="caption">{caption}</p>
-<ul>
-{lines}
-</ul>
-<p>{honest}</p>
-{panels}
-<p>Dotted: chance. A star marks what no outsider can do. KL in nats.</p>
-<table>
-<tr>{head}</tr>
-{rows}
-</table>
-<p>Made by <code>{command}</code></p>
-</html>
-"""

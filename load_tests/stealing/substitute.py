@@ -20,7 +20,7 @@ class Recipe:
     seed: int = 0  #: of the initial weights, the shuffles and the augmentation
     flips: bool = False  #: whether mirrored images keep their class
     architecture: str = "simple"  #: see ``exporters.architectures``
-    loss: str = "cross_entropy"  #: see ``losses.LOSSES``
+    loss: str = "cross_entropy"  #: see ``losses``
     #: Learn the answers' top-1 classes and throw the probabilities away, which no defence that
     #: keeps the top-1 class can prevent (section 4.4).
     labels_only: bool = False
@@ -57,13 +57,12 @@ def train_substitute(
     """
     if not len(transfer_set):
         raise InputError("transfer set: expected at least one answered query, got none")
-    loss = losses.find(recipe.loss, recipe.defence)
+    loss = losses.find(recipe.loss).make(recipe.defence)
     import keras
 
     keras.utils.set_random_seed(recipe.seed)
     classes = transfer_set.scores.shape[1]
-    _, height, width, channels = transfer_set.images.shape
-    model = architectures.find(recipe.architecture)((height, width, channels), classes)
+    model = architectures.find(recipe.architecture)(transfer_set.images.shape[1:], classes)
     targets = transfer_set.scores
     if recipe.labels_only:
         targets = one_hot(targets.argmax(axis=1), classes)

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 
+from load_tests.stealing import losses
+from load_tests.stealing.attacks import registry
+from load_tests.stealing.attacks.registry import ATTACKS
 from load_tests.stealing.losses import LOSSES
+from load_tests.stealing.recovery import recover as recoveries
+from load_tests.stealing.recovery.recover import RECOVERIES
 from postprocess.errors import InputError
 
-ATTACKS = ("sample", "random", "jacobian", "knockoff", "duplicates")
-#: What can be made of the answers first, see ``recover``.
-RECOVERIES = ("tail", "table", "neural", "analytic", "linear", "mlp")
-#: Those that ask more of an adversary than an outsider can have.
-WITH_TRUE_PAIRS = frozenset({"linear", "mlp"})
+__all__ = ["ATTACKS", "LABELS", "LOSSES", "NAIVE", "RECOVERIES", "UNPROTECTED", "Thief", "suite"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,24 +21,20 @@ class Thief:
         InputError: no such attack, loss or recovery, or two that exclude each other.
     """
 
-    attack: str  #: one of ``ATTACKS``
-    loss: str = "cross_entropy"  #: one of ``losses.LOSSES``
+    attack: str  #: see ``attacks.registry``
+    loss: str = "cross_entropy"  #: see ``losses``
     labels_only: bool = False  #: keep the top-1 classes and nothing else
-    recover: str = ""  #: one of ``recover.RECOVERIES``, or none
+    recover: str = ""  #: see ``recovery.recover``; none where it is empty
     unprotected: bool = False  #: asks the victim itself, for comparison
 
     def __post_init__(self) -> None:
-        if self.attack not in ATTACKS:
-            raise InputError(f"attack: expected {', '.join(ATTACKS)} or all, got {self.attack!r}")
-        if self.loss not in LOSSES:
-            raise InputError(f"--loss: expected {', '.join(LOSSES)}, got {self.loss!r}")
-        if self.recover and self.recover not in RECOVERIES:
-            raise InputError(f"--recover: expected {', '.join(RECOVERIES)}, got {self.recover!r}")
-        if self.labels_only and (self.recover or self.loss != "cross_entropy"):
+        attack, loss = registry.find(self.attack), losses.find(self.loss)
+        recovery = recoveries.find(self.recover) if self.recover else None
+        if self.labels_only and (recovery or self.loss != "cross_entropy"):
             raise InputError("--labels-only: leaves nothing to --recover or for another --loss")
-        if self.recover and self.loss == "same_layer":
-            raise InputError("--loss same_layer: learns from protected answers, not --recover")
-        if self.recover in WITH_TRUE_PAIRS and self.attack == "duplicates":
+        if recovery and loss.behind_defence:
+            raise InputError(f"--loss {self.loss}: learns from protected answers, not --recover")
+        if recovery and recovery.with_true_pairs and attack.averages:
             raise InputError(f"--recover {self.recover}: is not for the mean of near-duplicates")
 
     @property
@@ -57,7 +54,8 @@ class Thief:
     @property
     def outsider(self) -> bool:
         """Whether it needs nothing but the protected endpoint."""
-        return self.recover not in WITH_TRUE_PAIRS and not self.unprotected
+        fitted = self.recover and recoveries.find(self.recover).with_true_pairs
+        return not (fitted or self.unprotected)
 
 
 #: The naive thief of the paper, and the one whom no defence that keeps the top-1 class stops.
@@ -73,21 +71,21 @@ def suite(*, with_victim: bool) -> list[Thief]:
         with_victim: whether the unprotected victim can be asked too; adds the comparison
             without a defence, and the recoveries that are fitted on true answers.
     """
+    averaging = [name for name, attack in ATTACKS.items() if attack.averages]
+    others = [name for name in ATTACKS if name not in (NAIVE.attack, *averaging)]
     thieves = [
         NAIVE,
         LABELS,
         *(Thief(attack="sample", loss=loss) for loss in LOSSES if loss != NAIVE.loss),
         *(
             Thief(attack="sample", recover=name)
-            for name in RECOVERIES
-            if with_victim or name not in WITH_TRUE_PAIRS
+            for name, recovery in RECOVERIES.items()
+            if with_victim or not recovery.with_true_pairs
         ),
-        Thief(attack="duplicates"),
-        Thief(attack="duplicates", recover="table"),
+        *(Thief(attack=name, recover=way) for name in averaging for way in ("", "table")),
+        *(Thief(attack=name) for name in others),
     ]
-    others = ("random", "jacobian", "knockoff")
-    thieves += [Thief(attack=attack) for attack in others]
     if with_victim:
         thieves.append(UNPROTECTED)
-        thieves += [Thief(attack=attack, unprotected=True) for attack in others]
+        thieves += [Thief(attack=name, unprotected=True) for name in others]
     return thieves

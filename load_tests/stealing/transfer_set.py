@@ -1,5 +1,6 @@
 """What an adversary has after an attack: inputs, and the answers to them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,11 +39,13 @@ class TransferSet:
         """Return what the adversary had after that many queries."""
         return TransferSet(self.images[:queries], self.scores[:queries])
 
-    def joined(self, more: "TransferSet") -> "TransferSet":
-        """Return both, one after the other."""
-        return TransferSet(
-            np.concatenate([self.images, more.images]), np.concatenate([self.scores, more.scores])
-        )
+
+def joined(parts: Sequence[TransferSet]) -> TransferSet:
+    """Return all of several transfer sets, at least one, one after the other."""
+    return TransferSet(
+        np.concatenate([part.images for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+    )
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,29 @@
 """A thief in a process of its own, who queries a model for as long as the parent wants.
 
-Run as ``python -m load_tests.timing.flood HOST:PORT MODEL``; ``Flood`` does. It asks about inputs
-of its own in batches, closed loop, as the Sample attack does with real images (``--data``). Its
-standard input is its life line: once that is closed, which the kernel does even for a parent
-that was killed, it prints what it did as JSON and ends. ``--seconds`` bounds it besides.
+It asks about inputs of its own in batches, closed loop, as the Sample attack does with real images
+(``data``). A pipe is its life line: once the parent's end is closed, which the kernel does even for
+one that was killed, the thief ends. ``bound_s`` bounds it besides.
 """
 
-import argparse
-import json
+import contextlib
+import multiprocessing
 import os
-import subprocess
-import sys
+import signal
 import threading
 import time
 from contextlib import closing
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-import load_tests
 from exporters import datasets
-from load_tests.endpoint import API_KEY_VARIABLE, OPEN, Access, EndpointError, connect
+from load_tests.deferred_signals import deferred_signals
+from load_tests.endpoint import OPEN, Access, EndpointError, connect
 from load_tests.timing.closed_loop import ClosedLoop
 from load_tests.timing.prepared import Preparer, RefusedError
 from postprocess.errors import ReverseSigmoidError
@@ -34,42 +35,28 @@ REQUESTS = 64
 READY = "flooding"
 #: How long a request that is under way when the thief has to end is waited for.
 PATIENCE_S = 5
+_ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+
+@dataclass(frozen=True)
+class FloodOptions:
+    """Whom to query."""
+
+    url: str  #: HOST:PORT of Triton's gRPC endpoint
+    model: str
+    seed: int  #: of the inputs
+    bound_s: float  #: the process ends by itself after this time
+    data: str = ""  #: a data set's name, "" for random inputs
+    data_dir: Path | None = None
+    access: Access = OPEN  #: what the endpoint asks of its clients
 
 
 class Flood:
     """The process, as a context manager: it queries inside the block and is gone after it."""
 
-    def __init__(
-        self,
-        url: str,
-        model: str,
-        *,
-        seed: int,
-        bound_s: float,
-        data: tuple[str, Path | None],
-        access: Access = OPEN,
-    ) -> None:
-        """Say whom to query.
-
-        Args:
-            url: HOST:PORT of Triton's gRPC endpoint.
-            model: its name.
-            seed: of the inputs.
-            bound_s: the process ends by itself after this time.
-            data: a data set's name, "" for random inputs, and its --data-dir.
-            access: what the endpoint asks of its clients.
-        """
-        name, folder = data
-        self._command = [
-            *(sys.executable, "-m", "load_tests.timing.flood", url, model),
-            *("--seed", str(seed), "--seconds", str(bound_s), "--data", name),
-            *(("--data-dir", str(folder.resolve())) if folder else ()),
-            *(("--tls-ca", str(access.tls_ca.resolve())) if access.tls_ca else ()),
-        ]
-        self._environment = dict(os.environ)  # other users may read a command line
-        self._environment.pop(API_KEY_VARIABLE, None)
-        if access.api_key is not None:
-            self._environment[API_KEY_VARIABLE] = access.api_key
+    def __init__(self, asked: FloodOptions) -> None:
+        """Say whom to query."""
+        self._asked = asked
         #: What the thief did, once the block is left: batch, requests, errors, seconds.
         self.done: dict[str, Any] = {}
 
@@ -79,38 +66,39 @@ class Flood:
         Raises:
             EndpointError: it could not begin.
         """
-        self._process = subprocess.Popen(
-            self._command,
-            cwd=Path(load_tests.__file__).parents[1],  # where -m finds this very package
-            env=self._environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for the parent alone
-        )
+        spawn = multiprocessing.get_context("spawn")  # a fork would share gRPC's threads
+        self._line, its_end = spawn.Pipe()
+        self._process = spawn.Process(target=_steal, args=(self._asked, its_end), daemon=True)
+        resource_tracker.ensure_running()  # whose start would let through what is blocked below
         try:
-            stdout = self._process.stdout
-            if stdout is None or stdout.readline().strip() != READY:
-                raise self._ended()
+            with deferred_signals():  # one within would leave a child that nobody knows
+                mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # the child has it too
+                self._process.start()
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                its_end.close()
+            if (said := self._heard()) != READY:
+                raise EndpointError(f"the thief ended early: {said}")
         except BaseException:
             self._kill()
             raise
         return self
 
     def check(self) -> None:
-        """Return if the thief is still at it.
+        """Do nothing if the thief is still at it.
 
         Raises:
             EndpointError: it is not.
         """
-        if self._process.poll() is not None:
-            raise self._ended()
+        if self._line.poll():
+            raise EndpointError(f"the thief ended early: {self._heard()}")
 
-    def _ended(self) -> EndpointError:
-        lines = self._process.communicate()[1].strip().splitlines()
-        why = lines[-1] if lines else f"exit code {self._process.returncode}"
-        return EndpointError(f"the thief ended early: {why}")
+    def _heard(self) -> Any:
+        """Return what it says next: that it is ready, what it did, or why it cannot."""
+        try:
+            return self._line.recv()
+        except EOFError:
+            self._process.join()
+            return f"exit code {self._process.exitcode}"
 
     def __exit__(
         self,
@@ -121,54 +109,48 @@ class Flood:
         """Let it end, and kill it if it does not."""
         try:
             if kind is None:
-                said, _ = self._process.communicate(timeout=2 * PATIENCE_S)  # closes its stdin
-                self.done = json.loads(said)
-        except (subprocess.TimeoutExpired, ValueError):
-            raise EndpointError("the thief did not say what it did") from None
+                with contextlib.suppress(OSError):  # it has ended already
+                    self._line.send(None)
+                said = self._heard() if self._line.poll(2 * PATIENCE_S) else None
+                if not isinstance(said, dict):
+                    raise EndpointError("the thief did not say what it did")
+                self.done = said
         finally:
             self._kill()
 
     def _kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if stream is not None and not stream.closed:
-                stream.close()
+        self._line.close()
+        if self._process.pid is not None:
+            self._process.kill()
+            self._process.join()
 
 
-def main() -> int:
-    """Query until standard input is closed, or the time is over; return an exit code."""
-    parser = argparse.ArgumentParser(prog="python -m load_tests.timing.flood")
-    parser.add_argument("url")
-    parser.add_argument("model")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=600)
-    parser.add_argument("--data", default="")
-    parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--tls-ca", type=Path)
-    arguments = parser.parse_args()
+def _steal(asked: FloodOptions, line: "Connection[Any, Any]") -> None:
+    """Query until the parent says that it is enough, or is no more, or the time is over."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING - {signal.SIGINT})  # Ctrl-C: the parent's
     try:
-        print(json.dumps(_flood(arguments)), flush=True)
+        said: Any = _queried(asked, line)
     except ReverseSigmoidError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+        said = str(error)
+    except Exception as error:
+        said = repr(error)
+    with contextlib.suppress(OSError):  # nobody listens any more
+        line.send(said)
 
 
-def _flood(arguments: argparse.Namespace) -> dict[str, Any]:
-    url, rng = arguments.url, np.random.default_rng(arguments.seed)
-    images = datasets.load(arguments.data, arguments.data_dir).x_train if arguments.data else None
-    access = Access(os.environ.get(API_KEY_VARIABLE), arguments.tls_ca)
+def _queried(asked: FloodOptions, line: "Connection[Any, Any]") -> dict[str, Any]:
+    url, access, rng = asked.url, asked.access, np.random.default_rng(asked.seed)
+    images = datasets.load(asked.data, asked.data_dir).x_train if asked.data else None
     with ClosedLoop(url, CONCURRENCY, access) as clients, closing(connect(url, access)) as client:
-        threading.Thread(target=_follow_parent, args=(clients,), daemon=True).start()
-        preparer = Preparer(client, url, arguments.model, images=images)
+        threading.Thread(target=_follow_parent, args=(line, clients), daemon=True).start()
+        preparer = Preparer(client, url, asked.model, images=images)
         try:
             rows = preparer.request(BATCH, rng=rng).rows
         except RefusedError:
             rows = 1
         requests = [preparer.request(rows, rng=rng) for _ in range(REQUESTS)]
-        print(READY, flush=True)
-        done = clients.run(requests, clients=CONCURRENCY, seconds=arguments.seconds)
+        line.send(READY)
+        done = clients.run(requests, clients=CONCURRENCY, seconds=asked.bound_s)
     answered = len(done.latencies_ms)
     return {
         "concurrency": CONCURRENCY,
@@ -180,14 +162,10 @@ def _flood(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _follow_parent(clients: ClosedLoop) -> None:
-    """Stop once standard input is closed, even if the server leaves a request unanswered."""
-    while os.read(sys.stdin.fileno(), 1):
-        pass
+def _follow_parent(line: "Connection[Any, Any]", clients: ClosedLoop) -> None:
+    """Stop once the parent says so or is gone, even if the server leaves a request unanswered."""
+    with contextlib.suppress(EOFError, OSError):
+        line.recv()
     clients.stop()
     time.sleep(PATIENCE_S)
     os._exit(1)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

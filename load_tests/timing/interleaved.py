@@ -1,6 +1,7 @@
-"""Loads that take turns, so that all of them share whatever else the machine does."""
+"""What is compared takes turns, so that all of it shares whatever else the machine does."""
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -15,6 +16,14 @@ SLICE_REQUESTS = 3
 LEAST_ROUNDS = 10
 
 
+def turns(names: Iterable[str], rounds: int, rng: np.random.Generator) -> Iterator[tuple[int, str]]:
+    """Yield (round, name): in each round every name once, in an order drawn anew."""
+    order = list(names)
+    for turn in range(rounds):
+        for index in rng.permutation(len(order)):
+            yield turn, order[index]
+
+
 def measure(
     loads: Mapping[str, Load], *, seconds: float, rounds: int, rng: np.random.Generator
 ) -> dict[str, list[Slice]]:
@@ -27,22 +36,46 @@ def measure(
         rounds: at most.
         rng: draws the order within each round.
     """
-    warm_up = one_round(loads, seconds / rounds, rng)
+    warm_up = [loads[name](seconds / rounds) for _, name in turns(loads, 1, rng)]
     # The quickest load's lower quartile: a hiccup while warming up must not cost rounds.
     latency_ms = min(
-        (np.quantile(one.latencies_ms, 0.25) for one in warm_up.values() if one.latencies_ms.size),
+        (np.quantile(one.latencies_ms, 0.25) for one in warm_up if one.latencies_ms.size),
         default=0.0,
     )
     slice_seconds = float(max(seconds / rounds, SLICE_REQUESTS * latency_ms / 1000))
     count = min(max(round(seconds / slice_seconds), LEAST_ROUNDS), rounds)
-    measured = [one_round(loads, slice_seconds, rng) for _ in range(count)]
-    return {name: [one[name] for one in measured] for name in loads}
+    measured: dict[str, list[Slice]] = {name: [] for name in loads}
+    for _, name in turns(loads, count, rng):
+        measured[name].append(loads[name](slice_seconds))
+    return measured
 
 
-def one_round(
-    loads: Mapping[str, Load], seconds: float, rng: np.random.Generator
-) -> dict[str, Slice]:
-    """Return one slice of each load, taken in an order drawn anew."""
-    names = list(loads)
-    order = [names[index] for index in rng.permutation(len(names))]
-    return {name: loads[name](seconds) for name in order}
+def call_seconds(
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    rng: np.random.Generator,
+    warm_up: int = 1,
+    at_least_s: float = 0.0,
+) -> dict[str, list[float]]:
+    """Return how long each call took, by round.
+
+    Args:
+        calls: name to what is called.
+        rounds: that count.
+        rng: draws the order within each round.
+        warm_up: rounds before them.
+        at_least_s: a turn calls until so much time has passed, at least once, and is their mean.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn, name in turns(calls, warm_up + rounds, rng):
+        call, count, start = calls[name], 0, time.perf_counter()
+        while True:
+            call()
+            count += 1
+            elapsed = time.perf_counter() - start
+            if elapsed >= at_least_s:
+                break
+        if turn >= warm_up:
+            seconds[name].append(elapsed / count)
+    return seconds

@@ -1,11 +1,12 @@
 """Latency of several models, in one interleaved run so that they share every disturbance."""
 
-import time
+import itertools
 
 import numpy as np
 
 from exporters.datasets import Images
 from load_tests.endpoint import Query
+from load_tests.timing.interleaved import call_seconds
 
 
 def interleaved_latency_ms(
@@ -22,16 +23,9 @@ def interleaved_latency_ms(
         rounds: measured requests per query.
         rng: draws the order within each round.
     """
-    latencies: dict[str, list[float]] = {name: [] for name in queries}
-    names = list(queries)
-    warm_up = rounds // 10
-    for turn in range(warm_up + rounds):
-        image = images[turn % len(images)][None]
-        for index in rng.permutation(len(names)):
-            name = names[index]
-            start = time.perf_counter()
-            queries[name](image)
-            elapsed_ms = (time.perf_counter() - start) * 1000
-            if turn >= warm_up:
-                latencies[name].append(elapsed_ms)
-    return latencies
+    calls = {
+        name: map(query, itertools.cycle(images[:, None])).__next__
+        for name, query in queries.items()
+    }
+    seconds = call_seconds(calls, rounds=rounds, rng=rng, warm_up=rounds // 10)
+    return {name: [1000 * one for one in each] for name, each in seconds.items()}

@@ -19,10 +19,11 @@ import numpy as np
 import postprocess
 from exporters import datasets
 from exporters.pipeline import Stage
+from load_tests.address import address
 from load_tests.endpoint import OPEN, Access, EndpointError, connect
 from load_tests.timing import interleaved
 from load_tests.timing.closed_loop import TIMEOUT_S, ClosedLoop, Request, Slice, bare_loop
-from load_tests.timing.flood import Flood
+from load_tests.timing.flood import Flood, FloodOptions
 from load_tests.timing.interleaved import Load
 from load_tests.timing.paired_rounds import CONFIDENCE, RESAMPLES, Rounds, ratios, summary
 from load_tests.timing.prepared import Preparer, RefusedError
@@ -56,9 +57,7 @@ class OverheadOptions:
         Raises:
             InputError: seconds or rounds are out of range, or the url is no HOST:PORT.
         """
-        host, _, port = self.url.rpartition(":")
-        if not host or "/" in self.url or not port.isdecimal() or not 0 < int(port) < 2**16:
-            raise InputError(f"--url: expected HOST:PORT of Triton's gRPC, got {self.url!r}")
+        address(self.url, "--url")
         if not 0 < self.seconds < float("inf"):
             raise InputError(f"--seconds: expected a number above 0, got {self.seconds:g}")
         if self.rounds < 2:
@@ -149,14 +148,16 @@ def _prepare(
 
 
 def _flood(asked: OverheadOptions, *, cells: int) -> Flood:
-    return Flood(
+    options = FloodOptions(
         asked.url,
         asked.protected,
         seed=asked.seed + 1,
         bound_s=600 + FLOOD_BOUND * cells * 2 * asked.seconds,
-        data=(asked.data, asked.data_dir),
+        data=asked.data,
+        data_dir=asked.data_dir,
         access=asked.access,
     )
+    return Flood(options)
 
 
 class _Run:

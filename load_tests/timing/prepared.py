@@ -3,15 +3,12 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exporters.datasets import Images
+from load_tests import inputs
 from load_tests.endpoint import EndpointError
 from load_tests.timing.closed_loop import TIMEOUT_S, Request, one_line
 from postprocess.errors import InputError, ReverseSigmoidError
-
-#: What is tried for a dimension, other than the batch, that a model leaves open.
-OPEN_SIZES = (1, 8, 32, 224)
 
 
 class RefusedError(ReverseSigmoidError):
@@ -59,48 +56,26 @@ class Preparer:
         """
         refused = RefusedError()
         is_open = any(-1 in one.shape[1:] for one in self._inputs)
-        for size in OPEN_SIZES if is_open else OPEN_SIZES[:1]:
-            inputs = [self._fill(one, rows, size, rng) for one in self._inputs]
+        for size in inputs.OPEN_SIZES if is_open else inputs.OPEN_SIZES[:1]:
+            made = [self._fill(one, rows, size, rng) for one in self._inputs]
             try:
-                self._client.infer(self._model, inputs, client_timeout=TIMEOUT_S)
+                self._client.infer(self._model, made, client_timeout=TIMEOUT_S)
             except self._failure as error:
                 if "INVALID_ARGUMENT" not in str(error.status()):
                     raise EndpointError(f"{self._where}: {one_line(error)}") from None
                 refused = RefusedError(one_line(error))
             else:
-                return Request(self._model, inputs, rows)
+                return Request(self._model, made, rows)
         raise refused
 
-    def _fill(self, tensor: Any, rows: int, size: int, rng: np.random.Generator) -> Any:
+    def _fill(self, one: Any, rows: int, size: int, rng: np.random.Generator) -> Any:
         """Return tritonclient's InferInput, filled."""
-        from tritonclient.grpc import InferInput
-        from tritonclient.utils import triton_to_np_dtype
-
-        dtype = triton_to_np_dtype(tensor.datatype)
-        if dtype is None:
-            raise EndpointError(f"{self._where}: input {tensor.name} is {tensor.datatype}")
-        if self._images is not None:
-            values = self._images[rng.integers(len(self._images), size=rows)].astype(dtype)
-        else:
-            values = _random(self._shape(tensor, rows, size), np.dtype(dtype), rng)
-        filled = InferInput(tensor.name, values.shape, tensor.datatype)
-        filled.set_data_from_numpy(values)
-        return filled
-
-    def _shape(self, tensor: Any, rows: int, size: int) -> list[int]:
-        shape = [size if one < 0 else one for one in tensor.shape]
-        if tensor.shape and tensor.shape[0] < 0:
-            shape[0] = rows
-        elif rows != 1:
+        batched = bool(one.shape) and one.shape[0] < 0
+        if rows != 1 and not batched:
             raise RefusedError(f"{self._model} takes no batches")
-        return shape
-
-
-def _random(shape: list[int], dtype: np.dtype[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """Floats in [0, 1); 0 or 1 where whole numbers, booleans or strings are asked for."""
-    if dtype.kind == "f":
-        return rng.random(shape).astype(dtype)
-    whole = rng.integers(0, 2, shape)
-    if dtype.kind == "O":
-        return np.array([str(one).encode() for one in whole.flat], dtype=object).reshape(shape)
-    return whole.astype(dtype)
+        shape = inputs.closed(one.shape, batched=batched, rows=rows, size=size)
+        values = inputs.filled(one, shape, rng if self._images is None else 0)
+        if self._images is not None:
+            drawn = self._images[rng.integers(len(self._images), size=rows)]
+            values = drawn.astype(values.dtype)
+        return inputs.tensor(one.name, one.datatype, values)

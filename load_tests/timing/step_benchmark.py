@@ -4,16 +4,16 @@ Run as ``python -m load_tests.timing.step_benchmark [--json FILE] [--rounds N]``
 each contender once on the same batch, in an order drawn anew, so that all of them share
 every disturbance of the machine; the ratios are taken round by round. Ours answer as they do
 in Triton: rows checked, accuracy constraint on, a new array for the answer. ART checks
-nothing, has no constraint, and is exact only in float64.
+nothing, has no constraint, and is exact only in float64. The hardened modes are timed beside the
+plain one.
 """
 
 import argparse
-import json
 import os
 import platform
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters.atomic_file import write_json
+from load_tests.page import markdown
+from load_tests.timing.interleaved import call_seconds
 from load_tests.timing.machine import cpu
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
@@ -32,11 +35,23 @@ BATCHES = (1, 32, 256, 4096)
 SCALE = 3.0
 SEED = 20260101
 #: A contender is called until this time has passed, at least once, and the calls averaged.
-AT_LEAST_SECONDS = 0.0005
+AT_LEAST_S = 0.0005
 
 ART, EXACT_ART = "ART float32", "ART float64"
 OURS, OURS_PROBABILITIES, NUMPY = "ours", "ours from probabilities", "ours without kernel"
 Contender = Callable[[], object]
+
+#: Hardened modes beside the plain one, by what is set, for this many rows of ten classes.
+MODES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "decimals 3": {"decimals": 3},
+    "decimals 2": {"decimals": 2},
+    "key_file": {"key_file": "key"},
+    "key_file, jitter 0.5": {"key_file": "key", "jitter": 0.5},
+    "decoy 1": {"key_file": "key", "decoy": 1},
+    "decoy 10": {"key_file": "key", "decoy": 10},
+}
+MODES_ROWS, MODES_CLASSES = 256, 10
 
 
 def main() -> int:
@@ -57,12 +72,17 @@ def main() -> int:
         for batch in BATCHES:
             print(f"K = {classes}, batch {batch}", file=sys.stderr)
             contenders = _contenders(ReverseSigmoid(beta=BETA, gamma=GAMMA), batch, classes, rng)
-            seconds = _interleaved_seconds(contenders, rounds=arguments.rounds, rng=rng)
+            seconds = call_seconds(
+                contenders, rounds=arguments.rounds, rng=rng, at_least_s=AT_LEAST_S
+            )
             cells.append(_cell(seconds, batch=batch, classes=classes))
-    result = {"about": _about(arguments.rounds), "cells": cells}
+    modes = _modes(arguments.rounds, rng)
+    result = {"about": _about(arguments.rounds), "cells": cells, "modes": modes}
     print(_table(result))
+    times = [[name, f"{times:.1f}"] for name, times in modes.items()]
+    print(f"\n{markdown(('mode', 'times plain'), times, '---', '---:')}", end="")
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(arguments.json, result)
     return 0
 
 
@@ -109,24 +129,17 @@ def _contenders(
     return contenders
 
 
-def _interleaved_seconds(
-    contenders: dict[str, Contender], *, rounds: int, rng: np.random.Generator
-) -> dict[str, list[float]]:
-    """Seconds of one call, for each contender and round; one round on top warms up."""
-    names = list(contenders)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(rounds + 1):
-        for index in rng.permutation(len(names)):
-            call = contenders[names[index]]
-            calls, elapsed = 0, 0.0
-            start = time.perf_counter()
-            while elapsed < AT_LEAST_SECONDS:
-                call()
-                calls += 1
-                elapsed = time.perf_counter() - start
-            if turn:
-                seconds[names[index]].append(elapsed / calls)
-    return seconds
+def _modes(rounds: int, rng: np.random.Generator) -> dict[str, float]:
+    """Return the median time of a step in each mode, over that of the plain one."""
+    logits = (rng.normal(size=(MODES_ROWS, MODES_CLASSES)) * SCALE).astype(np.float32)
+    calls: dict[str, Contender] = {}
+    for name, mode in MODES.items():
+        parameters = Parameters(beta=BETA, gamma=GAMMA, margin=MARGIN, scores="logits", **mode)
+        key = b"a secret of the operator's" if parameters.key_file else b""
+        calls[name] = partial(Postprocessor(parameters, key=key), logits)
+    seconds = call_seconds(calls, rounds=rounds, rng=rng, at_least_s=AT_LEAST_S)
+    plain = np.median(seconds["plain"])
+    return {name: float(np.median(each) / plain) for name, each in seconds.items()}
 
 
 def _cell(seconds: dict[str, list[float]], *, batch: int, classes: int) -> dict[str, Any]:
@@ -173,16 +186,16 @@ def _table(result: dict[str, Any]) -> str:
     columns = [pair for pair in columns if pair[1] in result["cells"][0]["rows_per_second"]]
     head = ["K", "batch", "rows/s, " + columns[0][1]]
     head += [f"{ours} : {art}" for art, ours in columns]
-    lines = ["| " + " | ".join(head) + " |", "|" + " ---: |" * len(head)]
+    rows = []
     for cell in result["cells"]:
         row = [str(cell["classes"]), str(cell["batch"])]
         row.append(f"{cell['rows_per_second'][columns[0][1]]:,.0f}")
         for art, ours in columns:
             low, middle, high = cell["times"][art][ours]
             row.append(f"{middle:.1f} ({low:.1f} to {high:.1f})")
-        lines.append("| " + " | ".join(row) + " |")
+        rows.append(row)
     about = ", ".join(f"{key} {value}" for key, value in result["about"].items())
-    return "\n".join([*lines, "", about])
+    return f"{markdown(head, rows, '---:')}\n{about}"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from exporters import datasets
-from exporters.atomic_file import atomic_file, write_text
+from exporters.atomic_file import atomic_file, write_json
 from exporters.datasets import Dataset, Images
 from exporters.onnx_run import one_line
 from load_tests.endpoint import arrange
@@ -63,7 +63,7 @@ def record(classifier: OnnxVictim, dataset: Dataset, victims: Path, victim: Vict
         home.mkdir(parents=True, exist_ok=True)
         with atomic_file(home / "logits.npz") as part, part.open("wb") as file:
             np.savez(file, **logits)
-        write_text(home / "victim.json", json.dumps(about) + "\n")  # the last
+        write_json(home / "victim.json", about, indent=None)  # the last
     with np.load(home / "logits.npz") as stored:
         test: Logits = stored["test"]
     return test

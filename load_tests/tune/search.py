@@ -3,7 +3,7 @@
 Every training settles many candidates. One that passes makes all of a lower cosine worthless,
 and one that fails takes with it all that leave the top class a larger lead, from which
 substitutes learn. So the trained ones are taken from the middle of what is open, and what is
-open is halved each time: successive halving, with whole trainings only.
+open is halved each time, by a whole training.
 
 That a larger lead defends worse is certain only where beta alone differs. So at the end, of
 the ``CHALLENGERS`` gammas that come nearest, the strongest candidate that would still be better

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from exporters.quiet_import import import_quietly
 from load_tests.stealing import attack_record
-from load_tests.stealing.collect import Plan
+from load_tests.stealing.collect import Plan, drive
 from load_tests.stealing.transfer_set import Queries, TransferSet
 from postprocess.errors import ReverseSigmoidError
 
@@ -89,17 +89,16 @@ def main(folder: Path) -> None:
     try:
         plan = attack_record.read(folder).plan()
         import_quietly("keras", "tensorflow")
-        asked = next(plan)
-        while True:
-            message = {"images": asked.images}
-            if asked.pool_index is not None:
-                message["pool_index"] = asked.pool_index  # type: ignore[assignment]
-            _send(queries, message)
-            answer = _receive(answers)
-            if not answer:
-                break
-            asked = plan.send(TransferSet(answer["images"], answer["scores"]))
-    except (StopIteration, BrokenPipeError):
+
+        def ask(asked: Queries) -> TransferSet:
+            index = {} if asked.pool_index is None else {"pool_index": asked.pool_index}
+            _send(queries, {"images": asked.images, **index})
+            if not (answer := _receive(answers)):
+                raise BrokenPipeError
+            return TransferSet(answer["images"], answer["scores"])
+
+        drive(plan, ask)
+    except BrokenPipeError:  # nobody wants to know any more
         pass
     except ReverseSigmoidError as error:
         sys.exit(f"{folder}: {error}")

@@ -3,12 +3,9 @@
 import functools
 import itertools
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gevent
-import numpy as np
 from locust import constant, task
 from locust.env import Environment
 from locust.exception import StopUser
@@ -18,7 +15,6 @@ from load_tests.endpoint import Answers, EndpointError
 from load_tests.stealing.attack_record import AttackRecord
 from load_tests.stealing.collect import Manner, Plan, collect
 from load_tests.stealing.probabilities import as_probabilities
-from load_tests.stealing.transfer_set import Queries, TransferSet
 from load_tests.stealing.transfer_set_file import TransferSetFile
 from load_tests.users.triton_user import TritonUser
 from postprocess.errors import ReverseSigmoidError
@@ -47,7 +43,6 @@ class ThiefUser(TritonUser):
         self.kind = f"thief {self.attack}"
         # Here, not in on_start: Locust creates all users of a batch before it starts one.
         self.number = _numbers(type(self)).take(self)
-        self._asked = False
 
     @property
     def worker(self) -> int:
@@ -85,7 +80,7 @@ class ThiefUser(TritonUser):
         record, folder = self.record, self.folder
         if (folder, record) in _done:
             raise StopUser
-        batch = self.settings.thief_batch
+        manner = Manner(batch_size=self.settings.thief_batch, pause_s=self.settings.thief_pause_s)
         try:
             record.claim(folder)
             file = TransferSetFile(folder, record.drawn.pool)
@@ -96,8 +91,7 @@ class ThiefUser(TritonUser):
                     folder, record.queries,
                 )  # fmt: skip
             else:
-                plan = in_batches(self.plan(), batch, pause=self._pause)
-                collect(plan, self.ask, manner=Manner(batch_size=batch), file=file)
+                collect(self.plan(), self.ask, manner=manner, file=file)
         except EndpointError as error:
             if error.may_pass:
                 return
@@ -110,20 +104,13 @@ class ThiefUser(TritonUser):
         raise StopUser
 
     def ask(self, images: Images) -> Answers:
-        """Return the answer as probabilities, shape (n, K), and note that there was a request.
+        """Return the answer as probabilities, shape (n, K).
 
         Raises:
             EndpointError: see ``TritonUser.ask``.
             InputError: the answer holds no finite scores of K >= 2 classes.
         """
-        self._asked = True
         return as_probabilities(super().ask(images))
-
-    def _pause(self) -> None:
-        """Wait after a request; one whose answer was there already was none."""
-        if self._asked:
-            gevent.sleep(self.settings.thief_pause_s)
-        self._asked = False
 
     def _give_up(self, error: ReverseSigmoidError) -> None:
         """Have Locust and its master report why, and exit with 1."""
@@ -136,32 +123,6 @@ class ThiefUser(TritonUser):
 def forget_what_is_done(**_: Any) -> None:
     """Let thieves look into their folders again; for the start of a test."""
     _done.clear()
-
-
-def in_batches(plan: Plan, size: int, *, pause: Callable[[], None]) -> Plan:
-    """Return a plan that asks the same, one request at a time, and pauses after each.
-
-    So a user that shares its thread with others never works long between two requests.
-    """
-    asked = next(plan, None)
-    while asked is not None:
-        answers: list[TransferSet] = []
-        for start in range(0, len(asked.images), size):
-            batch, index = slice(start, start + size), asked.pool_index
-            answers.append(
-                (yield Queries(asked.images[batch], None if index is None else index[batch]))
-            )
-            pause()
-        some = [each for each in answers if len(each)] or answers[:1]
-        try:
-            asked = plan.send(
-                TransferSet(
-                    np.concatenate([each.images for each in some]),
-                    np.concatenate([each.scores for each in some]),
-                )
-            )
-        except StopIteration:
-            return
 
 
 class _Numbers:

@@ -1,12 +1,20 @@
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 import typer
 from commands import run_command
 
-from deploy.commands.app import app
+from deploy.commands.app import COMMANDS, app
 
+TUNE = ("tune", "--repository", "models", "--model", "digits", "--data", "digits", "--out", "tuned")
+#: Packages that take long to import.
+HEAVY = {"tensorflow", "keras", "onnx", "onnxruntime", "tf2onnx", "sklearn", "scipy", "matplotlib",
+         "tritonclient", "grpc", "pytriton", "envoy", "yaml", "locust", "gevent"}  # fmt: skip
+#: Those whose options need no list of data sets, and with it NumPy.
+LIGHT = {"demo", "protect", "check", "retune", "serve", "gateway"}
 NUMBER = "expected a number from 0.001 to 100"
 
 
@@ -100,6 +108,9 @@ def test_export_does_not_overwrite_silently(tmp_path):
         ("scipy", "attack", ("demo", "--steps", "1")),
         ("keras", "paper", ("paper", "--scale", "smoke", "--out", "results")),
         ("scipy", "paper", ("paper", "--scale", "smoke", "--out", "results")),
+        ("keras", "export", TUNE),
+        ("matplotlib", "attack", TUNE),
+        ("matplotlib", "attack", ("attack", "all", "--model", "digits", "--out", "stolen")),
         ("typer", "all", ("--help",)),
     ],
 )
@@ -124,14 +135,47 @@ def test_a_missing_extra_names_its_install_command(tmp_path, module, extra, argu
     assert "Traceback" not in done.stderr
 
 
-def test_help_names_every_command(tmp_path):
-    done = run_command("--help", cwd=tmp_path)
-    assert done.returncode == 0
-    commands = typer.main.get_command(app).commands
-    assert {"demo", "export", "protect", "serve", "check", "attack", "overhead"} < set(commands)
-    shown = re.findall(r"^\W*([a-z]+) {2,}\w", done.stdout.partition("Commands")[2], re.MULTILINE)
-    assert sorted(shown) == sorted(commands)
-    assert all(command.get_short_help_str() for command in commands.values())
+def helped(*arguments):
+    """Return what a wide terminal shows of a help, and the packages that were imported for it."""
+    code = (
+        "import sys\n"
+        "from deploy.commands.app import run\n"
+        f"sys.argv[1:] = {[*arguments, '--help']}\n"
+        "assert run() == 0\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "400"},
+    )
+    return done.stdout, {name.partition(".")[0] for name in done.stderr.split()}
+
+
+def test_help_names_every_command_and_imports_none():
+    text, imported = helped()
+    shown = re.findall(
+        r"^\W*([a-z]+) {2,}(\w.*?) *│?$", text.partition("Commands")[2], re.MULTILINE
+    )
+    assert shown == list(COMMANDS.items())
+    assert not imported & {*HEAVY, "numpy", "exporters", "load_tests"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_is_whole_and_imports_little(name):
+    text, imported = helped(name)
+    assert COMMANDS[name] in text
+    group = typer.main.get_command(app)
+    with group.make_context("reverse-sigmoid", [name]) as context:
+        _, command, _ = group.resolve_command(context, [name])
+    assert command.params
+    for option in command.params:
+        if option.param_type_name == "option":
+            assert option.help
+            assert re.search(rf"{option.opts[0]} .*{re.escape(option.help)}", text), option.help
+    assert not imported & (HEAVY | {"numpy"} if name in LIGHT else HEAVY)
 
 
 def test_no_command_shows_the_help(tmp_path):

@@ -1,4 +1,5 @@
 import ast
+import re
 import sys
 from collections import defaultdict
 from graphlib import TopologicalSorter
@@ -124,6 +125,21 @@ def test_one_name_means_one_thing():
                 if name not in TRITONS and name[0] != "_":
                     places[name].append(str(path.relative_to(ROOT)))
     assert not {name: where for name, where in places.items() if len(where) > 1}
+
+
+def rooms_and_houses():
+    """Return the folder of each package, that of all its modules included."""
+    return [path.parent for package in PACKAGES for path in modules(package)
+            if path.name == "__init__.py"]  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", rooms_and_houses(), ids=lambda one: str(one.relative_to(ROOT)))
+def test_a_package_names_every_module_of_its_folder(folder):
+    said = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+    named = set(re.findall(r"``([\w/]+)(?:\.py)?``", said))
+    there = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    there |= {path.parent.name for path in folder.glob("*/__init__.py")}
+    assert there <= named, f"not named: {', '.join(sorted(there - named))}"
 
 
 def test_no_module_is_long():

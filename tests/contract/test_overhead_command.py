@@ -13,7 +13,7 @@ NOBODY = ("--url", "127.0.0.1:1", *MODELS)
         (("--url", "127.0.0.1:1", "--protected", "digits"), "Missing option '--unprotected'"),
         (
             ("--url", "http://127.0.0.1:8001", *MODELS),
-            "--url: expected HOST:PORT of Triton's gRPC, got 'http://127.0.0.1:8001'",
+            "--url: expected HOST:PORT, got 'http://127.0.0.1:8001'",
         ),
         (("--url", "localhost", *MODELS), "--url: expected HOST:PORT"),
         (("--url", "localhost:99999", *MODELS), "--url: expected HOST:PORT"),

@@ -95,7 +95,8 @@ def test_a_sample_that_does_not_fill_the_batch_is_told_how_many_rows_it_takes(tm
 @pytest.mark.parametrize("layout", ["ensemble", "fused"])
 def test_float16_keeps_the_top_class_of_every_row_that_is_not_tied(tmp_path, layout):
     """The logits, rounded to float16, tie where the probabilities do not: K = 1000 shows it."""
-    from exporters.verify import defended, read_parameters
+    from exporters.config_pbtxt import read_parameters
+    from exporters.verify import defended
     from postprocess.postprocessor import Postprocessor
 
     path = two_classes_file(

@@ -10,7 +10,8 @@ from onnx import TensorProto, helper
 from victims import FLOAT, graph_file, linear_file, node, protected
 
 from exporters import model_repository
-from exporters.verify import defended, read_parameters
+from exporters.config_pbtxt import read_parameters
+from exporters.verify import defended
 from postprocess.errors import InputError
 from postprocess.postprocessor import Postprocessor
 from postprocess.scores import bad_rows

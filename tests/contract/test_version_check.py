@@ -1,6 +1,7 @@
 """A version folder put beside a good one: check finds what it does to the defence."""
 
 import dataclasses
+import signal
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ from onnx import numpy_helper as nh
 
 from deploy.repository import version_check, victim_graph
 from deploy.repository.check import check
+from deploy.supervision.versions import Versions, stamp
 from exporters import fused, model_repository
 from exporters.model_repository import SHIPPED
 from exporters.onnx_signature import OnnxTensor, Signature
@@ -244,12 +246,52 @@ def test_classes_on_another_axis_are_looked_at_there(tmp_path):
         assert [level for level, _ in found(repository)[0]] == ["error"]
 
 
+@pytest.fixture
+def watched(tmp_path, monkeypatch):
+    """Return a repository, and what finds out what is wrong with it; its file names are short."""
+    repository = served(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    made = Versions(repository.relative_to(tmp_path))
+    yield repository, made
+    made.close()
+
+
+def looked_into(versions):
+    """Return the models that are looked into now, and what is said once they were."""
+    assert versions.news() == []
+    names = versions._changed
+    versions.wait()
+    return names, versions.news()
+
+
+def test_news_come_once_of_models_whose_files_have_changed(watched):
+    repository, versions = watched
+    versions.wait()
+    assert versions.news() == []
+    put(repository, VICTIM, 2, graph("softmax"))
+    names, (said,) = looked_into(versions)
+    assert names == [VICTIM]
+    assert said.startswith(f"{repository.name}/{VICTIM}/2/model.onnx: output scores ends in Softm")
+    assert looked_into(versions) == ([], [])
+    put(repository, VICTIM, 3, graph("logits"))
+    assert looked_into(versions) == ([VICTIM], [])
+
+
+def test_a_look_that_takes_too_long_ends_and_says_so(watched, monkeypatch):
+    _, versions = watched
+    monkeypatch.setattr("deploy.supervision.versions.LOOK_S", -1)
+    process = versions._process
+    process.send_signal(signal.SIGSTOP)
+    assert all("could not be looked into" in line for line in versions.news())
+    assert process.returncode == -signal.SIGKILL
+
+
 def test_the_stamp_changes_when_a_version_comes_changes_or_goes(tmp_path):
     repository = served(tmp_path)
-    stamps = [version_check.stamp(repository)]
-    assert version_check.stamp(repository) == stamps[0]
+    stamps = [stamp(repository)]
+    assert stamp(repository) == stamps[0]
     put(repository, VICTIM, 2, graph("softmax"))
-    stamps.append(version_check.stamp(repository))
+    stamps.append(stamp(repository))
     put(repository, VICTIM, 2, graph("quantised"))
-    stamps.append(version_check.stamp(repository))
-    assert len(set(stamps)) == 3
+    stamps.append(stamp(repository))
+    assert stamps[2] != stamps[0] != stamps[1] != stamps[2]

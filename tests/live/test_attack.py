@@ -115,8 +115,6 @@ def test_a_transfer_set_that_is_there_becomes_a_report(own, tmp_path):
     done = run_command("attack", "sample", *options(own, first, steps=1), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = first / "sample"
-    about = {"attack": "sample", "data": "digits", "split_seed": 0}
-    (folder / "attack.json").write_text(json.dumps(about))
     command = ("--url", own.grpc_url, "--model", "digits", "--steps", 1, "--out", out)
     before = answered(own)
     done = run_command(

@@ -183,7 +183,7 @@ def test_the_guard_is_in_triton_and_in_none_of_its_models(repository, tmp_path):
 def not_compiled(tmp_path):
     """An environment in which the guard is not found."""
     (tmp_path / "sitecustomize.py").write_text(
-        "from deploy import cancel_guard\ncancel_guard.find = lambda: None\n"
+        "from deploy.triton import cancel_guard\ncancel_guard.find = lambda: None\n"
     )
     return {**os.environ, "PYTHONPATH": str(tmp_path)}
 

@@ -7,6 +7,7 @@ import socket
 import socketserver
 import threading
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -24,7 +25,7 @@ INFER = "/v2/models/digits/infer"
 
 
 class Triton(socketserver.ThreadingTCPServer):
-    """Answers every HTTP request with 200, or breaks off without an answer."""
+    """Answers every HTTP request alike, or breaks off without an answer."""
 
     allow_reuse_address = daemon_threads = True
     request_queue_size = 128
@@ -32,7 +33,7 @@ class Triton(socketserver.ThreadingTCPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Answer)
         self.breaks_off = False
-        self.answer = b"{}"
+        self.status, self.answer = 200, b"{}"
         self.seen = []
 
 
@@ -48,7 +49,7 @@ class _Answer(socketserver.StreamRequestHandler):
             if self.server.breaks_off:
                 return
             answer = self.server.answer
-            head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(answer)}\r\n\r\n"
+            head = f"HTTP/1.1 {self.server.status} OK\r\ncontent-length: {len(answer)}\r\n\r\n"
             with contextlib.suppress(ConnectionError):
                 self.wfile.write(head.encode() + answer)
 
@@ -261,3 +262,33 @@ def test_it_leaves_nothing_behind_in_shared_memory(triton, tmp_path):
         process = envoy_of(door)
         assert "envoy_shared_memory" not in (process / "maps").read_text()
     assert not process.exists()
+
+
+@pytest.fixture
+def refusing(triton, tmp_path):
+    """Return what a client is told where Triton says a text with status 400 or 500."""
+    files = write_files(tmp_path, tls=False)
+
+    def told(text, status=400):
+        triton.status, triton.answer = status, f'{{"error":"{text}"}}'.encode()
+        request = urllib.request.Request(
+            f"http://{files.url}{INFER}", b"{}", {"x-api-key": KEYS["alice"]}
+        )
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request)  # noqa: S310
+        return json.load(caught.value)["error"]
+
+    with gateway_before(triton, tmp_path, files):
+        yield told
+    triton.status, triton.answer = 200, b"{}"
+
+
+def test_a_bracket_in_an_identifier_does_not_let_the_rest_through(refusing):
+    for identifier in ("", "]", "a] unexpected inference input '", "] Unable to parse [", "[] b"):
+        for status in (400, 500):
+            said = refusing(f"[request id: {identifier}] the step inside: logits of 3", status)
+            assert said.startswith("gateway: the model ")
+    harmless = "unexpected shape for input 'x' for model 'm'. Expected [-1,8], got [1,7]"
+    for text in (harmless, f"[request id: 12] {harmless}"):
+        assert refusing(text) == text
+    assert refusing(f"[request id: 1] 2] {harmless}") != harmless

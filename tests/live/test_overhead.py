@@ -1,20 +1,23 @@
 """What the defence costs, measured on the real server; never how fast it is."""
 
+import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import SOON_S, Running, processes_naming, run_command, wait_for_no_process_naming
+from commands import SOON_S, Running, run_command
 
 from deploy.triton.server import TritonServer, free_ports
-from load_tests.endpoint import connect
+from load_tests.endpoint import EndpointError, connect
 from load_tests.timing.closed_loop import ClosedLoop
-from load_tests.timing.flood import Flood
+from load_tests.timing.flood import Flood, FloodOptions
 from load_tests.timing.prepared import Preparer
 
 LATENCIES = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms")
@@ -25,8 +28,23 @@ def models(url):
     return "--url", url, "--protected", "digits", "--unprotected", "digits_classifier"
 
 
-def thief(url):
-    return f"load_tests.timing.flood {url}"
+def thieves(folder):
+    """Return the living processes that a measurement has started in its folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                started = b"--multiprocessing-fork" in (entry / "cmdline").read_bytes()
+                if started and (entry / "cwd").readlink() == folder:
+                    found.append(entry.name)
+    return found
+
+
+def wait_until_none(processes):
+    deadline = time.monotonic() + SOON_S
+    while found := processes():
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -103,11 +121,11 @@ def test_a_refused_batch_is_said_to_be_skipped(report):
     )
 
 
-def test_the_thief_queried_and_is_gone(report, server):
+def test_the_thief_queried_and_is_gone(run, report):
     assert report["thief"]["rows_per_second"] > 0
     assert report["thief"]["errors"] == 0
     assert (report["thief"]["concurrency"], report["thief"]["batch"]) == (4, 8)
-    assert processes_naming(thief(server.grpc_url)) == []
+    assert thieves(run[0]) == []
 
 
 def test_progress_goes_to_stderr_and_the_table_to_stdout(server, tmp_path):
@@ -165,20 +183,41 @@ def test_the_thief_goes_with_a_measurement_that_is_stopped(server, tmp_path, num
     command = ("overhead", *models(server.grpc_url), *arguments)
     # The thief comes after the first cell, which is as long as the second.
     with Running(*command, "--seconds", "3", cwd=tmp_path) as measuring:
-        measuring.wait_until(lambda: processes_naming(thief(server.grpc_url)))
+        measuring.wait_until(lambda: thieves(tmp_path))
         code = measuring.stop(number)
     assert code == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
+    wait_until_none(lambda: thieves(tmp_path))
     assert "Traceback" not in measuring.stderr.read_text()
-    wait_for_no_process_naming(thief(server.grpc_url))
 
 
 def test_the_thief_ends_by_itself_in_the_end(server):
     """Were its parent to forget it, it would still be bounded."""
-    flood = Flood(server.grpc_url, "digits", seed=0, bound_s=0.5, data=("", None))
+    flood = Flood(FloodOptions(server.grpc_url, "digits", seed=0, bound_s=0.5))
     with flood:
-        wait_for_no_process_naming(thief(server.grpc_url))
+        wait_until_none(multiprocessing.active_children)
     assert flood.done["requests"] > 0
     assert 0.5 <= flood.done["seconds"] < 10
+
+
+def test_a_thief_that_dies_is_noticed(server):
+    flood = Flood(FloodOptions(server.grpc_url, "digits", seed=0, bound_s=600))
+    with pytest.raises(EndpointError, match="did not say what it did"), flood:
+        saw_it_die(flood)
+
+
+def saw_it_die(flood):
+    flood.check()
+    (thief,) = multiprocessing.active_children()
+    thief.kill()
+    thief.join()
+    with pytest.raises(EndpointError, match="the thief ended early: exit code -9"):
+        flood.check()
+
+
+def test_a_thief_that_cannot_begin_says_why(server):
+    with pytest.raises(EndpointError, match=r"ended early: .*model digit: Request for unknown"):
+        Flood(FloodOptions(server.grpc_url, "digit", seed=0, bound_s=600)).__enter__()
+    assert multiprocessing.active_children() == []
 
 
 def test_a_server_that_goes_away_is_counted_as_errors(repository, tmp_path):

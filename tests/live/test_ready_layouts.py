@@ -260,7 +260,8 @@ def test_a_model_that_takes_no_made_up_question_is_served_and_stops_no_other(pro
             "tokens_fused": "none",
         }
         assert serving.said.count("tokens_fused: no probe input works") == 1
-        assert "UNWATCHED but for its process; protect it again, with rows of yours" in serving.said
+        said = "UNWATCHED except for its process; protect it again, with rows of yours"
+        assert said in serving.said
         for stub in stubs_of(repository, "tokens_fused"):
             os.kill(stub, signal.SIGKILL)
         serving.wait_for("tokens_fused: answers again", timeout_s=90)

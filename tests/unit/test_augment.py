@@ -23,6 +23,11 @@ def test_flips_mirror_about_half_of_the_images_and_only_if_asked():
     assert not plain.any()
 
 
+def test_features_stay_where_they_are():
+    rows = np.random.default_rng(1).random((20, 1, 30, 1)).astype(np.float32)
+    assert np.array_equal(augment(rows, np.random.default_rng(5), flips=True), rows)
+
+
 def test_augmentation_follows_its_generator_and_leaves_its_input():
     images = np.random.default_rng(1).random((20, 8, 8, 3)).astype(np.float32)
     before = images.copy()

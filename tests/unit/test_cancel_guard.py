@@ -296,6 +296,16 @@ def test_a_write_to_a_client_who_is_gone_is_not_seen_to_fail(connection):
         frame(SETTINGS, b"1"),
         frame(HEADERS, b"\x83", stream=2),
         frame(DATA, b"x", stream=0),
+        frame(WINDOW_UPDATE, bytes(4)),
+        frame(WINDOW_UPDATE, bytes(4), stream=1),
+        frame(WINDOW_UPDATE, b"\0\0\0\1", flags=1),
+        frame(PING, b"12345678", flags=2),
+        frame(SETTINGS, struct.pack(">HI", 2, 2)),
+        frame(SETTINGS, struct.pack(">HIHI", 3, 100, 4, 2**31)),
+        frame(SETTINGS, struct.pack(">HI", 5, 2**14 - 1)),
+        frame(SETTINGS, struct.pack(">HI", 5, 2**24)),
+        frame(SETTINGS, struct.pack(">HI", 3, 100), flags=1),
+        frame(SETTINGS, flags=2),
     ],
 )
 def test_a_frame_that_ends_a_connection_waits_for_the_answers_too(connection, illegal):

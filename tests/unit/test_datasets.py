@@ -188,3 +188,12 @@ def test_a_file_of_your_own_is_a_data_set(tmp_path):
     assert own.classes == 3
     assert not own.flips
     assert np.array_equal(own.x_test, (images[:9] / 255).astype(np.float32))
+
+
+def test_rows_of_features_are_images_of_one_row(tmp_path):
+    rows, labels = np.arange(120, dtype=np.uint8).reshape(30, 4), np.arange(30) % 3
+    path = tmp_path / "own.npz"
+    np.savez(path, x_train=rows, y_train=labels, x_test=rows[:9], y_test=labels[:9])
+    own = datasets.load(str(path))
+    assert own.input_shape == (1, 4, 1)
+    assert np.array_equal(own.x_train.reshape(30, 4), (rows / 255).astype(np.float32))

@@ -33,7 +33,7 @@ def test_every_loss_is_least_where_the_substitute_answers_as_the_endpoint_did(na
     answers = keras.ops.softmax(logits)
     if name == "same_layer":
         answers = defence_layer.protect(answers, parameters)
-    loss = losses.find(name, parameters)
+    loss = losses.find(name).make(parameters)
     least = keras.ops.convert_to_numpy(loss(answers, logits))
     assert least.shape == (50,)
     for _ in range(20):
@@ -45,4 +45,4 @@ def test_an_unknown_loss_and_one_without_its_defence_are_refused():
     with pytest.raises(InputError, match="--loss: expected cross_entropy, mse, "):
         losses.find("hinge")
     with pytest.raises(InputError, match="--loss same_layer: expected the beta and gamma"):
-        losses.find("same_layer")
+        losses.find("same_layer").make(None)

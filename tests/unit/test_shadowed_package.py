@@ -58,3 +58,23 @@ def test_what_shadows_the_package_is_named(folder, tmp_path, kind):
 def test_our_own_package_is_taken(folder):
     # Beyond the check only Triton's own modules are missing here.
     assert "No module named 'triton_python_backend_utils'" in load(folder, ROOT)
+
+
+@pytest.mark.parametrize("name", ["postprocess", "exporters", "load_tests"])
+def test_the_command_names_what_shadows_a_package(tmp_path, name):
+    other = tmp_path / name / "__init__.py"
+    other.parent.mkdir()
+    other.write_text("")
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; import deploy.entry"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; deploy.entry.main()", "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"reverse-sigmoid: needs its own package {name}, and what stands at {other} shadows it; "
+        "rename that, or take it off Python's path\n"
+    )

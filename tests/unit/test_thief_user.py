@@ -1,4 +1,5 @@
 import json
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -6,7 +7,9 @@ import pytest
 
 from load_tests.stealing import attack_record
 from load_tests.stealing.attack_record import AttackRecord
+from load_tests.stealing.collect import Manner, collect
 from load_tests.stealing.transfer_set import Queries, TransferSet
+from load_tests.stealing.transfer_set_file import TransferSetFile
 from load_tests.users import plan_process
 from postprocess.errors import InputError
 
@@ -29,22 +32,25 @@ def plan_of_two_rounds(learnt):
     learnt.append((yield Queries(images[:3])))
 
 
-def test_a_plan_in_batches_asks_the_same_and_learns_the_same(thief_user):
-    asked, learnt, pauses = [], [], []
-    plan = thief_user.in_batches(plan_of_two_rounds(learnt), 4, pause=lambda: pauses.append(1))
-    queries = next(plan, None)
-    while queries is not None:
-        asked.append((queries.images.ravel().tolist(), queries.pool_index is not None))
-        try:
-            queries = plan.send(TransferSet(queries.images, queries.images.reshape(-1, 1)))
-        except StopIteration:
-            break
-    assert [len(images) for images, _ in asked] == [4, 4, 2, 3]
-    assert [of_pool for _, of_pool in asked] == [True, True, True, False]
-    assert [pixel for images, _ in asked[:3] for pixel in images] == list(range(10))
+def test_a_plan_in_batches_asks_the_same_and_learns_the_same(tmp_path):
+    asked, learnt, moments, pause_s = [], [], [], 0.01
+
+    def query(images):
+        asked.append(images.ravel().tolist())
+        moments.append(time.monotonic())
+        return images.reshape(-1, 1)
+
+    pool = np.arange(10, dtype=np.float32).reshape(10, 1, 1, 1)
+    file = TransferSetFile(tmp_path, pool)
+    manner = Manner(batch_size=4, pause_s=pause_s)
+    collect(plan_of_two_rounds(learnt), query, manner=manner, file=file)
+    assert [len(images) for images in asked] == [4, 4, 2, 3]
+    rows = (tmp_path / "transfer_set.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[1].split(":")[0] for row in rows] == ["pool"] * 10 + ["made"] * 3
+    assert [pixel for images in asked[:3] for pixel in images] == list(range(10))
     assert [len(answers) for answers in learnt] == [10, 3]
     assert learnt[0].scores.ravel().tolist() == list(range(10))
-    assert len(pauses) == 4
+    assert np.diff(moments).min() >= pause_s
 
 
 def test_a_thief_gets_the_lowest_number_that_no_living_thief_has(thief_user):
@@ -58,7 +64,7 @@ def test_a_thief_gets_the_lowest_number_that_no_living_thief_has(thief_user):
 def test_a_thief_keeps_probabilities_and_none_that_are_not_finite(thief_user, monkeypatch):
     answers = np.array([[1, 3], [2, 2]], np.float32)
     monkeypatch.setattr(thief_user.TritonUser, "ask", lambda self, images: answers)
-    thief = thief_user.Thief.__new__(thief_user.Thief)
+    thief = thief_user.ThiefUser.__new__(thief_user.ThiefUser)
     assert np.allclose(thief.ask(None), [[0.1192, 0.8808], [0.5, 0.5]], atol=1e-4)
     answers[1, 0] = np.nan
     with pytest.raises(InputError, match="scores: expected finite numbers"):
@@ -72,13 +78,13 @@ def test_an_attack_goes_on_in_its_folder_and_another_is_refused(tmp_path):
     assert json.loads((folder / "attack.json").read_text()) == vars(RECORD)
     assert attack_record.read(folder) == RECORD
     other = AttackRecord(**vars(RECORD) | {"seed": 4})
-    with pytest.raises(InputError, match="holds an attack with seed 3, now 4"):
+    with pytest.raises(InputError, match="sample-0-0: holds an attack with seed 3, not 4; choose"):
         other.claim(folder)
 
 
 def test_a_transfer_set_of_unknown_origin_is_not_added_to(tmp_path):
     (tmp_path / "transfer_set.csv").write_text("")
-    with pytest.raises(InputError, match=r"attack\.json: No such file"):
+    with pytest.raises(InputError, match="holds other files; choose another folder"):
         RECORD.claim(tmp_path)
 
 

@@ -1,4 +1,7 @@
-"""A repository of every way that is known to serve one classifier, protected, to measure them."""
+"""A repository of every way that is known to serve one classifier, protected, to measure them.
+
+``model`` is the Python model that Triton runs for those of them that are written in Python.
+"""
 
 import json
 import shutil

@@ -69,8 +69,10 @@ end
 
 local function about_the_request(text)
   if #text > %(longest)d then return false end
-  -- An identifier with brackets could pretend to be the rest.
-  local said = string.match(text, '^%%[request id: [^%%[%%]]*%%] (.*)$') or text
+  local said = string.match(text, '^%%[request id: [^%%[%%]]*%%] (.*)$')
+  -- An identifier with a bracket may pretend to be the rest: then Triton's own comes later.
+  if said and string.find(said, '] ', 1, true) then return false end
+  said = said or text
   for _, name in ipairs(hidden) do
     if string.find(text, name, 1, true) then return false end
   end

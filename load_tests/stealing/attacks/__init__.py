@@ -1,6 +1,8 @@
-"""Stealing attacks: which queries to spend a budget on, and how to undo a defence.
+"""Stealing attacks: which questions to spend a query budget on.
 
-``sample``, ``random_images``, ``jacobian``, ``knockoff`` and ``near_duplicates`` are plans, see
-``load_tests.stealing.collect``: the same code attacks a live endpoint, a victim in this process,
-and runs in Locust; ``plans`` finds them by name.
+``base`` says what an attack is, and ``registry`` finds each by its name: ``sample`` asks about real
+images, ``random_images`` about noise, ``knockoff`` about images of another kind,
+``near_duplicates`` about each image several times, and ``jacobian`` about images that it moves
+along a substitute's ``input_gradient``. The same code attacks a live endpoint, a victim in this
+process, and runs in Locust.
 """

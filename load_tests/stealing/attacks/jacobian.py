@@ -6,11 +6,12 @@ import numpy as np
 
 from exporters.datasets import Images
 from exporters.train import BATCH
+from load_tests.stealing.attacks.base import Means, StealingAttack
 from load_tests.stealing.attacks.input_gradient import input_gradient
 from load_tests.stealing.attacks.sample import sample
 from load_tests.stealing.collect import Plan
 from load_tests.stealing.substitute import Recipe, train_substitute
-from load_tests.stealing.transfer_set import Queries, TransferSet
+from load_tests.stealing.transfer_set import Queries, TransferSet, joined
 
 #: How far each pixel moves, of a range of 1 (section 4: "lambda = 0.1").
 LAMBDA = 0.1
@@ -21,6 +22,16 @@ RHO = 40
 REAL_SHARE = 1 / 16
 #: Fewest real images: a substitute cannot start from three of ten classes.
 LEAST_REAL = 32
+
+
+class Jacobian(StealingAttack):
+    """A few real images, and ones made of them with a substitute."""
+
+    def plan(self, means: Means) -> Plan:
+        """Return the plan of ``jacobian``."""
+        return jacobian(
+            means.pool, budget=means.budget, rng=means.rng, recipe=means.recipe, real=means.real
+        )
 
 
 def jacobian(
@@ -60,7 +71,7 @@ def jacobian(
         moved = np.clip(images + np.float32(LAMBDA) * np.sign(gradient), 0, 1)
         answers = yield Queries(moved)
         if len(answers):
-            known = known.joined(answers)
+            known = joined([known, answers])
         asked += count
 
 

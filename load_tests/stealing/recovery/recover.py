@@ -12,16 +12,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from scipy.special import softmax
 
 from exporters.datasets import Images
 from exporters.train import augment, predict
 from load_tests.endpoint import Answers
-from load_tests.stealing.recovery import analytic, inverse, table, tail_ranking
+from load_tests.stealing.recovery import inverse, table, tail_ranking
 from load_tests.stealing.substitute import Recipe, train_substitute
-from load_tests.stealing.thief import RECOVERIES, WITH_TRUE_PAIRS
 from load_tests.stealing.transfer_set import TransferSet
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
@@ -36,10 +35,35 @@ class Knowledge:
     """What an adversary knows beside the transfer set."""
 
     defence: Parameters  #: what they take the defence to be
-    prior: Callable[[], Answers]  #: probabilities of the shadow, see ``shadow_prior``
+    prior: Callable[[TransferSet], Answers]  #: probabilities of the shadow, see ``shadow_prior``
     seed: int  #: of the MLPs
-    #: The victim's own answers to the transfer set's images; None for an outsider.
-    true_answers: Callable[[], Answers] | None = None
+    #: The victim's own answers to a transfer set's images; None for an outsider.
+    true_answers: Callable[[TransferSet], Answers] | None = None
+
+    @property
+    def copy(self) -> Postprocessor:
+        """The adversary's copy of the defence."""
+        return Postprocessor(self.defence)
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """One way to undo a defence."""
+
+    recover: Callable[[TransferSet, Knowledge], Answers]
+    #: Whether it is fitted on true answers, more than an outsider can have.
+    with_true_pairs: bool = False
+
+
+def find(name: str) -> Recovery:
+    """Return a recovery by name.
+
+    Raises:
+        InputError: the name is unknown.
+    """
+    if name not in RECOVERIES:
+        raise InputError(f"--recover: expected {', '.join(RECOVERIES)}, got {name!r}")
+    return RECOVERIES[name]
 
 
 def recover(name: str, transfer_set: TransferSet, knowledge: Knowledge) -> TransferSet:
@@ -53,30 +77,10 @@ def recover(name: str, transfer_set: TransferSet, knowledge: Knowledge) -> Trans
     Raises:
         InputError: the name is unknown, or the knowledge does not suffice.
     """
-    if name not in RECOVERIES:
-        raise InputError(f"--recover: expected {', '.join(RECOVERIES)}, got {name!r}")
-    answers = transfer_set.scores
-    if name == "analytic":
-        recovered = analytic.recover(answers, knowledge.defence)
-    elif name in WITH_TRUE_PAIRS:
-        if knowledge.true_answers is None:
-            raise InputError(f"--recover {name}: needs --victim, to fit it on true answers")
-
-        def mlp(protected: Answers, true: Answers) -> inverse.Inverse:
-            return inverse.mlp(protected, true, seed=knowledge.seed)
-
-        fit = inverse.linear if name == "linear" else mlp
-        recovered = inverse.crosswise(fit, answers, knowledge.true_answers())
-    else:
-        prior = knowledge.prior()
-        copy = Postprocessor(knowledge.defence)
-        if name == "tail":
-            recovered = tail_ranking.recover(answers, prior)
-        elif name == "table":
-            recovered = table.recover(answers, prior, copy)
-        else:
-            recovered = inverse.mlp(copy(prior), prior, seed=knowledge.seed)(answers)
-    return TransferSet(transfer_set.images, recovered)
+    recovery = find(name)
+    if recovery.with_true_pairs and knowledge.true_answers is None:
+        raise InputError(f"--recover {name}: needs --victim, to fit it on true answers")
+    return TransferSet(transfer_set.images, recovery.recover(transfer_set, knowledge))
 
 
 def shadow_prior(transfer_set: TransferSet, pool: Images, recipe: Recipe) -> Answers:
@@ -89,6 +93,8 @@ def shadow_prior(transfer_set: TransferSet, pool: Images, recipe: Recipe) -> Ans
         pool: images of the adversary, shape (n, height, width, channels); copies are shifted.
         recipe: how the adversary trains.
     """
+    from scipy.special import softmax
+
     recipe = recipe.on_labels(seed=recipe.seed + 1)
     shadow = train_substitute(transfer_set, recipe)
     rng = np.random.default_rng(recipe.seed)
@@ -97,3 +103,36 @@ def shadow_prior(transfer_set: TransferSet, pool: Images, recipe: Recipe) -> Ans
     moved = [augment(pool, rng, flips=recipe.flips) for _ in range(copies)]
     prior: Answers = softmax(predict(shadow, np.concatenate([pool, *moved])), axis=1)
     return prior
+
+
+def _neural(taken: TransferSet, known: Knowledge) -> Answers:
+    prior = known.prior(taken)
+    return inverse.mlp(known.copy(prior), prior, seed=known.seed)(taken.scores)
+
+
+def _analytic(taken: TransferSet, known: Knowledge) -> Answers:
+    from load_tests.stealing.recovery import analytic  # brings SciPy along
+
+    return analytic.recover(taken.scores, known.defence)
+
+
+def _crosswise(
+    fit: Callable[..., inverse.Inverse], taken: TransferSet, known: Knowledge
+) -> Answers:
+    assert known.true_answers is not None  # noqa: S101, ``recover`` has seen to it
+    return inverse.crosswise(fit, taken.scores, known.true_answers(taken))
+
+
+RECOVERIES = {
+    "tail": Recovery(lambda taken, known: tail_ranking.recover(taken.scores, known.prior(taken))),
+    "table": Recovery(
+        lambda taken, known: table.recover(taken.scores, known.prior(taken), known.copy)
+    ),
+    "neural": Recovery(_neural),
+    "analytic": Recovery(_analytic),
+    "linear": Recovery(partial(_crosswise, inverse.linear), with_true_pairs=True),
+    "mlp": Recovery(
+        lambda taken, known: _crosswise(partial(inverse.mlp, seed=known.seed), taken, known),
+        with_true_pairs=True,
+    ),
+}

@@ -87,7 +87,7 @@ class TritonPythonModel:
         return {name: _decoded(one) for name, one in tensors.items() if one is not None}
 
     def _run(self, feeds: list[_Feed]) -> list[Any]:
-        """Run requests, alike but for their number of rows, as one batch."""
+        """Run requests that differ in nothing but their number of rows as one batch."""
         try:
             if len(feeds) == 1:
                 return [self._response(self._results(feeds[0]))]

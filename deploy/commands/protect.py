@@ -1,0 +1,174 @@
+"""``reverse-sigmoid protect``: the models that serve a classifier that exists, protected."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deploy.commands import options
+from deploy.commands.console import err_console, say
+from postprocess.errors import InputError
+from postprocess.parameters import CHOICES
+
+if TYPE_CHECKING:
+    from exporters.onnx_signature import OnnxTensor
+    from exporters.protect import ProtectedFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtectCommand:
+    """Write the models that serve an ONNX classifier of yours, protected."""
+
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL.onnx", help="A classifier; it is only read.")
+    ]
+    repository: Annotated[Path, typer.Option(help="Model repository to write to.")]
+    name: Annotated[
+        str, typer.Option(help="Public model name.", show_default="the file's stem")
+    ] = ""
+    beta: options.Beta = options.BETA
+    gamma: options.Gamma = options.GAMMA
+    margin: options.Margin = options.MARGIN
+    scores: Annotated[
+        str,
+        typer.Option(help="What the output holds: logits or probabilities.", show_default="found"),
+    ] = ""
+    multi_label: Annotated[
+        bool | None,
+        typer.Option(
+            "--multi-label/--no-multi-label",
+            help="Each score is a yes or no of its own.",
+            show_default="found",
+        ),
+    ] = None
+    class_axis: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Axis of the scores that holds the classes, 0 the batch.",
+            show_default="the last, where that is clear",
+        ),
+    ] = None
+    output: Annotated[
+        str, typer.Option(help="The output that holds the scores.", show_default="found")
+    ] = ""
+    max_batch_size: Annotated[
+        int | None,
+        typer.Option(min=0, help="Most rows of a request, 0 for no batching.", show_default="256"),
+    ] = None
+    max_client_batch: options.MaxClientBatch = None
+    sample: Annotated[
+        Path | None,
+        typer.Option(help="An .npz file of real rows, by input name.", show_default="random input"),
+    ] = None
+    self_contained: Annotated[
+        bool, typer.Option("--self-contained", help="Copy the package postprocess along.")
+    ] = False
+    layout: Annotated[
+        str,
+        typer.Option(help="ensemble: three models, all modes of the defence; fused: one, fastest."),
+    ] = "ensemble"
+    force: options.Force = False
+    as_json: options.AsJson = False
+
+    def run(self) -> None:
+        from exporters.classifier import ProtectOptions
+        from exporters.protect import protect
+
+        if self.scores not in ("", *CHOICES["scores"]):
+            raise InputError(f"--scores: expected logits or probabilities, got {self.scores!r}")
+        asked = options.settings(ProtectOptions, self)
+        defence = options.parameters(self.beta, self.gamma, self.margin)
+        with err_console.status(f"reading and verifying {self.model}"):
+            done = protect(self.model, self.repository, defence, asked)
+        for warning in done.classifier.warnings:
+            say(f"warning: {warning}", console=err_console)
+        if self.as_json:
+            print(json.dumps(_as_dict(done)))
+            return
+        for line in _lines(done):
+            say(line)
+
+
+def _as_dict(done: "ProtectedFile") -> dict[str, Any]:
+    """Return everything that was found and written, ready for JSON.
+
+    Shapes are the ones that clients see, -1 where a size is free.
+    """
+    signature, parameters = done.classifier.signature, done.parameters
+
+    def tensor(one: "OnnxTensor") -> dict[str, Any]:
+        shape = one.shape(batched=signature.batched)
+        return {"name": one.name, "data_type": one.data_type, "shape": shape}
+
+    return {
+        "onnx": str(done.classifier.path),
+        "repository": str(done.repository),
+        "layout": done.classifier.asked.layout,
+        "models": list(done.models),
+        "inputs": [tensor(one) for one in signature.inputs],
+        "output": tensor(signature.scores),
+        "labels": [tensor(one) for one in signature.labels],
+        "dropped": done.classifier.dropped,
+        "scores": done.scores.kind,
+        "cut": done.scores.cut.op if done.scores.cut else None,
+        "multi_label": done.scores.multi_label,
+        "classes": signature.classes,
+        "class_axis": signature.class_axis,
+        "max_batch_size": signature.max_batch_size,
+        "max_client_batch": done.classifier.asked.max_client_batch or signature.max_batch_size,
+        "beta": parameters.beta,
+        "gamma": parameters.gamma,
+        "margin": parameters.margin,
+        "verified_rows": done.verified.rows,
+        "refused_rows": done.verified.refused,
+        "cut_difference": done.verified.cut_difference,
+        "files": [str(path) for path in done.files],
+        "warnings": done.classifier.warnings,
+        "next": f"reverse-sigmoid serve {done.repository}",
+    }
+
+
+def _lines(done: "ProtectedFile") -> list[str]:
+    """Return the summary, line by line."""
+    said = _as_dict(done)
+    scores, count = done.scores, said["classes"]
+    if scores.cut is not None:
+        holds = f"logits, cut before the graph's {scores.cut.op}"
+    elif scores.kind == "logits":
+        holds = "logits; clients now get probabilities"
+    else:
+        holds = "probabilities; the maths is exact from logits only"
+    classes = "as many classes as a request has" if count < 0 else f"{count} classes"
+    if count == 1:
+        classes = "one score, the yes of a yes or no"
+    elif scores.multi_label:
+        classes = f"{count if count > 0 else 'any number of'} labels, each a yes or no of its own"
+    if said["class_axis"] != -1:
+        classes += f", on axis {said['class_axis']}"
+    batch = (
+        f"up to {said['max_client_batch']} rows; Triton merges requests"
+        if said["max_batch_size"]
+        else "none; Triton runs requests one at a time"
+    )
+    labels = [f"  label      {_tensor(one)}, passed through" for one in said["labels"]]
+    if said["layout"] == "fused":
+        holds += "; the defence is in its graph"
+    return [
+        f"{said['onnx']}, protected as {said['models'][0]} in {said['repository']}",
+        *(f"  input      {_tensor(one)}" for one in said["inputs"]),
+        f"  output     {_tensor(said['output'])}: {classes}",
+        *labels,
+        f"  victim     {holds}",
+        f"  batch      {batch}",
+        f"  defence    beta {said['beta']:g}, gamma {said['gamma']:g}, margin {said['margin']:g}",
+        f"  verified   {said['verified_rows']} rows against the original graph",
+        f"Next: {said['next']}",
+    ]
+
+
+def _tensor(one: dict[str, Any]) -> str:
+    shape = ", ".join("?" if size < 0 else str(size) for size in one["shape"])
+    return f"{one['name']} {one['data_type'].removeprefix('TYPE_')} [{shape}]"

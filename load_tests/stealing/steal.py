@@ -1,0 +1,55 @@
+"""What a thief makes of answers: what is learnt from, the defence undone, a substitute trained."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from exporters.train import Progress
+from load_tests.stealing.attacks import registry
+from load_tests.stealing.recovery.recover import Knowledge, recover
+from load_tests.stealing.substitute import Recipe, train_substitute
+from load_tests.stealing.thief import Thief
+from load_tests.stealing.transfer_set import TransferSet
+
+
+@dataclass(frozen=True)
+class Loot:
+    """What there is after a theft."""
+
+    asked: TransferSet  #: what of the answers is learnt from, see ``StealingAttack.digest``
+    recovered: TransferSet  #: the same, the defence undone as far as the thief does that
+    substitute: Any  #: a Keras model from images to logits; None without a recipe
+
+
+def steal(
+    taken: TransferSet,
+    thief: Thief,
+    knowledge: Knowledge,
+    recipe: Recipe | None,
+    *,
+    progress: Progress | None = None,
+    watch: Callable[[Any, int], None] | None = None,
+) -> Loot:
+    """Return what a thief makes of the answers that an attack paid for.
+
+    Args:
+        taken: all of them.
+        thief: who.
+        knowledge: what they know beside the answers.
+        recipe: how they train; the thief decides on what. None: they only undo the defence.
+        progress: of the training, called after every step.
+        watch: see ``train_substitute``.
+
+    Raises:
+        InputError: the knowledge does not suffice, or the training diverged.
+    """
+    asked = recovered = registry.find(thief.attack).digest(taken)
+    if thief.recover:
+        recovered = recover(thief.recover, asked, knowledge)
+    substitute = None
+    if recipe is not None:
+        recipe = replace(
+            recipe, loss=thief.loss, labels_only=thief.labels_only, defence=knowledge.defence
+        )
+        substitute = train_substitute(recovered, recipe, progress=progress, watch=watch)
+    return Loot(asked, recovered, substitute)
