@@ -33,6 +33,8 @@ PARTS = [
     *("Layout and tests", "References"),
 ]
 LINK = re.compile(r"\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^)\s]+)\)")
+#: Of pytest's options those that a page names.
+OF_PYTEST = {"--dist"}
 WAY = ROOT / "deploy" / "images" / "way.svg"
 
 
@@ -113,7 +115,7 @@ def test_every_option_in_the_running_text_is_one_of_its_command(name, of_locust)
         for path in (*ROOT.glob("deploy/benchmarks/*.py"), *ROOT.glob("load_tests/timing/*.py"))
         for option in re.findall(r'"(--[a-z-]+)"', path.read_text())
     }
-    anywhere = of_locust.union(in_sources, *map(options_of, known))
+    anywhere = of_locust.union(OF_PYTEST, in_sources, *map(options_of, known))
     for span in spans(without_old_names(name)):
         words = span.removeprefix("reverse-sigmoid ").split()
         assert words[0] in known or not span.startswith("reverse-sigmoid "), span
@@ -152,6 +154,13 @@ def test_every_module_and_file_of_ours_that_is_named_exists(name):
             assert module_exists(dotted) or module_exists(".".join(parts[:-1])), dotted
         for path in re.findall(rf"(?<![\w./$-])(?:{packages})/[\w./-]+", span):
             assert "NAME" in path or (ROOT / path).exists(), path
+
+
+def test_every_registry_that_is_named_is_one():
+    registries = re.findall(r"`([A-Z]+)`\s+of\s+`([\w/]+\.py)`", "\n".join(PAGES.values()))
+    assert len(registries) >= 7
+    for name, path in registries:
+        assert re.search(rf"^{name}\b.* = ", (ROOT / path).read_text(), re.MULTILINE), (name, path)
 
 
 def test_the_hardened_modes_are_those_of_the_runs():
