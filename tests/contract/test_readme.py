@@ -1,4 +1,4 @@
-"""The commands of README.md, read out of it and run in a copy of the checkout.
+"""The commands of the pages, read out of them and run in a copy of the checkout.
 
 Word for word, but for the ports: whoever runs the tests may be serving on Triton's own.
 """
@@ -13,57 +13,20 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 import victims
 import yaml
 from commands import PATIENCE_S, Running, run_command, wait_for_no_process_naming
 from gateways import free_addresses, write_files
 from onnx import TensorProto, helper
+from pages import PAGES, README, ROOT, SHELL, block, blocks, shown_after, understood
 from serving import port_options
 
-from deploy.commands.app import app
 from deploy.triton.server import Ports, free_ports
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-GUIDE = (ROOT / "deploy" / "README.md").read_text()
 TEST_COMMAND = "pytest"
-#: What a shell runs; either is a fence that a page may use.
-SHELL = "(?:bash|sh)"
-
-
-def blocks(language, text=README):
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-
-
-def block_after(command):
-    """Return what is shown as the output of a command."""
-    return re.search(
-        r"^```text\n(.*?)^```$", README.partition(command)[2], re.DOTALL | re.MULTILINE
-    )[1]
-
-
-def block(start):
-    """Return the one command that starts like this, in one line."""
-    (found,) = [each for each in blocks(SHELL) if each.startswith(start)]
-    return found.replace("\\\n", "")
-
-
-def ours(text):
-    """Return the words of every command of ours in the blocks of a page."""
-    for each in blocks(SHELL, text):
-        for line in each.replace("\\\n", "").replace("&&", "\n").splitlines():
-            words = shlex.split(line, comments=True)
-            if "reverse-sigmoid" in words:
-                yield words[words.index("reverse-sigmoid") :]
-
-
-def understood(words):
-    """Return what ``reverse-sigmoid`` makes of its words, without doing it."""
-    group = typer.main.get_command(app)
-    with group.make_context(words[0], words[1:]) as context:
-        name, command, rest = group.resolve_command(context, words[1:])
-        return command.make_context(name, rest, parent=context).params
+EXAMPLE = "reverse-sigmoid export digits\nreverse-sigmoid serve model_repository\n"
+#: Pages that tell at length what the README is an index of.
+GUIDE, DEFENCE = PAGES["deploy/README.md"], PAGES["postprocess/README.md"]
 
 
 def at(ports, text):
@@ -91,53 +54,31 @@ def checkout(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(checkout):
     """The same with the classifier that the README has exported."""
-    done = run_command(*block("reverse-sigmoid export digits\n").split()[1:], cwd=checkout)
+    export, _ = block(EXAMPLE).splitlines()
+    done = run_command(*export.split()[1:], cwd=checkout)
     assert done.returncode == 0, done.stderr
     return checkout
 
 
 def test_the_readme_has_these_commands_and_no_others():
     install = "python -m pip install -c deploy/constraints.txt -e"
-    assert blocks(SHELL) == [
+    assert blocks(SHELL, README) == [
         f"{install} '.[all]' && reverse-sigmoid demo\n",
-        f"{install} '.[all,test]' && {TEST_COMMAND}\n",
-        "reverse-sigmoid export digits\n",
-        "reverse-sigmoid serve model_repository\n",
+        "reverse-sigmoid export digits\nreverse-sigmoid serve model_repository\n",
         "reverse-sigmoid protect my_model.onnx --repository models\n",
-        "reverse-sigmoid protect my_model.onnx --repository fused --layout fused\n",
-        "reverse-sigmoid retune fused/my_model --beta 1.2 --gamma 0.1\n",
-        "reverse-sigmoid check model_repository\n",
-        "reverse-sigmoid tune --repository model_repository --model digits --data digits "
-        "--out tuned\n",
-        "reverse-sigmoid attack all --model digits --victim digits_classifier --data digits \\\n"
-        "    --queries 480 --steps 300 --out theft\n",
-        "locust -f load_tests/locustfile.py --host 127.0.0.1:8001 -u 22 -r 22 "
-        "--sample-thieves 2 \\\n    --headless --run-time 20s --csv load --html load.html\n",
-        "reverse-sigmoid overhead --url 127.0.0.1:8001 --data digits --batch 1,32 "
-        "--concurrency 1,8 \\\n    --protected digits --unprotected digits_classifier "
-        "--seconds 30 --rounds 300 --under-attack\n",
-        "reverse-sigmoid paper all --scale smoke --out results\n",
         "reverse-sigmoid export digits --repository models --max-client-batch 1   "
         "# a request is a query\n"
         "reverse-sigmoid serve models --gateway operator.yaml\n"
         "REVERSE_SIGMOID_API_KEY=... reverse-sigmoid audit --url HOST:8443 --public digits "
         "--tls-ca ca.pem\n",
+        "reverse-sigmoid attack all --model digits --victim digits_classifier --data digits \\\n"
+        "    --queries 480 --steps 300 --out theft\n",
+        f"{install} '.[all,test]' && {TEST_COMMAND}\n",
     ]
 
 
-@pytest.mark.parametrize("text", [README, GUIDE], ids=["README", "deploy/README"])
-def test_no_block_escapes_and_the_command_line_takes_all_that_is_shown(text):
-    fences = re.findall(r"^ *```(.*)$", text, re.MULTILINE)
-    assert fences[1::2] == [""] * (len(fences) // 2)
-    assert set(fences[::2]) <= {"bash", "sh", "text", "python", "yaml"}
-    shown = list(ours(text))
-    assert len(shown) >= 4
-    for words in shown:
-        assert understood(words), words
-
-
 def test_the_ports_that_the_readme_names_are_those_without_options():
-    served = understood(block("reverse-sigmoid serve model_repository").split())
+    served = understood(block(EXAMPLE).splitlines()[1].split())
     ports = Ports(served["http_port"], served["grpc_port"], served["metrics_port"])
     assert ports == Ports() == Ports(8000, 8001, 8002)
     assert understood(shlex.split(block("reverse-sigmoid attack ")))["url"] == "127.0.0.1:8001"
@@ -170,13 +111,13 @@ def test_the_worked_example_is_exported_checked_served_and_queried_as_written(ex
     checkout, ports = exported, free_ports()
     done = run_command(*block("reverse-sigmoid check ").split()[1:], cwd=checkout)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == block_after("reverse-sigmoid check model_repository\n")
+    assert done.stdout == shown_after("reverse-sigmoid check model_repository\n")
     (client,) = blocks("python")
-    serve = block("reverse-sigmoid serve model_repository").split()[1:]
+    serve = block(EXAMPLE).splitlines()[1].split()[1:]
     with Running(*serve, *port_options(ports), cwd=checkout) as server:
         server.wait_for("Ctrl-C stops")
         said = server.stdout.read_text()
-        for line in at(ports, blocks("text")[0]).splitlines():
+        for line in at(ports, shown_after(EXAMPLE)).splitlines():
             assert line in said
         answer = subprocess.run(
             [sys.executable, "-c", at(ports, client)],
@@ -186,7 +127,7 @@ def test_the_worked_example_is_exported_checked_served_and_queried_as_written(ex
             text=True,
             check=True,
         )
-        assert numbers(answer.stdout) == pytest.approx(numbers(blocks("text")[1]), abs=0.02)
+        assert numbers(answer.stdout) == pytest.approx(numbers(blocks("text", GUIDE)[1]), abs=0.02)
         overhead = shlex.split(at(ports, block("reverse-sigmoid overhead ")))
         measured = run_command(*overhead[1:], "--seconds", 0.1, "--rounds", 2, cwd=checkout)
         assert measured.returncode == 0, measured.stderr
@@ -229,7 +170,7 @@ def test_a_gateway_is_served_and_audited_as_written(tmp_path):
     export, serve, audit = block("reverse-sigmoid export digits --repository").splitlines()
     done = run_command(*shlex.split(export, comments=True)[1:], "--steps", 60, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    written = yaml.safe_load(next(each for each in blocks("yaml") if "listen:" in each))
+    written = yaml.safe_load(*blocks("yaml", README))
     # Loopback and free ports; else as written, with keys and a certificate where it says so.
     written["listen"], written["statistics"] = free_addresses(2)
     files = write_files(tmp_path)
@@ -266,12 +207,14 @@ def test_a_model_of_your_own_is_protected_as_written(tmp_path):
         [("scores", TensorProto.FLOAT, ("N", 10))],
         {"weights": weights.astype("float32")},
     )
+    shown = block("reverse-sigmoid protect my_model.onnx --repository models\n")
     ensemble, fused = [
-        each.split()[1:] for each in blocks(SHELL) if each.startswith("reverse-sigmoid protect")
+        each.split()[1:]
+        for each in (shown, block("reverse-sigmoid protect my_model.onnx --repository fused"))
     ]
     done = run_command(*ensemble, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == blocks("text")[2]
+    assert done.stdout == shown_after(shown)
     done = run_command(*fused, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     retune = block("reverse-sigmoid retune ").split()[1:]
@@ -282,17 +225,17 @@ def test_a_model_of_your_own_is_protected_as_written(tmp_path):
 
 def test_the_parameters_that_the_readme_shows_are_those_that_are_shipped():
     config = (ROOT / "model_repository/digits_reverse_sigmoid/config.pbtxt").read_text()
-    shown = re.findall(r"^parameters \{.*?\} \}", README, re.MULTILINE)
+    shown = re.findall(r"^parameters \{.*?\} \}", DEFENCE, re.MULTILINE)
     assert len(shown) == 6
     assert all(line in config for line in shown)
 
 
 def test_a_config_of_your_own_as_written_is_whole(tmp_path):
-    (text,) = [block for block in blocks("text") if block.startswith('name: "my_defence"')]
+    (text,) = [each for each in blocks("text") if each.startswith('name: "my_defence"')]
     version = tmp_path / "models" / "my_defence" / "1"
     version.mkdir(parents=True)
     (version.parent / "config.pbtxt").write_text(text)
-    (line,) = re.findall(r"`1/model.py` is the line `(.*?)`", README)
+    (line,) = re.findall(r"`1/model.py` is the line `(.*?)`", DEFENCE)
     (version / "model.py").write_text(line + "\n")
     done = run_command("check", "models", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stdout
@@ -305,9 +248,9 @@ def test_the_metrics_that_the_readme_names_are_those_that_there_are():
     made = [f"{name}_total" for name in re.findall(r'^    "(\w+)":', counters, re.MULTILINE)]
     assert "reverse_sigmoid_config_not_in_force" in source
     made.append("config_not_in_force")
-    table = README.partition("## Watch")[2].partition("```")[0]
+    table = GUIDE.partition("## Watch")[2].partition("```")[0]
     rows = re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE)
     assert [name for row in rows for name in re.findall(r"`(\w+)`", row)] == made
-    asked = re.findall(r"rate\(reverse_sigmoid_(\w+)\[", README)
+    asked = re.findall(r"rate\(reverse_sigmoid_(\w+)\[", GUIDE)
     assert asked
     assert set(asked) <= set(made)
