@@ -1,8 +1,8 @@
 """The Reverse Sigmoid defence that runs as the last step of a Triton ensemble.
 
-What config.pbtxt says: ``parameters``, refused unless every word is understood;
-``defence_config``, those and the tensors around them; ``lint``, settings that load and defend
-badly.
+What config.pbtxt says: ``parameters``, refused unless every word is understood; ``defences``, what
+each of them needs; ``defence_config``, those and the tensors around them; ``lint``, settings that
+load and defend badly.
 
 From scores to protected probabilities, in the order of the pipeline:
 

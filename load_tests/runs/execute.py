@@ -134,7 +134,7 @@ def _theft(
     attack = registry.find(run.attack)
     means = Means(
         pool=victim.pool,
-        budget=int(min(run.queries, attack.limit(len(victim.pool)))),
+        budget=int(min(run.queries, attack.limit(victim.pool))),
         rng=np.random.default_rng(run.seed),
         recipe=recipe,
         real=run.real,

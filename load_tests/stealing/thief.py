@@ -34,7 +34,7 @@ class Thief:
             raise InputError("--labels-only: leaves nothing to --recover or for another --loss")
         if recovery and loss.behind_defence:
             raise InputError(f"--loss {self.loss}: learns from protected answers, not --recover")
-        if recovery and recovery.with_true_pairs and attack.averages:
+        if recovery and recovery.with_true_pairs and attack.average:
             raise InputError(f"--recover {self.recover}: is not for the mean of near-duplicates")
 
     @property
@@ -71,7 +71,7 @@ def suite(*, with_victim: bool) -> list[Thief]:
         with_victim: whether the unprotected victim can be asked too; adds the comparison
             without a defence, and the recoveries that are fitted on true answers.
     """
-    averaging = [name for name, attack in ATTACKS.items() if attack.averages]
+    averaging = [name for name, attack in ATTACKS.items() if attack.average]
     others = [name for name in ATTACKS if name not in (NAIVE.attack, *averaging)]
     thieves = [
         NAIVE,

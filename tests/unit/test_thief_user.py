@@ -110,3 +110,11 @@ def test_a_process_that_fails_is_told_from_a_plan_that_ends(tmp_path, capfd):
     with pytest.raises(plan_process.PlanError, match="the attack's process failed"):
         next(plan_process.plan_elsewhere(tmp_path))
     assert "query budget: expected 1 to 482 images, got 100000" in capfd.readouterr().err
+
+
+def test_the_files_of_a_data_set_may_move(tmp_path):
+    folder = tmp_path / "sample-0-0"
+    RECORD.claim(folder)
+    moved = AttackRecord(**vars(RECORD) | {"data_dir": "/elsewhere"})
+    moved.claim(folder)
+    assert attack_record.read(folder) == moved

@@ -1,7 +1,7 @@
 """What an attack is, and what it has to work with."""
 
 import math
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,24 +29,18 @@ class Means:
     data_dir: Path | None = None  #: where that data set is
 
 
-class StealingAttack(ABC):
-    """One way to spend a query budget: a subclass in a file of its own, a line in ``registry``."""
+@dataclass(frozen=True)
+class StealingAttack:
+    """One way to spend a query budget."""
 
-    #: Whether ``digest`` makes one row of several, whose input nobody has asked about.
-    averages = False
-
-    @abstractmethod
-    def plan(self, means: Means) -> Plan:
-        """Return the questions from the first, see ``load_tests.stealing.collect``.
-
-        Raises:
-            InputError: the means do not suffice.
-        """
-
-    def limit(self, pool: int) -> float:
-        """Return how many queries tell something new to an adversary of so many images."""
-        return math.inf
+    #: Makes the questions from the first, see ``load_tests.stealing.collect``; raises InputError
+    #: where the means do not suffice.
+    plan: Callable[[Means], Plan]
+    #: How many queries tell something new, of the adversary's images.
+    limit: Callable[[Images], float] = lambda pool: math.inf
+    #: Makes one row to learn from of several answers; its input is none that was asked about.
+    average: Callable[[TransferSet], TransferSet] | None = None
 
     def digest(self, taken: TransferSet) -> TransferSet:
         """Return what of the answers is learnt from."""
-        return taken
+        return taken if self.average is None else self.average(taken)

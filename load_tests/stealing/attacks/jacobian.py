@@ -6,7 +6,6 @@ import numpy as np
 
 from exporters.datasets import Images
 from exporters.train import BATCH
-from load_tests.stealing.attacks.base import Means, StealingAttack
 from load_tests.stealing.attacks.input_gradient import input_gradient
 from load_tests.stealing.attacks.sample import sample
 from load_tests.stealing.collect import Plan
@@ -22,16 +21,6 @@ RHO = 40
 REAL_SHARE = 1 / 16
 #: Fewest real images: a substitute cannot start from three of ten classes.
 LEAST_REAL = 32
-
-
-class Jacobian(StealingAttack):
-    """A few real images, and ones made of them with a substitute."""
-
-    def plan(self, means: Means) -> Plan:
-        """Return the plan of ``jacobian``."""
-        return jacobian(
-            means.pool, budget=means.budget, rng=means.rng, recipe=means.recipe, real=means.real
-        )
 
 
 def jacobian(

@@ -6,20 +6,11 @@ import numpy as np
 
 from exporters import datasets
 from exporters.datasets import Images
-from load_tests.stealing.attacks.base import PHOTOS, Means, StealingAttack
+from load_tests.stealing.attacks.base import PHOTOS
 from load_tests.stealing.collect import Plan
 from load_tests.stealing.transfer_set import Queries
 
 CHUNK = 4096
-
-
-class Knockoff(StealingAttack):
-    """Images of another kind."""
-
-    def plan(self, means: Means) -> Plan:
-        """Return the plan of ``knockoff``."""
-        others = Others(means.others, means.data_dir)
-        return knockoff(means.pool, budget=means.budget, rng=means.rng, others=others)
 
 
 def knockoff(pool: Images, *, budget: int, rng: np.random.Generator, others: "Others") -> Plan:

@@ -6,7 +6,6 @@ What a defence adds at random averages away; what it derives from the answer its
 import numpy as np
 
 from exporters.datasets import Images
-from load_tests.stealing.attacks.base import Means, StealingAttack
 from load_tests.stealing.attacks.sample import sample
 from load_tests.stealing.collect import Plan
 from load_tests.stealing.transfer_set import Queries, TransferSet
@@ -14,24 +13,6 @@ from load_tests.stealing.transfer_set import Queries, TransferSet
 COPIES = 8
 #: Standard deviation of the noise on each pixel in [0, 1].
 PIXEL_NOISE = 0.02
-
-
-class NearDuplicates(StealingAttack):
-    """Noisy copies of each image, learnt from as one row with the mean of their answers."""
-
-    averages = True
-
-    def plan(self, means: Means) -> Plan:
-        """Return the plan of ``near_duplicates``."""
-        return near_duplicates(means.pool, budget=means.budget, rng=means.rng)
-
-    def limit(self, pool: int) -> float:
-        """Return the copies of all images of the adversary."""
-        return COPIES * pool
-
-    def digest(self, taken: TransferSet) -> TransferSet:
-        """Return one row for each image that was copied."""
-        return average(taken)
 
 
 def near_duplicates(

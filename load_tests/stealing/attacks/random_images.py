@@ -3,20 +3,11 @@
 import numpy as np
 
 from exporters.datasets import Images
-from load_tests.stealing.attacks.base import Means, StealingAttack
 from load_tests.stealing.collect import Plan
 from load_tests.stealing.transfer_set import Queries
 
 #: Images made at a time.
 CHUNK = 4096
-
-
-class RandomImages(StealingAttack):
-    """Noise."""
-
-    def plan(self, means: Means) -> Plan:
-        """Return the plan of ``random_images``."""
-        return random_images(means.pool, budget=means.budget, rng=means.rng)
 
 
 def random_images(pool: Images, *, budget: int, rng: np.random.Generator) -> Plan:

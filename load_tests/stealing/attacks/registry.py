@@ -1,19 +1,33 @@
 """The attacks by name, in the order in which they are told."""
 
-from load_tests.stealing.attacks.base import StealingAttack
-from load_tests.stealing.attacks.jacobian import Jacobian
-from load_tests.stealing.attacks.knockoff import Knockoff
-from load_tests.stealing.attacks.near_duplicates import NearDuplicates
-from load_tests.stealing.attacks.random_images import RandomImages
-from load_tests.stealing.attacks.sample import Sample
+from load_tests.stealing.attacks.base import Means, StealingAttack
+from load_tests.stealing.attacks.jacobian import jacobian
+from load_tests.stealing.attacks.knockoff import Others, knockoff
+from load_tests.stealing.attacks.near_duplicates import COPIES, average, near_duplicates
+from load_tests.stealing.attacks.random_images import random_images
+from load_tests.stealing.attacks.sample import sample
+from load_tests.stealing.collect import Plan
 from postprocess.errors import InputError
 
-ATTACKS: dict[str, StealingAttack] = {
-    "sample": Sample(),
-    "random": RandomImages(),
-    "jacobian": Jacobian(),
-    "knockoff": Knockoff(),
-    "duplicates": NearDuplicates(),
+
+def _jacobian(m: Means) -> Plan:
+    return jacobian(m.pool, budget=m.budget, rng=m.rng, recipe=m.recipe, real=m.real)
+
+
+def _knockoff(m: Means) -> Plan:
+    return knockoff(m.pool, budget=m.budget, rng=m.rng, others=Others(m.others, m.data_dir))
+
+
+ATTACKS = {
+    "sample": StealingAttack(lambda m: sample(m.pool, budget=m.budget, rng=m.rng), limit=len),
+    "random": StealingAttack(lambda m: random_images(m.pool, budget=m.budget, rng=m.rng)),
+    "jacobian": StealingAttack(_jacobian),
+    "knockoff": StealingAttack(_knockoff),
+    "duplicates": StealingAttack(
+        lambda m: near_duplicates(m.pool, budget=m.budget, rng=m.rng),
+        limit=lambda pool: COPIES * len(pool),
+        average=average,
+    ),
 }
 
 

@@ -3,22 +3,9 @@
 import numpy as np
 
 from exporters.datasets import Images
-from load_tests.stealing.attacks.base import Means, StealingAttack
 from load_tests.stealing.collect import Plan
 from load_tests.stealing.transfer_set import Queries
 from postprocess.errors import InputError
-
-
-class Sample(StealingAttack):
-    """Real images of the victim's kind, each once: asked twice, one tells nothing new."""
-
-    def plan(self, means: Means) -> Plan:
-        """Return the plan of ``sample``."""
-        return sample(means.pool, budget=means.budget, rng=means.rng)
-
-    def limit(self, pool: int) -> float:
-        """Return the adversary's images."""
-        return pool
 
 
 def sample(pool: Images, *, budget: int, rng: np.random.Generator) -> Plan:

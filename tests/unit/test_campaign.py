@@ -1,0 +1,66 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from exporters import datasets
+from load_tests.stealing import attack_record
+from load_tests.stealing.attack_record import AttackRecord
+from load_tests.stealing.campaign import Campaign, CampaignSettings
+from load_tests.stealing.collect import Manner
+from load_tests.stealing.thief import Thief
+from postprocess.errors import InputError
+
+DIGITS = datasets.load("digits")
+SAMPLE, DUPLICATES = Thief(attack="sample"), Thief(attack="duplicates")
+SETTINGS = CampaignSettings(
+    url="127.0.0.1:8001", model="digits", victim="", data="digits", queries=80, seed=3,
+    architecture="mlp", steps=1, beta=1, gamma=1, margin=0,
+)  # fmt: skip
+
+
+def campaign(out, asked, settings=SETTINGS):
+    def answer(images):
+        asked.append(len(images))
+        ink = images.reshape(len(images), 8, 8).sum(axis=1) + 0.1
+        return np.repeat(ink / ink.sum(axis=1, keepdims=True), 2, axis=1)[:, :10].astype(np.float32)
+
+    return Campaign(out, settings, dataset=DIGITS, protected=answer, victim=None, manner=Manner())
+
+
+def test_a_transfer_set_says_what_attack_it_is_of(tmp_path):
+    campaign(tmp_path / "out", []).run([SAMPLE], [80])
+    record = attack_record.read(tmp_path / "out" / "sample")
+    assert record == AttackRecord(
+        attack="sample", data="digits", data_dir=None, split_seed=0, seed=3, queries=80,
+        url="127.0.0.1:8001", model="digits", architecture="mlp",
+    )  # fmt: skip
+
+
+def test_a_folder_of_an_earlier_version_is_gone_on_with_and_asks_nothing_twice(tmp_path):
+    out, asked = tmp_path / "out", []
+    first = campaign(out, asked).run([SAMPLE], [80])
+    rows = (out / "sample" / "transfer_set.csv").read_text()
+    # Earlier versions called the settings attack.json, and put nothing beside a transfer set.
+    (out / "campaign.json").rename(out / "attack.json")
+    (out / "sample" / "attack.json").unlink()
+    asked.clear()
+    again = campaign(out, asked).run([SAMPLE, DUPLICATES], [80])
+    assert again[:1] == first
+    assert sum(asked) == 80  # the other attack's
+    assert (out / "sample" / "transfer_set.csv").read_text() == rows
+    assert attack_record.read(out / "sample").attack == "sample"
+    with pytest.raises(InputError, match="holds an attack with queries 80, not 81; choose"):
+        campaign(out, [], CampaignSettings(**vars(SETTINGS) | {"queries": 81}))
+
+
+def test_the_folder_of_one_transfer_set_is_no_campaigns_and_is_kept(tmp_path):
+    campaign(tmp_path / "out", []).run([SAMPLE], [80])
+    single = tmp_path / "sample-0-0"
+    shutil.copytree(tmp_path / "out" / "sample", single)
+    before = sorted(path.name for path in single.iterdir())
+    with pytest.raises(InputError, match="holds other files; choose another folder"):
+        campaign(single, [])
+    assert sorted(path.name for path in single.iterdir()) == before
+    assert json.loads((single / "attack.json").read_text())["attack"] == "sample"
