@@ -7,7 +7,7 @@ from commands import SOON_S, signals_of_a_terminal
 
 SWALLOWING = """
 import os, time
-from deploy import signals
+from deploy.commands import signals
 
 class Finalized:
     def __del__(self):
@@ -23,7 +23,7 @@ except (KeyboardInterrupt, signals.Terminated) as error:
 """
 NOHUP = """
 import os, signal
-from deploy import signals
+from deploy.commands import signals
 
 signal.signal(signal.SIGHUP, signal.{inherited})
 signals.install()

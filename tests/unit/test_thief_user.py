@@ -58,7 +58,7 @@ def test_a_thief_gets_the_lowest_number_that_no_living_thief_has(thief_user):
 def test_a_thief_keeps_probabilities_and_none_that_are_not_finite(thief_user, monkeypatch):
     answers = np.array([[1, 3], [2, 2]], np.float32)
     monkeypatch.setattr(thief_user.TritonUser, "ask", lambda self, images: answers)
-    thief = thief_user.Thief.__new__(thief_user.Thief)
+    thief = thief_user.ThiefUser.__new__(thief_user.ThiefUser)
     assert np.allclose(thief.ask(None), [[0.1192, 0.8808], [0.5, 0.5]], atol=1e-4)
     answers[1, 0] = np.nan
     with pytest.raises(InputError, match="scores: expected finite numbers"):
