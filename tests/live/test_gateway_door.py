@@ -102,6 +102,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tls", [False, True])
 def test_connections_that_say_nothing_are_closed_in_seconds(triton, tmp_path, tls):
     files = write_files(tmp_path, tls=tls)
@@ -149,6 +150,7 @@ def test_queries_and_what_is_refused_stand_in_two_files(door, files):
     assert {one["client"] for one in lines(refused_log(queries))} == {None}
 
 
+@pytest.mark.slow
 def test_logs_give_way_before_they_fill_the_disk(triton, tmp_path, monkeypatch):
     monkeypatch.setattr(log_files, "MOST_BYTES", 2000)
     files = write_files(tmp_path, tls=False)
@@ -233,6 +235,7 @@ def requests_held(files, count, body):
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["unfinished bodies", "unread answers"])
 def test_hundreds_of_mib_held_back_do_not_fill_the_memory(triton, tmp_path, kind):
     files = write_files(tmp_path, tls=False, more="limits: {memory_mib: 192}\n")
