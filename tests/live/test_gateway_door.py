@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from commands import SOON_S
 from gateways import KEYS, free_addresses, write_files
 
 from deploy.gateway.envoy import nesting
@@ -91,7 +92,7 @@ def ask(url, *, client="bob", **headers):
         return error.code
 
 
-def wait_until(condition, timeout_s=30):
+def wait_until(condition, timeout_s=SOON_S):
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline
