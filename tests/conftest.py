@@ -1,12 +1,27 @@
-"""What holds for every test."""
+"""What holds for every test, and what many of them share: one trained model, and a server of it."""
+
+import fcntl
+import shutil
+from pathlib import Path
 
 import pytest
+from commands import run_command
 
+from deploy.triton.server import TritonServer, free_ports
+from load_tests.endpoint import Endpoint
+
+TESTS = Path(__file__).parent
+#: In the order in which they are run: the longest files first, so that no worker ends alone.
+FOLDERS = ("journeys", "live", "contract", "unit")
 #: By these Rich and Typer colour and break what they print, also into a pipe.
 TERMINAL = (
     *("FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE"),
     *("COLUMNS", "LINES", "TERMINAL_WIDTH"),
 )
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: FOLDERS.index(item.path.relative_to(TESTS).parts[0]))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -16,3 +31,49 @@ def no_terminal():
         for name in TERMINAL:
             patch.delenv(name, raising=False)
         yield
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory, worker_id):
+    """A model repository with a briefly trained digits classifier; not to be changed.
+
+    All workers of a run share it: the first that asks trains, the others wait.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        shared = shared.parent
+    finished = shared / "exported"
+    with (shared / "exported.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not finished.exists():
+            folder = tmp_path_factory.mktemp("exported")
+            done = run_command("export", "digits", "--repository", folder / "model_repository",
+                               "--steps", 100, cwd=folder)  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            folder.rename(finished)
+    return finished / "model_repository"
+
+
+@pytest.fixture
+def repository(exported, tmp_path):
+    """A copy of it that a test may change."""
+    return Path(shutil.copytree(exported, tmp_path / "model_repository"))
+
+
+@pytest.fixture(scope="session")
+def server(exported, tmp_path_factory):
+    log = tmp_path_factory.mktemp("server") / "triton.log"
+    with TritonServer(exported, ports=free_ports(), log=log) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def endpoint(server):
+    with Endpoint(server.grpc_url, "digits") as protected:
+        yield protected
+
+
+@pytest.fixture(scope="session")
+def victim(server):
+    with Endpoint(server.grpc_url, "digits_classifier") as classifier:
+        yield classifier

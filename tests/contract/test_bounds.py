@@ -19,6 +19,8 @@ from deploy.gateway.operator_file import Address, read
 from deploy.gateway.process import GatewayError, write_configuration
 from postprocess.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def door(tmp_path):

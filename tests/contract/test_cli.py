@@ -98,6 +98,7 @@ def test_export_does_not_overwrite_silently(tmp_path):
     assert "exists; set beta, gamma and margin in it" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "extra", "arguments"),
     [

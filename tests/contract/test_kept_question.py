@@ -13,6 +13,8 @@ from exporters.model_repository import SHIPPED
 from exporters.protect import protect
 from postprocess.question import path_in, read
 
+pytestmark = pytest.mark.slow
+
 
 def kept(tmp_path, path, **asked):
     protect(path, tmp_path / "models", SHIPPED, ProtectOptions(name="m", **asked))

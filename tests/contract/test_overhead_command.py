@@ -1,6 +1,8 @@
 import pytest
 from commands import run_command
 
+pytestmark = pytest.mark.slow
+
 MODELS = ("--protected", "digits", "--unprotected", "digits_classifier")
 NOBODY = ("--url", "127.0.0.1:1", *MODELS)
 

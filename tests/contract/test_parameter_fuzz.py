@@ -9,6 +9,8 @@ from postprocess import defence_config
 from postprocess.errors import InputError
 from postprocess.postprocessor import Postprocessor
 
+pytestmark = pytest.mark.slow
+
 MAPS = 10_000
 LOGITS = (np.random.default_rng(0).normal(size=(16, 5)) * 6).astype(np.float32)
 GOOD = {

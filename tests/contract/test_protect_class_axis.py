@@ -14,6 +14,8 @@ from exporters.verify import defended
 from postprocess.errors import InputError
 from postprocess.postprocessor import Postprocessor
 
+pytestmark = pytest.mark.slow
+
 SOFTMAX = node("Softmax", ["logits"], ["scores"], axis=1)
 BEHIND = (
     node("Softmax", ["logits"], ["soft"], axis=1),

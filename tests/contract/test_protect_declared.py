@@ -13,6 +13,8 @@ from exporters import model_repository, triton_releases
 from exporters.onnx_graph import load, outputs
 from postprocess.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 def declared(file):
     return {value.name: value.shape for value in outputs(load(file))}

@@ -10,6 +10,8 @@ from victims import FLOAT, INT64, SIGMOID, SOFTMAX, graph_file, linear_file, nod
 
 from postprocess.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 BFLOAT16 = TensorProto.BFLOAT16
 SHAPE = ("N", 4)
 

@@ -167,6 +167,7 @@ def test_an_ensemble_is_retuned_in_the_config_of_its_defence_and_keeps_its_comme
     assert config.read_text() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -202,6 +203,7 @@ def test_a_way_of_writing_that_cannot_be_edited_is_refused(ensemble):
     assert config.read_text() == before
 
 
+@pytest.mark.slow
 def test_dry_run_writes_nothing(ensemble, one_model):
     for model, file in (
         (ensemble, config_of(ensemble)),
@@ -214,6 +216,7 @@ def test_dry_run_writes_nothing(ensemble, one_model):
         assert file.read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "options", "said"),
     [
@@ -248,6 +251,7 @@ def test_a_defence_that_is_refused_is_named_through_its_ensemble(ensemble):
     assert f"{path}: parameter beta: expected a number from 0.001 to 100, got -1" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

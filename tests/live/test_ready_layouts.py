@@ -288,7 +288,7 @@ def test_a_defence_that_is_switched_off_while_served_is_said_and_not_ready(prote
     with Watching(repository, cwd=tmp_path) as serving:
         edit(config, '"reverse_sigmoid" }', '"none" }')
         serving.wait_for("plain_ensemble: UNPROTECTED: ", timeout_s=60)
-        serving.wait_until(lambda: serving.status["state"] == "failed", 10)
+        serving.wait_until(lambda: serving.status["state"] == "failed")
         assert "says defense none" in serving.model("plain_ensemble")["reason"]
         edit(config, '"none" }', '"reverse_sigmoid" }')
         serving.wait_until(lambda: serving.status["state"] == "ready", 60)
@@ -301,7 +301,7 @@ def test_scores_that_the_defence_refuses_are_named_and_no_restart_is_tried(prote
     with Watching(repository, cwd=tmp_path) as serving:
         edit(config, '"logits" }', '"probabilities" }')
         serving.wait_for("plain_ensemble: REFUSED by its defence: ", timeout_s=60)
-        serving.wait_until(lambda: serving.status["state"] == "failed", 10)
+        serving.wait_until(lambda: serving.status["state"] == "failed")
         assert "plain_ensemble_reverse_sigmoid: " in serving.model("plain_ensemble")["reason"]
         edit(config, '"probabilities" }', '"logits" }')
         serving.wait_until(lambda: serving.status["state"] == "ready", 60)
@@ -362,8 +362,8 @@ def test_a_triton_that_runs_and_dies_comes_back_more_often_than_max_restarts(pro
         for number in (1, 2, 3):
             os.kill(serving.status["triton_pid"], signal.SIGKILL)
             serving.wait_until(lambda n=number: serving.said.count("answers again") >= n, 90)
-            serving.wait_until(lambda n=number: serving.status["restarts"] == n, 10)
-            serving.wait_until(lambda: serving.status["state"] == "ready", 10)
+            serving.wait_until(lambda n=number: serving.status["restarts"] == n)
+            serving.wait_until(lambda: serving.status["state"] == "ready")
         assert serving.stop() == 0
 
 

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import onnx
 import pytest
+from commands import SOON_S
 from onnx import helper
 from serving import read_url
 
@@ -61,7 +62,7 @@ def counted(server, name):
     return float(value)
 
 
-def wait_for(condition, timeout_s=60):
+def wait_for(condition, timeout_s=SOON_S):
     """Counts go out at most once a second, with the requests of the next."""
     deadline = time.monotonic() + timeout_s
     while not condition():

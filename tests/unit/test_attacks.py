@@ -23,6 +23,7 @@ def rng():
     return np.random.default_rng(3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [1, 37, 130])
 @pytest.mark.parametrize("attack", [random_images, near_duplicates, jacobian])
 def test_exactly_the_budget_is_asked_within_the_range_of_pixels(attack, budget):
@@ -40,6 +41,7 @@ def test_random_pixels_are_uniform():
     assert np.abs(shares / images.size - 0.1).max() < 0.005
 
 
+@pytest.mark.slow
 def test_jacobian_moves_known_images_by_lambda_where_the_loss_rises():
     taken = collect(jacobian(POOL, budget=100, rng=rng(), recipe=Recipe(seed=1)), victim)
     real, made = taken.images[:32], taken.images[32:64]

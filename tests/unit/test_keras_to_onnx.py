@@ -33,6 +33,7 @@ def test_simple_fits_every_data_set(shape):
     assert simple(np.zeros((2, *shape), np.float32)).shape == (2, 100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape"),
     [("allconv", (96, 96, 3)), ("mobilenet", (28, 28, 1)), ("xception", (32, 32, 3))],

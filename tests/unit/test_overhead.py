@@ -93,6 +93,7 @@ def test_a_model_that_fails_at_once_is_not_measured_at_all():
         measured(Triton(fails=lambda model, _: model == "raw"))
 
 
+@pytest.mark.slow
 def test_a_batch_that_a_model_refuses_is_skipped_and_the_others_measured():
     report = measured(Triton(most=8), batches=(16, 2, 8), concurrencies=(1, 2))
     assert [(one["batch"], one["concurrency"]) for one in report["cells"]] == [
@@ -110,6 +111,7 @@ def test_there_is_an_error_where_no_batch_is_left():
         measured(Triton(most=8), batches=(16, 32))
 
 
+@pytest.mark.slow
 def test_the_measuring_overhead_is_known_even_if_one_client_is_not_asked_for():
     report = measured(Triton(), batches=(4, 2), concurrencies=(3,))
     assert [one["concurrency"] for one in report["cells"]] == [3, 3]
@@ -120,6 +122,7 @@ def test_the_measuring_overhead_is_known_even_if_one_client_is_not_asked_for():
     )
 
 
+@pytest.mark.slow
 def test_slow_requests_get_fewer_and_longer_slices():
     fast, slow = (
         measured(Triton(delay_s=delay_s), seconds=1, rounds=40)["cells"][0] for delay_s in (0, 0.05)
@@ -134,6 +137,7 @@ def test_a_server_that_tells_nothing_of_itself_is_measured_too():
     assert measured(Triton())["triton_version"] == "unknown"
 
 
+@pytest.mark.slow
 def test_both_models_are_asked_about_the_same_numbers_which_the_seed_draws():
     def sent(seed):
         triton = Triton()

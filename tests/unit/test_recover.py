@@ -46,6 +46,7 @@ def test_linear_inversion_undoes_what_is_linear_and_is_judged_on_rows_it_has_not
     assert l1(inverse.crosswise(inverse.linear, noise, true), true) > 0.3
 
 
+@pytest.mark.slow
 def test_the_mlp_recovers_more_than_linear_regression_as_in_section_4_4():
     true = victims(2000)
     answers = Postprocessor(PARAMETERS)(true)

@@ -95,6 +95,7 @@ def test_a_record_that_is_none_is_refused(tmp_path, text):
         attack_record.read(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_plan_in_another_process_asks_what_it_asks_here(tmp_path):
     RECORD.claim(tmp_path)
     here, elsewhere = RECORD.plan(), plan_process.plan_elsewhere(tmp_path)

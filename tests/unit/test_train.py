@@ -88,6 +88,7 @@ def test_scores_that_are_not_finite_are_no_prediction():
         predict(model, IMAGES)
 
 
+@pytest.mark.slow
 def test_the_papers_allconv_learns_at_its_rate():
     keras.utils.set_random_seed(0)
     model = architectures.allconv((8, 8, 1), 2)

@@ -11,7 +11,7 @@ from commands import run_command
 def made(tmp_path_factory):
     """All runs of scale smoke."""
     out = tmp_path_factory.mktemp("paper")
-    done = run_command("paper", "all", "--scale", "smoke", "--out", "results", cwd=out, timeout=900)
+    done = run_command("paper", "all", "--scale", "smoke", "--out", "results", cwd=out)
     assert done.returncode == 0, done.stderr
     return out, done
 
