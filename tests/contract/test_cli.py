@@ -13,8 +13,6 @@ TUNE = ("tune", "--repository", "models", "--model", "digits", "--data", "digits
 #: Packages that take long to import.
 HEAVY = {"tensorflow", "keras", "onnx", "onnxruntime", "tf2onnx", "sklearn", "scipy", "matplotlib",
          "tritonclient", "grpc", "pytriton", "envoy", "yaml", "locust", "gevent"}  # fmt: skip
-#: Those whose options need no list of data sets, and with it NumPy.
-LIGHT = {"demo", "protect", "check", "retune", "serve", "gateway"}
 NUMBER = "expected a number from 0.001 to 100"
 
 
@@ -176,7 +174,7 @@ def test_the_help_of_a_command_is_whole_and_imports_little(name):
         if option.param_type_name == "option":
             assert option.help
             assert re.search(rf"{option.opts[0]} .*{re.escape(option.help)}", text), option.help
-    assert not imported & (HEAVY | {"numpy"} if name in LIGHT else HEAVY)
+    assert not imported & HEAVY
 
 
 def test_no_command_shows_the_help(tmp_path):
