@@ -102,9 +102,8 @@ class ServeCommand:
                     stack.callback(behind.stop)
                     door = behind.open(server)
                 supervisor = self._supervisor(server, behind, tend) if self.supervise else None
-                if (
-                    door is not None
-                ):  # nobody comes in before it was seen that answers are protected
+                # Nobody comes in before it was seen that answers are protected.
+                if door is not None:
                     door.start()
             _say_ready(server, None if behind is None else behind.lines())
             if supervisor is not None:
