@@ -6,7 +6,7 @@ from exporters import datasets
 from load_tests.endpoint import Endpoint, EndpointError
 
 BROKEN_MODEL_PY = """
-from postprocess.postprocessor import Protected
+from postprocess.postprocessor import ProtectedRows
 from postprocess.triton_model import TritonPythonModel as Whole
 
 
@@ -25,9 +25,9 @@ def protect(scores):
     "body",
     [
         "raise RuntimeError(str(scores))",
-        "return Protected(scores[:0], 0)",
-        "return Protected(scores * float('nan'), 0)",
-        "return Protected(scores.astype('f8'), 0)",
+        "return ProtectedRows(scores[:0], 0)",
+        "return ProtectedRows(scores * float('nan'), 0)",
+        "return ProtectedRows(scores.astype('f8'), 0)",
         "return scores",
     ],
 )
