@@ -108,9 +108,10 @@ class Siege(Gated):
         found = {}
         for path in self.access_log.parent.glob("access*.jsonl"):
             with path.open("rb") as file:
-                file.seek(self.log_read.get(path, 0))
+                made = os.fstat(file.fileno()).st_ino  # a log that gave way is another file
+                file.seek(self.log_read.get(made, 0))
                 whole = file.read().rpartition(b"\n")[0]
-            self.log_read[path] = self.log_read.get(path, 0) + len(whole)
+                self.log_read[made] = self.log_read.get(made, 0) + len(whole)
             found[path.name] = [json.loads(line) for line in whole.splitlines() if line]
         return found
 

@@ -12,10 +12,6 @@ from postprocess.errors import InputError
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
-#: What malloc takes from the system by itself and gives back at once, so that clients who ask for
-#: large answers and read none leave nothing behind: 900 MiB without it, after eight such rounds.
-MAPPED_BYTES = str(2**20)
-
 
 def find() -> Path:
     """Return the folder of the wheel's server, ``pytriton/tritonserver``.
@@ -70,8 +66,6 @@ def environment(wheel: Path) -> dict[str, str]:
         variables.get("LD_LIBRARY_PATH"),
     ]
     variables["LD_LIBRARY_PATH"] = ":".join(str(entry) for entry in libraries if entry)
-    variables.setdefault("MALLOC_MMAP_THRESHOLD_", MAPPED_BYTES)
-    variables.setdefault("MALLOC_TRIM_THRESHOLD_", MAPPED_BYTES)
     # The stub takes its environment from the first python3 on the path.
     variables["PATH"] = f"{Path(sys.prefix) / 'bin'}:{variables.get('PATH', os.defpath)}"
     return variables
