@@ -9,7 +9,11 @@ from postprocess.errors import InputError
 Shape = tuple[int, ...]
 
 
-def find(name: str) -> Callable[[Shape, int], Any]:
+#: Least height and width that networks of images can shrink.
+LEAST = 4
+
+
+def find(name: str, shape: Shape | None = None) -> Callable[[Shape, int], Any]:
     """Return the function that builds a freshly initialised Keras model.
 
     It takes the input's shape, (height, width, channels) of an image, and the number of classes
@@ -17,12 +21,18 @@ def find(name: str) -> Callable[[Shape, int], Any]:
 
     Args:
         name: one of ``ARCHITECTURES``.
+        shape: of the inputs that it is for, where they are known.
 
     Raises:
-        InputError: the name is unknown.
+        InputError: the name is unknown, or the network takes no such inputs.
     """
     if name not in ARCHITECTURES:
         raise InputError(f"unknown architecture {name!r}; known are {', '.join(ARCHITECTURES)}")
+    if shape is not None and name != "mlp" and min(shape[:2]) < LEAST:
+        raise InputError(
+            f"--architecture {name}: expected images of at least {LEAST} x {LEAST} pixels, got "
+            f"{shape[0]} x {shape[1]}; rows of features take --architecture mlp"
+        )
     return ARCHITECTURES[name]
 
 

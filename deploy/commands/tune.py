@@ -13,7 +13,7 @@ from deploy.commands.console import err_console, say, show
 from deploy.commands.needs import refuse_missing, refuse_missing_backend
 from deploy.commands.progress import Countdown
 from deploy.commands.retune import NONE, show_changes, write
-from exporters import datasets
+from exporters import architectures, datasets
 from exporters.atomic_file import write_json, write_text
 from postprocess.errors import InputError
 
@@ -130,6 +130,7 @@ class TuneCommand:
                 f"tune: expected reverse_sigmoid of one choice among K classes, got {now}"
             )
         dataset = datasets.load(self.data, self.data_dir)
+        architectures.find(self.architecture, dataset.input_shape)
         victim = Victim(
             data=self.data, architecture=self.architecture, steps=0, seed=self.split_seed
         )
@@ -152,7 +153,8 @@ class TuneCommand:
         with Runner(self.out, data_dir=self.data_dir, jobs=jobs, tell=progress.tell) as runner:
             tuning = Tuning(tried, thief, _kept(now), runner, jobs=jobs, expect=progress.expect)
             chosen = tuning.run(wanted)
-        said = {"model": self.model, "data": self.data, "wanted": asdict(wanted)}
+        said: dict[str, Any] = {"model": self.model, "data": self.data, "wanted": asdict(wanted)}
+        said["meets_criterion"] = tuning.meets(wanted, chosen)
         return said | report.as_dict(tuning, chosen, candidates=len(tried)), chosen.setting
 
 
@@ -167,6 +169,10 @@ def _show(found: dict[str, Any], plot: Path) -> None:
         f"stolen: agreement of a substitute that learns the answers; one that keeps only the "
         f"labels gets {found['labels_only']:.3f} whatever the setting."
     )
+    if not found["meets_criterion"]:
+        say(
+            "WARNING: no setting tried stops as much as was asked for; the one named comes nearest."
+        )
     say(
         f"{found['trainings']['search']} trainings for {found['candidates']} settings, "
         f"{found['trainings']['shown']} of stronger thieves. The plot is {plot}."

@@ -102,6 +102,7 @@ def _taken(
     if not settings.data:
         raise InputError("--data: say which kind of images the model takes")
     dataset = datasets.load(settings.data, data_dir)
+    architectures.find(settings.architecture, dataset.input_shape)
     if folder is None:
         return settings, dataset, {}
     pool = datasets.hold_off(dataset, seed=settings.split_seed).adversary_images

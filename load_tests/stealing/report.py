@@ -6,7 +6,7 @@ from typing import Any
 
 from load_tests.page import html_table, page
 from load_tests.plots import figure, svg
-from load_tests.stealing import losses
+from load_tests.stealing import losses, verdict
 from load_tests.stealing.thief import LABELS, NAIVE
 from load_tests.stealing.verdict import Result, budgets, curve
 
@@ -63,11 +63,9 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
         if at["honest_score"] is not None:
             line += f", labels only {at['labels_only']:.3f}: honest score {at['honest_score']:+.3f}"
         lines.append(line)
+    tried = [name for name, points in verdict.curves(report["results"]).items() if points]
     for need in report["summary"]["queries_needed"]:
-        told = [
-            f"{name.replace('_', ' ')} {_queries(need, name)}"
-            for name in ("unprotected", "naive", "best", "labels_only")
-        ]
+        told = [f"{name.replace('_', ' ')} {_queries(need, name)}" for name in tried]
         if any(count is not None for count in need["queries"].values()):
             lines.append(f"agreement {need['agreement']:.2f} takes: {', '.join(told)}")
     return lines

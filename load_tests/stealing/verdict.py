@@ -29,15 +29,9 @@ def summary(results: list[Result], *, prices: tuple[float, float]) -> dict[str, 
     run; and ``queries_needed``, a list with, for each agreement, the queries of four thieves
     (None: not reached with the largest budget) and their price in dollars.
     """
-    curves = {
-        "unprotected": curve(results, UNPROTECTED.name),
-        "naive": curve(results, NAIVE.name),
-        "best": best_curve(results),
-        "labels_only": curve(results, LABELS.name),
-    }
     needed = []
     for level in LEVELS:
-        queries = {name: queries_needed(points, level) for name, points in curves.items()}
+        queries = {name: queries_needed(points, level) for name, points in curves(results).items()}
         needed.append(
             {
                 "agreement": level,
@@ -52,6 +46,16 @@ def summary(results: list[Result], *, prices: tuple[float, float]) -> dict[str, 
         "budgets": [_at(results, queries) for queries in budgets(results)],
         "queries_needed": needed,
         "dollars_per_1000_queries": list(prices),
+    }
+
+
+def curves(results: list[Result]) -> dict[str, Curve]:
+    """Return the four thieves' curves that are compared, empty for those who were not run."""
+    return {
+        "unprotected": curve(results, UNPROTECTED.name),
+        "naive": curve(results, NAIVE.name),
+        "best": best_curve(results),
+        "labels_only": curve(results, LABELS.name),
     }
 
 

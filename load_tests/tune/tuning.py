@@ -99,6 +99,13 @@ class Tuning:
         """What the naive thief makes of true answers."""
         return self.stolen(self._thief)
 
+    def meets(self, wanted: Wanted, chosen: Candidate) -> bool:
+        """Return whether a setting stops what was asked for; the recommended one may not."""
+        left = self.stolen(self.run_of(chosen))
+        if wanted.criterion == "paper":
+            return stops_enough(self.undefended["accuracy"], left["accuracy"])
+        return wanted.max_stolen is None or left["agreement"] <= wanted.max_stolen
+
     def trained(self) -> list[Trained]:
         """Return every candidate that a thief was trained on, the highest cosine first."""
         found = []

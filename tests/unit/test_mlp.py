@@ -7,6 +7,7 @@ from exporters.train import predict, train_victim
 from load_tests.stealing.campaign import Campaign, CampaignSettings
 from load_tests.stealing.collect import Manner
 from load_tests.stealing.thief import Thief
+from postprocess.errors import InputError
 
 FEATURES, CLASSES = 20, 4
 WEIGHTS = np.random.default_rng(1).normal(size=(FEATURES, CLASSES)).astype(np.float32)
@@ -55,3 +56,11 @@ def test_an_mlp_learns_images_flattened_and_onnx_computes_what_it_does(tmp_path)
 def test_an_mlp_takes_any_shape():
     for shape in ((FEATURES,), (1, FEATURES, 1), (4, 5), (8, 8, 3)):
         assert architectures.find("mlp")(shape, CLASSES).output_shape == (None, CLASSES)
+
+
+@pytest.mark.parametrize("name", ["simple", "allconv", "mobilenet", "xception"])
+def test_a_network_of_images_is_refused_for_rows_of_features(name):
+    with pytest.raises(InputError, match=rf"{name}: .* got 1 x {FEATURES}; .* --architecture mlp"):
+        architectures.find(name, (1, FEATURES, 1))
+    assert architectures.find(name, (8, 8, 1)) is architectures.find(name)
+    assert architectures.find("mlp", (1, FEATURES, 1)) is architectures.find("mlp")

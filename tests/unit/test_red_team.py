@@ -1,5 +1,6 @@
 import pytest
 
+from load_tests.stealing.report import summary_lines
 from load_tests.stealing.thief import Thief, suite
 from load_tests.stealing.verdict import best_curve, queries_needed, summary
 from postprocess.errors import InputError
@@ -34,6 +35,16 @@ def test_the_best_attack_is_an_outsiders_who_keeps_more_than_labels():
     assert small["best"] == large["best"] == "sample-table"
     assert small["honest_score"] == pytest.approx(-0.1)
     assert large["honest_score"] == pytest.approx(0.1)
+
+
+def test_what_an_agreement_takes_is_told_of_thieves_who_were_run_alone():
+    alone = [result("sample", 100, 0.6)]
+    report = {"results": alone, "summary": summary(alone, prices=(1, 10))}
+    (line,) = [line for line in summary_lines(report) if line.startswith("agreement 0.50")]
+    assert "naive 100" in line
+    assert "not reached" not in line
+    assert "labels only" not in line
+    assert "unprotected" not in line
 
 
 @pytest.mark.parametrize(

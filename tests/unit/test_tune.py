@@ -1,16 +1,19 @@
 """The search for a setting, on made-up thieves: what it finds, and by how many trainings."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 from victims import graph_file
 
 from exporters import datasets
-from load_tests.runs.run import Victim
+from load_tests.runs.run import Run, Victim
 from load_tests.tune import candidates as settings
 from load_tests.tune.candidates import Candidate
 from load_tests.tune.recorded import OnnxVictim, record
 from load_tests.tune.search import Search
+from load_tests.tune.tuning import Tuning, Wanted
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
@@ -144,3 +147,23 @@ def test_a_front_is_halved_whatever_is_equal():
     same = [Candidate(beta, 0.2, 0.01, None, 0.5, 0.2, 0.1) for beta in (1.0, 1.1, 1.2)]
     found, count = searched(same, dict.fromkeys(same, 0.1))
     assert (found in same, count) == (True, 1)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "stolen", "meets"),
+    [
+        (Wanted(), {"accuracy": 0.75, "agreement": 0.9}, True),
+        (Wanted(), {"accuracy": 0.76, "agreement": 0.1}, False),
+        (Wanted(criterion="frontier", max_stolen=0.5), {"accuracy": 0.9, "agreement": 0.5}, True),
+        (Wanted(criterion="frontier", max_stolen=0.5), {"accuracy": 0.1, "agreement": 0.6}, False),
+        (Wanted(criterion="frontier", min_cosine=0.5), {"accuracy": 0.9, "agreement": 0.9}, True),
+    ],
+)
+def test_a_recommended_setting_that_stops_too_little_is_told(wanted, stolen, meets):
+    (candidate,) = make(betas=(1.0,), gammas=(0.2,))
+    victim = Victim(data="digits", architecture="simple", steps=0, seed=0)
+    thief = Run(victim=victim, substitute="simple", queries=10, steps=10)
+    undefended = {"accuracy": BASE, "agreement": 0.99}
+    runner = SimpleNamespace(known=lambda run: {"stolen": undefended if run == thief else stolen})
+    tuning = Tuning([candidate], thief, {"defense": "reverse_sigmoid"}, runner, jobs=1, expect=None)
+    assert tuning.meets(wanted, candidate) is meets
