@@ -79,7 +79,7 @@ class Cancelling:
 
 
 def answers(url, **options):
-    with Endpoint(url, "digits", timeout_s=30, **options) as endpoint:
+    with Endpoint(url, "digits", timeout_s=120, **options) as endpoint:
         return endpoint(IMAGES[:1])
 
 
