@@ -1,6 +1,7 @@
 """The networks of the paper, and one for other inputs, as Keras models that end in logits."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from exporters.mlp import mlp
@@ -9,15 +10,18 @@ from postprocess.errors import InputError
 Shape = tuple[int, ...]
 
 
-#: Least height and width that networks of images can shrink.
-LEAST = 4
+@dataclass(frozen=True)
+class Architecture:
+    """One kind of network."""
+
+    #: Builds it, freshly initialised, for an input's shape, (height, width, channels) of an image,
+    #: and the number of classes K; its output has shape (batch, K) and holds logits.
+    build: Callable[[Shape, int], Any]
+    least: int = 4  #: height and width that its inputs need at least
 
 
-def find(name: str, shape: Shape | None = None) -> Callable[[Shape, int], Any]:
-    """Return the function that builds a freshly initialised Keras model.
-
-    It takes the input's shape, (height, width, channels) of an image, and the number of classes
-    K; the model's output has shape (batch, K) and holds logits.
+def find(name: str, shape: Shape | None = None) -> Architecture:
+    """Return an architecture by name.
 
     Args:
         name: one of ``ARCHITECTURES``.
@@ -28,12 +32,18 @@ def find(name: str, shape: Shape | None = None) -> Callable[[Shape, int], Any]:
     """
     if name not in ARCHITECTURES:
         raise InputError(f"unknown architecture {name!r}; known are {', '.join(ARCHITECTURES)}")
-    if shape is not None and name != "mlp" and min(shape[:2]) < LEAST:
+    found = ARCHITECTURES[name]
+    if shape is not None and min(shape[:2]) < found.least:
         raise InputError(
-            f"--architecture {name}: expected images of at least {LEAST} x {LEAST} pixels, got "
-            f"{shape[0]} x {shape[1]}; rows of features take --architecture mlp"
+            f"--architecture {name}: expected images of at least {found.least} x {found.least} "
+            f"pixels, got {shape[0]} x {shape[1]}; rows of features take --architecture mlp"
         )
-    return ARCHITECTURES[name]
+    return found
+
+
+def build(name: str, shape: Shape, classes: int) -> Any:
+    """Return a freshly initialised Keras model; arguments and errors are those of ``find``."""
+    return find(name, shape).build(shape, classes)
 
 
 def simple(input_shape: Shape, classes: int) -> Any:
@@ -144,10 +154,10 @@ def optimizer(model: Any) -> Any:
     return keras.optimizers.RMSprop(1e-3)
 
 
-ARCHITECTURES: dict[str, Callable[[Shape, int], Any]] = {
-    "simple": simple,
-    "allconv": allconv,
-    "mobilenet": mobilenet,
-    "xception": xception,
-    "mlp": mlp,
+ARCHITECTURES = {
+    "simple": Architecture(simple),
+    "allconv": Architecture(allconv),
+    "mobilenet": Architecture(mobilenet),
+    "xception": Architecture(xception),
+    "mlp": Architecture(mlp, least=1),
 }

@@ -46,9 +46,7 @@ def train_victim(
     import keras
 
     keras.utils.set_random_seed(seed)
-    model = architectures.find(architecture, dataset.input_shape)(
-        dataset.input_shape, dataset.classes
-    )
+    model = architectures.build(architecture, dataset.input_shape, dataset.classes)
     train(
         model,
         held_off.victim_images,

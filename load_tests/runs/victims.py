@@ -58,8 +58,8 @@ class TrainedVictim:
 
     @cached_property
     def _model(self) -> Any:
-        model = architectures.find(self.victim.architecture)(
-            self.dataset.input_shape, self.dataset.classes
+        model = architectures.build(
+            self.victim.architecture, self.dataset.input_shape, self.dataset.classes
         )
         model.load_weights(self._folder / "victim.weights.h5")
         return model

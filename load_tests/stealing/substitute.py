@@ -62,7 +62,7 @@ def train_substitute(
 
     keras.utils.set_random_seed(recipe.seed)
     classes = transfer_set.scores.shape[1]
-    model = architectures.find(recipe.architecture)(transfer_set.images.shape[1:], classes)
+    model = architectures.build(recipe.architecture, transfer_set.images.shape[1:], classes)
     targets = transfer_set.scores
     if recipe.labels_only:
         targets = one_hot(targets.argmax(axis=1), classes)

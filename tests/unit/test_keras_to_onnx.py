@@ -12,7 +12,7 @@ IMAGES = np.random.default_rng(0).random((7, 8, 8, 1)).astype(np.float32)
 
 @pytest.fixture(scope="module")
 def model():
-    return architectures.find("simple")((8, 8, 1), 10)
+    return architectures.build("simple", (8, 8, 1), 10)
 
 
 def test_an_export_computes_keras_logits_for_any_batch_size(model, tmp_path):
@@ -29,7 +29,7 @@ def test_an_export_computes_keras_logits_for_any_batch_size(model, tmp_path):
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3), (96, 96, 3)])
 def test_simple_fits_every_data_set(shape):
-    simple = architectures.find("simple")(shape, 100)
+    simple = architectures.build("simple", shape, 100)
     assert simple(np.zeros((2, *shape), np.float32)).shape == (2, 100)
 
 
@@ -39,7 +39,7 @@ def test_simple_fits_every_data_set(shape):
     [("allconv", (96, 96, 3)), ("mobilenet", (28, 28, 1)), ("xception", (32, 32, 3))],
 )
 def test_the_papers_other_networks_fit_its_images_and_export(name, shape, tmp_path):
-    network = architectures.find(name)(shape, 10)
+    network = architectures.build(name, shape, 10)
     images = np.random.default_rng(0).random((2, *shape), dtype=np.float32)
     path = tmp_path / "model.onnx"
     assert keras_to_onnx.export(network, path, check_on=images) <= keras_to_onnx.PARITY_TOLERANCE

@@ -55,7 +55,7 @@ def test_an_mlp_learns_images_flattened_and_onnx_computes_what_it_does(tmp_path)
 
 def test_an_mlp_takes_any_shape():
     for shape in ((FEATURES,), (1, FEATURES, 1), (4, 5), (8, 8, 3)):
-        assert architectures.find("mlp")(shape, CLASSES).output_shape == (None, CLASSES)
+        assert architectures.build("mlp", shape, CLASSES).output_shape == (None, CLASSES)
 
 
 @pytest.mark.parametrize("name", ["simple", "allconv", "mobilenet", "xception"])
