@@ -7,7 +7,7 @@ from deploy.repository import model_config, victim_graph
 from exporters import question
 from exporters.atomic_file import write_text
 from exporters.onnx_run import Feed
-from load_tests.tune.recorded import OnnxVictim
+from load_tests.tune.recorded import session
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters, read_key
 from postprocess.postprocessor import Postprocessor
@@ -48,12 +48,12 @@ def _steps(folder: Path) -> list[str]:
 
 def _anew(repository: Path, name: str, old: Question) -> Question:
     classifier, parameters = victim_graph.find(repository, name)
-    session = _session(classifier)
+    opened = session(classifier)
 
     def raw(feed: Feed) -> Any:
-        return session.run([classifier.output], feed)[0]
+        return opened.run([classifier.output], feed)[0]
 
-    ranks = {one.name: len(one.shape) for one in session.get_inputs()}
+    ranks = {one.name: len(one.shape) for one in opened.get_inputs()}
     model = question.AnswerSource(
         raw,
         Postprocessor(parameters, key=_key(repository, name, parameters)),
@@ -72,19 +72,3 @@ def _key(repository: Path, name: str, parameters: Parameters) -> bytes:
         if model_config.is_defence(model_config.read(repository / step / "config.pbtxt")):
             return read_key(parameters.key_file, directory=repository / step, where=step)
     return b""
-
-
-def _session(classifier: OnnxVictim) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(classifier.path.parent)
-    )
-    try:
-        return onnxruntime.InferenceSession(
-            classifier.graph, options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:
-        raise InputError(f"{classifier.path}: {' '.join(str(error).split())[:200]}") from None

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def record(classifier: OnnxVictim, dataset: Dataset, victims: Path, victim: Vict
             raise InputError(f"{home}: holds the scores of another classifier or data set")
     else:
         pool = datasets.hold_off(dataset, seed=victim.seed).adversary_images
-        ask = _session(classifier)
+        ask = _asker(classifier)
         logits = {"test": ask(dataset.x_test), "pool": ask(pool)}
         home.mkdir(parents=True, exist_ok=True)
         with atomic_file(home / "logits.npz") as part, part.open("wb") as file:
@@ -69,21 +70,31 @@ def record(classifier: OnnxVictim, dataset: Dataset, victims: Path, victim: Vict
     return test
 
 
-def _session(classifier: OnnxVictim) -> Any:
+def session(classifier: OnnxVictim) -> Any:
+    """Return an onnxruntime session of a classifier, on the CPU.
+
+    Raises:
+        InputError: its graph cannot be loaded.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is in the error
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(classifier.path.parent)
     )
     try:
-        session = onnxruntime.InferenceSession(
+        return onnxruntime.InferenceSession(
             classifier.graph, options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:
         raise InputError(f"{classifier.path}: {one_line(error)}") from None
-    inputs = session.get_inputs()
+
+
+def _asker(classifier: OnnxVictim) -> Callable[[Images], Logits]:
+    """Return what gives the classifier's logits for images."""
+    opened = session(classifier)
+    inputs = opened.get_inputs()
     if len(inputs) != 1:
         names = ", ".join(one.name for one in inputs)
         raise InputError(f"{classifier.path}: expected one input, of images; got {names}")
@@ -99,7 +110,7 @@ def _session(classifier: OnnxVictim) -> Any:
             some = arrange(images[start : start + ROWS], shape)
             feed: dict[str, Any] = {given.name: some.astype(dtype)}
             try:
-                (scores,) = session.run([classifier.output], feed)
+                (scores,) = opened.run([classifier.output], feed)
             except Exception as error:
                 raise InputError(
                     f"{classifier.path}: input {given.name} does not take the data set's "
