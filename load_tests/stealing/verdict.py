@@ -29,9 +29,9 @@ def summary(results: list[Result], *, prices: tuple[float, float]) -> dict[str, 
     run; and ``queries_needed``, a list with, for each agreement, the queries of four thieves
     (None: not reached with the largest budget) and their price in dollars.
     """
-    needed = []
+    compared, needed = curves(results), []
     for level in LEVELS:
-        queries = {name: queries_needed(points, level) for name, points in curves(results).items()}
+        queries = {name: queries_needed(points, level) for name, points in compared.items()}
         needed.append(
             {
                 "agreement": level,
