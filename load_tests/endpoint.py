@@ -107,19 +107,26 @@ class Endpoint:
     """
 
     def __init__(
-        self, url: str, model: str, *, timeout_s: float = 30, access: Access = OPEN
+        self,
+        url: str,
+        model: str,
+        *,
+        output: str = "",
+        timeout_s: float = 30,
+        access: Access = OPEN,
     ) -> None:
         """Ask the server what the model's input and output are called.
 
         Args:
             url: HOST:PORT of Triton's gRPC endpoint.
             model: the model's name.
+            output: the one that is asked for, of several outputs of floats.
             timeout_s: of every call.
             access: what the endpoint asks of its clients.
 
         Raises:
             EndpointError: the server cannot be reached or does not know the model.
-            InputError: the model has more than one input, or no output of floats.
+            InputError: the model has more than one input, or no such output of floats.
         """
         from tritonclient import grpc, utils
 
@@ -132,21 +139,29 @@ class Endpoint:
             self._client.close()
             raise self._error(error) from None
         try:
-            self._read(metadata)
+            self._read(metadata, output)
         except InputError:
             self._client.close()
             raise
 
-    def _read(self, metadata: Any) -> None:
+    def _read(self, metadata: Any, output: str) -> None:
         if len(metadata.inputs) != 1 or metadata.inputs[0].datatype not in _FLOATS:
             got = ", ".join(f"{each.name} {each.datatype}" for each in metadata.inputs)
             raise InputError(f"model {self.model}: expected one input of floats, got {got}")
-        outputs = [each for each in metadata.outputs if each.datatype in _FLOATS]
-        if len(outputs) != 1:
+        outputs = [each.name for each in metadata.outputs if each.datatype in _FLOATS]
+        if output or len(outputs) != 1:
             got = ", ".join(f"{each.name} {each.datatype}" for each in metadata.outputs)
-            raise InputError(f"model {self.model}: expected one output of floats, got {got}")
+            if output and output not in outputs:
+                raise InputError(
+                    f"model {self.model}: --output {output}: no such output of floats, got {got}"
+                )
+            if not output:
+                way = f"; choose one, for example --output {outputs[0]}" if outputs else ""
+                raise InputError(
+                    f"model {self.model}: expected one output of floats, got {got}{way}"
+                )
         (tensor,) = metadata.inputs
-        self._input, self._output = tensor.name, outputs[0].name
+        self._input, self._output = tensor.name, output or outputs[0]
         self._datatype, self._shape = tensor.datatype, tuple(tensor.shape)
 
     def __enter__(self) -> "Endpoint":
