@@ -17,7 +17,11 @@ class Architecture:
     #: Builds it, freshly initialised, for an input's shape, (height, width, channels) of an image,
     #: and the number of classes K; its output has shape (batch, K) and holds logits.
     build: Callable[[Shape, int], Any]
-    least: int = 4  #: height and width that its inputs need at least
+    least: int = 4  #: height and width that its inputs need at least; 0 where any shape will do
+
+    def takes(self, shape: Shape) -> bool:
+        """Return whether it is for inputs of that shape."""
+        return not self.least or (len(shape) == 3 and min(shape[:2]) >= self.least)
 
 
 def find(name: str, shape: Shape | None = None) -> Architecture:
@@ -33,12 +37,18 @@ def find(name: str, shape: Shape | None = None) -> Architecture:
     if name not in ARCHITECTURES:
         raise InputError(f"unknown architecture {name!r}; known are {', '.join(ARCHITECTURES)}")
     found = ARCHITECTURES[name]
-    if shape is not None and min(shape[:2]) < found.least:
+    if shape is not None and not found.takes(shape):
         raise InputError(
             f"--architecture {name}: expected images of at least {found.least} x {found.least} "
-            f"pixels, got {shape[0]} x {shape[1]}; rows of features take --architecture mlp"
+            f"pixels, got {' x '.join(map(str, shape[:2]))}; "
+            "rows of features take --architecture mlp"
         )
     return found
+
+
+def default(shape: Shape) -> str:
+    """Return the name of the network that is trained where none is named."""
+    return next(name for name, each in ARCHITECTURES.items() if each.takes(shape))
 
 
 def build(name: str, shape: Shape, classes: int) -> Any:
@@ -159,5 +169,5 @@ ARCHITECTURES = {
     "allconv": Architecture(allconv),
     "mobilenet": Architecture(mobilenet),
     "xception": Architecture(xception),
-    "mlp": Architecture(mlp, least=1),
+    "mlp": Architecture(mlp, least=0),
 }

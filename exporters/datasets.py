@@ -1,4 +1,4 @@
-"""The image data sets of the paper, and scikit-learn's digits, behind one loader."""
+"""The image data sets of the paper, scikit-learn's digits, and files of your own: one loader."""
 
 import hashlib
 import zlib
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from postprocess.errors import InputError
 
+#: Images (n, height, width, channels), or features (n, F).
 Images = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
@@ -27,7 +28,9 @@ HOLD_OFF_ONE_IN = 3
 
 @dataclass(frozen=True)
 class Dataset:
-    """A classification data set: images in [0, 1], shape (n, height, width, channels).
+    """A classification data set.
+
+    Of images in [0, 1], shape (n, height, width, channels), or of features, shape (n, F).
 
     Raises:
         InputError: the arrays are none: empty, of two shapes, pixels out of range or no numbers,
@@ -48,13 +51,18 @@ class Dataset:
             ("test", self.x_test, self.y_test),
         ):
             where = f"{self.name}: x_{part}, y_{part}"
-            if images.ndim != 4 or labels.shape != (len(images),) or not images.size:
+            if images.ndim not in (2, 4) or labels.shape != (len(images),) or not images.size:
                 raise InputError(
-                    f"{where}: expected images (n, height, width, channels) and n labels, at least "
-                    f"one of each, got {images.shape} and {labels.shape}"
+                    f"{where}: expected images (n, height, width, channels) or features (n, F), "
+                    f"and n labels, at least one of each, got {images.shape} and {labels.shape}"
                 )
-            if not 0 <= images.min() <= images.max() <= 1:  # nor is NaN
-                raise InputError(f"{where}: expected pixels from 0 to 1, finite numbers all")
+            if images.ndim == 4 and not 0 <= images.min() <= images.max() <= 1:  # nor is NaN
+                raise InputError(
+                    f"{where}: expected pixels from 0 to 1, finite numbers all, "
+                    f"got {images.min():g} to {images.max():g}"
+                )
+            if not np.isfinite(images).all():
+                raise InputError(f"{where}: expected features that are finite numbers of float32")
             if not 0 <= labels.min() <= labels.max() < MOST_CLASSES:
                 raise InputError(
                     f"{where}: expected labels from 0 to {MOST_CLASSES - 1}, got {labels.min()} to "
@@ -66,10 +74,9 @@ class Dataset:
             )
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels)."""
-        _, height, width, channels = self.x_train.shape
-        return height, width, channels
+    def input_shape(self) -> tuple[int, ...]:
+        """(height, width, channels) of images, (F,) of features."""
+        return self.x_train.shape[1:]
 
     @property
     def classes(self) -> int:
@@ -126,11 +133,11 @@ def refuse_missing(data_dir: Path | None) -> None:
         raise InputError(f"--data-dir {data_dir}: no such folder")
 
 
-def of_pixels(name: str, arrays: Sequence[NDArray[Any]], *, flips: bool) -> Dataset:
-    """Return a data set of x_train, y_train, x_test and y_test as they are stored, pixels of uint8.
+def of_arrays(name: str, arrays: Sequence[NDArray[Any]], *, flips: bool) -> Dataset:
+    """Return a data set of x_train, y_train, x_test and y_test as they are stored.
 
     Raises:
-        InputError: they are no images and labels.
+        InputError: they are no images or features, and labels.
     """
     _refuse_unlike(name, *arrays)
     x_train, y_train, x_test, y_test = arrays
@@ -145,13 +152,19 @@ def of_pixels(name: str, arrays: Sequence[NDArray[Any]], *, flips: bool) -> Data
 
 
 def _refuse_unlike(name: str, x_train: Any, y_train: Any, x_test: Any, y_test: Any) -> None:
-    """Refuse arrays that are no images and labels as they are stored."""
+    """Refuse arrays that are no images or features, and labels, as they are stored."""
     for images, labels in ((x_train, y_train), (x_test, y_test)):
-        if images.dtype != np.uint8 or images.ndim not in (2, 3, 4) or len(images) != labels.size:
+        known = images.dtype == np.uint8 or images.dtype.kind == "f"
+        if not known or images.ndim not in (2, 3, 4) or len(images) != labels.size:
             raise InputError(
-                f"{name}: expected uint8 images (n, height, width[, channels]) and n labels, "
-                f"or rows of features (n, features), got {images.dtype} {images.shape} and "
-                f"{labels.shape}"
+                f"{name}: expected uint8 images (n, height, width[, channels]) and n labels, or "
+                "float images from 0 to 1, or float or uint8 rows of features (n, F), got "
+                f"{images.dtype} {images.shape} and {labels.shape}"
+            )
+        if (images.dtype == np.uint8) != (x_train.dtype == np.uint8):
+            raise InputError(
+                f"{name}: expected uint8 images or features in both parts, or floats in both, "
+                f"got {x_train.dtype} in x_train and {images.dtype} in x_test"
             )
         if labels.size == 0 or labels.dtype.kind not in "iu" or labels.min() < 0:
             raise InputError(f"{name}: expected whole numbers from 0 as labels, at least one")
@@ -189,7 +202,7 @@ def _digits() -> Dataset:
     return Dataset("digits", images[train], labels[train], images[test], labels[test], flips=False)
 
 
-def _read_npz(path: Path) -> list[NDArray[np.uint8]]:
+def _read_npz(path: Path) -> list[NDArray[Any]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
@@ -203,19 +216,19 @@ def _read_npz(path: Path) -> list[NDArray[np.uint8]]:
 
 
 def _own(name: str, _: Path | None) -> Dataset:
-    return of_pixels(name, _read_npz(Path(name)), flips=False)
+    return of_arrays(name, _read_npz(Path(name)), flips=False)
 
 
 def _published(name: str, data_dir: Path | None, *, flips: bool = True) -> Dataset:
     arrays = _fetch(name) if data_dir is None else _read_npz(data_dir / f"{name}.npz")
-    return of_pixels(name, arrays, flips=flips)
+    return of_arrays(name, arrays, flips=flips)
 
 
 def _stl10(name: str, data_dir: Path | None) -> Dataset:
-    return of_pixels(name, _read_stl10(data_dir), flips=True)
+    return of_arrays(name, _read_stl10(data_dir), flips=True)
 
 
-def _fetch(name: str) -> list[NDArray[np.uint8]]:
+def _fetch(name: str) -> list[NDArray[Any]]:
     import keras.datasets
 
     try:
@@ -225,13 +238,13 @@ def _fetch(name: str) -> list[NDArray[np.uint8]]:
     return [x_train, y_train, x_test, y_test]
 
 
-def _read_stl10(data_dir: Path | None) -> list[NDArray[np.uint8]]:
+def _read_stl10(data_dir: Path | None) -> list[NDArray[Any]]:
     """STL-10's binary files: 96 x 96 x 3 uint8, each channel column by column; labels 1 to 10."""
     names = ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin")
     if data_dir is None:
         raise InputError(f"stl10 needs --data-dir with its published files {', '.join(names)}")
     folder = data_dir / "stl10_binary" if (data_dir / "stl10_binary").is_dir() else data_dir
-    arrays: list[NDArray[np.uint8]] = []
+    arrays: list[NDArray[Any]] = []
     for name in names:
         path = folder / name
         if not path.is_file():
@@ -249,11 +262,14 @@ def _read_stl10(data_dir: Path | None) -> list[NDArray[np.uint8]]:
     return arrays
 
 
-def _as_images(pixels: NDArray[np.uint8]) -> Images:
-    images = pixels.astype(np.float32) / 255
-    if images.ndim == 2:  # features, as images of one row
-        images = images[:, None]
-    return images if images.ndim == 4 else images[..., None]
+def _as_images(stored: NDArray[Any]) -> Images:
+    with np.errstate(over="ignore"):  # the data set refuses what is no number then
+        images = stored.astype(np.float32)
+    if stored.dtype == np.uint8:
+        images /= 255
+        if images.ndim == 2:  # as images of one row
+            images = images[:, None]
+    return images[..., None] if images.ndim == 3 else images
 
 
 #: How each is read, given its name and the folder of the data sets' files.

@@ -8,7 +8,7 @@ import numpy as np
 
 from exporters.atomic_file import atomic_file
 from exporters.datasets import Images
-from exporters.onnx_signature import INPUT_NAME, OUTPUT_NAME
+from exporters.onnx_signature import OUTPUT_NAME
 from exporters.train import predict
 from postprocess.errors import InputError, ReverseSigmoidError
 
@@ -25,13 +25,14 @@ class ParityError(ReverseSigmoidError):
 def export(model: Any, path: Path, *, check_on: Images) -> float:
     """Write the model as ONNX to ``path`` and return its largest difference from Keras.
 
-    The graph takes ``image`` (batch, height, width, channels) and gives ``scores``
-    (batch, K), the model's logits; the batch dimension is free.
+    The graph takes what the model does, by the same name, such as ``image`` (batch, height,
+    width, channels), and gives ``scores`` (batch, K), the model's logits; the batch dimension is
+    free.
 
     Args:
-        model: a Keras model from images to logits.
+        model: a Keras model of one input that gives logits.
         path: where the file goes; nothing is written there unless the parity check passes.
-        check_on: images to compare on, shape (n, height, width, channels), n >= 1.
+        check_on: inputs to compare on, n >= 1.
 
     Returns:
         the largest absolute difference of a logit, Keras against onnxruntime.
@@ -59,11 +60,12 @@ def _convert(model: Any, path: Path) -> None:
     import tf2onnx
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name=INPUT_NAME)]
+    (given,) = model.inputs
+    signature = [tf.TensorSpec(given.shape, given.dtype, name=given.name)]
 
     @tf.function(input_signature=signature)  # type: ignore[untyped-decorator]
-    def scores(image: Any) -> dict[str, Any]:
-        return {OUTPUT_NAME: model(image, training=False)}
+    def scores(inputs: Any) -> dict[str, Any]:
+        return {OUTPUT_NAME: model(inputs, training=False)}
 
     tf2onnx.convert.from_function(
         scores, input_signature=signature, opset=OPSET, output_path=str(path)
@@ -75,5 +77,5 @@ def _difference(model: Any, path: Path, images: Images) -> float:
 
     onnxruntime.set_default_logger_severity(3)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (served,) = session.run([OUTPUT_NAME], {INPUT_NAME: images})
+    (served,) = session.run([OUTPUT_NAME], {model.inputs[0].name: images})
     return float(np.abs(served - predict(model, images)).max())

@@ -9,7 +9,7 @@ def mlp(input_shape: tuple[int, ...], classes: int) -> Any:
     from keras import layers
 
     model = keras.Sequential(name="mlp")
-    model.add(keras.Input(input_shape, name="image"))
+    model.add(keras.Input(input_shape, name="image" if len(input_shape) == 3 else "features"))
     model.add(layers.Flatten())
     model.add(layers.Dense(256, activation="relu"))
     model.add(layers.Dense(256, activation="relu"))

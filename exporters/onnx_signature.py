@@ -7,8 +7,7 @@ from exporters import onnx_graph
 from exporters.onnx_graph import Value
 from postprocess.errors import InputError
 
-#: Tensor names of the graphs that this project exports itself.
-INPUT_NAME = "image"
+#: What the graphs that this project exports itself give.
 OUTPUT_NAME = "scores"
 #: Most rows in one request, and in one batch that Triton puts together.
 MAX_BATCH_SIZE = 256
@@ -50,10 +49,16 @@ class Signature:
         return self.max_batch_size > 0
 
 
-def of_image_classifier(input_shape: tuple[int, int, int], classes: int) -> Signature:
-    """Return the signature of the graphs that this project exports itself."""
+def of_classifier(input_shape: tuple[int, ...], classes: int) -> Signature:
+    """Return the signature of the graphs that this project exports itself.
+
+    Args:
+        input_shape: (height, width, channels) of an ``image``, (F,) of ``features``.
+        classes: K.
+    """
+    name = "image" if len(input_shape) == 3 else "features"
     return Signature(
-        (OnnxTensor(INPUT_NAME, "TYPE_FP32", input_shape),),
+        (OnnxTensor(name, "TYPE_FP32", input_shape),),
         OnnxTensor(OUTPUT_NAME, "TYPE_FP32", (classes,)),
     )
 

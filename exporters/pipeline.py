@@ -1,6 +1,6 @@
 """A data set in, a model repository out: train, export, check, assemble."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from exporters import (
     servable_path,
 )
 from exporters.atomic_file import write_text
-from exporters.datasets import Dataset, Images
+from exporters.datasets import Dataset
 from exporters.onnx_run import Feed, OnnxSession
 from exporters.quiet_import import import_quietly
 from exporters.train import Progress, predict, train_victim
@@ -31,8 +31,8 @@ from postprocess.question import path_in
 #: Opens a stage by its title and yields the callback for the steps within it.
 Stage = Callable[[str], AbstractContextManager[Progress]]
 
-#: Images of the test set that Keras and onnxruntime are compared on.
-PARITY_IMAGES = 256
+#: Rows of the test set that Keras and onnxruntime are compared on.
+PARITY_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def export_classifier(
     servable_path.refuse(repository)
     # Write access and configs first: no one should learn of a typo after an hour of training.
     onnx = model_repository.onnx_path(repository, name)
-    signature = onnx_signature.of_image_classifier(dataset.input_shape, dataset.classes)
+    signature = onnx_signature.of_classifier(dataset.input_shape, dataset.classes)
     files = model_repository.files(name, signature, parameters, max_client_batch=max_client_batch)
     kept = model_repository.write(repository, files)
     model_repository.refuse_other_tensors(kept, signature)
@@ -96,16 +96,17 @@ def export_classifier(
     with stage("export it to ONNX and check it against Keras"):
         logits = predict(model, dataset.x_test)
         accuracy = float(np.mean(logits.argmax(axis=1) == dataset.y_test))
-        parity = keras_to_onnx.export(model, onnx, check_on=dataset.x_test[:PARITY_IMAGES])
+        parity = keras_to_onnx.export(model, onnx, check_on=dataset.x_test[:PARITY_ROWS])
         if onnx_signature.read(onnx) != signature:
             raise InputError(f"{onnx}: its tensors are not those of config.pbtxt")
         clear = question.confidences(logits, single=False).argsort()[::-1]
-        _write_question(repository, name, dataset.x_test[clear[: question.CANDIDATES]])
+        clearest = dataset.x_test[clear[: question.CANDIDATES]]
+        _write_question(repository, name, ({signature.inputs[0].name: x[None]} for x in clearest))
     return Exported(onnx, accuracy, parity, kept)
 
 
-def _write_question(repository: Path, name: str, images: Images) -> None:
-    """Keep the image that health checks ask about; without one they make a question up."""
+def _write_question(repository: Path, name: str, candidates: Iterable[Feed]) -> None:
+    """Keep the input that health checks ask about; without one they make a question up."""
     runner = OnnxSession(model_repository.onnx_path(repository, name))
     config = repository / model_repository.defence_name(name) / "config.pbtxt"
 
@@ -121,7 +122,6 @@ def _write_question(repository: Path, name: str, images: Images) -> None:
     except InputError:  # a file of the operator's own, with a secret or not ours to read
         path.unlink(missing_ok=True)
         return
-    feeds = ({onnx_signature.INPUT_NAME: one[None].astype(np.float32)} for one in images)
-    kept = question.choose(model, feeds)
+    kept = question.choose(model, candidates)
     if kept is not None:
         write_text(path, kept.text())

@@ -75,7 +75,7 @@ def train(
 
     Args:
         model: a Keras model from images to logits, shape (batch, K).
-        images: shape (n, height, width, channels), in [0, 1].
+        images: shape (n, height, width, channels), in [0, 1], or features, shape (n, F).
         targets: shape (n, K), rows sum to 1: one-hot labels, or a victim's answers.
         steps: batches to train on. They are drawn epoch by epoch, each a new shuffle.
         seed: of the shuffles and the augmentation. The initial weights are the caller's.
@@ -169,11 +169,11 @@ def augment(images: Images, rng: np.random.Generator, *, flips: bool) -> Images:
         images: shape (n, height, width, channels).
         flips: mirror left to right with probability 1/2.
 
-    Images of one row are features, which stay where they are.
+    Features, and images of one row, which hold some, stay where they are.
     """
-    count, height, width, _ = images.shape
-    if height == 1:
+    if images.ndim != 4 or images.shape[1] == 1:
         return images
+    count, height, width, _ = images.shape
     reach = max(1, int(height * SHIFT_SHARE)), max(1, int(width * SHIFT_SHARE))
     padded = np.pad(images, ((0, 0), (reach[0],) * 2, (reach[1],) * 2, (0, 0)))
     top = rng.integers(0, 2 * reach[0] + 1, count)

@@ -9,7 +9,7 @@ import typer
 from deploy.commands import asking, options
 from deploy.commands.console import err_console, say
 from deploy.commands.progress import stages
-from exporters import datasets, model_repository
+from exporters import architectures, datasets, model_repository
 from postprocess.errors import InputError
 
 
@@ -18,14 +18,23 @@ class ExportCommand:
     """Train a classifier and write it, protected, to a model repository."""
 
     dataset: Annotated[
-        str, typer.Argument(metavar="DATASET", help=f"One of {', '.join(datasets.NAMES)}.")
+        str,
+        typer.Argument(
+            metavar="DATASET", help=f"One of {', '.join(datasets.NAMES)}, or an .npz file."
+        ),
     ]
     repository: Annotated[Path, typer.Option(help="Model repository to write to.")] = Path(
         "model_repository"
     )
     name: Annotated[str, typer.Option(help="Public model name.", show_default="the data set")] = ""
     data_dir: asking.DataDir = None
-    architecture: Annotated[str, typer.Option(help="The victim's network.")] = "simple"
+    architecture: Annotated[
+        str,
+        typer.Option(
+            help=f"The victim's network: {', '.join(architectures.ARCHITECTURES)}.",
+            show_default="simple for images, mlp for features",
+        ),
+    ] = ""
     beta: options.Beta = options.BETA
     gamma: options.Gamma = options.GAMMA
     margin: options.Margin = options.MARGIN
@@ -40,19 +49,20 @@ class ExportCommand:
         from exporters.pipeline import export_classifier
 
         defence = options.parameters(self.beta, self.gamma, self.margin)
-        public = self.name or self.dataset
+        public = self.name or Path(self.dataset).name.removesuffix(".npz")
         onnx = model_repository.onnx_path(self.repository, public)
         if onnx.exists() and not self.force:
             raise InputError(f"{onnx} exists; give --force to train anew and replace it")
         config = self.repository / model_repository.defence_name(public) / "config.pbtxt"
         if config.exists() and defence != model_repository.SHIPPED:
             raise InputError(f"{config} exists; set beta, gamma and margin in it")
+        dataset = datasets.load(self.dataset, self.data_dir)
         exported = export_classifier(
-            datasets.load(self.dataset, self.data_dir),
+            dataset,
             self.repository,
             defence,
             name=public,
-            architecture=self.architecture,
+            architecture=self.architecture or architectures.default(dataset.input_shape),
             steps=self.steps,
             seed=self.seed,
             stage=stages(3),

@@ -7,7 +7,7 @@ from postprocess.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 GENERATED = model_repository.files(
-    "digits", onnx_signature.of_image_classifier((8, 8, 1), 10), model_repository.SHIPPED
+    "digits", onnx_signature.of_classifier((8, 8, 1), 10), model_repository.SHIPPED
 )
 
 
@@ -28,7 +28,7 @@ def test_the_committed_example_holds_nothing_else():
 
 def test_kept_files_of_another_classifier_are_refused(tmp_path):
     model_repository.write(tmp_path, GENERATED)
-    other = onnx_signature.of_image_classifier((28, 28, 1), 10)
+    other = onnx_signature.of_classifier((28, 28, 1), 10)
     texts = model_repository.files("digits", other, model_repository.SHIPPED)
     kept = model_repository.write(tmp_path, texts)
     with pytest.raises(InputError, match="declares other tensors"):
@@ -42,7 +42,5 @@ def test_files_that_an_operator_edited_are_kept_and_named(tmp_path):
     edited = config.read_text().replace('"1.5"', '"0.9"')
     config.write_text(edited)
     assert model_repository.write(tmp_path, GENERATED) == [config]
-    model_repository.refuse_other_tensors(
-        [config], onnx_signature.of_image_classifier((8, 8, 1), 10)
-    )
+    model_repository.refuse_other_tensors([config], onnx_signature.of_classifier((8, 8, 1), 10))
     assert config.read_text() == edited

@@ -197,3 +197,64 @@ def test_rows_of_features_are_images_of_one_row(tmp_path):
     own = datasets.load(str(path))
     assert own.input_shape == (1, 4, 1)
     assert np.array_equal(own.x_train.reshape(30, 4), (rows / 255).astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_float_features_are_rows_as_they_are(tmp_path, dtype):
+    rows, labels = np.linspace(-3, 300, 120).astype(dtype).reshape(30, 4), np.arange(30) % 3
+    path = tmp_path / "own.npz"
+    np.savez(path, x_train=rows, y_train=labels, x_test=rows[:9], y_test=labels[:9])
+    own = datasets.load(str(path))
+    assert own.input_shape == (4,)
+    assert own.x_train.dtype == np.float32
+    assert np.array_equal(own.x_train, rows.astype(np.float32))
+    assert datasets.hold_off(own, seed=0).adversary_images.shape == (12, 4)
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (5, 4, 3)])
+def test_float_images_are_taken_as_they_are(tmp_path, shape):
+    images, labels = np.random.default_rng(0).random((30, *shape)), np.arange(30) % 3
+    path = tmp_path / "own.npz"
+    np.savez(path, x_train=images, y_train=labels, x_test=images[:9], y_test=labels[:9])
+    own = datasets.load(str(path))
+    assert own.input_shape == (5, 4, shape[2] if len(shape) == 3 else 1)
+    assert np.array_equal(own.x_train.reshape(images.shape), images.astype(np.float32))
+
+
+def with_one(value, *, dtype=np.float32, shape=(30, 4)):
+    """Return numbers from 0 to 1, one of which is another."""
+    values = np.random.default_rng(0).random(shape).astype(dtype)
+    values.flat[7] = value
+    return values
+
+
+ROWS = with_one(0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"x_train": with_one(np.nan)}, "x_train, y_train: expected features that are finite"),
+        ({"x_test": with_one(-np.inf)}, "x_test, y_test: expected features that are finite"),
+        ({"x_train": with_one(1e300, dtype=np.float64)}, "finite numbers of float32"),
+        ({"x_train": ROWS[:29]}, "and n labels, or float images"),
+        ({"x_train": ROWS[0]}, "got float32 (4,) and (30,)"),
+        ({"x_train": ROWS[:, :0]}, "at least one of each, got (30, 0) and (30,)"),
+        ({"x_test": ROWS[:, :3]}, "the test set is not of the training set's shape"),
+        ({"x_test": ROWS.astype(np.uint8)}, "got float32 in x_train and uint8 in x_test"),
+        ({"x_train": ROWS.astype(np.int64)}, "got int64 (30, 4)"),
+        ({"x_train": ROWS.astype(object)}, "Object arrays cannot be loaded"),
+        ({"y_train": np.arange(30) / 2}, "expected whole numbers from 0 as labels"),
+        ({"x_train": with_one(255, shape=(30, 8, 8))}, "expected pixels from 0 to 1, finite "
+         "numbers all, got 0.00019"),
+        ({"x_train": with_one(np.nan, shape=(30, 8, 8))}, "got nan to nan"),
+    ],
+)  # fmt: skip
+def test_features_and_float_images_that_are_none_are_refused_in_one_line(tmp_path, changes, said):
+    path, labels = tmp_path / "own.npz", np.arange(30) % 3
+    good = {"x_train": ROWS, "y_train": labels, "x_test": ROWS, "y_test": labels}
+    np.savez(path, **{**good, **changes})
+    message = refusal(str(path))
+    assert said in message
+    assert message.startswith(str(path))
+    assert "\n" not in message

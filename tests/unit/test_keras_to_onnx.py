@@ -24,7 +24,7 @@ def test_an_export_computes_keras_logits_for_any_batch_size(model, tmp_path):
         assert np.abs(scores - model(IMAGES[:count])).max() <= keras_to_onnx.PARITY_TOLERANCE
     graph = onnx.load(str(path)).graph
     assert "Softmax" not in {node.op_type for node in graph.node}
-    assert onnx_signature.read(path) == onnx_signature.of_image_classifier((8, 8, 1), 10)
+    assert onnx_signature.read(path) == onnx_signature.of_classifier((8, 8, 1), 10)
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3), (96, 96, 3)])
@@ -43,7 +43,7 @@ def test_the_papers_other_networks_fit_its_images_and_export(name, shape, tmp_pa
     images = np.random.default_rng(0).random((2, *shape), dtype=np.float32)
     path = tmp_path / "model.onnx"
     assert keras_to_onnx.export(network, path, check_on=images) <= keras_to_onnx.PARITY_TOLERANCE
-    assert onnx_signature.read(path) == onnx_signature.of_image_classifier(shape, 10)
+    assert onnx_signature.read(path) == onnx_signature.of_classifier(shape, 10)
 
 
 @pytest.mark.parametrize("error", [2e-4, float("nan")])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from exporters.model_repository import SHIPPED, files
-from exporters.onnx_signature import of_image_classifier
+from exporters.onnx_signature import of_classifier
 
 ROOT = Path(__file__).parents[2]
 STUB = "import sys; sys.path[:0] = sys.argv[1:]; exec(open(sys.argv[1] + '/model.py').read())"
@@ -26,7 +26,7 @@ def load(folder, *path):
 
 @pytest.fixture
 def folder(tmp_path):
-    texts = files("m", of_image_classifier((8, 8, 1), 10), SHIPPED)
+    texts = files("m", of_classifier((8, 8, 1), 10), SHIPPED)
     made = tmp_path / "model"
     made.mkdir()
     (made / "model.py").write_text(texts["m_reverse_sigmoid/1/model.py"])
