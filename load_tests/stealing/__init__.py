@@ -7,6 +7,7 @@ lets no other attack into the folder. ``recovery`` undoes the defence as far as 
 ``substitute`` learns from the rest by one of ``losses``, one of them behind a ``defence_layer``.
 
 ``thief`` names all ways to steal, ``steal`` goes one of them, ``campaign`` goes many on one
-endpoint, ``verdict`` says what it comes to and ``report`` shows it to people. ``attack`` is all of
-that for the command line.
+endpoint, ``verdict`` says what it comes to and ``report`` shows it to people. ``same_answers``
+lets no folder mix answers from before and after a retune. ``attack`` is all of that for the
+command line.
 """

@@ -42,7 +42,7 @@ def run(
     stages: Callable[[int], Stage],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Return the report of a campaign, after writing report.json and report.html to ``out``.
+    """Return the report of all results in ``out``, after writing it there, for machines and people.
 
     Args:
         out: folder of the campaign; one that was interrupted is gone on with.
@@ -79,13 +79,13 @@ def run(
             manner=manner,
             taken=taken,
         )
+        for line in campaign.ask_again():
+            say(line)
         campaign.stage = stages(campaign.stages_left(thieves, budgets))
-        results = campaign.run(thieves, budgets)
+        campaign.run(thieves, budgets)
     for name, lost in campaign.lost.items():
         say(f"{name}: {lost} queries were sent and their answers lost")
-    report = _report(campaign, results, prices) | {"command": command}
-    _write(out, report)
-    return report
+    return _written(out, _report(campaign, prices) | {"command": command})
 
 
 def _query(stack: ExitStack, url: str, model: str, *, timeout_s: float, access: Access) -> Query:
@@ -121,9 +121,8 @@ def _budgets(given: list[int], queries: int, *, several: bool) -> list[int]:
     return sorted({*given, queries})
 
 
-def _report(
-    campaign: Campaign, results: list[verdict.Result], prices: tuple[float, float]
-) -> dict[str, Any]:
+def _report(campaign: Campaign, prices: tuple[float, float]) -> dict[str, Any]:
+    results = campaign.results()
     return {
         "settings": asdict(campaign.settings),
         "package_version": postprocess.__version__,
@@ -136,9 +135,10 @@ def _report(
     }
 
 
-def _write(out: Path, report: dict[str, Any]) -> None:
+def _written(out: Path, report: dict[str, Any]) -> dict[str, Any]:
     write_text(out / "report.html", to_html(report))
     write_json(out / "report.json", report)
+    return report
 
 
 def _of_folder(folder: Path, settings: CampaignSettings, attack: str) -> CampaignSettings:

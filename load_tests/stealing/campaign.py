@@ -27,7 +27,7 @@ from exporters.train import Progress, predict
 from load_tests import measures
 from load_tests.deferred_signals import deferred_signals
 from load_tests.endpoint import Answers, Query, ask
-from load_tests.stealing import attack_record
+from load_tests.stealing import attack_record, same_answers
 from load_tests.stealing.attack_record import AttackRecord
 from load_tests.stealing.attacks import registry
 from load_tests.stealing.attacks.base import PHOTOS, Means
@@ -43,6 +43,7 @@ from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
 NAME = "campaign.json"
+REFERENCE = "reference.npz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,7 @@ class Campaign:
 
     def stages_left(self, thieves: list[Thief], budgets: list[int]) -> int:
         """Return how often ``stage`` will be called by ``run``."""
-        left = int(not (self.out / "reference.npz").is_file())
+        left = int(not (self.out / REFERENCE).is_file())
         asking = set()
         for thief in thieves:
             missing = sum(not self._result(thief, queries).is_file() for queries in budgets)
@@ -182,6 +183,25 @@ class Campaign:
         result = {**about, **asdict(thief), **measured}
         write_json(path, result)
         return result
+
+    def results(self) -> list[dict[str, Any]]:
+        """Return what the folder holds of this and of earlier calls, by thief and queries."""
+        found = [json.loads(path.read_text()) for path in (self.out / "results").glob("*.json")]
+        return sorted(found, key=lambda result: (result["name"], result["queries"]))
+
+    def ask_again(self) -> list[str]:
+        """Return a line for each model that still answers as this folder says, if it says that.
+
+        Raises:
+            InputError, EndpointError: see ``same_answers.ask_again``.
+        """
+        models = {
+            "protected": (self.settings.model, self._protected),
+            "reference": (self.settings.victim, self._victim),
+        }
+        return same_answers.ask_again(
+            *(self.out / REFERENCE, models, self.dataset.x_test), batch=self._manner.batch_size
+        )
 
     def protection(self) -> dict[str, Any]:
         """Return what honest users get: the endpoint's answers to the test set, judged."""
@@ -273,7 +293,7 @@ class Campaign:
     @cached_property
     def _reference(self) -> dict[str, Answers]:
         """The answers by which thieves are judged; none of them costs a thief a query."""
-        path = self.out / "reference.npz"
+        path = self.out / REFERENCE
         if not path.is_file():
             with self.stage(f"ask about the test set, {len(self.dataset.x_test)} images"):
                 size, images = self._manner.batch_size, self.dataset.x_test

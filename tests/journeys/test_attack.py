@@ -13,6 +13,7 @@ from commands import SOON_S, Running, run_command
 from scipy.special import softmax
 from serving import read_url
 
+from deploy.repository.config_edit import set_parameters
 from deploy.triton.server import TritonServer, free_ports
 from exporters import datasets
 from exporters.model_repository import SHIPPED
@@ -22,6 +23,7 @@ from load_tests.endpoint import Endpoint
 from load_tests.stealing import probabilities
 from load_tests.stealing.attacks.sample import sample
 from load_tests.stealing.collect import Manner, collect
+from load_tests.stealing.same_answers import ROWS
 from load_tests.stealing.substitute import Recipe, train_substitute
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
@@ -64,7 +66,7 @@ def options(server, out, *more, queries=96, steps=20):
     )
 
 
-def test_an_attack_reports_what_a_thief_gets_and_a_second_call_asks_nothing(own, tmp_path):
+def test_an_attack_reports_what_a_thief_gets_and_the_next_asks_if_it_holds(own, tmp_path):
     out = tmp_path / "theft"
     command = ("attack", "sample", *options(own, out, "--victim", CLASSIFIER, "--budgets", "48"))
     before = answered(own)
@@ -88,7 +90,8 @@ def test_an_attack_reports_what_a_thief_gets_and_a_second_call_asks_nothing(own,
     again = run_command(*command, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "What a thief gets" in again.stdout
-    assert (answered(own), answered(own, CLASSIFIER)) == asked
+    # The protected model asks the classifier too.
+    assert (answered(own) - asked[0], answered(own, CLASSIFIER) - asked[1]) == (ROWS, 2 * ROWS)
     assert json.loads((out / "report.json").read_text())["results"] == report["results"]
 
 
@@ -106,7 +109,7 @@ def test_an_interrupted_attack_resumed_sends_exactly_the_rest_of_its_budget(own,
     assert 20 <= paid == spent < 400
     done = run_command("attack", "sample", *command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert answered(own) - before == 400 + len(DIGITS.x_test)
+    assert answered(own) - before == 400 + len(DIGITS.x_test) + ROWS
     assert rows.read_bytes().count(b"\n") - 1 == 400
 
 
@@ -128,6 +131,63 @@ def test_a_transfer_set_that_is_there_becomes_a_report(own, tmp_path):
     ]
     wrong = run_command("attack", "random", "--from-transfer-set", folder, *command, cwd=tmp_path)
     assert f"--from-transfer-set {folder}: was made by sample, not by random" in wrong.stderr
+
+
+@pytest.mark.parametrize("command", [("sample",), ("sample", "--labels-only")])
+def test_a_folder_of_before_a_retune_is_refused_with_the_way_out(repository, tmp_path, command):
+    with TritonServer(
+        repository, ports=free_ports(), log=tmp_path / "triton.log", control_mode="poll"
+    ) as running:
+        out = tmp_path / "theft"
+        todo = options(running, out, "--victim", CLASSIFIER, steps=1)
+        first = run_command("attack", "sample", *todo, cwd=tmp_path)
+        assert first.returncode == 0, first.stderr
+        paid = (out / "sample" / "transfer_set.csv").read_bytes()
+        again = run_command("attack", *command, *todo, cwd=tmp_path)
+        assert again.returncode == 0, again.stderr
+        for model in ("digits", CLASSIFIER):
+            assert f"{model}: 8 test images asked again, of no thief's budget" in again.stderr
+        retuned = run_command("retune", repository / "digits", "--gamma", "0.3", cwd=tmp_path)
+        assert retuned.returncode == 0, retuned.stderr
+        with Endpoint(running.grpc_url, "digits") as live:
+            before = np.load(out / "reference.npz")["protected"][:8]
+            deadline = time.monotonic() + SOON_S
+            while np.abs(live(DIGITS.x_test[:8]) - before).max() < 1e-3:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        refused = run_command("attack", *command, *todo, cwd=tmp_path)
+        assert refused.returncode == 1
+        assert (
+            f"--out {out}: holds answers of digits, which now answers otherwise"
+            in (refused.stderr.splitlines()[-1])
+        )
+        assert "give --out another folder" in refused.stderr
+        assert (out / "sample" / "transfer_set.csv").read_bytes() == paid
+
+
+def test_a_defence_that_draws_at_random_is_known_again_by_its_top_classes(repository, tmp_path):
+    config = repository / "digits_reverse_sigmoid" / "config.pbtxt"
+    drawing = set_parameters(
+        config.read_text(), {"defense": "uniform", "gamma": None, "beta": "0.2"}
+    )
+    config.write_text(drawing)
+    with TritonServer(repository, ports=free_ports(), log=tmp_path / "triton.log") as running:
+        todo = options(running, tmp_path / "theft", steps=1)
+        assert run_command("attack", "sample", *todo, cwd=tmp_path).returncode == 0
+        again = run_command("attack", "sample", *todo, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "same top classes, as it draws its answers at random" in again.stderr
+
+
+def test_the_report_tells_of_all_thieves_of_a_folder(own, tmp_path):
+    todo = options(own, tmp_path / "theft", steps=1)
+    for more in ((), ("--labels-only",)):
+        done = run_command("attack", "sample", *more, *todo, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "theft" / "report.json").read_text())
+    assert [each["name"] for each in report["results"]] == ["sample", "sample-labels"]
+    assert report["summary"]["budgets"][0]["honest_score"] is not None
+    assert "sample-labels" in (tmp_path / "theft" / "report.html").read_text()
 
 
 def test_a_folder_of_another_attack_is_refused_and_kept(own, tmp_path):
