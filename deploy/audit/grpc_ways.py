@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from deploy.audit.target import TIMEOUT_S, Target
+from deploy.audit.target import TIMEOUT_S, Target, channel
 from deploy.audit.way import Attempt, Way
 from load_tests.endpoint import SERVICE, TRITON_KEY_HEADER, Access
 
@@ -29,14 +29,9 @@ class Grpc:
         self.target, self.pb = target, service_pb2
         access = target.access if access is None else access
         self._metadata = tuple(access.headers.items())
-        options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
         self.error = grpc.RpcError
         self.gzip = grpc.Compression.Gzip
-        if access.tls_ca is None:
-            self.channel = grpc.insecure_channel(target.grpc, options)
-        else:
-            trusted = grpc.ssl_channel_credentials(access.tls_ca.read_bytes())
-            self.channel = grpc.secure_channel(target.grpc, trusted, options)
+        self.channel = channel(target.grpc, access.tls_ca)
 
     def question(self, model: str) -> Any:
         """Return a ModelInferRequest that the public model would answer."""

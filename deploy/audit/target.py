@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -32,6 +33,20 @@ class Target:
     inner: tuple[str, ...]  #: names to try
     access: Access
     inputs: tuple[KnownInput, ...]
+
+
+def channel(url: str, ca: Path | None) -> Any:
+    """Return a gRPC channel with a connection of its own, by no proxy; with ``ca``, over TLS."""
+    import grpc
+
+    options = [
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.max_receive_message_length", -1),
+    ]
+    if ca is None:
+        return grpc.insecure_channel(url, options)
+    return grpc.secure_channel(url, grpc.ssl_channel_credentials(ca.read_bytes()), options)
 
 
 def find(grpc: str, http: str, public: str, access: Access, *, inner: Iterable[str] = ()) -> Target:

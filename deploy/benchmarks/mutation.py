@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from deploy.benchmarks import arguments
 from deploy.benchmarks.gateway_run import GatewayRun, VictimSession, run
 from deploy.hostile.crowd import crowd
-from deploy.hostile.door import INFER, Door, find
+from deploy.hostile.door import INFER, Door, find, told
 from deploy.hostile.heard import NEAR, Heard, Secrets, raw
 from deploy.hostile.mutated_messages import Mutator
 from deploy.hostile.mutated_requests import HttpMutator
@@ -174,16 +174,11 @@ class _Messages(_Sender):
             yield channel.unary_unary(INFER)
 
     def send(self, number: int, connection: Any) -> None:
-        import grpc
-
         message, metadata = self._mutator.message(number)
         keys = ((API_KEY_HEADER, self.door.key or ""), *metadata)
         began = time.monotonic()
         try:
-            said: bytes | str = connection(message, metadata=keys, timeout=PATIENCE_S)
-            kind = "OK"
-        except grpc.RpcError as error:
-            kind, said = error.code().name, str(error.details())
+            kind, said = told(connection, message, metadata=keys, timeout=PATIENCE_S)
         except ValueError:  # gRPC itself refuses the headers
             kind, said = "not sent", ""
         self.took(number, kind, said, time.monotonic() - began, message)

@@ -6,7 +6,7 @@ import socket
 import struct
 
 from deploy.hostile.crowd import crowd, turns
-from deploy.hostile.door import HEALTH, INFER, Door
+from deploy.hostile.door import HEALTH, INFER, Door, told
 from deploy.hostile.heard import Heard
 from deploy.hostile.wire import (
     CANCEL,
@@ -19,7 +19,6 @@ from deploy.hostile.wire import (
     grpc_frame,
     request,
 )
-from load_tests.endpoint import API_KEY_HEADER
 
 CLIENTS = 8
 #: Of a quiet machine, and of one that takes its time.
@@ -32,9 +31,6 @@ _HARD = struct.pack("ii", 1, 0)
 
 def deadlines(door: Door, heard: Heard, seconds: float) -> None:
     """Ask over gRPC with deadlines that most answers miss by a little."""
-    import grpc
-
-    keys = [(API_KEY_HEADER, door.key)] if door.key else []
 
     def client(number: int) -> None:
         rng = random.Random(number)  # noqa: S311
@@ -42,11 +38,7 @@ def deadlines(door: Door, heard: Heard, seconds: float) -> None:
             call = channel.unary_unary(INFER)
             for _ in turns(seconds):
                 deadline_s = rng.uniform(*rng.choice(_DEADLINES_S))
-                try:
-                    said = call(door.message, metadata=keys, timeout=deadline_s)
-                    heard.answer("OK", said)
-                except grpc.RpcError as error:
-                    heard.answer(error.code().name, str(error.details()))
+                heard.answer(*told(call, door.message, metadata=door.keys, timeout=deadline_s))
 
     crowd(CLIENTS, client)
 

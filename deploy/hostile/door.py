@@ -3,14 +3,15 @@
 import functools
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deploy.audit.grpc_ways import Grpc
 from deploy.audit.http_ways import Http
-from deploy.audit.target import Target
-from load_tests.endpoint import SERVICE
+from deploy.audit.target import Target, channel
+from load_tests.endpoint import API_KEY_HEADER, SERVICE
 
 TIMEOUT_S = 10.0
 INFER = f"{SERVICE}/ModelInfer"
@@ -36,6 +37,11 @@ class Door:
     def path(self) -> str:
         """Where HTTP asks for an answer."""
         return f"/v2/models/{self.model}/infer"
+
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """The headers, of either protocol, that say who asks."""
+        return [(API_KEY_HEADER, self.key)] if self.key else []
 
     def tcp(self, *, receive_bytes: int | None = None, grpc: bool = False) -> socket.socket:
         """Return a TCP connection, with a receive buffer of that size.
@@ -73,18 +79,7 @@ class Door:
 
     def channel(self) -> Any:
         """Return a gRPC channel with a connection of its own."""
-        import grpc
-
-        options = [
-            ("grpc.enable_http_proxy", 0),
-            ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.max_receive_message_length", -1),
-        ]
-        url = f"{self.host}:{self.grpc_port}"
-        if self.ca is None:
-            return grpc.insecure_channel(url, options)
-        trusted = grpc.ssl_channel_credentials(self.ca.read_bytes())
-        return grpc.secure_channel(url, trusted, options)
+        return channel(f"{self.host}:{self.grpc_port}", self.ca)
 
 
 def find(target: Target, *, key: str | None, source: str | None = None) -> Door:
@@ -102,6 +97,16 @@ def find(target: Target, *, key: str | None, source: str | None = None) -> Door:
         Http(target).question,
         source,
     )
+
+
+def told(call: Callable[..., bytes], *asked: Any, **options: Any) -> tuple[str, bytes | str]:
+    """Return the status of a gRPC call, and what was answered, or in words why it was not."""
+    import grpc
+
+    try:
+        return "OK", call(*asked, **options)
+    except grpc.RpcError as error:
+        return error.code().name, str(error.details())
 
 
 @functools.lru_cache

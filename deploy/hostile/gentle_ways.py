@@ -12,17 +12,17 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from deploy.audit.grpc_ways import Grpc
 from deploy.audit.target import Target
 from deploy.audit.way import Way
-from deploy.hostile.door import INFER, Door
+from deploy.hostile.door import INFER, Door, told
 from deploy.hostile.holding import HALF_HELLO
 from deploy.hostile.json_bodies import nested, shaped
 from deploy.hostile.odd import headers_alone, stream
 from deploy.hostile.wire import Broken, ask, head, request
-from load_tests.endpoint import API_KEY_HEADER
 
 #: Deep for JSON, far from the end of anybody's stack.
 DEPTH = 5_000
@@ -78,36 +78,27 @@ def _slow(door: Door) -> str | None:
 
 
 def _refusal_s(door: Door, length: int) -> float:
-    import grpc
     from tritonclient.grpc import service_pb2
 
     message = service_pb2.ModelInferRequest(model_name=door.model, id="Z" * length)
     with door.channel() as channel:
         call = channel.unary_unary(INFER)
         began = time.monotonic()
-        with contextlib.suppress(grpc.RpcError):
-            call(message.SerializeToString(), metadata=_keys(door), timeout=AT_ONCE_S)
+        told(call, message.SerializeToString(), metadata=door.keys, timeout=AT_ONCE_S)
         return time.monotonic() - began
 
 
-def _waits(door: Door, call: Callable[[Any, Any], bytes]) -> str | None:
+def _waits(door: Door, call: Callable[[Door], bytes]) -> str | None:
     """Return how long a call is left without an answer, if it is."""
-    import grpc
-
     began = time.monotonic()
-    with door.channel() as channel, contextlib.suppress(grpc.RpcError):
-        call(channel, _keys(door))
+    told(call, door)
     took = time.monotonic() - began
     return None if took < AT_ONCE_S else f"no answer for {took:.0f} s"
 
 
-def _keys(door: Door) -> list[tuple[str, str]]:
-    return [(API_KEY_HEADER, door.key)] if door.key else []
-
-
 def _body_first(door: Door) -> str | None:
     """Return whether a body is waited for that comes without a key."""
-    nobody = Door(**{**vars(door), "key": None})
+    nobody = replace(door, key=None)
     with contextlib.suppress(*Broken), contextlib.closing(nobody.connect()) as connection:
         connection.sendall(head(nobody, {"content-length": str(15 * 2**20)}))
         connection.settimeout(AT_ONCE_S)

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.hostile.door import INFER, TIMEOUT_S, Door
+from deploy.hostile.door import INFER, TIMEOUT_S, Door, told
 from deploy.hostile.wire import ask, request
-from load_tests.endpoint import API_KEY_HEADER
 from load_tests.timing.paced import Ask
 from postprocess.errors import ReverseSigmoidError
 
@@ -25,17 +24,14 @@ class NotAnsweredError(ReverseSigmoidError):
 
 def over_grpc(door: Door) -> Callable[[], Answer]:
     """Return a question over one connection that is kept."""
-    import grpc
     from tritonclient.grpc import service_pb2
 
     call = door.channel().unary_unary(INFER)
-    keys = [(API_KEY_HEADER, door.key)] if door.key else []
 
     def once() -> Answer:
-        try:
-            said = call(door.message, metadata=keys, timeout=TIMEOUT_S)
-        except grpc.RpcError as error:
-            raise NotAnsweredError(f"gRPC {error.code().name}: {error.details()}") from None
+        status, said = told(call, door.message, metadata=door.keys, timeout=TIMEOUT_S)
+        if isinstance(said, str):
+            raise NotAnsweredError(f"gRPC {status}: {said}")
         answered = service_pb2.ModelInferResponse.FromString(said)
         return np.frombuffer(answered.raw_output_contents[0], np.float32).astype(np.float64)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from deploy.hostile.crowd import crowd, turns
 from deploy.hostile.door import Door
 from deploy.hostile.heard import Heard
-from deploy.hostile.wire import ask, request
+from deploy.hostile.wire import hear, request
 
 #: Enough to end Triton's stack of 8 MiB several times over.
 DEPTH = 400_000
@@ -21,10 +21,7 @@ def deep(door: Door, heard: Heard, seconds: float) -> None:
 
     def client(number: int) -> None:
         for turn in turns(seconds):
-            raw = bodies[(2 * turn + number) % len(bodies)]
-            began = time.monotonic()
-            status, said = ask(door, raw)
-            heard.answer(f"HTTP {status}", said, after_s=time.monotonic() - began)
+            status, _ = hear(door, bodies[(2 * turn + number) % len(bodies)], heard)
             if not status:
                 time.sleep(0.1)  # there may be nobody to answer
 
@@ -54,9 +51,7 @@ def shapes(door: Door, heard: Heard, seconds: float) -> None:
     """Send small bodies that say they hold huge tensors."""
     bodies = [body for shape in SHAPES for body in shaped(door, shape)]
     for turn in turns(seconds):
-        began = time.monotonic()
-        status, said = ask(door, request(door, bodies[turn % len(bodies)]))
-        heard.answer(f"HTTP {status}", said, after_s=time.monotonic() - began)
+        status, _ = hear(door, request(door, bodies[turn % len(bodies)]), heard)
         if not status:
             time.sleep(0.1)
 

@@ -6,49 +6,32 @@ from collections.abc import Iterator
 from typing import Any
 
 from deploy.hostile.crowd import crowd, turns
-from deploy.hostile.door import INFER, Door
+from deploy.hostile.door import INFER, Door, told
 from deploy.hostile.heard import Heard
-from deploy.hostile.wire import ask, request
-from load_tests.endpoint import API_KEY_HEADER
+from deploy.hostile.wire import hear, request
 
 LENGTHS = (5_000, 10_000, 15_000, 30_000, 55_000)
 #: Each makes another pattern of a filter try again from every letter.
 TEXTS = (
-    "Z",
-    "_",
-    "-",
-    "/",
-    "a/",
-    "/.",
-    "triton",
-    "triton-",
-    "a_classifie",
-    "_reverse_sigmoi",
-    "Zé",
-)
+    "Z", "_", "-", "/", "a/", "/.", "triton", "triton-", "a_classifie", "_reverse_sigmoi", "Zé",
+)  # fmt: skip
 
 
 def echoed(door: Door, heard: Heard, seconds: float) -> None:
     """Send requests whose refusal holds a long text of the client's."""
-    import grpc
 
     def client(number: int) -> None:
         with door.channel() as channel:
             call = channel.unary_unary(INFER)
-            keys = [(API_KEY_HEADER, door.key)] if door.key else []
             for turn in turns(seconds):
                 length = LENGTHS[turn % len(LENGTHS)]
                 text = (TEXTS[(turn // 3 + number) % len(TEXTS)] * length)[:length]
                 for message in _messages(door, text):
                     began = time.monotonic()
-                    try:
-                        said, kind = call(message, metadata=keys, timeout=5), "OK"
-                    except grpc.RpcError as error:
-                        said, kind = str(error.details()), error.code().name
+                    kind, said = told(call, message, metadata=door.keys, timeout=5)
                     heard.answer(kind, said, after_s=time.monotonic() - began)
                 for body in _bodies(door, text):
-                    status, answered = ask(door, request(door, body))
-                    heard.answer(f"HTTP {status}", answered)
+                    hear(door, request(door, body), heard)
 
     crowd(2, client)
 

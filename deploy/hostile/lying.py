@@ -5,7 +5,7 @@ import contextlib
 from deploy.hostile.crowd import crowd, turns
 from deploy.hostile.door import Door
 from deploy.hostile.heard import Heard
-from deploy.hostile.wire import Broken, ask, head, request
+from deploy.hostile.wire import Broken, head, hear, request
 from load_tests.endpoint import API_KEY_HEADER
 
 #: Nobody's name: where it stands in a log, a client has written it there.
@@ -26,8 +26,7 @@ def forged_names(door: Door, heard: Heard, seconds: float) -> None:
             head(door, {name: FORGED}, method="GET", path="/nothing"),
             request(door, door.body, {name: FORGED}),
         ):
-            status, said = ask(door, raw)
-            heard.answer(f"HTTP {status}", said)
+            hear(door, raw, heard)
 
 
 def flood(door: Door, heard: Heard, seconds: float) -> None:

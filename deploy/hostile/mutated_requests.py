@@ -94,9 +94,7 @@ class HttpMutator:
         return bool(whole) and "\n" not in name + value and "\0" not in name + value
 
     def _body(self, rng: random.Random) -> tuple[bytes, dict[str, str]]:
-        headers = {"host": self._door.host}
-        if self._door.key:
-            headers[API_KEY_HEADER] = self._door.key
+        headers = {"host": self._door.host, **dict(self._door.keys)}
         if rng.random() < 0.25:
             return self._binary(headers, rng)
         question = json.loads(json.dumps(self._question))

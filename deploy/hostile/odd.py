@@ -3,14 +3,13 @@
 import gzip
 import json
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 from deploy.hostile.crowd import turns
-from deploy.hostile.door import INFER, Door
+from deploy.hostile.door import INFER, Door, told
 from deploy.hostile.heard import Heard
-from deploy.hostile.wire import ask, head, request
-from load_tests.endpoint import API_KEY_HEADER, SERVICE
+from deploy.hostile.wire import head, hear, request
+from load_tests.endpoint import SERVICE
 
 #: How long a client waits for a refusal.
 PATIENCE_S = 8.0
@@ -19,52 +18,37 @@ PATIENCE_S = 8.0
 def streams(door: Door, heard: Heard, seconds: float) -> None:
     """Ask for streaming, and send a request's headers alone over gRPC."""
     for _ in turns(seconds):
-        for name, ask_once in (
-            ("stream", stream),
-            ("headers alone", headers_alone),
-        ):
-            _time(door, heard, name, ask_once)
+        for name, call in (("stream", stream), ("headers alone", headers_alone)):
+            began = time.monotonic()
+            kind, said = told(call, door)
+            heard.answer(f"{name}: {kind}", said, after_s=time.monotonic() - began)
         time.sleep(0.5)
 
 
-def _time(door: Door, heard: Heard, name: str, call: Callable[[Any, Any], bytes]) -> None:
-    import grpc
-
-    keys = [(API_KEY_HEADER, door.key)] if door.key else []
-    began = time.monotonic()
-    with door.channel() as channel:
-        try:
-            said: bytes | str = call(channel, keys)
-            kind = "OK"
-        except grpc.RpcError as error:
-            kind, said = error.code().name, str(error.details())
-    heard.answer(f"{name}: {kind}", said, after_s=time.monotonic() - began)
-
-
-def stream(channel: Any, keys: Any) -> bytes:
+def stream(door: Door) -> bytes:
     """Ask as a streaming client does, who keeps his side open."""
-    call = channel.stream_stream(f"{SERVICE}/ModelStreamInfer")
-    return bytes(next(call(_pause_after([b""]), metadata=keys, timeout=PATIENCE_S), b""))
+
+    def pause() -> Iterator[bytes]:
+        yield b""
+        time.sleep(PATIENCE_S)
+
+    with door.channel() as channel:
+        call = channel.stream_stream(f"{SERVICE}/ModelStreamInfer")
+        return bytes(next(call(pause(), metadata=door.keys, timeout=PATIENCE_S), b""))
 
 
-def headers_alone(channel: Any, keys: Any) -> bytes:
+def headers_alone(door: Door) -> bytes:
     """Send a call's headers, and end it without a message."""
-    call = channel.stream_unary(INFER)
-    return bytes(call(iter(()), metadata=keys, timeout=PATIENCE_S))
-
-
-def _pause_after(messages: list[bytes]) -> Iterator[bytes]:
-    yield from messages
-    time.sleep(PATIENCE_S)
+    with door.channel() as channel:
+        call = channel.stream_unary(INFER)
+        return bytes(call(iter(()), metadata=door.keys, timeout=PATIENCE_S))
 
 
 def encodings(door: Door, heard: Heard, seconds: float) -> None:
     """Send old versions, odd encodings and odd types of content."""
     for _ in turns(seconds):
         for name, raw in odd_requests(door).items():
-            began = time.monotonic()
-            status, said = ask(door, raw)
-            heard.answer(f"{name}: HTTP {status}", said, after_s=time.monotonic() - began)
+            hear(door, raw, heard, f"{name}: ")
 
 
 def odd_requests(door: Door) -> dict[str, bytes]:
@@ -89,11 +73,9 @@ def odd_requests(door: Door) -> dict[str, bytes]:
 
 def not_finite(door: Door, heard: Heard, seconds: float) -> None:
     """Send numbers that no score comes of."""
-    import grpc
     import numpy as np
     from tritonclient.grpc import service_pb2
 
-    keys = [(API_KEY_HEADER, door.key)] if door.key else []
     with door.channel() as channel:
         call = channel.unary_unary(INFER)
         for turn in turns(seconds):
@@ -102,15 +84,13 @@ def not_finite(door: Door, heard: Heard, seconds: float) -> None:
             values = np.frombuffer(message.raw_input_contents[0], np.float32).copy()
             values[:: turn % 3 + 1] = value
             message.raw_input_contents[0] = values.tobytes()
-            try:
-                heard.answer(f"{value}: OK", call(message.SerializeToString(), metadata=keys,
-                                                  timeout=PATIENCE_S))  # fmt: skip
-            except grpc.RpcError as error:
-                heard.answer(f"{value}: {error.code().name}", str(error.details()))
+            raw = message.SerializeToString()
+            kind, told_us = told(call, raw, metadata=door.keys, timeout=PATIENCE_S)
+            heard.answer(f"{value}: {kind}", told_us)
             question = json.loads(door.body)
             question["inputs"][0]["data"] = values.astype(float).tolist()
-            status, said = ask(door, request(door, json.dumps(question).encode()))
-            heard.answer(f"{value}: HTTP {status}", said)
+            asked = request(door, json.dumps(question).encode())
+            status, said = hear(door, asked, heard, f"{value}: ")
             _refuse_no_json(heard, status, said)
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 
 from deploy.hostile.door import INFER, Door
-from load_tests.endpoint import API_KEY_HEADER
+from deploy.hostile.heard import Heard
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
@@ -30,11 +30,9 @@ def head(
     path: str = "",
 ) -> bytes:  # fmt: skip
     """Return the request line and headers, with the door's key."""
-    said = {"host": door.host, **({API_KEY_HEADER: door.key} if door.key else {}), **headers}
-    lines = [
-        f"{method} {path or door.path} HTTP/{version}",
-        *(f"{k}: {v}" for k, v in said.items()),
-    ]
+    said = {"host": door.host, **dict(door.keys), **headers}
+    lines = [f"{method} {path or door.path} HTTP/{version}"]
+    lines += [f"{name}: {value}" for name, value in said.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
@@ -71,6 +69,14 @@ def ask(door: Door, raw: bytes) -> tuple[int, bytes]:
             connection.sendall(raw)
         return answer(connection)
     return 0, b""
+
+
+def hear(door: Door, raw: bytes, heard: Heard, name: str = "") -> tuple[int, bytes]:
+    """Ask, have it heard under a name, with the time that it took, and return what ``ask`` does."""
+    began = time.monotonic()
+    status, said = ask(door, raw)
+    heard.answer(f"{name}HTTP {status}", said, after_s=time.monotonic() - began)
+    return status, said
 
 
 def pairs(fields: Iterable[tuple[str, str]]) -> bytes:
@@ -128,19 +134,16 @@ class Http2:
         """Send bytes as they are."""
         self._socket.sendall(raw)
 
-    def headers(
-        self, *, path: str = INFER, more: Iterable[tuple[str, str]] = (), flags: int = 0
-    ) -> tuple[int, bytes]:
+    def headers(self, *, path: str = INFER) -> tuple[int, bytes]:
         """Return a new stream's number and the frame that opens it as a gRPC call."""
         stream, self._next = self._next, self._next + 2
         self.windows[stream] = self._initial
-        key = [(API_KEY_HEADER, self._door.key)] if self._door.key else []
         fields = [
             (":method", "POST"), (":scheme", "https" if self._door.ca else "http"),
             (":path", path), (":authority", self._door.host),
-            ("content-type", "application/grpc"), ("te", "trailers"), *key, *more,
+            ("content-type", "application/grpc"), ("te", "trailers"), *self._door.keys,
         ]  # fmt: skip
-        return stream, frame(HEADERS, END_HEADERS | flags, stream, pairs(fields))
+        return stream, frame(HEADERS, END_HEADERS, stream, pairs(fields))
 
     def look(self, wait_s: float) -> Iterator[tuple[int, int, int, bytes]]:
         """Return the frames that come within a time: kind, flags, stream, payload."""
