@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from deploy.audit.target import TIMEOUT_S, Target, channel
-from deploy.audit.way import Attempt, Way
+from deploy.audit.way import Way
 from load_tests.endpoint import SERVICE, TRITON_KEY_HEADER, Access
 
 #: Refused, as far as a client can see. NOT_FOUND: there is no model of that name.
@@ -45,30 +45,30 @@ class Grpc:
             request.raw_input_contents.append(raw)
         return request
 
-    def ask(self, method: str, message: Any, *, more: tuple[tuple[str, str], ...] = (),
-            gzip: bool = False, whole: bool = False) -> str | None:  # fmt: skip
-        """Return what a unary call got, None where it was refused.
+    def way(self, name: str, method: str, message: Any, *, wanted: bool = False,
+            more: tuple[tuple[str, str], ...] = (), gzip: bool = False) -> Way:  # fmt: skip
+        """Return a unary call as a way."""
 
-        With ``whole``, all of a failure's text is returned, a refusal's too.
-        """
-        raw = message if isinstance(message, bytes) else message.SerializeToString()
+        def attempt() -> str | None:
+            return self.ask(method, message, more=more, gzip=gzip)
+
+        return Way(f"gRPC {name}", attempt, wanted=wanted)
+
+    def ask(self, method: str, message: Any, *, more: tuple[tuple[str, str], ...] = (),
+            gzip: bool = False) -> str | None:  # fmt: skip
+        """Return what a unary call got, None where it was refused."""
         call = self.channel.unary_unary(f"{SERVICE}/{method}")
 
         def ask() -> bytes:
             answer: bytes = call(
-                raw,
+                message.SerializeToString(),
                 timeout=TIMEOUT_S,
                 metadata=self._metadata + more,
                 compression=self.gzip if gzip else None,
             )
             return answer
 
-        if not whole:
-            return self.judge(ask)
-        try:
-            return f"OK, {len(ask())} bytes"
-        except self.error as error:
-            return str(error.details())
+        return self.judge(ask)
 
     def ready(self, model: str) -> str | None:
         """Return what is said of a model that is ready; one that does not exist is not."""
@@ -126,19 +126,15 @@ def _refused_by_proxy(said: str) -> bool:
 def ways(target: Target) -> Iterator[Way]:
     """Return every way over gRPC."""
     grpc = Grpc(target)
-    pb, public = grpc.pb, target.public
-
-    def way(name: str, method: str, message: Any, **more: Any) -> Way:
-        return Way(f"gRPC {name}", lambda: grpc.ask(method, message, **more))
-
+    pb, public, way = grpc.pb, target.public, grpc.way
     question = grpc.question(public)
-    for name, method, message in (
-        ("ServerLive", "ServerLive", pb.ServerLiveRequest()),
-        (f"ModelReady {public}", "ModelReady", pb.ModelReadyRequest(name=public)),
-        (f"ModelMetadata {public}", "ModelMetadata", pb.ModelMetadataRequest(name=public)),
-        (f"ModelInfer {public}", "ModelInfer", question),
+    yield way("ServerLive", "ServerLive", pb.ServerLiveRequest(), wanted=True)
+    for method, message in (
+        ("ModelReady", pb.ModelReadyRequest(name=public)),
+        ("ModelMetadata", pb.ModelMetadataRequest(name=public)),
+        ("ModelInfer", question),
     ):
-        yield Way(f"gRPC {name}", _ask(grpc, method, message), wanted=True)
+        yield way(f"{method} {public}", method, message, wanted=True)
     yield Way(f"gRPC stream {public}", lambda: grpc.stream(question))
     for model in target.inner:
         yield from _inner(grpc, model, question)
@@ -152,38 +148,29 @@ def ways(target: Target) -> Iterator[Way]:
     yield from _shared_memory(grpc)
 
 
-def _ask(grpc: Grpc, method: str, message: Any) -> Attempt:
-    return lambda: grpc.ask(method, message)
-
-
 def _inner(grpc: Grpc, model: str, question: Any) -> Iterator[Way]:
-    pb, raw = grpc.pb, grpc.question(model)
-    public = grpc.target.public
-
-    def way(name: str, method: str, message: Any, **more: Any) -> Way:
-        return Way(f"gRPC {name} {model}", lambda: grpc.ask(method, message, **more))
-
-    yield way("infer", "ModelInfer", raw)
-    yield way("infer, compressed", "ModelInfer", raw, gzip=True)
-    public_first, inner_first = (
-        (question.SerializeToString(), raw.SerializeToString()),
-        (raw.SerializeToString(), question.SerializeToString()),
-    )
+    pb, public, way = grpc.pb, grpc.target.public, grpc.way
+    asked = grpc.question(model)
+    yield way(f"infer {model}", "ModelInfer", asked)
+    yield way(f"infer, compressed {model}", "ModelInfer", asked, gzip=True)
+    outer, inner = question.SerializeToString(), asked.SerializeToString()
     renamed = pb.ModelInferRequest(model_name=model).SerializeToString()
     for name, messages in (
-        (f"{public}, renamed in the same message to {model}", (public_first[0] + renamed,)),
-        (f"{model}, before the name {public} in the same message", (renamed + public_first[0],)),
-        (f"{public}, then in the same call {model}", public_first),
-        (f"{model}, then in the same call {public}", inner_first),
+        (f"{public}, renamed in the same message to {model}", (outer + renamed,)),
+        (f"{model}, before the name {public} in the same message", (renamed + outer,)),
+        (f"{public}, then in the same call {model}", (outer, inner)),
+        (f"{model}, then in the same call {public}", (inner, outer)),
     ):
         yield Way(f"gRPC {name}", lambda said=messages: grpc.ask_other(*said))  # type: ignore[misc]
-    yield Way(f"gRPC stream {model}", lambda: grpc.stream(raw))
-    yield way("metadata", "ModelMetadata", pb.ModelMetadataRequest(name=model))
+    yield Way(f"gRPC stream {model}", lambda: grpc.stream(asked))
+    yield way(f"metadata {model}", "ModelMetadata", pb.ModelMetadataRequest(name=model))
     yield Way(f"gRPC ready {model}", lambda: grpc.ready(model))
-    yield way("config", "ModelConfig", pb.ModelConfigRequest(name=model))
-    yield way("infer, x-client-id forged", "ModelInfer", raw, more=(("x-client-id", "root"),))
-    yield way("infer, Triton's key forged", "ModelInfer", raw,
-              more=((TRITON_KEY_HEADER, "guess"),))  # fmt: skip
+    yield way(f"config {model}", "ModelConfig", pb.ModelConfigRequest(name=model))
+    for name, header in (
+        ("x-client-id", ("x-client-id", "root")),
+        ("Triton's key", (TRITON_KEY_HEADER, "guess")),
+    ):
+        yield way(f"infer, {name} forged {model}", "ModelInfer", asked, more=(header,))
 
 
 def _loading(grpc: Grpc) -> Iterator[Way]:
@@ -199,9 +186,9 @@ def _loading(grpc: Grpc) -> Iterator[Way]:
         request = pb.RepositoryModelLoadRequest(model_name=nobody)
         for key, value in parameters.items():
             request.parameters[key].CopyFrom(value)
-        yield Way(f"gRPC {name}", _ask(grpc, "RepositoryModelLoad", request))
+        yield grpc.way(name, "RepositoryModelLoad", request)
     unload = pb.RepositoryModelUnloadRequest(model_name=nobody)
-    yield Way("gRPC unload", _ask(grpc, "RepositoryModelUnload", unload))
+    yield grpc.way("unload", "RepositoryModelUnload", unload)
 
 
 def _shared_memory(grpc: Grpc) -> Iterator[Way]:
@@ -215,7 +202,7 @@ def _shared_memory(grpc: Grpc) -> Iterator[Way]:
         ("SystemSharedMemoryUnregister", pb.SystemSharedMemoryUnregisterRequest(name="audit")),
         ("CudaSharedMemoryStatus", pb.CudaSharedMemoryStatusRequest()),
     ):
-        yield Way(f"gRPC {method}", _ask(grpc, method, message))
+        yield grpc.way(method, method, message)
 
 
 def key_ways(target: Target) -> Iterator[Way]:
@@ -223,4 +210,4 @@ def key_ways(target: Target) -> Iterator[Way]:
     for name, key in (("no key", None), ("a wrong key", "x" * 32), ("an empty key", "")):
         grpc = Grpc(target, Access(key, target.access.tls_ca))
         question = grpc.question(target.public)
-        yield Way(f"gRPC ModelInfer {target.public}, {name}", _ask(grpc, "ModelInfer", question))
+        yield grpc.way(f"ModelInfer {target.public}, {name}", "ModelInfer", question)

@@ -11,8 +11,12 @@ from deploy.audit.way import Way
 from load_tests.endpoint import API_KEY_HEADER, Access
 
 _REFUSED = frozenset([401, 403, 404, 405, 429])
-#: What Triton says of a model that does not exist.
-_NOT_THERE = ("unknown model", "Model version not ready", "is not available")
+#: What Triton says of a model that does not exist, and of loading in a mode that has none; and
+#: how a gateway's refusal begins.
+_REFUSALS = (
+    *("unknown model", "Model version not ready", "is not available", "is not allowed if"),
+    "gateway: ",
+)
 
 
 class Http:
@@ -60,11 +64,7 @@ class Http:
             return None  # closed without an answer
         finally:
             connection.close()
-        if response.status in _REFUSED or "gateway: " in said:
-            return None
-        if any(text in said for text in _NOT_THERE):
-            return None
-        if "is not allowed if" in said:  # loading, in a mode that has none
+        if response.status in _REFUSED or any(text in said for text in _REFUSALS):
             return None
         return f"{response.status}: {' '.join(said.split())[:100]}"
 
@@ -114,16 +114,8 @@ def ways(target: Target) -> Iterator[Way]:
         yield _way(http, method, path, body)
 
 
-def _way(
-    http: Http,
-    method: str,
-    path: str,
-    body: bytes | None,
-    *,
-    wanted: bool = False,
-    more: Mapping[str, str] | None = None,
-    note: str = "",
-) -> Way:
+def _way(http: Http, method: str, path: str, body: bytes | None, *, wanted: bool = False,
+         more: Mapping[str, str] | None = None, note: str = "") -> Way:  # fmt: skip
     shown = f"HTTP {method} {path}{note}"
     return Way(shown, lambda: http.ask(method, path, body, more=more), wanted=wanted)
 

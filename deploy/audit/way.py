@@ -3,16 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-#: An attempt returns what came back if it got through, None if it was refused.
-Attempt = Callable[[], "str | None"]
-
 
 @dataclass(frozen=True)
 class Way:
     """Something to try."""
 
     name: str
-    attempt: Attempt = field(repr=False)
+    #: Returns what came back if it got through, None if it was refused.
+    attempt: Callable[[], str | None] = field(repr=False)
     wanted: bool = False  #: a call that has to work, so that the audit is not of a dead server
 
 

@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from deploy.audit.grpc_ways import Grpc
 from deploy.audit.target import Target
 from deploy.audit.way import Way
-from deploy.hostile.door import INFER, Door, told
+from deploy.hostile.door import INFER, TIMEOUT_S, Door, told
 from deploy.hostile.holding import HALF_HELLO
 from deploy.hostile.json_bodies import nested, shaped
 from deploy.hostile.odd import headers_alone, stream
@@ -112,14 +111,17 @@ def _body_first(door: Door) -> str | None:
 def _names(target: Target, door: Door) -> Iterator[Way]:
     """Return ways to have a failure name what is behind the public model."""
     import numpy as np
+    from tritonclient.grpc import service_pb2
 
-    grpc = Grpc(target)
     names = [*target.inner, f"{target.public}_classifier", "victim_scores", "triton-key", "/1/"]
 
     def over_grpc(change: Callable[[Any], None]) -> str | None:
-        message = grpc.pb.ModelInferRequest.FromString(door.message)
+        message = service_pb2.ModelInferRequest.FromString(door.message)
         change(message)
-        return _named(grpc.ask("ModelInfer", message, whole=True), names)
+        with door.channel() as channel:
+            call, raw = channel.unary_unary(INFER), message.SerializeToString()
+            _, said = told(call, raw, metadata=door.keys, timeout=TIMEOUT_S)
+        return _named(said, names) if isinstance(said, str) else None
 
     def over_http(change: Callable[[Any], None]) -> str | None:
         question = json.loads(door.body)
@@ -163,10 +165,10 @@ def _fill(question: Any, value: float) -> None:
         one["data"] = [value] * len(one["data"])
 
 
-def _named(said: str | None, names: list[str]) -> str | None:
+def _named(said: str, names: list[str]) -> str | None:
     """Return what was said if it holds a name that only the inside knows."""
-    told = [name for name in names if said and name in said]
-    return f"names {told[0]}: {' '.join((said or '').split())[:80]}" if told else None
+    inner = next((name for name in names if name in said), None)
+    return None if inner is None else f"names {inner}: {' '.join(said.split())[:80]}"
 
 
 def _silences(door: Door) -> Iterator[tuple[str, Callable[[], socket.socket]]]:

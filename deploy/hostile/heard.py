@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from postprocess.question import readings
+
 #: How near an answer may come to the victim's own scores before it counts as them.
 NEAR = 1e-4
 _NUMBER = re.compile(rb"-?\d+\.?\d*(?:[eE][-+]?\d+)?")
@@ -50,15 +52,10 @@ class Secrets:
         return any(bool((np.abs(windows - row).max(axis=1) <= NEAR).any()) for row in self.rows)
 
 
-def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the probabilities of rows of logits."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True), np.float64)
-
-
 def raw(logits: NDArray[Any]) -> NDArray[np.float64]:
     """Return rows that only the victim itself would give: its logits and their softmax."""
-    return np.concatenate([np.asarray(logits, np.float64), softmax(logits)])
+    scores, softmax, _ = readings(np.asarray(logits, np.float64), -1)
+    return np.concatenate([scores, softmax])
 
 
 class Heard:
