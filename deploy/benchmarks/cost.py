@@ -10,6 +10,7 @@ Each part is a JSON file in DIR; ``COSTS.md`` and its plots are written from tho
 """
 
 import argparse
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -198,7 +199,7 @@ def _run(arguments: list[str]) -> tuple[float, float]:
 
 def attack(asked: argparse.Namespace) -> list[dict[str, Any]]:
     """Return queries per second of Sample, images of their own in each request."""
-    from deploy.triton.server import TritonServer, free_ports
+    from deploy.triton.server import on_free_ports
     from load_tests.endpoint import Endpoint
     from load_tests.stealing.attacks.sample import sample
     from load_tests.stealing.collect import Manner, collect
@@ -206,26 +207,18 @@ def attack(asked: argparse.Namespace) -> list[dict[str, Any]]:
     pool = datasets.load(asked.data).x_train
     pool = np.concatenate([pool] * (-(-QUERIES // len(pool))))
     found = []
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "triton.log"
-        with (
-            TritonServer(asked.repository, ports=free_ports(), log=log) as server,
-            Endpoint(server.grpc_url, asked.model) as endpoint,
-        ):
-            for batch in (1, 16, 64):
-                for clients in CONCURRENCIES:
-                    print(f"batch {batch}, {clients} at once", file=sys.stderr)
-                    plan = sample(pool, budget=QUERIES, rng=np.random.default_rng(asked.seed))
-                    start = time.perf_counter()
-                    collect(plan, endpoint, manner=Manner(batch_size=batch, concurrency=clients))
-                    seconds = time.perf_counter() - start
-                    found.append(
-                        {
-                            "batch": batch,
-                            "concurrency": clients,
-                            "queries_per_second": QUERIES / seconds,
-                        }
-                    )
+    with (
+        on_free_ports(asked.repository) as server,
+        Endpoint(server.grpc_url, asked.model) as endpoint,
+    ):
+        for batch, clients in itertools.product((1, 16, 64), CONCURRENCIES):
+            print(f"batch {batch}, {clients} at once", file=sys.stderr)
+            plan = sample(pool, budget=QUERIES, rng=np.random.default_rng(asked.seed))
+            start = time.perf_counter()
+            collect(plan, endpoint, manner=Manner(batch_size=batch, concurrency=clients))
+            speed = QUERIES / (time.perf_counter() - start)
+            row = {"batch": batch, "concurrency": clients, "queries_per_second": speed}
+            found.append(row)
     return found
 
 

@@ -9,7 +9,6 @@ bare Envoy only forwards: the difference to it is what our checks cost.
 import argparse
 import json
 import secrets
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -22,7 +21,7 @@ from deploy.benchmarks import arguments
 from deploy.gateway.envoy.bootstrap import Upstream
 from deploy.gateway.operator_file import Budget, Client, Limits, Operator, Tls
 from deploy.gateway.process import Gateway, write_private
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer, free_ports, on_free_ports
 from load_tests.address import Address
 from load_tests.endpoint import OPEN, Access, connect
 from load_tests.timing import interleaved
@@ -44,12 +43,11 @@ def main() -> None:
     asked = parser.parse_args()
     if bool(asked.certificate) != bool(asked.key):
         parser.error("--certificate and --key go together")
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        log = Path(folder) / "triton.log"
-        server = stack.enter_context(TritonServer(asked.repository, ports=free_ports(), log=log))
+    with ExitStack() as stack:
+        server = stack.enter_context(on_free_ports(asked.repository))
         routes = {"direct": (server.grpc_url, OPEN)}
         for name, kind, tls in _gateways(asked):
-            gateway = gateway_before(server, asked.model, log, kind=kind, tls=tls, ca=asked.ca)
+            gateway = gateway_before(server, asked.model, kind=kind, tls=tls, ca=asked.ca)
             routes[name] = stack.enter_context(gateway)
         report = _measure(asked, routes)
     print(json.dumps(report, indent=2))
@@ -82,7 +80,6 @@ def _gateways(asked: argparse.Namespace) -> Iterator[tuple[str, type[Gateway], T
 def gateway_before(
     server: TritonServer,
     model: str,
-    log: Path,
     *,
     kind: type[Gateway] = Gateway,
     tls: Tls | None = None,
@@ -106,7 +103,7 @@ def gateway_before(
         Address("127.0.0.1", server.ports.grpc), Address("127.0.0.1", server.ports.http)
     )
     access = Access(key, ca if tls else None)
-    with kind(operator, upstream, "none", log=log.with_name(f"envoy{ports.grpc}.log")):
+    with kind(operator, upstream, "none", log=server.log.with_name(f"envoy{ports.grpc}.log")):
         yield f"127.0.0.1:{ports.grpc}", access
 
 

@@ -7,14 +7,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 from numpy.typing import NDArray
 
 from deploy.audit import target
-from deploy.gateway.operator_file import Client, Operator, read
+from deploy.gateway.operator_file import Client, read
 from deploy.hostile.heard import Secrets, raw
 from deploy.triton.server import free_ports
 from load_tests.endpoint import Access, EndpointError
@@ -34,7 +36,7 @@ class GatewayRun:
         Raises:
             InputError: the operator's file says what it must not.
         """
-        self.operator: Operator = read(operator)
+        self.operator, self._file = read(operator), operator
         self.access_log, self._said = folder / "access.jsonl", folder / "said.txt"
         ports = free_ports()
         with self._said.open("wb") as said:
@@ -85,12 +87,28 @@ class GatewayRun:
                 continue
         return found
 
-    def client(self, *, budget: bool, but: Client | None = None) -> Client | None:
-        """Return the operator's first client with or without a budget, other than ``but``."""
-        return next(
-            (one for one in self.operator.clients if bool(one.budget) == budget and one != but),
-            None,
-        )
+    def unlimited(self, count: int) -> list[Client]:
+        """Return the first so many of the operator's clients that have no budget.
+
+        Raises:
+            InputError: there are fewer.
+        """
+        found = [one for one in self.operator.clients if not one.budget]
+        if len(found) < count:
+            raise InputError(f"{self._file}: clients: expected {count} without a budget")
+        return found[:count]
+
+
+def drawn(found: target.Target, seed: int) -> target.Target:
+    """Return the target with floats in [0, 1) to be asked about, drawn from a seed."""
+    rng = np.random.default_rng(seed)
+    inputs = (
+        replace(one, values=rng.random(one.values.shape).astype(one.values.dtype))
+        if one.datatype.startswith("FP")
+        else one
+        for one in found.inputs
+    )
+    return replace(found, inputs=tuple(inputs))
 
 
 @contextmanager

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 import psutil
 
 from deploy.benchmarks import arguments
-from deploy.benchmarks.gateway_run import GatewayRun, VictimSession, run
+from deploy.benchmarks.gateway_run import GatewayRun, VictimSession, drawn, run
 from deploy.hostile import honest
 from deploy.hostile.attacker import Attacker
 from deploy.hostile.attacks import ATTACKS, KEY, NOBODY, SPENT
@@ -63,29 +62,19 @@ class Siege:
             InputError: the operator's file has no two clients without a budget.
         """
         self._asked, self._run = asked, running
-        bob = running.client(budget=False)
-        mallory = running.client(budget=False, but=bob)
-        if bob is None or mallory is None:
-            raise InputError(f"{asked.operator}: clients: expected two without a budget")
-        found = running.wait(asked.model, Access(bob.key, asked.ca))
-        rng = np.random.default_rng(0)
-        inputs = tuple(
-            replace(one, values=rng.random(one.values.shape).astype(one.values.dtype))
-            if one.datatype.startswith("FP")
-            else one
-            for one in found.inputs
-        )
-        find_door = partial(find, replace(found, inputs=inputs))
+        bob, mallory = running.unlimited(2)
+        found = drawn(running.wait(asked.model, Access(bob.key, asked.ca)), 0)
+        find_door = partial(find, found)
         self.honest = find_door(key=bob.key)
         self.doors = {
             KEY: find_door(key=mallory.key, source=STRANGER),
             NOBODY: find_door(key=None, source=STRANGER),
         }
-        self._spent = running.client(budget=True)
+        self._spent = next((one for one in running.operator.clients if one.budget), None)
         if self._spent is not None:
             self.doors[SPENT] = find_door(key=self._spent.key, source=STRANGER)
         self._expected = honest.over_grpc(self.honest)()
-        self.secrets = VictimSession.of(asked).secrets(asked.model, inputs[0].values)
+        self.secrets = VictimSession.of(asked).secrets(asked.model, found.inputs[0].values)
         self._phases: list[dict[str, Any]] = []
         self._doing = ""
 

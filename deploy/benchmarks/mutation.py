@@ -15,14 +15,13 @@ import sys
 import threading
 import time
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deploy.benchmarks import arguments
-from deploy.benchmarks.gateway_run import GatewayRun, VictimSession, run
+from deploy.benchmarks.gateway_run import GatewayRun, VictimSession, drawn, run
 from deploy.hostile.crowd import crowd
 from deploy.hostile.door import INFER, Door, find, told
 from deploy.hostile.heard import NEAR, Heard, Secrets, raw
@@ -30,7 +29,6 @@ from deploy.hostile.mutated_messages import Mutator
 from deploy.hostile.mutated_requests import HttpMutator
 from deploy.hostile.wire import Broken, answer
 from load_tests.endpoint import API_KEY_HEADER, Access
-from postprocess.errors import InputError
 
 #: An answer that comes later is one too late.
 LATE_S = 2.0
@@ -58,15 +56,11 @@ def main() -> None:
 
 
 def _measure(asked: argparse.Namespace, running: GatewayRun) -> dict[str, Any]:
-    client = running.client(budget=False)
-    if client is None:
-        raise InputError(f"{asked.operator}: clients: expected one without a budget")
-    found = running.wait(asked.model, Access(client.key, asked.ca))
-    values = np.random.default_rng(asked.seed).random(found.inputs[0].values.shape)
-    row = replace(found.inputs[0], values=values.astype(found.inputs[0].values.dtype))
-    door = find(replace(found, inputs=(row, *found.inputs[1:])), key=client.key)
+    (client,) = running.unlimited(1)
+    found = drawn(running.wait(asked.model, Access(client.key, asked.ca)), asked.seed)
+    door = find(found, key=client.key)
     victim = VictimSession.of(asked)
-    secrets = victim.secrets(asked.model, row.values)
+    secrets = victim.secrets(asked.model, found.inputs[0].values)
     before = running.servers()
     parts = {}
     for kind, count, sender in (

@@ -8,17 +8,15 @@ faster than the length: a thread of Envoy's does nothing else meanwhile.
 
 import json
 import statistics
-import tempfile
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from deploy.benchmarks import arguments
 from deploy.benchmarks.gateway import gateway_before
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import on_free_ports
 from load_tests.endpoint import OPEN, connect
 from load_tests.timing.interleaved import turns
 
@@ -31,10 +29,9 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=20, help="each length, taking turns")
     asked = parser.parse_args()
     rng = np.random.default_rng(asked.seed)
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        log = Path(folder) / "triton.log"
-        server = stack.enter_context(TritonServer(asked.repository, ports=free_ports(), log=log))
-        url, access = stack.enter_context(gateway_before(server, asked.model, log))
+    with ExitStack() as stack:
+        server = stack.enter_context(on_free_ports(asked.repository))
+        url, access = stack.enter_context(gateway_before(server, asked.model))
         clients = {
             "gateway": stack.enter_context(connect(url, access)),
             "direct": stack.enter_context(connect(server.grpc_url, OPEN)),

@@ -13,7 +13,7 @@ import numpy as np
 
 import postprocess
 from deploy.benchmarks import rivals
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer, on_free_ports
 from exporters import datasets
 from exporters.pipeline import Stage
 from load_tests.endpoint import connect
@@ -65,8 +65,7 @@ def run(asked: ServingOptions, *, stages: Any) -> dict[str, Any]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         with stage(f"write and load {len(asked.ways)} models"):
             models = rivals.build(asked.repository, asked.model, asked.ways, folder / "models")
-            server = TritonServer(folder / "models", ports=free_ports(), log=folder / "triton.log")
-            stack.enter_context(server)
+            server = stack.enter_context(on_free_ports(folder / "models"))
         client = stack.enter_context(closing(connect(server.grpc_url)))
         loop = stack.enter_context(ClosedLoop(server.grpc_url, max(asked.concurrencies)))
         preparers = {

@@ -24,7 +24,6 @@ from load_tests.endpoint import Access, connect
 from load_tests.timing.closed_loop import TIMEOUT_S, ClosedLoop, Request, one_line
 from load_tests.timing.paced import Ask, Paced
 from load_tests.timing.prepared import Preparer
-from postprocess.errors import InputError
 
 SATURATION_S = 20.0
 
@@ -42,9 +41,7 @@ def main() -> None:
 
 
 def _soak(asked: argparse.Namespace, running: GatewayRun) -> dict[str, Any]:
-    honest = running.client(budget=False)
-    if honest is None:
-        raise InputError(f"{asked.operator}: clients: expected one without a budget")
+    (honest,) = running.unlimited(1)
     url, access = running.url, Access(honest.key, asked.ca)
     running.wait(asked.model, access)
     with connect(url, access) as client:

@@ -4,8 +4,10 @@ import contextlib
 import ipaddress
 import socket
 import subprocess
+import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -311,6 +313,16 @@ class TritonServer(Child):
                 if reason:
                     return f"model {model.name} did not load: {reason}"
         return None
+
+
+@contextlib.contextmanager
+def on_free_ports(repository: Path) -> Iterator[TritonServer]:
+    """Yield a server of a repository; it and its log are gone after the block."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        TritonServer(repository, ports=free_ports(), log=Path(folder) / "triton.log") as server,
+    ):
+        yield server
 
 
 def _summary(config: Any) -> str:
