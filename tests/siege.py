@@ -13,10 +13,10 @@ from gateways import KEYS, Gated, write_files
 from serving import IMAGES
 
 from deploy.audit import target
+from deploy.audit.door import find
 from deploy.hostile import honest
 from deploy.hostile.attacker import Attacker
 from deploy.hostile.attacks import ATTACKS, KEY, NOBODY, SPENT
-from deploy.hostile.door import find
 from deploy.hostile.heard import Secrets, raw
 from deploy.hostile.lying import FORGED
 from load_tests.timing.paced import Paced

@@ -1,11 +1,13 @@
 """Ways over gRPC: every method that Triton has, and messages that say two things at once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
-from deploy.audit.target import TIMEOUT_S, Target, channel
+from deploy.audit.door import Door
+from deploy.audit.target import TIMEOUT_S
 from deploy.audit.way import Way
-from load_tests.endpoint import SERVICE, TRITON_KEY_HEADER, Access
+from load_tests.endpoint import SERVICE, TRITON_KEY_HEADER
 
 #: Refused, as far as a client can see. NOT_FOUND: there is no model of that name.
 _REFUSED = frozenset(
@@ -20,30 +22,16 @@ _REFUSALS = (
 
 
 class Grpc:
-    """The target's gRPC endpoint, asked with raw messages."""
+    """A door's gRPC endpoint, asked with raw messages."""
 
-    def __init__(self, target: Target, access: Access | None = None) -> None:
+    def __init__(self, door: Door) -> None:
         import grpc
         from tritonclient.grpc import service_pb2
 
-        self.target, self.pb = target, service_pb2
-        access = target.access if access is None else access
-        self._metadata = tuple(access.headers.items())
-        self.error = grpc.RpcError
-        self.gzip = grpc.Compression.Gzip
-        self.channel = channel(target.grpc, access.tls_ca)
-
-    def question(self, model: str) -> Any:
-        """Return a ModelInferRequest that the public model would answer."""
-        request = self.pb.ModelInferRequest(model_name=model)
-        for tensor in self.target.inputs:
-            said = request.inputs.add(name=tensor.name, datatype=tensor.datatype)
-            said.shape.extend(tensor.values.shape)
-            raw = tensor.values.tobytes()
-            if tensor.datatype == "BYTES":
-                raw = b"\0\0\0\0" * tensor.values.size
-            request.raw_input_contents.append(raw)
-        return request
+        self.pb, self.public, self._keys = service_pb2, door.model, door.keys
+        self.right = service_pb2.ModelInferRequest.FromString(door.message)
+        self.error, self.gzip = grpc.RpcError, grpc.Compression.Gzip
+        self.channel = door.channel()
 
     def way(self, name: str, method: str, message: Any, *, wanted: bool = False,
             more: tuple[tuple[str, str], ...] = (), gzip: bool = False) -> Way:  # fmt: skip
@@ -58,17 +46,12 @@ class Grpc:
             gzip: bool = False) -> str | None:  # fmt: skip
         """Return what a unary call got, None where it was refused."""
         call = self.channel.unary_unary(f"{SERVICE}/{method}")
-
-        def ask() -> bytes:
-            answer: bytes = call(
-                message.SerializeToString(),
-                timeout=TIMEOUT_S,
-                metadata=self._metadata + more,
-                compression=self.gzip if gzip else None,
-            )
-            return answer
-
-        return self.judge(ask)
+        raw, keys, compression = message.SerializeToString(), [*self._keys, *more], None
+        if gzip:
+            compression = self.gzip
+        return self.judge(
+            lambda: call(raw, timeout=TIMEOUT_S, metadata=keys, compression=compression)
+        )
 
     def ready(self, model: str) -> str | None:
         """Return what is said of a model that is ready; one that does not exist is not."""
@@ -81,12 +64,12 @@ class Grpc:
         answered = self.pb.ModelInferResponse()
 
         def ask() -> bytes:
-            raw: bytes = call(iter(messages), timeout=TIMEOUT_S, metadata=self._metadata)
+            raw: bytes = call(iter(messages), timeout=TIMEOUT_S, metadata=self._keys)
             answered.MergeFromString(raw)
             return raw
 
         got = self.judge(ask)
-        return None if answered.model_name == self.target.public else got
+        return None if answered.model_name == self.public else got
 
     def stream(self, request: Any) -> str | None:
         """Return what the streaming call got."""
@@ -96,7 +79,7 @@ class Grpc:
 
         def first() -> bytes:
             message = [request.SerializeToString()]
-            raw = next(call(iter(message), timeout=TIMEOUT_S, metadata=self._metadata), b"")
+            raw = next(call(iter(message), timeout=TIMEOUT_S, metadata=self._keys), b"")
             answered.MergeFromString(raw)
             return raw
 
@@ -123,21 +106,20 @@ def _refused_by_proxy(said: str) -> bool:
     return any(word in said for word in ("RST_STREAM", "Received http2 header with status"))
 
 
-def ways(target: Target) -> Iterator[Way]:
-    """Return every way over gRPC."""
-    grpc = Grpc(target)
-    pb, public, way = grpc.pb, target.public, grpc.way
-    question = grpc.question(public)
+def ways(door: Door, inner: Iterable[str]) -> Iterator[Way]:
+    """Return every way over gRPC, the inner models' among them."""
+    grpc = Grpc(door)
+    pb, public, way = grpc.pb, door.model, grpc.way
     yield way("ServerLive", "ServerLive", pb.ServerLiveRequest(), wanted=True)
     for method, message in (
         ("ModelReady", pb.ModelReadyRequest(name=public)),
         ("ModelMetadata", pb.ModelMetadataRequest(name=public)),
-        ("ModelInfer", question),
+        ("ModelInfer", grpc.right),
     ):
         yield way(f"{method} {public}", method, message, wanted=True)
-    yield Way(f"gRPC stream {public}", lambda: grpc.stream(question))
-    for model in target.inner:
-        yield from _inner(grpc, model, question)
+    yield Way(f"gRPC stream {public}", lambda: grpc.stream(grpc.right))
+    for model in inner:
+        yield from _inner(grpc, model)
     yield way(f"config {public}", "ModelConfig", pb.ModelConfigRequest(name=public))
     yield way("statistics", "ModelStatistics", pb.ModelStatisticsRequest())
     yield way("server metadata", "ServerMetadata", pb.ServerMetadataRequest())
@@ -148,12 +130,14 @@ def ways(target: Target) -> Iterator[Way]:
     yield from _shared_memory(grpc)
 
 
-def _inner(grpc: Grpc, model: str, question: Any) -> Iterator[Way]:
-    pb, public, way = grpc.pb, grpc.target.public, grpc.way
-    asked = grpc.question(model)
+def _inner(grpc: Grpc, model: str) -> Iterator[Way]:
+    pb, public, way = grpc.pb, grpc.public, grpc.way
+    outer, asked = grpc.right.SerializeToString(), pb.ModelInferRequest()
+    asked.CopyFrom(grpc.right)
+    asked.model_name = model
     yield way(f"infer {model}", "ModelInfer", asked)
     yield way(f"infer, compressed {model}", "ModelInfer", asked, gzip=True)
-    outer, inner = question.SerializeToString(), asked.SerializeToString()
+    inner = asked.SerializeToString()
     renamed = pb.ModelInferRequest(model_name=model).SerializeToString()
     for name, messages in (
         (f"{public}, renamed in the same message to {model}", (outer + renamed,)),
@@ -205,9 +189,8 @@ def _shared_memory(grpc: Grpc) -> Iterator[Way]:
         yield grpc.way(method, method, message)
 
 
-def key_ways(target: Target) -> Iterator[Way]:
+def key_ways(door: Door) -> Iterator[Way]:
     """Return ways with no key and with wrong ones, where a key is asked for."""
     for name, key in (("no key", None), ("a wrong key", "x" * 32), ("an empty key", "")):
-        grpc = Grpc(target, Access(key, target.access.tls_ca))
-        question = grpc.question(target.public)
-        yield grpc.way(f"ModelInfer {target.public}, {name}", "ModelInfer", question)
+        grpc = Grpc(replace(door, key=key))
+        yield grpc.way(f"ModelInfer {door.model}, {name}", "ModelInfer", grpc.right)

@@ -1,14 +1,12 @@
 """Ways over HTTP: every path that Triton has, and paths that a gateway may read otherwise."""
 
 import gzip
-import http.client
-import json
-import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
-from deploy.audit.target import TIMEOUT_S, Target
+from deploy.audit.door import Door
+from deploy.audit.http1 import ask, head
 from deploy.audit.way import Way
-from load_tests.endpoint import API_KEY_HEADER, Access
 
 _REFUSED = frozenset([401, 403, 404, 405, 429])
 #: What Triton says of a model that does not exist, and of loading in a mode that has none; and
@@ -19,75 +17,18 @@ _REFUSALS = (
 )
 
 
-class Http:
-    """The target's HTTP endpoint, asked with paths as they are."""
-
-    def __init__(self, target: Target, access: Access | None = None) -> None:
-        self._target = target
-        self._access = target.access if access is None else access
-        inputs = [
-            {
-                "name": tensor.name,
-                "datatype": tensor.datatype,
-                "shape": list(tensor.values.shape),
-                "data": [""] * tensor.values.size
-                if tensor.datatype == "BYTES"
-                else tensor.values.ravel().tolist(),
-            }
-            for tensor in target.inputs
-        ]
-        self.question = json.dumps({"inputs": inputs}).encode()
-
-    def ask(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        *,
-        more: Mapping[str, str] | None = None,
-    ) -> str | None:
-        """Return what came back, None where it was refused or is not there."""
-        connection = self._connect()
-        try:
-            connection.putrequest(method, path, skip_accept_encoding=True)
-            headers = dict(more or {})
-            if self._access.api_key is not None:
-                headers[API_KEY_HEADER] = self._access.api_key
-            if body is not None:
-                headers["content-length"] = str(len(body))
-            for name, value in headers.items():
-                connection.putheader(name, value)
-            connection.endheaders(body)
-            response = connection.getresponse()
-            said = response.read(4096).decode(errors="replace")
-        except (OSError, http.client.HTTPException):
-            return None  # closed without an answer
-        finally:
-            connection.close()
-        if response.status in _REFUSED or any(text in said for text in _REFUSALS):
-            return None
-        return f"{response.status}: {' '.join(said.split())[:100]}"
-
-    def _connect(self) -> http.client.HTTPConnection:
-        if self._access.tls_ca is None:
-            return http.client.HTTPConnection(self._target.http, timeout=TIMEOUT_S)
-        context = ssl.create_default_context(cafile=str(self._access.tls_ca))
-        return http.client.HTTPSConnection(self._target.http, timeout=TIMEOUT_S, context=context)
-
-
-def ways(target: Target) -> Iterator[Way]:
-    """Return every way over HTTP."""
-    http = Http(target)
-    public = f"/v2/models/{target.public}"
+def ways(door: Door, inner: Iterable[str]) -> Iterator[Way]:
+    """Return every way over HTTP, the inner models' among them."""
+    public = f"/v2/models/{door.model}"
     for method, path, body in (
         ("GET", "/v2/health/live", None),
         ("GET", public, None),
         ("GET", f"{public}/ready", None),
-        ("POST", f"{public}/infer", http.question),
+        ("POST", door.path, door.body),
     ):
-        yield _way(http, method, path, body, wanted=True)
-    for model in target.inner:
-        yield from _inner(http, target.public, model)
+        yield _way(door, method, path, body, wanted=True)
+    for model in inner:
+        yield from _inner(door, model)
     for method, path, body in (
         ("GET", f"{public}/config", None),
         ("GET", f"{public}/stats", None),
@@ -111,17 +52,30 @@ def ways(target: Target) -> Iterator[Way]:
         ("GET", "/stats", None),
         ("GET", "/config_dump", None),
     ):  # fmt: skip
-        yield _way(http, method, path, body)
+        yield _way(door, method, path, body)
 
 
-def _way(http: Http, method: str, path: str, body: bytes | None, *, wanted: bool = False,
+def _way(door: Door, method: str, path: str, body: bytes | None, *, wanted: bool = False,
          more: Mapping[str, str] | None = None, note: str = "") -> Way:  # fmt: skip
-    shown = f"HTTP {method} {path}{note}"
-    return Way(shown, lambda: http.ask(method, path, body, more=more), wanted=wanted)
+    headers = dict(more or {})
+    if body is not None:
+        headers["content-length"] = str(len(body))
+    raw = head(door, headers, method=method, path=path) + (body or b"")
+    return Way(
+        f"HTTP {method} {path}{note}", lambda: _judged(*ask(door, raw, method)), wanted=wanted
+    )
 
 
-def _inner(http: Http, public: str, model: str) -> Iterator[Way]:
-    inner = f"/v2/models/{model}"
+def _judged(status: int, raw: bytes) -> str | None:
+    """Return what came back, None where it was refused, is not there or was not answered."""
+    said = raw[:4096].decode(errors="replace")
+    if not status or status in _REFUSED or any(text in said for text in _REFUSALS):
+        return None
+    return f"{status}: {' '.join(said.split())[:100]}"
+
+
+def _inner(door: Door, model: str) -> Iterator[Way]:
+    public, inner = door.model, f"/v2/models/{model}"
     encoded = "".join(f"%{ord(letter):02x}" for letter in model)
     for path in (
         f"{inner}/infer",
@@ -141,22 +95,19 @@ def _inner(http: Http, public: str, model: str) -> Iterator[Way]:
         f"/v2/models/{model.upper()}/infer",
         f"http://localhost/v2/models/{model}/infer",
     ):
-        yield _way(http, "POST", path, http.question)
+        yield _way(door, "POST", path, door.body)
     for what in ("", "/ready", "/config", "/stats", "/versions/1"):
-        yield _way(http, "GET", f"{inner}{what}", None)
-    allowed = f"/v2/models/{public}/infer"
+        yield _way(door, "GET", f"{inner}{what}", None)
     for name in ("x-original-url", "x-rewrite-url", "x-envoy-original-path", "x-forwarded-path"):
-        yield _way(http, "POST", f"{inner}/infer", http.question, more={name: allowed},
+        yield _way(door, "POST", f"{inner}/infer", door.body, more={name: door.path},
                    note=f", {name}")  # fmt: skip
-    yield _way(http, "POST", f"{inner}/infer", http.question, more={"triton-key": "guess"},
+    yield _way(door, "POST", f"{inner}/infer", door.body, more={"triton-key": "guess"},
                note=", Triton's key forged")  # fmt: skip
-    yield _way(http, "POST", f"{inner}/infer", gzip.compress(http.question),
+    yield _way(door, "POST", f"{inner}/infer", gzip.compress(door.body),
                more={"content-encoding": "gzip"}, note=", compressed")  # fmt: skip
 
 
-def key_ways(target: Target) -> Iterator[Way]:
+def key_ways(door: Door) -> Iterator[Way]:
     """Return ways with no key and with wrong ones, where a key is asked for."""
-    path = f"/v2/models/{target.public}/infer"
     for note, key in ((", no key", None), (", a wrong key", "x" * 32), (", an empty key", "")):
-        http = Http(target, Access(key, target.access.tls_ca))
-        yield _way(http, "POST", path, http.question, note=note)
+        yield _way(replace(door, key=key), "POST", door.path, door.body, note=note)

@@ -4,7 +4,7 @@ import contextlib
 import http.client
 from collections.abc import Iterable, Iterator
 
-from deploy.audit.target import Target
+from deploy.audit.door import Door
 from deploy.audit.way import Way
 
 #: Triton's own three, and the usual ports of Envoy's admin interface.
@@ -12,12 +12,11 @@ PORTS = (8000, 8001, 8002, 9901, 19000, 15000)
 _TIMEOUT_S = 3.0
 
 
-def ways(target: Target, ports: Iterable[int]) -> Iterator[Way]:
-    """Return a way for each port of the target's host that is not the audited one."""
-    host = target.grpc.rpartition(":")[0]
-    audited = {int(url.rpartition(":")[2]) for url in (target.grpc, target.http)}
+def ways(door: Door, ports: Iterable[int]) -> Iterator[Way]:
+    """Return a way for each port of the door's host that is not the audited one."""
+    host = door.grpc.host
     for port in dict.fromkeys(ports):
-        if port not in audited:
+        if port not in (door.grpc.port, door.http.port):
             yield Way(f"port {port}", lambda port=port: _look(host, port))  # type: ignore[misc]
 
 

@@ -1,9 +1,9 @@
 """What is audited: the addresses, the public model, its inner models, and a valid question."""
 
 import contextlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -34,19 +34,35 @@ class Target:
     access: Access
     inputs: tuple[KnownInput, ...]
 
+    def message(self) -> bytes:
+        """Return a ModelInferRequest that the public model would answer."""
+        from tritonclient.grpc import service_pb2
 
-def channel(url: str, ca: Path | None) -> Any:
-    """Return a gRPC channel with a connection of its own, by no proxy; with ``ca``, over TLS."""
-    import grpc
+        request = service_pb2.ModelInferRequest(model_name=self.public)
+        for tensor in self.inputs:
+            said = request.inputs.add(name=tensor.name, datatype=tensor.datatype)
+            said.shape.extend(tensor.values.shape)
+            raw = tensor.values.tobytes()
+            if tensor.datatype == "BYTES":
+                raw = b"\0\0\0\0" * tensor.values.size
+            request.raw_input_contents.append(raw)
+        serialised: bytes = request.SerializeToString()
+        return serialised
 
-    options = [
-        ("grpc.enable_http_proxy", 0),
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.max_receive_message_length", -1),
-    ]
-    if ca is None:
-        return grpc.insecure_channel(url, options)
-    return grpc.secure_channel(url, grpc.ssl_channel_credentials(ca.read_bytes()), options)
+    def body(self) -> bytes:
+        """Return the same question as JSON."""
+        inputs = [
+            {
+                "name": tensor.name,
+                "datatype": tensor.datatype,
+                "shape": list(tensor.values.shape),
+                "data": [""] * tensor.values.size
+                if tensor.datatype == "BYTES"
+                else tensor.values.ravel().tolist(),
+            }
+            for tensor in self.inputs
+        ]
+        return json.dumps({"inputs": inputs}).encode()
 
 
 def find(grpc: str, http: str, public: str, access: Access, *, inner: Iterable[str] = ()) -> Target:

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import psutil
 
+from deploy.audit.door import Door, find
 from deploy.benchmarks import arguments
 from deploy.benchmarks.gateway_run import GatewayRun, VictimSession, drawn, run
 from deploy.hostile import honest
 from deploy.hostile.attacker import Attacker
 from deploy.hostile.attacks import ATTACKS, KEY, NOBODY, SPENT
-from deploy.hostile.door import Door, find
 from deploy.hostile.heard import merge
 from deploy.processes.memory import Memory
 from load_tests.endpoint import Access

@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.audit.door import INFER, Door, find, told
+from deploy.audit.http1 import Broken, answer
 from deploy.benchmarks import arguments
 from deploy.benchmarks.gateway_run import GatewayRun, VictimSession, drawn, run
 from deploy.hostile.crowd import crowd
-from deploy.hostile.door import INFER, Door, find, told
 from deploy.hostile.heard import NEAR, Heard, Secrets, raw
 from deploy.hostile.mutated_messages import Mutator
 from deploy.hostile.mutated_requests import HttpMutator
-from deploy.hostile.wire import Broken, answer
 from load_tests.endpoint import API_KEY_HEADER, Access
 
 #: An answer that comes later is one too late.

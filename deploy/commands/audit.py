@@ -109,23 +109,23 @@ class AuditCommand:
 
     def _ways(self, audited: "Target", attacks: dict[str, "Attack"]) -> list["Way"]:
         """Return all that is tried, having warned of what is dangerous."""
-        from deploy.audit import grpc_ways, http_ways, port_ways
-        from deploy.hostile import dangerous_ways, door, gentle_ways
+        from deploy.audit import door, grpc_ways, http_ways, port_ways
+        from deploy.hostile import dangerous_ways, gentle_ways
 
         client = door.find(audited, key=self.api_key)
         ways = [
-            *grpc_ways.ways(audited),
-            *http_ways.ways(audited),
-            *grpc_ways.key_ways(audited),
-            *http_ways.key_ways(audited),
-            *port_ways.ways(audited, [*(self.port or []), *port_ways.PORTS]),
-            *gentle_ways.ways(audited, client),
+            *grpc_ways.ways(client, audited.inner),
+            *http_ways.ways(client, audited.inner),
+            *grpc_ways.key_ways(client),
+            *http_ways.key_ways(client),
+            *port_ways.ways(client, [*(self.port or []), *port_ways.PORTS]),
+            *gentle_ways.ways(client, audited.inner),
         ]
         if self.dangerous:
             minutes = dangerous_ways.minutes(attacks)
             warning = dangerous_ways.WARNING.format(url=self.url, minutes=minutes)
             say(warning, console=err_console)
-            ways += dangerous_ways.ways(audited, client, attacks)
+            ways += dangerous_ways.ways(client, audited.inner, attacks)
         return ways
 
 

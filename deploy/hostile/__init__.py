@@ -5,8 +5,7 @@ them for half an hour, ``reverse-sigmoid audit --dangerous`` against a server of
 
 | module | holds |
 | --- | --- |
-| ``door`` | where to knock, with which key, and questions that the model would answer |
-| ``wire`` | HTTP/1.1 and HTTP/2 by hand, since no honest client sends what an attack sends |
+| ``wire`` | HTTP/2 by hand, since no honest client sends what an attack sends |
 | ``crowd`` | many clients at once, for a time |
 | ``heard`` | what came back, looked through for raw scores and inner names |
 | ``json_bodies``, ``long_fields``, ``cancelling`` | attacks on what reads and works |

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any
 
+from deploy.audit.door import Door
 from deploy.hostile.attacks import ATTACKS
-from deploy.hostile.door import Door
 from deploy.hostile.heard import Heard, Secrets
 from postprocess.errors import ReverseSigmoidError
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from deploy.audit.door import Door
 from deploy.hostile import cancelling, filling, holding, json_bodies, long_fields, lying, odd
-from deploy.hostile.door import Door
 from deploy.hostile.heard import Heard
 
 #: Attacks a door for so many seconds; what came back goes to Heard.

@@ -5,20 +5,11 @@ import random
 import socket
 import struct
 
+from deploy.audit.door import HEALTH, INFER, Door, told
+from deploy.audit.http1 import Broken, request
 from deploy.hostile.crowd import crowd, turns
-from deploy.hostile.door import HEALTH, INFER, Door, told
 from deploy.hostile.heard import Heard
-from deploy.hostile.wire import (
-    CANCEL,
-    DATA,
-    END_STREAM,
-    RST_STREAM,
-    Broken,
-    Http2,
-    frame,
-    grpc_frame,
-    request,
-)
+from deploy.hostile.wire import CANCEL, DATA, END_STREAM, RST_STREAM, Http2, frame, grpc_frame
 
 CLIENTS = 8
 #: Of a quiet machine, and of one that takes its time.

@@ -5,12 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from deploy.audit.target import Target
+from deploy.audit.door import Door
 from deploy.audit.way import Way
 from deploy.hostile import honest
 from deploy.hostile.attacker import Attacker
 from deploy.hostile.attacks import ATTACKS, KEY, NOBODY, Attack
-from deploy.hostile.door import Door
 from deploy.hostile.heard import Secrets
 from deploy.hostile.holding import HELD
 from load_tests.timing.paced import Paced
@@ -54,12 +53,12 @@ def minutes(attacks: Mapping[str, Attack]) -> float:
     return sum(len(_by(one)) * (one.seconds + 3) for one in attacks.values()) / 60
 
 
-def ways(target: Target, door: Door, attacks: Mapping[str, Attack]) -> Iterator[Way]:
+def ways(door: Door, inner: Sequence[str], attacks: Mapping[str, Attack]) -> Iterator[Way]:
     """Return each attack with whoever makes it."""
     for name, attack in attacks.items():
         for by in _by(attack):
             doer = door if by == KEY else replace(door, key=None)
-            run = partial(_attack, target, door, name, doer)
+            run = partial(_attack, door, inner, name, doer)
             yield Way(f"attack {name} by {by}: {attack.stops}", run)
 
 
@@ -68,7 +67,7 @@ def _by(attack: Attack) -> list[str]:
     return [by for by in attack.by if by in (KEY, NOBODY)]
 
 
-def _attack(target: Target, door: Door, name: str, doer: Door) -> str | None:
+def _attack(door: Door, inner: Sequence[str], name: str, doer: Door) -> str | None:
     """Return how an attack hurt, None if it did not."""
     try:
         expected = honest.over_grpc(door)()
@@ -76,7 +75,7 @@ def _attack(target: Target, door: Door, name: str, doer: Door) -> str | None:
         return f"not attacked, as no honest question is answered: {error}"
     both = (honest.over_grpc, honest.over_http)
     clients = [partial(honest.client, door, over, expected) for over in both]
-    secrets = Secrets((*target.inner, "victim_scores"))
+    secrets = Secrets((*inner, "victim_scores"))
     attacker = Attacker([(name, doer)], secrets, ATTACKS[name].seconds)
     with Paced(clients, rate=RATE) as paced, attacker:
         attacker.wait()

@@ -5,20 +5,11 @@ import json
 import socket
 import time
 
+from deploy.audit.door import HEALTH, HEALTH_PATH, INFER, Door
+from deploy.audit.http1 import Broken, answer, head
 from deploy.hostile.crowd import crowd, turns
-from deploy.hostile.door import HEALTH, HEALTH_PATH, INFER, Door
 from deploy.hostile.heard import Heard
-from deploy.hostile.wire import (
-    DATA,
-    FRAME_BYTES,
-    HEADERS,
-    RST_STREAM,
-    Broken,
-    Http2,
-    answer,
-    grpc_frame,
-    head,
-)
+from deploy.hostile.wire import DATA, FRAME_BYTES, HEADERS, RST_STREAM, Http2, grpc_frame
 
 #: Just under what a request may have by default.
 BODY_BYTES = 15 * 2**20

@@ -11,17 +11,17 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from deploy.audit.target import Target
+from deploy.audit.door import INFER, Door, told
+from deploy.audit.http1 import Broken, ask, head, request
+from deploy.audit.target import TIMEOUT_S
 from deploy.audit.way import Way
-from deploy.hostile.door import INFER, TIMEOUT_S, Door, told
 from deploy.hostile.holding import HALF_HELLO
 from deploy.hostile.json_bodies import nested, shaped
 from deploy.hostile.odd import headers_alone, stream
-from deploy.hostile.wire import Broken, ask, head, request
 
 #: Deep for JSON, far from the end of anybody's stack.
 DEPTH = 5_000
@@ -35,7 +35,7 @@ SILENCE_S = 20.0
 AT_ONCE_S = 5.0
 
 
-def ways(target: Target, door: Door) -> Iterator[Way]:
+def ways(door: Door, inner: Iterable[str]) -> Iterator[Way]:
     """Return them; connections that are to be held are opened at once, and looked at last."""
     held = [_Held(name, opened) for name, opened in _silences(door)]
     for number, body in enumerate(nested(door, DEPTH), 1):
@@ -49,7 +49,7 @@ def ways(target: Target, door: Door) -> Iterator[Way]:
     yield Way("gRPC stream kept waiting", lambda: _waits(door, stream))
     yield Way("gRPC headers alone kept waiting", lambda: _waits(door, headers_alone))
     yield Way("HTTP body of nobody's waited for", lambda: _body_first(door))
-    yield from _names(target, door)
+    yield from _names(door, inner)
     for one in held:
         yield Way(f"{one.name} kept for {SILENCE_S:g} s", one.look)
 
@@ -108,12 +108,12 @@ def _body_first(door: Door) -> str | None:
     return None
 
 
-def _names(target: Target, door: Door) -> Iterator[Way]:
+def _names(door: Door, inner: Iterable[str]) -> Iterator[Way]:
     """Return ways to have a failure name what is behind the public model."""
     import numpy as np
     from tritonclient.grpc import service_pb2
 
-    names = [*target.inner, f"{target.public}_classifier", "victim_scores", "triton-key", "/1/"]
+    names = [*inner, f"{door.model}_classifier", "victim_scores", "triton-key", "/1/"]
 
     def over_grpc(change: Callable[[Any], None]) -> str | None:
         message = service_pb2.ModelInferRequest.FromString(door.message)

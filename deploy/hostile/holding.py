@@ -5,9 +5,9 @@ import socket
 import time
 from collections.abc import Callable
 
-from deploy.hostile.door import Door
+from deploy.audit.door import Door
+from deploy.audit.http1 import Broken, head
 from deploy.hostile.heard import Heard
-from deploy.hostile.wire import Broken, head
 
 #: More than the gateway takes by default.
 CONNECTIONS = 1_100

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.hostile.door import INFER, TIMEOUT_S, Door, told
-from deploy.hostile.wire import ask, request
+from deploy.audit.door import INFER, Door, told
+from deploy.audit.http1 import ask, request
+from deploy.audit.target import TIMEOUT_S
 from load_tests.timing.paced import Ask
 from postprocess.errors import ReverseSigmoidError
 

@@ -4,10 +4,11 @@ import json
 import time
 from collections.abc import Iterator
 
+from deploy.audit.door import Door
+from deploy.audit.http1 import request
 from deploy.hostile.crowd import crowd, turns
-from deploy.hostile.door import Door
 from deploy.hostile.heard import Heard
-from deploy.hostile.wire import hear, request
+from deploy.hostile.wire import hear
 
 #: Enough to end Triton's stack of 8 MiB several times over.
 DEPTH = 400_000

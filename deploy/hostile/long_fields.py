@@ -5,10 +5,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from deploy.audit.door import INFER, Door, told
+from deploy.audit.http1 import request
 from deploy.hostile.crowd import crowd, turns
-from deploy.hostile.door import INFER, Door, told
 from deploy.hostile.heard import Heard
-from deploy.hostile.wire import hear, request
+from deploy.hostile.wire import hear
 
 LENGTHS = (5_000, 10_000, 15_000, 30_000, 55_000)
 #: Each makes another pattern of a filter try again from every letter.

@@ -2,10 +2,11 @@
 
 import contextlib
 
+from deploy.audit.door import Door
+from deploy.audit.http1 import Broken, head, request
 from deploy.hostile.crowd import crowd, turns
-from deploy.hostile.door import Door
 from deploy.hostile.heard import Heard
-from deploy.hostile.wire import Broken, head, hear, request
+from deploy.hostile.wire import hear
 from load_tests.endpoint import API_KEY_HEADER
 
 #: Nobody's name: where it stands in a log, a client has written it there.

@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from deploy.hostile.door import Door
+from deploy.audit.door import Door
 from deploy.hostile.mutated_messages import BYTES, DATATYPES, NUMBERS, PARAMETERS, text
 from load_tests.endpoint import API_KEY_HEADER
 
@@ -94,7 +94,7 @@ class HttpMutator:
         return bool(whole) and "\n" not in name + value and "\0" not in name + value
 
     def _body(self, rng: random.Random) -> tuple[bytes, dict[str, str]]:
-        headers = {"host": self._door.host, **dict(self._door.keys)}
+        headers = {"host": str(self._door.http), **dict(self._door.keys)}
         if rng.random() < 0.25:
             return self._binary(headers, rng)
         question = json.loads(json.dumps(self._question))

@@ -5,10 +5,11 @@ import json
 import time
 from collections.abc import Iterator
 
+from deploy.audit.door import INFER, Door, told
+from deploy.audit.http1 import head, request
 from deploy.hostile.crowd import turns
-from deploy.hostile.door import INFER, Door, told
 from deploy.hostile.heard import Heard
-from deploy.hostile.wire import head, hear, request
+from deploy.hostile.wire import hear
 from load_tests.endpoint import SERVICE
 
 #: How long a client waits for a refusal.

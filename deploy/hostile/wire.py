@@ -1,13 +1,12 @@
-"""HTTP/1.1 and HTTP/2 by hand."""
+"""HTTP/2 by hand; and HTTP/1.1, with what came back heard."""
 
 import contextlib
-import http.client
-import socket
 import struct
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
-from deploy.hostile.door import INFER, Door
+from deploy.audit.door import INFER, Door
+from deploy.audit.http1 import ask
 from deploy.hostile.heard import Heard
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -20,55 +19,6 @@ FRAME_BYTES = 16384
 #: What may be in flight before a receiver has said more.
 _WINDOW = 65535
 _MOST_READ = 2**20
-
-#: What goes wrong between a hostile client and a door that defends itself.
-Broken = (OSError, http.client.HTTPException)
-
-
-def head(
-    door: Door, headers: Mapping[str, str], *, version: str = "1.1", method: str = "POST",
-    path: str = "",
-) -> bytes:  # fmt: skip
-    """Return the request line and headers, with the door's key."""
-    said = {"host": door.host, **dict(door.keys), **headers}
-    lines = [f"{method} {path or door.path} HTTP/{version}"]
-    lines += [f"{name}: {value}" for name, value in said.items()]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-
-def request(
-    door: Door, body: bytes, headers: Mapping[str, str] | None = None, *, chunk: int = 0
-) -> bytes:
-    """Return a whole POST, in chunks of so many bytes, or with its length."""
-    said = dict(headers or {})
-    if not chunk:
-        return head(door, {"content-length": str(len(body)), **said}) + body
-    pieces = (body[start : start + chunk] for start in range(0, len(body), chunk))
-    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
-    return head(door, {"transfer-encoding": "chunked", **said}) + chunks + b"0\r\n\r\n"
-
-
-def answer(connection: socket.socket, method: str = "POST") -> tuple[int, bytes]:
-    """Return the status and the body that come back over HTTP/1.1.
-
-    Raises:
-        OSError, http.client.HTTPException: none came.
-    """
-    response = http.client.HTTPResponse(connection, method=method)
-    try:
-        response.begin()
-        return response.status, response.read(_MOST_READ)
-    finally:
-        response.close()
-
-
-def ask(door: Door, raw: bytes) -> tuple[int, bytes]:
-    """Return what one request on a connection of its own is answered; 0 if it is not."""
-    with contextlib.suppress(*Broken), contextlib.closing(door.connect()) as connection:
-        with contextlib.suppress(OSError):  # refused before all was sent: the answer is there
-            connection.sendall(raw)
-        return answer(connection)
-    return 0, b""
 
 
 def hear(door: Door, raw: bytes, heard: Heard, name: str = "") -> tuple[int, bytes]:
@@ -140,7 +90,7 @@ class Http2:
         self.windows[stream] = self._initial
         fields = [
             (":method", "POST"), (":scheme", "https" if self._door.ca else "http"),
-            (":path", path), (":authority", self._door.host),
+            (":path", path), (":authority", str(self._door.http)),
             ("content-type", "application/grpc"), ("te", "trailers"), *self._door.keys,
         ]  # fmt: skip
         return stream, frame(HEADERS, END_HEADERS, stream, pairs(fields))

@@ -10,10 +10,10 @@ import pytest
 from gateways import KEYS
 from siege import Siege, single_rows, write_operator
 
+from deploy.audit.http1 import Broken, ask, head, request
 from deploy.hostile import honest
 from deploy.hostile.attacks import KEY, NOBODY, SPENT
 from deploy.hostile.holding import HALF_HELLO
-from deploy.hostile.wire import Broken, ask, head, request
 
 #: A refusal that waits for nothing has come by then, on a busy machine too.
 AT_ONCE_S = 5

@@ -1,4 +1,4 @@
-"""The door that is attacked, and how to knock."""
+"""An endpoint as one client sees it, and how to knock."""
 
 import functools
 import socket
@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.audit.grpc_ways import Grpc
-from deploy.audit.http_ways import Http
-from deploy.audit.target import Target, channel
+from deploy.audit.target import TIMEOUT_S, Target
+from load_tests.address import Address, address
 from load_tests.endpoint import API_KEY_HEADER, SERVICE
 
-TIMEOUT_S = 10.0
 INFER = f"{SERVICE}/ModelInfer"
 #: What asks for no key.
 HEALTH, HEALTH_PATH = f"{SERVICE}/ServerReady", "/v2/health/ready"
@@ -23,9 +21,8 @@ HEALTH, HEALTH_PATH = f"{SERVICE}/ServerReady", "/v2/health/ready"
 class Door:
     """A gateway as one client sees it; it can be sent to another process."""
 
-    host: str
-    port: int  #: of HTTP
-    grpc_port: int  #: the same behind a gateway
+    http: Address
+    grpc: Address  #: the same behind a gateway
     model: str
     ca: Path | None  #: certificates to trust; with it, TLS is spoken
     key: str | None  #: None for nobody
@@ -41,7 +38,7 @@ class Door:
     @property
     def keys(self) -> list[tuple[str, str]]:
         """The headers, of either protocol, that say who asks."""
-        return [(API_KEY_HEADER, self.key)] if self.key else []
+        return [(API_KEY_HEADER, self.key)] if self.key is not None else []
 
     def tcp(self, *, receive_bytes: int | None = None, grpc: bool = False) -> socket.socket:
         """Return a TCP connection, with a receive buffer of that size.
@@ -49,14 +46,15 @@ class Door:
         Raises:
             OSError: nobody listens, or the connection was refused.
         """
-        connection = socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET)
+        where = self.grpc if grpc else self.http
+        connection = socket.socket(socket.AF_INET6 if ":" in where.host else socket.AF_INET)
         try:
             if receive_bytes is not None:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
             if self.source is not None:
                 connection.bind((self.source, 0))
             connection.settimeout(TIMEOUT_S)
-            connection.connect((self.host, self.grpc_port if grpc else self.port))
+            connection.connect((where.host, where.port))
         except BaseException:
             connection.close()
             raise
@@ -68,35 +66,36 @@ class Door:
         Raises:
             OSError: it was refused, or the handshake failed.
         """
+        where = self.grpc if alpn == "h2" else self.http
         connection = self.tcp(receive_bytes=receive_bytes, grpc=alpn == "h2")
         if self.ca is None:
             return connection
         try:
-            return _context(self.ca, alpn).wrap_socket(connection, server_hostname=self.host)
+            return _context(self.ca, alpn).wrap_socket(connection, server_hostname=where.host)
         except BaseException:
             connection.close()
             raise
 
     def channel(self) -> Any:
-        """Return a gRPC channel with a connection of its own."""
-        return channel(f"{self.host}:{self.grpc_port}", self.ca)
+        """Return a gRPC channel with a connection of its own, by no proxy."""
+        import grpc
+
+        options = [
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.max_receive_message_length", -1),
+        ]
+        if self.ca is None:
+            return grpc.insecure_channel(str(self.grpc), options)
+        trusted = grpc.ssl_channel_credentials(self.ca.read_bytes())
+        return grpc.secure_channel(str(self.grpc), trusted, options)
 
 
 def find(target: Target, *, key: str | None, source: str | None = None) -> Door:
     """Return the door to a target of the audit, for a client with this key."""
-    host, _, port = target.http.rpartition(":")
-    question = Grpc(target).question(target.public)
-    return Door(
-        host,
-        int(port),
-        int(target.grpc.rpartition(":")[2]),
-        target.public,
-        target.access.tls_ca,
-        key,
-        question.SerializeToString(),
-        Http(target).question,
-        source,
-    )
+    where = address(target.http, "--http-url"), address(target.grpc, "--url")
+    question = target.message(), target.body()
+    return Door(*where, target.public, target.access.tls_ca, key, *question, source)
 
 
 def told(call: Callable[..., bytes], *asked: Any, **options: Any) -> tuple[str, bytes | str]:

@@ -1,0 +1,60 @@
+"""Where an audit knocks: a way that asks in the wrong place would look closed."""
+
+import http.server
+import socket
+import threading
+
+import numpy as np
+import pytest
+
+from deploy.audit import port_ways
+from deploy.audit.door import find
+from deploy.audit.target import KnownInput, Target
+from load_tests.endpoint import OPEN
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """Answers every path with 200, as an open Triton would."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"triton")
+
+    def log_message(self, *_):
+        pass
+
+
+class OverIpv6(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+
+
+def door(http_url, grpc_url):
+    image = KnownInput("image", "FP32", np.zeros((1, 4), np.float32))
+    return find(Target(grpc_url, http_url, "digits", (), OPEN, (image,)), key=None)
+
+
+@pytest.mark.parametrize(
+    ("server", "host", "shown"),
+    [(http.server.ThreadingHTTPServer, "127.0.0.1", "127.0.0.1"), (OverIpv6, "::1", "[::1]")],
+)
+def test_an_open_port_is_found_at_every_kind_of_address(server, host, shown):
+    with server((host, 0), Answers) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        port = listening.server_address[1]
+        (way,) = port_ways.ways(door(f"{shown}:1", f"{shown}:1"), [port])
+        assert "200 triton" in way.attempt()
+        listening.shutdown()
+
+
+def test_each_protocol_is_asked_at_its_own_address():
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as other,
+    ):
+        client = door(f"127.0.0.1:{one.getsockname()[1]}", f"[::1]:{other.getsockname()[1]}")
+        for listening, grpc in ((one, False), (other, True)):
+            with client.tcp(grpc=grpc) as connection:
+                accepted, where = listening.accept()
+                accepted.close()
+                assert where[:2] == connection.getsockname()[:2]
