@@ -31,48 +31,30 @@ class Figures:
 
     def all(self) -> Iterator[tuple[str, str, str]]:
         """Yield (file name without its end, caption, SVG) of every figure."""
-        made = {
-            "figure1": ("Figure 1: equation 2 over two classes", self._figure_1()),
-            "figure2": (
-                "Figure 2: which queries steal best (no defence); Jacobian and Random ask "
-                f"{self.scale.attack_times} times as often as Sample has images",
-                self._figure_2(),
-            ),
-            "figure3": (
-                "Figure 3: real images, and below them what Jacobian augmentation makes, with "
-                "the victim's classes",
-                self._figure_3(),
-            ),
-            "figure4": (
-                "Figure 4: networks that learn from M (no defence), along one training",
-                self._figure_4(),
-            ),
-            **{
-                f"figure5_{data}": (
-                    f"Figure 5, {TITLES[data]}: agreement of S(P) along one training",
-                    self._figure_5(data),
-                )
-                for data in self.scale.data
-            },
-            **{
-                f"figure6_{data}": (
-                    f"Figure 6, {TITLES[data]}: probabilities against labels (no defence)",
-                    self._figure_6(data),
-                )
-                for data in self.scale.labels_on
-            },
-            "figure7": ("Figure 7: inversion fitted on true pairs", self._figure_7()),
-            **{
-                f"tradeoff_{data}": (
-                    f"{TITLES[data]}: what each setting of the grids costs and stops",
-                    self._tradeoff(data),
-                )
-                for data in self.scale.data
-            },
-        }
-        for name, (caption, text) in made.items():
+        for name, caption, text in self._drawn():
             if text:
                 yield name, caption, text
+
+    def _drawn(self) -> Iterator[tuple[str, str, str]]:
+        scale = self.scale
+        yield "figure1", "Figure 1: equation 2 over two classes", self._figure_1()
+        caption = "Figure 2: which queries steal best (no defence); Jacobian and Random ask "
+        caption += f"{scale.attack_times} times as often as Sample has images"
+        yield "figure2", caption, self._figure_2()
+        caption = "Figure 3: real images, and below them what Jacobian augmentation makes, with "
+        yield "figure3", caption + "the victim's classes", self._figure_3()
+        caption = "Figure 4: networks that learn from M (no defence), along one training"
+        yield "figure4", caption, self._figure_4()
+        for data in scale.data:
+            caption = f"Figure 5, {TITLES[data]}: agreement of S(P) along one training"
+            yield f"figure5_{data}", caption, self._figure_5(data)
+        for data in scale.labels_on:
+            caption = f"Figure 6, {TITLES[data]}: probabilities against labels (no defence)"
+            yield f"figure6_{data}", caption, self._figure_6(data)
+        yield "figure7", "Figure 7: inversion fitted on true pairs", self._figure_7()
+        for data in scale.data:
+            caption = f"{TITLES[data]}: what each setting of the grids costs and stops"
+            yield f"tradeoff_{data}", caption, self._tradeoff(data)
 
     def _figure_1(self) -> str:
         settings = {data: self.plan.paper_setting(data) for data in self.scale.data}

@@ -77,12 +77,10 @@ class Tables:
         """Return agreement of P and of S(P) for every defence."""
         rows: TableRows = []
         undefended = self.repeated(data, {}, "stolen", "agreement")
-        paper = published.UNDEFENDED.get(data)
-        rows.append(
-            ["S(M), no defence", "" if paper is None else f"{paper:.2f}", "", undefended, "", ""]
-        )
-        for defence, name in NAMES.items():
-            cells = [name, self._published(data, defence)]
+        paper, *others = _published(data)
+        rows.append(["S(M), no defence", paper, "", undefended, "", ""])
+        for (defence, name), paper in zip(NAMES.items(), others, strict=True):
+            cells = [name, paper]
             for capped in (False, True):
                 setting = self.plan.chosen(data, defence, capped=capped)
                 ours = (
@@ -93,12 +91,6 @@ class Tables:
             rows.append(cells)
         head = ("defence", "paper", "setting, no cap", "P -> S(P)", "setting, cap", "P -> S(P)")
         return markdown(head, rows)
-
-    def _published(self, data: str, defence: str) -> str:
-        if data not in published.TABLE_1:
-            return ""
-        paper = published.TABLE_1[data][defence]
-        return "lost" if paper is None else f"{paper[0]:.2f} -> {paper[1]:.2f}"
 
     def table_2(self, data: str) -> str:
         """Return accuracies and the distance of P from M, for Reverse Sigmoid."""
@@ -253,6 +245,15 @@ class Tables:
             for run in runs.values()
             if run.defence and run.parameters.preserve_top1 and self.plan.known(run) is not None
         ]
+
+
+def _published(data: str) -> list[str]:
+    """Return the paper's column of Table 1: without a defence, then of each."""
+    if data not in published.TABLE_1:
+        return [""] * (1 + len(NAMES))
+    undefended, defended = published.TABLE_1[data]
+    shown = ("lost" if pair is None else f"{pair[0]:.2f} -> {pair[1]:.2f}" for pair in defended)
+    return [f"{undefended:.2f}", *shown]
 
 
 def _thief(changes: dict[str, Any]) -> Thief:
