@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from exporters import tokens
+from exporters.datasets import Dataset
 from exporters.mlp import mlp
 from postprocess.errors import InputError
 
@@ -18,10 +20,20 @@ class Architecture:
     #: and the number of classes K; its output has shape (batch, K) and holds logits.
     build: Callable[[Shape, int], Any]
     least: int = 4  #: height and width that its inputs need at least; 0 where any shape will do
+    texts: bool = False  #: whether it reads ids of texts, of the shape (-1,)
 
     def takes(self, shape: Shape) -> bool:
         """Return whether it is for inputs of that shape."""
+        if self.texts or shape == (-1,):
+            return self.texts and shape == (-1,)
         return not self.least or (len(shape) == 3 and min(shape[:2]) >= self.least)
+
+    @property
+    def wanted(self) -> str:
+        """What it takes, in words."""
+        if self.texts:
+            return "ids of texts"
+        return f"images of at least {self.least} x {self.least} pixels" if self.least else "numbers"
 
 
 def find(name: str, shape: Shape | None = None) -> Architecture:
@@ -39,9 +51,8 @@ def find(name: str, shape: Shape | None = None) -> Architecture:
     found = ARCHITECTURES[name]
     if shape is not None and not found.takes(shape):
         raise InputError(
-            f"--architecture {name}: expected images of at least {found.least} x {found.least} "
-            f"pixels, got {' x '.join(map(str, shape[:2]))}; "
-            "rows of features take --architecture mlp"
+            f"--architecture {name}: expected {found.wanted}, got "
+            f"{' x '.join(map(str, shape[:2]))}; rows of features take --architecture mlp"
         )
     return found
 
@@ -49,6 +60,17 @@ def find(name: str, shape: Shape | None = None) -> Architecture:
 def default(shape: Shape) -> str:
     """Return the name of the network that is trained where none is named."""
     return next(name for name, each in ARCHITECTURES.items() if each.takes(shape))
+
+
+def view(name: str, dataset: Dataset) -> Dataset:
+    """Return a data set as a network reads it: one of texts as their ids.
+
+    Raises:
+        InputError: the name is unknown, or the network cannot read it.
+    """
+    seen = dataset.of_texts() if find(name).texts else dataset
+    find(name, seen.input_shape)
+    return seen
 
 
 def build(name: str, shape: Shape, classes: int) -> Any:
@@ -161,6 +183,8 @@ def optimizer(model: Any) -> Any:
         return keras.optimizers.SGD(0.01, momentum=0.9)
     if model.name in ("mobilenet", "xception"):
         return keras.optimizers.Adam(1e-3)
+    if model.name == "tokens":  # most ids are in few batches: at 1e-3 they hardly move
+        return keras.optimizers.Adam(2e-2)
     return keras.optimizers.RMSprop(1e-3)
 
 
@@ -170,4 +194,5 @@ ARCHITECTURES = {
     "mobilenet": Architecture(mobilenet),
     "xception": Architecture(xception),
     "mlp": Architecture(mlp, least=0),
+    "tokens": Architecture(tokens.network, least=0, texts=True),
 }

@@ -3,7 +3,7 @@
 import hashlib
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,19 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters import tokens
 from postprocess.errors import InputError
 
-#: Images (n, height, width, channels), or features (n, F).
-Images = NDArray[np.float32]
+#: Images (n, height, width, channels) or features (n, F), float32; or ids of texts (n, T), int64.
+Images = NDArray[Any]
+Texts = NDArray[np.str_]
 Labels = NDArray[np.int64]
 
 #: Share of digits' samples that becomes its test set; scikit-learn publishes no split.
 DIGITS_TEST_SHARE = 0.2
+#: What a file of a data set holds, and may hold beside it: a text for each row.
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+TEXTS = ("text_train", "text_test")
 #: Classes that a data set may have; a label beyond them is a mistake.
 MOST_CLASSES = 65_536
 #: One image in three of each class is never seen by the victim (section 4: "33%").
@@ -30,7 +35,7 @@ HOLD_OFF_ONE_IN = 3
 class Dataset:
     """A classification data set.
 
-    Of images in [0, 1], shape (n, height, width, channels), or of features, shape (n, F).
+    Of images in [0, 1], shape (n, height, width, channels), of features, shape (n, F), or of ids.
 
     Raises:
         InputError: the arrays are none: empty, of two shapes, pixels out of range or no numbers,
@@ -44,6 +49,8 @@ class Dataset:
     y_test: Labels
     #: Whether a mirrored image keeps its class. Not so for written digits (paper, section 4).
     flips: bool
+    #: What the rows were made from, where that was texts: of the training set and of the test set.
+    texts: tuple[Texts, Texts] | None = None
 
     def __post_init__(self) -> None:
         for part, images, labels in (
@@ -68,6 +75,14 @@ class Dataset:
                     f"{where}: expected labels from 0 to {MOST_CLASSES - 1}, got {labels.min()} to "
                     f"{labels.max()}"
                 )
+        for name, texts, labels in zip(
+            TEXTS, self.texts or (), (self.y_train, self.y_test), strict=False
+        ):
+            if texts.dtype.kind != "U" or texts.shape != labels.shape:
+                raise InputError(
+                    f"{self.name}: {name}: expected a string for each of {len(labels)} rows, saved "
+                    f"as np.array(texts, dtype=str), got {texts.dtype} {texts.shape}"
+                )
         if self.x_test.shape[1:] != self.x_train.shape[1:] or self.y_test.max() >= self.classes:
             raise InputError(
                 f"{self.name}: the test set is not of the training set's shape and classes"
@@ -75,13 +90,27 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """(height, width, channels) of images, (F,) of features."""
-        return self.x_train.shape[1:]
+        """(height, width, channels) of images, (F,) of features, (-1,) of ids: any number."""
+        return (-1,) if self.x_train.dtype == np.int64 else self.x_train.shape[1:]
 
     @property
     def classes(self) -> int:
         """The number of classes, K."""
         return int(self.y_train.max()) + 1
+
+    def of_texts(self) -> "Dataset":
+        """Return the same data set with the ids of its texts as rows.
+
+        Raises:
+            InputError: it has no texts.
+        """
+        if self.texts is None:
+            raise InputError(
+                f"{self.name}: holds no texts: expected text_train and text_test, arrays of strings"
+            )
+        rows = tokens.ids(np.concatenate(self.texts))
+        x_train, x_test = np.split(rows, [len(self.y_train)])
+        return replace(self, x_train=x_train, x_test=x_test)
 
     @cached_property
     def digest(self) -> str:
@@ -202,21 +231,25 @@ def _digits() -> Dataset:
     return Dataset("digits", images[train], labels[train], images[test], labels[test], flips=False)
 
 
-def _read_npz(path: Path) -> list[NDArray[Any]]:
+def _read_npz(path: Path, names: Sequence[str] = ARRAYS) -> list[NDArray[Any]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
         with np.load(path, allow_pickle=False) as stored:
-            arrays = [stored[key] for key in ("x_train", "y_train", "x_test", "y_test")]
+            arrays = [stored[key] for key in names]
     except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile, zlib.error) as error:
-        raise InputError(
-            f"{path}: expected an .npz file of x_train, y_train, x_test, y_test: {error}"
-        ) from None
+        raise InputError(f"{path}: expected an .npz file of {', '.join(names)}: {error}") from None
     return arrays
 
 
 def _own(name: str, _: Path | None) -> Dataset:
-    return of_arrays(name, _read_npz(Path(name)), flips=False)
+    path = Path(name)
+    made = of_arrays(name, _read_npz(path), flips=False)
+    with np.load(path, allow_pickle=False) as stored:
+        if not set(TEXTS) <= set(stored.files):
+            return made
+    text_train, text_test = _read_npz(path, TEXTS)
+    return replace(made, texts=(text_train, text_test))
 
 
 def _published(name: str, data_dir: Path | None, *, flips: bool = True) -> Dataset:

@@ -9,6 +9,7 @@ from postprocess.errors import InputError
 
 #: What the graphs that this project exports itself give.
 OUTPUT_NAME = "scores"
+_IDS = "TYPE_INT64"
 #: Most rows in one request, and in one batch that Triton puts together.
 MAX_BATCH_SIZE = 256
 
@@ -53,12 +54,14 @@ def of_classifier(input_shape: tuple[int, ...], classes: int) -> Signature:
     """Return the signature of the graphs that this project exports itself.
 
     Args:
-        input_shape: (height, width, channels) of an ``image``, (F,) of ``features``.
+        input_shape: (height, width, channels) of an ``image``, (F,) of ``features``, (-1,) of
+            the ``ids`` of a text.
         classes: K.
     """
     name = "image" if len(input_shape) == 3 else "features"
+    given = OnnxTensor(name, "TYPE_FP32", input_shape)
     return Signature(
-        (OnnxTensor(name, "TYPE_FP32", input_shape),),
+        (OnnxTensor("ids", _IDS, input_shape) if input_shape == (-1,) else given,),
         OnnxTensor(OUTPUT_NAME, "TYPE_FP32", (classes,)),
     )
 
@@ -67,8 +70,8 @@ def read(path: Path) -> Signature:
     """Return the signature of an ONNX file that this project exported.
 
     Raises:
-        InputError: no such file, no ONNX file, or not a graph of one FP32 input and one FP32
-            output of shape (batch, K), both with a free batch dimension first.
+        InputError: no such file, no ONNX file, or not a graph of one input, FP32 or of ids, and
+            one FP32 output of shape (batch, K), both with a free batch dimension first.
     """
     model = onnx_graph.load(path)
     found = []
@@ -81,12 +84,13 @@ def read(path: Path) -> Signature:
             raise InputError(f"{path}: expected one {kind}, got {names}")
         (value,) = values
         where = f"{path}: {kind} {value.name}"
-        if value.data_type != "TYPE_FP32":
+        of_ids = kind == "input" and value.data_type == _IDS
+        if value.data_type != "TYPE_FP32" and not of_ids:
             raise InputError(f"{where}: expected FLOAT, got {value.kind}")
         if not has_free_batch(value):
             raise InputError(f"{where}: expected a free batch dimension first")
         tensor = tensor_of(value, batched=True)
-        if min(tensor.dims) < 1:
+        if min(tensor.dims) < 1 and not of_ids:
             raise InputError(f"{where}: expected fixed sizes after the batch dimension")
         found.append(tensor)
     given, scores = found

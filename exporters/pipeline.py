@@ -78,7 +78,7 @@ def export_classifier(
             and describes a classifier of another shape.
         ParityError: the ONNX graph does not compute what Keras computes.
     """
-    architectures.find(architecture, dataset.input_shape)  # before anything is written
+    dataset = architectures.view(architecture, dataset)  # before anything is written
     servable_path.refuse(repository)
     # Write access and configs first: no one should learn of a typo after an hour of training.
     onnx = model_repository.onnx_path(repository, name)

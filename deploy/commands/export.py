@@ -9,7 +9,7 @@ import typer
 from deploy.commands import asking, options
 from deploy.commands.console import err_console, say
 from deploy.commands.progress import stages
-from exporters import architectures, datasets, model_repository
+from exporters import architectures, datasets, model_repository, query_files
 from postprocess.errors import InputError
 
 
@@ -35,6 +35,13 @@ class ExportCommand:
             show_default="simple for images, mlp for features",
         ),
     ] = ""
+    query_sets: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to write query.npz to, the third that is held off, and test.npz, for "
+            "attack --query-set and --test-set."
+        ),
+    ] = None
     beta: options.Beta = options.BETA
     gamma: options.Gamma = options.GAMMA
     margin: options.Margin = options.MARGIN
@@ -56,13 +63,16 @@ class ExportCommand:
         config = self.repository / model_repository.defence_name(public) / "config.pbtxt"
         if config.exists() and defence != model_repository.SHIPPED:
             raise InputError(f"{config} exists; set beta, gamma and margin in it")
+        if self.query_sets is not None and not self.force:
+            query_files.refuse_present(self.query_sets)
         dataset = datasets.load(self.dataset, self.data_dir)
+        architecture = self.architecture or architectures.default(dataset.input_shape)
         exported = export_classifier(
             dataset,
             self.repository,
             defence,
             name=public,
-            architecture=self.architecture or architectures.default(dataset.input_shape),
+            architecture=architecture,
             steps=self.steps,
             seed=self.seed,
             stage=stages(3),
@@ -74,4 +84,7 @@ class ExportCommand:
             f"{exported.onnx}: accuracy {exported.accuracy:.4f} on the test set, "
             f"Keras and onnxruntime differ by at most {exported.parity:.1e}"
         )
+        if self.query_sets is not None:
+            query_files.write(self.query_sets, dataset, architecture=architecture, seed=self.seed)
+            say(f"{self.query_sets}: {' and '.join(query_files.NAMES)}, what an adversary asks")
         say(f"Next: reverse-sigmoid serve {self.repository}")
