@@ -13,13 +13,14 @@ import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from deploy.audit.door import INFER, Door, told
 from deploy.audit.http1 import Broken, ask, head, request
 from deploy.audit.target import TIMEOUT_S
 from deploy.audit.way import Way
-from deploy.hostile.holding import HALF_HELLO
+from deploy.hostile.holding import HALF_HELLO, begun, half_head
 from deploy.hostile.json_bodies import nested, shaped
 from deploy.hostile.odd import headers_alone, stream
 
@@ -172,16 +173,11 @@ def _named(said: str, names: list[str]) -> str | None:
 
 
 def _silences(door: Door) -> Iterator[tuple[str, Callable[[], socket.socket]]]:
-    def after(opened: Callable[[], socket.socket], said: bytes) -> socket.socket:
-        connection = opened()
-        connection.sendall(said)
-        return connection
-
     yield "silent TCP", door.tcp
     if door.ca is not None:
-        yield "half a TLS handshake", lambda: after(door.tcp, HALF_HELLO)
+        yield "half a TLS handshake", partial(begun, door.tcp, HALF_HELLO)
         yield "silent TLS", door.connect
-    yield "half a request's headers", lambda: after(door.connect, head(door, {})[:-2] + b"x: ")
+    yield "half a request's headers", partial(begun, door.connect, half_head(door))
 
 
 class _Held:

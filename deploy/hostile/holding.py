@@ -4,6 +4,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 
 from deploy.audit.door import Door
 from deploy.audit.http1 import Broken, head
@@ -24,13 +25,7 @@ def silent_tcp(door: Door, heard: Heard, seconds: float) -> None:
 
 def half_handshakes(door: Door, heard: Heard, seconds: float) -> None:
     """Begin to speak TLS, and go no further."""
-
-    def half() -> socket.socket:
-        connection = door.tcp()
-        connection.sendall(HALF_HELLO)
-        return connection
-
-    _hold(heard, seconds, half)
+    _hold(heard, seconds, partial(begun, door.tcp, HALF_HELLO))
 
 
 def idle_tls(door: Door, heard: Heard, seconds: float) -> None:
@@ -40,13 +35,19 @@ def idle_tls(door: Door, heard: Heard, seconds: float) -> None:
 
 def half_headers(door: Door, heard: Heard, seconds: float) -> None:
     """Begin a request's headers, and go on a letter at a time."""
+    _hold(heard, seconds, partial(begun, door.connect, half_head(door)), letter=b"z")
 
-    def half() -> socket.socket:
-        connection = door.connect()
-        connection.sendall(head(door, {})[:-2] + b"x-slow: ")
-        return connection
 
-    _hold(heard, seconds, half, letter=b"z")
+def half_head(door: Door) -> bytes:
+    """Return the beginning of a request, up to a header's value."""
+    return head(door, {})[:-2] + b"x-slow: "
+
+
+def begun(connect: Callable[[], socket.socket], said: bytes) -> socket.socket:
+    """Return a new connection over which so much was said."""
+    connection = connect()
+    connection.sendall(said)
+    return connection
 
 
 def _hold(

@@ -19,9 +19,9 @@ MIB = 2**20
 class Memory:
     """The resident sizes of a process and all under it."""
 
-    def __init__(self, root: psutil.Process, seconds: float, *, look_s: float = LOOK_S) -> None:
-        """Say whose memory is looked at, how long and how often."""
-        self._root, self._seconds, self._look_s = root, seconds, look_s
+    def __init__(self, root: psutil.Process, seconds: float) -> None:
+        """Say whose memory is looked at, and how long."""
+        self._root, self._seconds = root, seconds
         self._seen: dict[tuple[str, int], list[tuple[float, int]]] = defaultdict(list)
 
     def watch(self, also: Callable[[], str] = lambda: "") -> None:
@@ -31,7 +31,7 @@ class Memory:
             self.look(at)
             left = (self._seconds - at) / 60
             print(f"{left:.1f} min left{also()}", file=sys.stderr, flush=True)
-            time.sleep(min(self._look_s, max(0.1, self._seconds - at)))
+            time.sleep(min(LOOK_S, max(0.1, self._seconds - at)))
 
     def look(self, at: float) -> None:
         """Look once."""

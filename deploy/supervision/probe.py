@@ -20,6 +20,7 @@ from deploy.supervision.questions import (
     arrays,
     candidates,
     infer,
+    probe_error,
     synthetic_scores,
 )
 from postprocess.errors import InputError
@@ -266,8 +267,7 @@ class Probe:
             if not client.is_model_ready(self.model, client_timeout=self._timeout_s):
                 raise ProbeError("Triton does not call it ready")
         except InferenceServerException as error:
-            silent = "DEADLINE_EXCEEDED" in str(error.status())
-            raise ProbeError(str(error.message()), silent=silent) from None
+            raise probe_error(error, self._timeout_s) from None
 
     def answered(self, client: Any) -> int | None:
         """Return how many requests the model has answered, None if Triton does not say."""

@@ -84,15 +84,15 @@ def infer(client: Any, model: str, asked: Tensors, *, timeout_s: float) -> Any:
     try:
         return client.infer(model, tensors, client_timeout=timeout_s)
     except InferenceServerException as error:
-        raise _probe_error(error, timeout_s) from None
+        raise probe_error(error, timeout_s) from None
 
 
-def alive(client: Any, *, timeout_s: float = 3) -> bool:
+def alive(client: Any) -> bool:
     """Say whether Triton answers anything at all."""
     from tritonclient.utils import InferenceServerException
 
     try:
-        return bool(client.is_server_live(client_timeout=timeout_s))
+        return bool(client.is_server_live(client_timeout=3))
     except InferenceServerException:
         return False
 
@@ -105,11 +105,12 @@ def _signature(client: Any, model: str) -> tuple[Any, Any]:
         config = client.get_model_config(model, client_timeout=PATIENCE_S).config
         metadata = client.get_model_metadata(model, client_timeout=PATIENCE_S)
     except InferenceServerException as error:
-        raise _probe_error(error, PATIENCE_S) from None
+        raise probe_error(error, PATIENCE_S) from None
     return metadata, config
 
 
-def _probe_error(error: Any, timeout_s: float) -> ProbeError:
+def probe_error(error: Any, timeout_s: float) -> ProbeError:
+    """Return what tritonclient's exception says of a call that had so much time."""
     status, text = str(error.status()), " ".join(str(error.message()).split())
     if "DEADLINE_EXCEEDED" in status:
         return ProbeError(f"no answer within {timeout_s:g} s", silent=True)

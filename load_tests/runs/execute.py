@@ -76,10 +76,12 @@ def execute(run: Run, victim: TrainedVictim) -> dict[str, Any]:
     if run.attack == "jacobian":
         result["examples"] = _examples(run, loot.asked, true, len(victim.pool))
     if run.substitute:
+        import keras
+
         substitute = predict(loot.substitute, images)
         result["stolen"] = judge(_probabilities(substitute), truth, labels)
         result["curve"] = curve
-        _clear()
+        keras.backend.clear_session()
     return result
 
 
@@ -185,9 +187,3 @@ def _packed(image: Images) -> str:
 def _probabilities(logits: Answers) -> Answers:
     rows: Answers = softmax(logits, axis=1)
     return rows
-
-
-def _clear() -> None:
-    import keras
-
-    keras.backend.clear_session()
