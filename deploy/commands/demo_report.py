@@ -10,43 +10,37 @@ from postprocess.parameters import Parameters
 _Rows = list[tuple[str, str, str]]
 
 
+_STOLEN = "stolen_agreement_unprotected"
+#: Of each row: what it says, the key of the number without the defence (or that number, where it is
+#: known), the key of the number with it, and the decimals of both.
+_TABLE: tuple[tuple[str, str | float | None, str, int], ...] = (
+    ("Accuracy on the test set", "victim_accuracy", "protected_accuracy", 3),
+    ("Agreement with the victim (top-1)", 1.0, "protected_agreement", 3),
+    ("Cosine similarity to the victim", 1.0, "cosine", 3),
+    ("Mean absolute error per class", 0.0, "mae", 3),
+    ("KL(victim || protected), nats", 0.0, "kl_nats_from_victim", 2),
+    ("KL(protected || victim), nats", 0.0, "kl_nats_to_victim", 2),
+    ("Stolen: agreement of a substitute", _STOLEN, "stolen_agreement_protected", 3),
+    ("Stolen by a thief who keeps only labels", None, "stolen_agreement_labels_only", 3),
+    ("Latency p50, ms", "latency_p50_ms_unprotected", "latency_p50_ms_protected", 2),
+    ("Latency p99, ms", "latency_p99_ms_unprotected", "latency_p99_ms_protected", 2),
+)
+
+
 def table_rows(report: dict[str, Any]) -> _Rows:
     """Return the demo's table: (what, unprotected, protected), as text.
 
     Args:
         report: what the demo wrote to report.json.
     """
+
+    def shown(what: str | float | None, decimals: int) -> str:
+        value = report[what] if isinstance(what, str) else what
+        return "" if value is None else f"{value:.{decimals}f}"
+
     return [
-        (
-            "Accuracy on the test set",
-            _share(report["victim_accuracy"]),
-            _share(report["protected_accuracy"]),
-        ),
-        ("Agreement with the victim (top-1)", _share(1.0), _share(report["protected_agreement"])),
-        ("Cosine similarity to the victim", "1.000", f"{report['cosine']:.3f}"),
-        ("Mean absolute error per class", "0.000", f"{report['mae']:.3f}"),
-        ("KL(victim || protected), nats", "0.00", f"{report['kl_nats_from_victim']:.2f}"),
-        ("KL(protected || victim), nats", "0.00", f"{report['kl_nats_to_victim']:.2f}"),
-        (
-            "Stolen: agreement of a substitute",
-            _share(report["stolen_agreement_unprotected"]),
-            _share(report["stolen_agreement_protected"]),
-        ),
-        (
-            "Stolen by a thief who keeps only labels",
-            "",
-            _share(report["stolen_agreement_labels_only"]),
-        ),
-        (
-            "Latency p50, ms",
-            f"{report['latency_p50_ms_unprotected']:.2f}",
-            f"{report['latency_p50_ms_protected']:.2f}",
-        ),
-        (
-            "Latency p99, ms",
-            f"{report['latency_p99_ms_unprotected']:.2f}",
-            f"{report['latency_p99_ms_protected']:.2f}",
-        ),
+        (what, shown(before, decimals), shown(after, decimals))
+        for what, before, after, decimals in _TABLE
     ]
 
 
@@ -75,10 +69,6 @@ def to_html(report: dict[str, Any]) -> str:
     )
 
 
-def _share(value: float) -> str:
-    return f"{value:.3f}"
-
-
 def _curve(beta: float, gamma: float) -> str:
     """Figure 1: the perturbation and the deceptive probability over the true one, as SVG."""
     parameters = Parameters(
@@ -94,7 +84,7 @@ def _curve(beta: float, gamma: float) -> str:
 
 def _bars(report: dict[str, Any]) -> str:
     bars = {
-        "no defence": report["stolen_agreement_unprotected"],
+        "no defence": report[_STOLEN],
         "protected,\nprobabilities kept": report["stolen_agreement_protected"],
         "protected,\nlabels only": report["stolen_agreement_labels_only"],
     }
