@@ -2,13 +2,11 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import time
 
 import pytest
 from gateways import KEYS
-from siege import Siege, single_rows, write_operator
 
 from deploy.audit.http1 import Broken, ask, head, request
 from deploy.hostile import honest
@@ -17,16 +15,6 @@ from deploy.hostile.holding import HALF_HELLO
 
 #: A refusal that waits for nothing has come by then, on a busy machine too.
 AT_ONCE_S = 5
-
-
-@pytest.fixture(scope="module")
-def besieged(exported, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("refusing")
-    repository = shutil.copytree(exported, folder / "model_repository")
-    single_rows(repository)
-    with Siege(repository, write_operator(folder), cwd=folder) as running:
-        yield running
-        assert running.stop() == 0
 
 
 def answers(report, beginning):

@@ -4,21 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from commands import wait_for_no_process_naming
-from serving import DEFENCE, Load, Serving
+from serving import DEFENCE, Load
 
-from deploy.triton.server import free_ports
 from exporters.atomic_file import write_text
 from load_tests.endpoint import connect
-
-
-@pytest.fixture
-def serve(repository, tmp_path):
-    def start(*options):
-        return Serving(repository, free_ports(), *options, cwd=tmp_path)
-
-    yield start
-    wait_for_no_process_naming(repository)
 
 
 def load(serving, model, **options):

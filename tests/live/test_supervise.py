@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import SOON_S, processes_naming, wait_for_no_process_naming
-from serving import CLASSIFIER, DEFENCE, IMAGES, Load, Serving
+from commands import SOON_S, processes_naming
+from serving import CLASSIFIER, DEFENCE, IMAGES, Load
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
-from deploy.triton.server import free_ports
 from load_tests.endpoint import Endpoint
 
 RAISES = """
@@ -24,15 +23,6 @@ class TritonPythonModel:
         error = pb_utils.TritonError("broken")
         return [pb_utils.InferenceResponse([], error) for _ in requests]
 """
-
-
-@pytest.fixture
-def serve(repository, tmp_path):
-    def start(*options):
-        return Serving(repository, free_ports(), *options, cwd=tmp_path)
-
-    yield start
-    wait_for_no_process_naming(repository)
 
 
 MEMORY = Path("/dev/shm")  # noqa: S108
