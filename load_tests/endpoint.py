@@ -1,4 +1,4 @@
-"""A model on a live Triton, as a callable from images to scores."""
+"""A model on a live Triton, as a callable from rows to scores."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.datasets import Images
+from load_tests import tensors
 from load_tests.deferred_signals import deferred_signals
+from load_tests.drawn import Drawn
+from load_tests.rows import Rows
 from postprocess.errors import InputError, ReverseSigmoidError
 
 Answers = NDArray[np.float32]
 #: Anything that can be queried: a live endpoint, or a victim in this process.
-Query = Callable[[Images], Answers]
+Query = Callable[[Rows], Answers]
 
 #: Triton's gRPC service, as a path.
 SERVICE = "/inference.GRPCInferenceService"
@@ -23,7 +25,7 @@ API_KEY_HEADER = "x-api-key"
 #: What Triton calls the header of ``--grpc-restricted-protocol=...:triton-key=...``.
 TRITON_KEY_HEADER = "triton-grpc-protocol-triton-key"
 API_KEY_VARIABLE = "REVERSE_SIGMOID_API_KEY"
-_FLOATS = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64}
+_FLOATS = ("FP16", "FP32", "FP64")
 #: What gRPC calls failures that asking again does not mend.
 _FOR_GOOD = frozenset(
     ["INVALID_ARGUMENT", "NOT_FOUND", "PERMISSION_DENIED", "UNAUTHENTICATED", "UNIMPLEMENTED"]
@@ -101,7 +103,7 @@ class EndpointError(ReverseSigmoidError):
 
 
 class Endpoint:
-    """A model with one input of floats and one output of scores, over gRPC; a ``Query``.
+    """A model with inputs of any kind and an output of scores, over gRPC; a ``Query``.
 
     Use it as a context manager, or ``close`` it. Several threads may call it at a time.
     """
@@ -115,7 +117,7 @@ class Endpoint:
         timeout_s: float = 30,
         access: Access = OPEN,
     ) -> None:
-        """Ask the server what the model's input and output are called.
+        """Ask the server what the model's inputs and outputs are called.
 
         Args:
             url: HOST:PORT of Triton's gRPC endpoint.
@@ -126,7 +128,7 @@ class Endpoint:
 
         Raises:
             EndpointError: the server cannot be reached or does not know the model.
-            InputError: the model has more than one input, or no such output of floats.
+            InputError: NumPy has no type for an input, or there is no such output of floats.
         """
         from tritonclient import grpc, utils
 
@@ -139,30 +141,25 @@ class Endpoint:
             self._client.close()
             raise self._error(error) from None
         try:
-            self._read(metadata, output)
+            self._inputs = tensors.taken(metadata.inputs, where=f"model {model}")
+            self._output = self._scores(metadata.outputs, output)
         except InputError:
             self._client.close()
             raise
 
-    def _read(self, metadata: Any, output: str) -> None:
-        if len(metadata.inputs) != 1 or metadata.inputs[0].datatype not in _FLOATS:
-            got = ", ".join(f"{each.name} {each.datatype}" for each in metadata.inputs)
-            raise InputError(f"model {self.model}: expected one input of floats, got {got}")
-        outputs = [each.name for each in metadata.outputs if each.datatype in _FLOATS]
-        if output or len(outputs) != 1:
-            got = ", ".join(f"{each.name} {each.datatype}" for each in metadata.outputs)
-            if output and output not in outputs:
-                raise InputError(
-                    f"model {self.model}: --output {output}: no such output of floats, got {got}"
-                )
-            if not output:
-                way = f"; choose one, for example --output {outputs[0]}" if outputs else ""
-                raise InputError(
-                    f"model {self.model}: expected one output of floats, got {got}{way}"
-                )
-        (tensor,) = metadata.inputs
-        self._input, self._output = tensor.name, output or outputs[0]
-        self._datatype, self._shape = tensor.datatype, tuple(tensor.shape)
+    def _scores(self, outputs: Any, wanted: str) -> Any:
+        """Return the output of the scores, as Triton tells of it."""
+        floats = [one for one in outputs if one.datatype in _FLOATS]
+        found = [one for one in floats if wanted in ("", one.name)]
+        if len(found) == 1:
+            return found[0]
+        got = ", ".join(f"{one.name} {one.datatype}" for one in outputs)
+        if wanted:
+            raise InputError(
+                f"model {self.model}: --output {wanted}: no such output of floats, got {got}"
+            )
+        way = f"; choose one, for example --output {floats[0].name}" if floats else ""
+        raise InputError(f"model {self.model}: expected one output of floats, got {got}{way}")
 
     def __enter__(self) -> "Endpoint":
         return self
@@ -174,28 +171,52 @@ class Endpoint:
         """Close the connection."""
         self._client.close()
 
-    def __call__(self, images: Images) -> Answers:
-        """Return the model's scores, shape (n, K), for images (n, height, width, channels).
+    def refuse_misfits(self, drawn: Drawn, *, scores_for_each: bool = False) -> None:
+        """Refuse, before anything is sent, rows that the model does not take.
 
-        All images go in one request, so n is at most the model's max_batch_size. A model whose
-        input is (channels, height, width), or flat, gets them so.
+        Args:
+            drawn: the rows to be asked about.
+            scores_for_each: refuse a model too that has not K scores for each row.
+
+        Raises:
+            InputError: see above.
+        """
+        for rows in (drawn.pool, drawn.test):
+            where = f"model {self.model}"
+            tensors.refuse_misfits(self._inputs, rows, named=drawn.inputs, where=where)
+        shape = list(self._output.shape)
+        if scores_for_each and len(shape) != 2:
+            raise InputError(
+                f"model {self.model}: output {self._output.name} has shape {shape}: expected K "
+                "scores for each row, (batch, K); answers about several places of a row are not "
+                "learnt from here"
+            )
+
+    def __call__(self, rows: Rows) -> Answers:
+        """Return the model's scores, shape (n, K), for n rows.
+
+        All go in one request, so n is at most the model's max_batch_size. A model whose input is
+        (channels, height, width), or flat, gets images so.
 
         Raises:
             EndpointError: the server refused the request, failed or did not answer in time.
+            InputError: the rows have other inputs than the model.
         """
-        values = arrange(images, self._shape).astype(_FLOATS[self._datatype], copy=False)
-        tensor = self._grpc.InferInput(self._input, values.shape, self._datatype)
-        tensor.set_data_from_numpy(values)
+        made = tensors.arrays(self._inputs, rows, where=f"model {self.model}")
+        sent = []
+        for one in self._inputs:
+            sent.append(self._grpc.InferInput(one.name, made[one.name].shape, one.datatype))
+            sent[-1].set_data_from_numpy(made[one.name])
         try:
             answer = self._client.infer(
                 self.model,
-                [tensor],
-                outputs=[self._grpc.InferRequestedOutput(self._output)],
+                sent,
+                outputs=[self._grpc.InferRequestedOutput(self._output.name)],
                 client_timeout=self._timeout_s,
             )
         except self._failure as error:
             raise self._error(error) from None
-        scores: Answers = answer.as_numpy(self._output)
+        scores: Answers = answer.as_numpy(self._output.name)
         return scores
 
     def _error(self, error: Exception) -> EndpointError:
@@ -203,25 +224,7 @@ class Endpoint:
         return EndpointError(f"{self.url}, model {self.model}: {error}", status)
 
 
-def arrange(images: Images, shape: tuple[int, ...]) -> Images:
-    """Return the images as the model takes them; what does not fit is the server's to refuse."""
-
-    def fits(candidate: tuple[int, ...]) -> bool:
-        return len(candidate) == len(shape) - 1 and all(
-            wanted in (-1, size) for wanted, size in zip(shape[1:], candidate, strict=True)
-        )
-
-    height, width, channels = images.shape[1:]
-    if fits((height, width, channels)):
-        return images
-    if fits((channels, height, width)):
-        return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-    if fits((height * width * channels,)):
-        return images.reshape(len(images), -1)
-    return images
-
-
-def ask(query: Query, images: Images, *, batch_size: int = 64) -> Answers:
-    """Return the scores of any number of images, asked for in batches, shape (n, K)."""
-    starts = range(0, len(images), batch_size)
-    return np.concatenate([query(images[start : start + batch_size]) for start in starts])
+def ask(query: Query, rows: Rows, *, batch_size: int = 64) -> Answers:
+    """Return the scores of any number of rows, asked for in batches, shape (n, K)."""
+    starts = range(0, len(rows), batch_size)
+    return np.concatenate([query(rows[start : start + batch_size]) for start in starts])

@@ -19,7 +19,8 @@ from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
 from load_tests.endpoint import EndpointError
-from load_tests.stealing.attack_record import draw_from
+from load_tests.stealing.attacks import registry
+from load_tests.stealing.attacks.base import Means
 from load_tests.stealing.collect import Plan
 from load_tests.users import load_shapes
 from load_tests.users.load_shapes import BurstShape, RampShape, SteadyShape
@@ -35,16 +36,16 @@ _log = logging.getLogger(__name__)
 
 
 class NormalUser(TritonUser):
-    """Asks about a few real images of the test set, and thinks before it asks again."""
+    """Asks about a few real rows of the test set, and thinks before it asks again."""
 
     weight = 10
     kind = "normal"
     _born = itertools.count()
 
     def on_start(self) -> None:
-        """Find its images, and draws of its own."""
+        """Find its rows, and draws of its own."""
         settings = self.settings
-        self._images = draw_from(settings.data, settings.data_dir, settings.split_seed).test_images
+        self._rows = settings.drawn.test
         worker = max(0, getattr(self.environment.runner, "worker_index", 0))
         self._rng = np.random.default_rng([settings.seed, worker, next(self._born)])
 
@@ -56,9 +57,9 @@ class NormalUser(TritonUser):
     def classify(self) -> None:
         """Ask once; that it failed stands in the statistics."""
         count = self._rng.integers(1, self.settings.normal_batch + 1)
-        chosen = self._rng.integers(len(self._images), size=count)
+        chosen = self._rng.integers(len(self._rows), size=count)
         try:
-            self.ask(self._images[chosen])
+            self.ask(self._rows[chosen])
         except EndpointError as error:
             _log.debug("%s", error)
 
@@ -91,14 +92,13 @@ _own_counts: dict[type[ThiefUser], tuple[float, int]] = {}
 
 
 def load_early(parser: LocustArgumentParser, **_: Any) -> None:
-    """Load the images before a worker connects: silent for 3 s after that, it is taken for dead.
+    """Load the rows before a worker connects: silent for 3 s after that, it is taken for dead.
 
     What is wrong with the options is said later.
     """
     options, _rest = parser.parse_known_args()
     with contextlib.suppress(ReverseSigmoidError):
-        settings = LoadSettings.of(options)
-        draw_from(settings.data, settings.data_dir, settings.split_seed)
+        LoadSettings.of(options).drawn  # noqa: B018, it is kept
 
 
 def prepare(environment: Environment, **_: Any) -> None:
@@ -115,7 +115,7 @@ def prepare(environment: Environment, **_: Any) -> None:
 
 
 def start(environment: Environment, **_: Any) -> None:
-    """Load the images before the users come, and set how many of them are thieves."""
+    """Load the rows before the users come, and set how many of them are thieves."""
     try:
         settings = _check(environment)
     except ReverseSigmoidError as error:
@@ -124,10 +124,14 @@ def start(environment: Environment, **_: Any) -> None:
         if runner is not None:
             gevent.spawn(runner.quit if options and options.headless else runner.stop)
         return
-    if settings.thieves is not None:
-        for thief in THIEVES:
-            _own_counts[thief] = thief.weight, thief.fixed_count
+    unable = _unable(settings)
+    for thief in THIEVES:
+        _own_counts[thief] = thief.weight, thief.fixed_count
+        if settings.thieves is not None:
             thief.weight, thief.fixed_count = 0, settings.thieves[thief.attack]
+        elif thief in unable:
+            _log.warning("%s is left out: it %s", thief.__name__, unable[thief])
+            thief.weight, thief.fixed_count = 0, 0
 
 
 def stop(**_: Any) -> None:
@@ -144,9 +148,18 @@ def _check(environment: Environment) -> LoadSettings:
     certificates = settings.access.tls_ca
     if certificates is not None and not certificates.is_file():
         raise InputError(f"--tls-ca {certificates}: no such file")
-    if not isinstance(environment.runner, MasterRunner):
-        draw_from(settings.data, settings.data_dir, settings.split_seed)
+    if settings.query_set or not isinstance(environment.runner, MasterRunner):
+        for thief, why in _unable(settings).items():
+            if settings.thieves is not None and settings.thieves[thief.attack]:
+                raise InputError(f"--{thief.attack}-thieves: {thief.__name__} {why}")
     return settings
+
+
+def _unable(settings: LoadSettings) -> dict[type[ThiefUser], str]:
+    """Return for each thief that cannot ask with such rows why; loads the rows."""
+    means = Means(pool=settings.drawn.pool, budget=1, rng=np.random.default_rng())
+    found = {thief: registry.find(thief.attack).hindrance(means) for thief in THIEVES}
+    return {thief: why for thief, why in found.items() if why}
 
 
 events.init_command_line_parser.add_listener(add_options)

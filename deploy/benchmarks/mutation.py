@@ -93,7 +93,7 @@ class _Sender:
     """Sends what has numbers, from several threads, and keeps count."""
 
     def __init__(self, door: Door, secrets: Secrets) -> None:
-        self.door, self.heard = door, Heard(secrets)
+        self.door, self.heard, self._secrets = door, Heard(secrets), secrets
         self._lock = threading.Lock()
         self.late: dict[int, float] = {}
         self.leaked: dict[int, str] = {}
@@ -129,7 +129,9 @@ class _Sender:
 
     def took(self, number: int, kind: str, said: bytes | str, seconds: float, asked: bytes) -> None:
         """Keep an answer."""
-        leak = self.heard.answer(kind, said, after_s=seconds, asked=asked)
+        self.heard.answer(kind, said, after_s=seconds)
+        raw_answer = said.encode() if isinstance(said, str) else said
+        leak = self._secrets.found_in(raw_answer, asked)
         with self._lock:
             if seconds > LATE_S:
                 self.late[number] = round(seconds, 2)

@@ -69,7 +69,7 @@ def run(asked: ServingOptions, *, stages: Any) -> dict[str, Any]:
         client = stack.enter_context(closing(connect(server.grpc_url)))
         loop = stack.enter_context(ClosedLoop(server.grpc_url, max(asked.concurrencies)))
         preparers = {
-            way: Preparer(client, server.grpc_url, model, images=images)
+            way: Preparer(client, server.grpc_url, model, sent=images)
             for way, model in models.items()
         }
         run_ = _Run(asked, server, loop)

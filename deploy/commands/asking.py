@@ -4,12 +4,13 @@ They stand apart from ``options`` as they need NumPy.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from deploy.commands.options import counts
 from exporters import architectures, datasets
+from load_tests.drawn import Drawn, draw_from, refuse_other_rows
 from load_tests.endpoint import API_KEY_HEADER, API_KEY_VARIABLE
 
 _SETS = ", ".join(datasets.NAMES)
@@ -21,6 +22,27 @@ SentImages = Annotated[
         metavar="DATASET", help=f"What to send: one of {_SETS}.", show_default="random input"
     ),
 ]
+OwnRows = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE.npz",
+        help="Rows of your own in place of --data: an array for each input of the model, by its "
+        "name, and maybe features (what a thief learns from) and labels.",
+        show_default=False,
+    ),
+]
+OwnTestRows = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE.npz",
+        help="More such rows, to judge by.",
+        show_default="one row in 5 of the query set",
+    ),
+]
+Output = Annotated[
+    str,
+    typer.Option(help="The output of the scores.", show_default="the only one of floats"),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(help="Folder of the data sets' files: <name>.npz, or STL-10's binary ones."),
@@ -29,7 +51,11 @@ SplitSeed = Annotated[
     int, typer.Option(min=0, help="The seed that export held the adversary's images off by.")
 ]
 SubstituteNetwork = Annotated[
-    str, typer.Option(help=f"The substitute's network: {', '.join(architectures.ARCHITECTURES)}.")
+    str,
+    typer.Option(
+        help=f"The substitute's network: {', '.join(architectures.ARCHITECTURES)}.",
+        show_default="simple for images, else mlp",
+    ),
 ]
 ApiKey = Annotated[
     str | None,
@@ -54,3 +80,19 @@ def batches(text: str) -> tuple[int, ...]:
 def concurrencies(text: str) -> tuple[int, ...]:
     """Return what ``--concurrency`` says."""
     return counts(text, "--concurrency", _MOST_CLIENTS)
+
+
+def absolute(path: str) -> str:
+    """Return where a file is from wherever else it is looked for, empty where none was named."""
+    return str(Path(path).resolve()) if path else ""
+
+
+def drawn(command: Any) -> Drawn:
+    """Return the rows that a command's --data or --query-set names.
+
+    Raises:
+        InputError: neither or both are given, or they name none.
+    """
+    refuse_other_rows(command.data, command.query_set, command.test_set)
+    where = (command.data_dir, command.split_seed)
+    return draw_from(command.data, *where, command.query_set, command.test_set)

@@ -47,13 +47,16 @@ class AttackCommand:
             "by it, and shown without a defence too. An outsider cannot."
         ),
     ] = ""
+    output: asking.Output = ""
     data: asking.DataKind = ""
     data_dir: asking.DataDir = None
+    query_set: asking.OwnRows = ""
+    test_set: asking.OwnTestRows = ""
     queries: Annotated[
         int,
         typer.Option(
             min=0,
-            help="Query budget of each attack, in images; needed, except with --from-transfer-set.",
+            help="Query budget of each attack, in rows; needed, except with --from-transfer-set.",
             show_default=False,
         ),
     ] = 0
@@ -77,15 +80,15 @@ class AttackCommand:
     beta: options.Beta = options.BETA
     gamma: options.Gamma = options.GAMMA
     margin: options.Margin = options.MARGIN
-    architecture: asking.SubstituteNetwork = "simple"
+    architecture: asking.SubstituteNetwork = ""
     steps: options.Steps = options.STEPS
     seed: options.Seed = 0
     split_seed: asking.SplitSeed = 0
     others: Annotated[
         str,
-        typer.Option(help="The other images of knockoff: photos (no download) or a data set."),
+        typer.Option(help="The other rows of knockoff: photos (no download) or a data set."),
     ] = "photos"
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per request.")] = 64
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per request.")] = 64
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 1
     retries: Annotated[
         int, typer.Option(min=0, help="How often a request is sent again that the server failed.")
@@ -150,7 +153,8 @@ class AttackCommand:
 
         known = options.parameters(self.beta, self.gamma, self.margin)
         defence = {"beta": known.beta or 0, "gamma": known.gamma or 0, "margin": known.margin}
-        return options.settings(CampaignSettings, self, **defence)
+        files = {name: asking.absolute(getattr(self, name)) for name in ("query_set", "test_set")}
+        return options.settings(CampaignSettings, self, **defence, **files, rows="", test_rows="")
 
 
 def _stages(total: int) -> "Stage":

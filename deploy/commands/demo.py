@@ -9,7 +9,6 @@ import shutil
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -125,7 +124,7 @@ class DemoCommand:
         from load_tests.stealing import probabilities
         from load_tests.stealing.attacks.sample import sample
         from load_tests.stealing.collect import collect
-        from load_tests.timing.interleaved import call_seconds
+        from load_tests.timing.latency import interleaved_latency_ms
 
         with ExitStack() as stack:
             with stage("start Triton"):
@@ -137,15 +136,11 @@ class DemoCommand:
                 for model in (model_repository.classifier_name(NAME), NAME)
             )
             with stage("time both endpoints, interleaved"):
-                one_by_one = dataset.x_test[:, None]  # of both, the same image in a round
-                seconds = call_seconds(
-                    {
-                        "unprotected": map(classifier, cycle(one_by_one)).__next__,
-                        "protected": map(protected, cycle(one_by_one)).__next__,
-                    },
+                latencies = interleaved_latency_ms(
+                    {"unprotected": classifier, "protected": protected},
+                    dataset.x_test,
                     rounds=LATENCY_REQUESTS,
                     rng=np.random.default_rng(self.seed),
-                    warm_up=LATENCY_REQUESTS // 10,
                 )
             victim = probabilities.of(classifier)  # as an unprotected service would answer
             with stage(f"query both endpoints, {len(pool)} images"):
@@ -160,8 +155,8 @@ class DemoCommand:
             **_compared(victim_scores, protected_scores, dataset.y_test),
             "latency_requests": LATENCY_REQUESTS,
             **{
-                f"latency_p{percentile}_ms_{name}": 1000 * float(np.percentile(each, percentile))
-                for name, each in seconds.items()
+                f"latency_p{percentile}_ms_{name}": float(np.percentile(values, percentile))
+                for name, values in latencies.items()
                 for percentile in (50, 99)
             },
         }

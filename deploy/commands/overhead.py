@@ -50,6 +50,7 @@ class OverheadCommand:
     seed: options.Seed = 0
     data: asking.SentImages = ""
     data_dir: asking.DataDir = None
+    query_set: asking.OwnRows = ""
     under_attack: Annotated[
         bool,
         typer.Option("--under-attack", help="Measure all once more while a thief queries."),

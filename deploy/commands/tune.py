@@ -13,7 +13,7 @@ from deploy.commands.console import err_console, say, show
 from deploy.commands.needs import refuse_missing, refuse_missing_backend
 from deploy.commands.progress import Countdown
 from deploy.commands.retune import NONE, show_changes, write
-from exporters import architectures, datasets
+from exporters import architectures
 from exporters.atomic_file import write_json, write_text
 from postprocess.errors import InputError
 
@@ -33,8 +33,10 @@ class TuneCommand:
 
     repository: Annotated[Path, typer.Option(help="The model repository.")]
     model: options.PublicModel
-    data: asking.DataKind
+    data: asking.DataKind = ""
     data_dir: asking.DataDir = None
+    query_set: asking.OwnRows = ""
+    test_set: asking.OwnTestRows = ""
     criterion: Annotated[
         str,
         typer.Option(
@@ -70,8 +72,8 @@ class TuneCommand:
         int,
         typer.Option(min=1, help="Queries of the thief; at most a third of the training set."),
     ] = 4800
-    steps: Annotated[int, typer.Option(min=1, help="Training batches of 64 images.")] = 300
-    architecture: asking.SubstituteNetwork = "simple"
+    steps: Annotated[int, typer.Option(min=1, help="Training batches of 64 rows.")] = 300
+    architecture: asking.SubstituteNetwork = ""
     seed: options.Seed = 0
     split_seed: asking.SplitSeed = 0
     jobs: Annotated[int, typer.Option(min=1, help="Trainings at a time.")] = 1
@@ -129,13 +131,18 @@ class TuneCommand:
             raise InputError(
                 f"tune: expected reverse_sigmoid of one choice among K classes, got {now}"
             )
-        dataset = datasets.load(self.data, self.data_dir)
-        architectures.find(self.architecture, dataset.input_shape)
-        victim = Victim(
-            data=self.data, architecture=self.architecture, steps=0, seed=self.split_seed
-        )
+        drawn = asking.drawn(self)
+        if drawn.labels is None and wanted.criterion == "paper":
+            raise InputError(
+                "--criterion paper: is about accuracy, so the rows to judge by need an array "
+                "labels; --criterion frontier does without"
+            )
+        architecture = self.architecture or architectures.default(drawn.shape)
+        architectures.find(architecture, drawn.shape)
+        data = self.data or self.query_set
+        victim = Victim(data=data, architecture=architecture, steps=0, seed=self.split_seed)
         with err_console.status(f"asking {classifier.path}"):
-            logits = recorded.record(classifier, dataset, self.out / "victims", victim)
+            logits = recorded.record(classifier, drawn, self.out / "victims", victim)
         tried = candidates.make(
             logits,
             now,
@@ -145,7 +152,7 @@ class TuneCommand:
             decimals=_decimals(self.decimals) if self.decimals else (now.decimals,),
         )
         say(f"{len(tried)} settings to choose among", console=err_console)
-        substitute, queries = self.architecture, self.queries
+        substitute, queries = architecture, self.queries
         thief = Run(
             victim=victim, substitute=substitute, queries=queries, steps=self.steps, seed=self.seed
         )
@@ -153,7 +160,7 @@ class TuneCommand:
         with Runner(self.out, data_dir=self.data_dir, jobs=jobs, tell=progress.tell) as runner:
             tuning = Tuning(tried, thief, _kept(now), runner, jobs=jobs, expect=progress.expect)
             chosen = tuning.run(wanted)
-        said: dict[str, Any] = {"model": self.model, "data": self.data, "wanted": asdict(wanted)}
+        said: dict[str, Any] = {"model": self.model, "data": data, "wanted": asdict(wanted)}
         said["meets_criterion"] = tuning.meets(wanted, chosen)
         return said | report.as_dict(tuning, chosen, candidates=len(tried)), chosen.setting
 

@@ -68,19 +68,16 @@ class Heard:
         self.leaks: Counter[str] = Counter()
         self.slowest_s = 0.0
 
-    def answer(
-        self, kind: str, said: bytes | str = b"", *, after_s: float = 0, asked: bytes = b""
-    ) -> str | None:
-        """Take one: its status, and all that it says; return what of it nobody may learn."""
+    def answer(self, kind: str, said: bytes | str = b"", *, after_s: float = 0) -> None:
+        """Take one: its status, and all that it says."""
         raw_answer = said.encode() if isinstance(said, str) else said
-        leak = self._secrets.found_in(raw_answer, asked)
+        leak = self._secrets.found_in(raw_answer)
         with self._lock:
             self.kinds[kind] += 1
             self.examples.setdefault(kind, raw_answer[:200].decode(errors="replace"))
             self.slowest_s = max(self.slowest_s, after_s)
             if leak is not None:
                 self.leaks[leak] += 1
-        return leak
 
     def report(self) -> dict[str, Any]:
         """Return all of it, for JSON."""

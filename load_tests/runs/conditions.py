@@ -13,7 +13,6 @@ import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from exporters.datasets import Dataset
 from load_tests.timing.machine import cpu, vector_instructions
 from postprocess.errors import InputError
 
@@ -88,7 +87,7 @@ class Conditions:
         }
 
 
-def made_with(dataset: Dataset) -> dict[str, Any]:
+def made_with(data: str) -> dict[str, Any]:
     """Return what this process makes its results with, for their files.
 
     Beside ``Conditions``, which such a process was started with, what cannot be chosen: the
@@ -108,7 +107,7 @@ def made_with(dataset: Dataset) -> dict[str, Any]:
         "processor": cpu(),
         "instructions": vector_instructions(),
         "devices": _devices(started.backend),
-        "data": dataset.digest,
+        "data": data,
     }
 
 

@@ -13,6 +13,7 @@ from exporters.datasets import Images
 from exporters.train import BATCH, predict
 from load_tests import measures
 from load_tests.endpoint import Answers
+from load_tests.rows import features
 from load_tests.runs.run import Run
 from load_tests.runs.victims import TrainedVictim
 from load_tests.stealing.attacks import registry
@@ -34,7 +35,8 @@ EXAMPLES = 8
 #: Of the keyed modes; no adversary has it, and any other would do as well.
 _KEY = b"the operator's secret of these runs"
 
-_Labels = NDArray[np.integer[Any]]
+#: None where nobody knows the true classes.
+_Labels = NDArray[np.integer[Any]] | None
 
 
 def execute(run: Run, victim: TrainedVictim) -> dict[str, Any]:
@@ -50,8 +52,10 @@ def execute(run: Run, victim: TrainedVictim) -> dict[str, Any]:
         run: what to do.
         victim: the run's victim, trained.
     """
-    count = run.judged_on or len(victim.dataset.x_test)
-    images, labels = victim.dataset.x_test[:count], victim.dataset.y_test[:count]
+    drawn = victim.drawn
+    count = run.judged_on or len(drawn.test)
+    images = features(drawn.test)[:count]
+    labels = None if drawn.labels is None else drawn.labels[:count]
     truth = _probabilities(victim.test_logits[:count])
     answers = _Answers(run, victim)
     result: dict[str, Any] = {
@@ -67,7 +71,12 @@ def execute(run: Run, victim: TrainedVictim) -> dict[str, Any]:
     def watch(model: Any, done: int) -> None:
         if done in checkpoints:
             scores = _probabilities(predict(model, images[some]))
-            curve.append({"queries": done * BATCH, **judge(scores, truth[some], labels[some])})
+            curve.append(
+                {
+                    "queries": done * BATCH,
+                    **judge(scores, truth[some], None if labels is None else labels[some]),
+                }
+            )
 
     loot, true = _theft(run, victim, answers, watch)
     if run.recover:
@@ -96,6 +105,8 @@ def _compare(scores: Answers, truth: Answers) -> dict[str, float]:
 
 
 def _worth(scores: Answers, labels: _Labels) -> dict[str, float]:
+    if labels is None:
+        return {"confidence": measures.confidence(scores)}
     return {
         "accuracy": measures.accuracy(scores, labels),
         "brier": measures.brier(scores, labels),
@@ -117,7 +128,7 @@ class _Answers:
     def to(self, queries: Queries) -> tuple[Answers, Answers]:
         """Return what a client gets, and what the victim said; the pool's is known already."""
         if queries.pool_index is None:
-            logits = self._victim.logits(queries.images)
+            logits = self._victim.logits(features(queries.rows))
         else:
             logits = self._victim.pool_logits[queries.pool_index]
         return self.protect(logits), _probabilities(logits)
@@ -130,7 +141,7 @@ def _theft(
     recipe = Recipe(
         steps=max(1, run.steps),
         seed=run.seed + 1,
-        flips=victim.dataset.flips,
+        flips=victim.drawn.flips,
         architecture=run.substitute or victim.victim.architecture,
     )
     attack = registry.find(run.attack)
@@ -145,8 +156,8 @@ def _theft(
 
     def ask(queries: Queries) -> TransferSet:
         scores, true = answers.to(queries)
-        truths.append(TransferSet(queries.images, true))
-        return TransferSet(queries.images, scores)
+        truths.append(TransferSet(queries.rows, true))
+        return TransferSet(queries.rows, scores)
 
     taken = joined(drive(attack.plan(means), ask))
     true = attack.digest(joined(truths)).scores
@@ -167,12 +178,12 @@ def _examples(run: Run, asked: TransferSet, true: Answers, pool: int) -> list[di
     real = run.real or real_images(run.queries, pool)
     found = []
     for made in range(real, min(real + EXAMPLES, len(asked))):
-        distance = np.abs(asked.images[:real] - asked.images[made]).mean(axis=(1, 2, 3))
+        distance = np.abs(asked.features[:real] - asked.features[made]).mean(axis=(1, 2, 3))
         pair = {"real": int(distance.argmin()), "made": made}
         found.append(
             {
-                "shape": list(asked.images.shape[1:]),
-                **{f"{name}_pixels": _packed(asked.images[at]) for name, at in pair.items()},
+                "shape": list(asked.features.shape[1:]),
+                **{f"{name}_pixels": _packed(asked.features[at]) for name, at in pair.items()},
                 **{f"{name}_class": int(true[at].argmax()) for name, at in pair.items()},
             }
         )

@@ -12,11 +12,15 @@ from exporters import architectures, datasets
 from exporters.atomic_file import atomic_file, write_json
 from exporters.datasets import Dataset, HoldOff, Images
 from exporters.train import predict, train_victim
+from load_tests.drawn import Drawn, digest
+from load_tests.rows import features
 from load_tests.runs.conditions import made_with
 from load_tests.runs.run import Victim
 from postprocess.errors import InputError
 
 Logits = NDArray[np.float32]
+#: What a recorded victim was asked about, where that is no data set: pool, test and maybe labels.
+ROWS = "rows.npz"
 #: The file that is written when all others are there.
 _LAST = "victim.json"
 
@@ -27,8 +31,17 @@ class TrainedVictim:
     def __init__(self, victim: Victim, folder: Path, data_dir: Path | None) -> None:
         """Take the victim from the folder; ``prepare_victim`` has put it there."""
         self.victim, self._folder = victim, folder / victim.name
-        self.dataset = _dataset(victim.data, data_dir)
         self._data_dir = data_dir
+        rows = self._folder / ROWS
+        if rows.is_file():
+            with np.load(rows) as stored:
+                self.drawn = Drawn(stored["pool"], stored["test"], stored.get("labels"))
+            self.data_digest = digest(self.drawn.test)
+        else:
+            dataset, held_off = _dataset(victim.data, data_dir), _held_off(victim, data_dir)
+            pool, labels = held_off.adversary_images, dataset.y_test
+            self.drawn = Drawn(pool, dataset.x_test, labels, dataset.flips)
+            self.data_digest = dataset.digest
 
     @property
     def made_with(self) -> dict[str, Any] | None:
@@ -39,8 +52,8 @@ class TrainedVictim:
 
     @property
     def pool(self) -> Images:
-        """The adversary's images, which the victim has not seen."""
-        return _held_off(self.victim, self._data_dir).adversary_images
+        """What the adversary learns from, which the victim has not seen."""
+        return features(self.drawn.pool)
 
     @cached_property
     def test_logits(self) -> Logits:
@@ -49,7 +62,7 @@ class TrainedVictim:
 
     @cached_property
     def pool_logits(self) -> Logits:
-        """For the adversary's images, shape (n, K)."""
+        """For the adversary's rows, shape (n, K)."""
         return self._kept("pool")
 
     def logits(self, images: Images) -> Logits:
@@ -58,9 +71,8 @@ class TrainedVictim:
 
     @cached_property
     def _model(self) -> Any:
-        model = architectures.build(
-            self.victim.architecture, self.dataset.input_shape, self.dataset.classes
-        )
+        dataset = _dataset(self.victim.data, self._data_dir)
+        model = architectures.build(self.victim.architecture, dataset.input_shape, dataset.classes)
         model.load_weights(self._folder / "victim.weights.h5")
         return model
 
@@ -97,7 +109,7 @@ def prepare_victim(victim: Victim, folder: Path, data_dir: Path | None) -> None:
     with atomic_file(home / "logits.npz") as part, part.open("wb") as file:
         np.savez(file, **{which: predict(model, images) for which, images in logits.items()})
     keras.backend.clear_session()
-    about = {"victim": victim.name, "made_with": made_with(dataset)}
+    about = {"victim": victim.name, "made_with": made_with(dataset.digest)}
     write_json(home / _LAST, about, indent=None)
 
 

@@ -46,7 +46,7 @@ def _answer(asked: dict[str, Any], folder: Path, data_dir: Path | None) -> dict[
     victim = TrainedVictim(run.victim, folder, data_dir)
     return {
         "result": execute(run, victim),
-        "made_with": made_with(victim.dataset),
+        "made_with": made_with(victim.data_digest),
         "victim_made_with": victim.made_with,
     }
 

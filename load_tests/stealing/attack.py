@@ -1,19 +1,23 @@
 """Attacks on a live endpoint, from the command line's words to the report."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import postprocess
-from exporters import architectures, datasets
+from exporters import architectures
 from exporters.atomic_file import write_json, write_text
-from exporters.datasets import Dataset
 from exporters.pipeline import Stage
+from load_tests.drawn import HELD_OUT_ONE_IN, Drawn, digest, draw_from, refuse_other_rows
 from load_tests.endpoint import Access, Endpoint, Query
 from load_tests.stealing import attack_record, probabilities, verdict
+from load_tests.stealing.attacks import registry
+from load_tests.stealing.attacks.base import Means
 from load_tests.stealing.campaign import Campaign, CampaignSettings
 from load_tests.stealing.collect import Manner
 from load_tests.stealing.report import to_html
@@ -64,50 +68,105 @@ def run(
         InputError: what was asked for cannot be.
         EndpointError: the server refused a request, or failed on it again and again.
     """
-    architectures.find(settings.architecture)
-    settings, dataset, taken = _taken(from_transfer_set, settings, thieves[0].attack, data_dir)
+    settings, drawn, taken = _taken(from_transfer_set, settings, thieves[0].attack, data_dir)
     budgets = _budgets(budgets, settings.queries, several=len(thieves) > 1)
+    thieves, left_out = _able(thieves, settings, drawn)
     with ExitStack() as stack:
-        endpoint = partial(_query, stack, settings.url, timeout_s=timeout_s, access=access)
+        endpoint = partial(_query, stack, drawn, settings, timeout_s=timeout_s, access=access)
         campaign = Campaign(
             out,
             settings,
-            dataset=dataset,
+            drawn=drawn,
             data_dir=data_dir,
             protected=endpoint(settings.model),
             victim=endpoint(settings.victim) if settings.victim else None,
             manner=manner,
             taken=taken,
         )
-        for line in campaign.ask_again():
+        for line in (*campaign.ask_again(), *_notes(settings, drawn, left_out)):
             say(line)
         campaign.stage = stages(campaign.stages_left(thieves, budgets))
         campaign.run(thieves, budgets)
     for name, lost in campaign.lost.items():
         say(f"{name}: {lost} queries were sent and their answers lost")
-    return _written(out, _report(campaign, prices) | {"command": command})
+    return _written(out, _report(campaign, prices) | {"left_out": left_out, "command": command})
 
 
-def _query(stack: ExitStack, url: str, model: str, *, timeout_s: float, access: Access) -> Query:
-    opened = stack.enter_context(Endpoint(url, model, timeout_s=timeout_s, access=access))
+def _query(
+    stack: ExitStack,
+    drawn: Drawn,
+    settings: CampaignSettings,
+    model: str,
+    *,
+    timeout_s: float,
+    access: Access,
+) -> Query:
+    opened = stack.enter_context(
+        Endpoint(settings.url, model, output=settings.output, timeout_s=timeout_s, access=access)
+    )
+    opened.refuse_misfits(drawn, scores_for_each=True)
     return probabilities.of(opened)
+
+
+def _able(
+    thieves: list[Thief], settings: CampaignSettings, drawn: Drawn
+) -> tuple[list[Thief], dict[str, str]]:
+    """Return those who can ask with such rows, and for each other attack why it cannot.
+
+    Raises:
+        InputError: nobody can.
+    """
+    means = Means(
+        pool=drawn.pool,
+        budget=settings.queries,
+        rng=np.random.default_rng(),
+        others=settings.others,
+    )
+    hindrances = {one.attack: registry.find(one.attack).hindrance(means) for one in thieves}
+    able = [one for one in thieves if not hindrances[one.attack]]
+    if not able:
+        raise InputError(f"attack {thieves[0].attack}: it {hindrances[thieves[0].attack]}")
+    return able, {name: why for name, why in hindrances.items() if why}
+
+
+def _notes(settings: CampaignSettings, drawn: Drawn, left_out: dict[str, str]) -> Iterator[str]:
+    """Yield what is not as whoever asked might think."""
+    for name, why in left_out.items():
+        yield f"{name} is left out: it {why}"
+    if settings.query_set and not settings.test_set:
+        yield (
+            f"{settings.query_set}: one row in {HELD_OUT_ONE_IN} is held out to judge by, "
+            f"{len(drawn.test)} drawn with --split-seed {settings.split_seed}; --test-set FILE.npz "
+            "names others"
+        )
 
 
 def _taken(
     folder: Path | None, settings: CampaignSettings, attack: str, data_dir: Path | None
-) -> tuple[CampaignSettings, Dataset, dict[str, TransferSet]]:
-    """Return the settings, their data set, and by its attack the transfer set that is there."""
+) -> tuple[CampaignSettings, Drawn, dict[str, TransferSet]]:
+    """Return the settings, their rows, and by its attack the transfer set that is there."""
+    if settings.architecture:
+        architectures.find(settings.architecture)
     if folder is not None:
         settings = _of_folder(folder, settings, attack)
-    if not settings.data:
-        raise InputError("--data: say which kind of images the model takes")
-    dataset = datasets.load(settings.data, data_dir)
-    architectures.find(settings.architecture, dataset.input_shape)
+    refuse_other_rows(settings.data, settings.query_set, settings.test_set)
+    files = {"query_set": settings.query_set, "test_set": settings.test_set}
+    drawn = draw_from(settings.data, data_dir, settings.split_seed, **files)
+    architecture = settings.architecture or architectures.default(drawn.shape)
+    architectures.find(architecture, drawn.shape)
+    settings = replace(settings, architecture=architecture)
+    if settings.query_set:
+        rows = digest(drawn.pool)
+        if settings.rows not in ("", rows):
+            raise InputError(
+                f"--from-transfer-set {folder}: {settings.query_set} holds other rows than those "
+                "that were asked about"
+            )
+        settings = replace(settings, rows=rows, test_rows=digest(drawn.test))
     if folder is None:
-        return settings, dataset, {}
-    pool = datasets.hold_off(dataset, seed=settings.split_seed).adversary_images
-    found = TransferSetFile(folder, pool).read()
-    return replace(settings, queries=len(found)), dataset, {attack: found}
+        return settings, drawn, {}
+    found = TransferSetFile(folder, drawn.pool).read()
+    return replace(settings, queries=len(found)), drawn, {attack: found}
 
 
 def _budgets(given: list[int], queries: int, *, several: bool) -> list[int]:
@@ -126,8 +185,8 @@ def _report(campaign: Campaign, prices: tuple[float, float]) -> dict[str, Any]:
     return {
         "settings": asdict(campaign.settings),
         "package_version": postprocess.__version__,
-        "classes": campaign.dataset.classes,
-        "test_images": len(campaign.dataset.x_test),
+        "classes": campaign.classes,
+        "test_images": len(campaign.drawn.test),
         "lost_queries": campaign.lost,
         "protection": campaign.protection(),
         "summary": verdict.summary(results, prices=prices),
@@ -142,7 +201,7 @@ def _written(out: Path, report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_folder(folder: Path, settings: CampaignSettings, attack: str) -> CampaignSettings:
-    """Return the settings with what the transfer set's own folder says about its images."""
+    """Return the settings with what the transfer set's own folder says about its rows."""
     try:
         record = attack_record.read(folder)
     except InputError as error:
@@ -155,4 +214,11 @@ def _of_folder(folder: Path, settings: CampaignSettings, attack: str) -> Campaig
         raise InputError(
             f"--from-transfer-set {folder}: was made by {record.attack}, not by {attack}"
         )
-    return replace(settings, data=settings.data or record.data, split_seed=record.split_seed)
+    if not (settings.data or settings.query_set):
+        settings = replace(
+            settings,
+            data=record.data,
+            query_set=record.query_set,
+            test_set=settings.test_set or record.test_set,
+        )
+    return replace(settings, split_seed=record.split_seed, rows=record.rows)

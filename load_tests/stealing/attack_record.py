@@ -4,43 +4,21 @@
 thief of Locust's left it, and holds the fields of ``AttackRecord``.
 """
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from exporters import datasets
-from exporters.datasets import Images
+from load_tests.drawn import Drawn, digest, draw_from
 from load_tests.stealing.attacks import registry
 from load_tests.stealing.attacks.base import PHOTOS, Means
 from load_tests.stealing.claim import claim
 from load_tests.stealing.claim import read as read_settings
 from load_tests.stealing.collect import Plan
 from load_tests.stealing.substitute import Recipe
+from postprocess.errors import InputError
 
 NAME = "attack.json"
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """What users of an endpoint have: pictures to ask about."""
-
-    test_images: Images  #: of normal users, shape (n, height, width, channels)
-    pool: Images  #: the adversary's share of the training set, of that shape
-    flips: bool  #: see ``Dataset.flips``
-
-
-@functools.lru_cache(maxsize=1)
-def draw_from(data: str, data_dir: Path | None, split_seed: int) -> Drawn:
-    """Return a data set's images, split as ``reverse-sigmoid export`` did with that seed.
-
-    Raises:
-        InputError: there is no such data set.
-    """
-    dataset = datasets.load(data, data_dir)
-    pool = datasets.hold_off(dataset, seed=split_seed).adversary_images
-    return Drawn(dataset.x_test, pool, dataset.flips)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,16 +30,27 @@ class AttackRecord:
     data_dir: str | None
     split_seed: int
     seed: int  #: of the attack's draws
-    queries: int  #: the budget, in images
+    queries: int  #: the budget, in rows
     url: str
     model: str
     architecture: str = "simple"  #: of networks trained between its rounds
     others: str = PHOTOS  #: the other data set of Knockoff
+    query_set: str = ""  #: file of a query set, in the data set's place
+    test_set: str = ""  #: see ``drawn``
+    rows: str = ""  #: the hash of a query set's pool
 
     @property
     def drawn(self) -> Drawn:
-        """The images of its data set."""
-        return draw_from(self.data, self._data_dir, self.split_seed)
+        """The rows of its data set or query set.
+
+        Raises:
+            InputError: they are there no more, or are others by now.
+        """
+        files = {"query_set": self.query_set, "test_set": self.test_set}
+        found = draw_from(self.data, self._data_dir, self.split_seed, **files)
+        if self.query_set and self.rows != digest(found.pool):
+            raise InputError(f"{self.query_set}: holds other rows than those that were asked about")
+        return found
 
     @property
     def _data_dir(self) -> Path | None:

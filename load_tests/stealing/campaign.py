@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from exporters import datasets
 from exporters.atomic_file import atomic_file, write_json
-from exporters.datasets import Dataset, Images
+from exporters.datasets import Labels
 from exporters.pipeline import Stage
 from exporters.train import Progress, predict
 from load_tests import measures
 from load_tests.deferred_signals import deferred_signals
+from load_tests.drawn import Drawn
 from load_tests.endpoint import Answers, Query, ask
+from load_tests.rows import Rows, features
 from load_tests.stealing import attack_record, same_answers
 from load_tests.stealing.attack_record import AttackRecord
 from load_tests.stealing.attacks import registry
@@ -54,7 +55,12 @@ class CampaignSettings:
     model: str  #: the endpoint's model
     victim: str  #: the model without a defence, where it can be asked; else empty
     data: str  #: the data set, see ``exporters.datasets``
-    queries: int  #: the query budget of each attack, in images
+    query_set: str = ""  #: file of a query set, in the data set's place
+    test_set: str = ""  #: of another one, to judge by
+    rows: str = ""  #: the hash of a query set's pool
+    test_rows: str = ""  #: and of what it is judged by
+    output: str = ""  #: of the scores, where the endpoint has several
+    queries: int  #: the query budget of each attack, in rows
     split_seed: int = 0  #: of the hold-off; the exporter's seed
     seed: int = 0  #: of the attacks and the substitutes
     architecture: str = "simple"  #: of the substitutes
@@ -73,7 +79,7 @@ class Campaign:
         out: Path,
         settings: CampaignSettings,
         *,
-        dataset: Dataset,
+        drawn: Drawn,
         protected: Query,
         victim: Query | None,
         manner: Manner,
@@ -85,8 +91,8 @@ class Campaign:
         Args:
             out: the folder.
             settings: what decides the results.
-            dataset: the victim's kind of data, as ``settings.data`` names it.
-            protected: the endpoint under attack, from images to probabilities.
+            drawn: the victim's kind of data, as the settings name it.
+            protected: the endpoint under attack, from rows to probabilities.
             victim: the same without a defence, where it can be asked.
             manner: how requests are sent.
             data_dir: where the other data set of Knockoff is.
@@ -95,18 +101,18 @@ class Campaign:
         Raises:
             InputError: the folder holds a campaign with other settings, or other files.
         """
-        self.out, self.settings, self.dataset = out, settings, dataset
+        self.out, self.settings, self.drawn = out, settings, drawn
         self._protected, self._victim, self._manner = protected, victim, manner
         self._data_dir = data_dir
         self.stage: Stage = lambda title: nullcontext(lambda done, total: None)
         self.lost: dict[str, int] = {}  #: queries sent whose answers were lost, by folder
         self._taken = dict(taken or {})
         self._priors: dict[tuple[str, int], Answers] = {}
-        self.pool = datasets.hold_off(dataset, seed=settings.split_seed).adversary_images
+        self.pool = drawn.pool
         self.recipe = Recipe(
             steps=settings.steps,
             seed=settings.seed + 1,
-            flips=dataset.flips,
+            flips=drawn.flips,
             architecture=settings.architecture,
         )
         self._claim()
@@ -200,13 +206,18 @@ class Campaign:
             "reference": (self.settings.victim, self._victim),
         }
         return same_answers.ask_again(
-            *(self.out / REFERENCE, models, self.dataset.x_test), batch=self._manner.batch_size
+            *(self.out / REFERENCE, models, self.drawn.test), batch=self._manner.batch_size
         )
 
     def protection(self) -> dict[str, Any]:
         """Return what honest users get: the endpoint's answers to the test set, judged."""
         truth, protected = self._reference["reference"], self._reference["protected"]
-        return _judge(protected, truth, self.dataset) | {"judged_by": self.judged_by}
+        return _judge(protected, truth, self.drawn.labels) | {"judged_by": self.judged_by}
+
+    @property
+    def classes(self) -> int:
+        """The number of classes, K."""
+        return int(self._reference["reference"].shape[1])
 
     @property
     def judged_by(self) -> str:
@@ -226,19 +237,19 @@ class Campaign:
             defence=self._defence(),
             prior=lambda asked: self._prior(thief, asked),
             seed=self.recipe.seed,
-            true_answers=None if self._victim is None else lambda asked: self._true(asked.images),
+            true_answers=None if self._victim is None else lambda asked: self._true(asked.rows),
         )
         loot = steal(taken, thief, knowledge, self.recipe, progress=progress)
-        logits = predict(loot.substitute, self.dataset.x_test)
+        logits = predict(loot.substitute, features(self.drawn.test))
         keras.backend.clear_session()
         scores: Answers = softmax(logits, axis=1)
-        return _judge(scores, self._reference["reference"], self.dataset)
+        return _judge(scores, self._reference["reference"], self.drawn.labels)
 
     def _prior(self, thief: Thief, asked: TransferSet) -> Answers:
         """A shadow's probabilities; three recoveries share one shadow."""
         key = self._folder(thief).name, len(asked)
         if key not in self._priors:
-            self._priors[key] = shadow_prior(asked, self.pool, self.recipe)
+            self._priors[key] = shadow_prior(asked, features(self.pool), self.recipe)
         return self._priors[key]
 
     def _plan(self, attack: str) -> Plan:
@@ -260,10 +271,10 @@ class Campaign:
             margin=self.settings.margin,
         )
 
-    def _true(self, images: Images) -> Answers:
+    def _true(self, rows: Rows) -> Answers:
         if self._victim is None:
             raise InputError("true answers: need --victim, the model without a defence")
-        return ask(self._victim, images, batch_size=self._manner.batch_size)
+        return ask(self._victim, rows, batch_size=self._manner.batch_size)
 
     def _claim(self) -> None:
         """Make ``out`` this campaign's, unless it is another's."""
@@ -288,6 +299,9 @@ class Campaign:
             model=settings.victim if thief.unprotected else settings.model,
             architecture=settings.architecture,
             others=settings.others,
+            query_set=settings.query_set,
+            test_set=settings.test_set,
+            rows=settings.rows,
         )
 
     @cached_property
@@ -295,17 +309,20 @@ class Campaign:
         """The answers by which thieves are judged; none of them costs a thief a query."""
         path = self.out / REFERENCE
         if not path.is_file():
-            with self.stage(f"ask about the test set, {len(self.dataset.x_test)} images"):
-                size, images = self._manner.batch_size, self.dataset.x_test
-                protected = ask(self._protected, images, batch_size=size)
-                truth = protected if self._victim is None else self._true(images)
+            size, rows = self._manner.batch_size, self.drawn.test
+            with self.stage(f"ask about the test set, {len(rows)} rows"):
+                protected = ask(self._protected, rows, batch_size=size)
+                truth = protected if self._victim is None else self._true(rows)
             with atomic_file(path) as part, part.open("wb") as file:
                 np.savez(file, protected=protected, reference=truth)
         with np.load(path) as stored:
             return {name: stored[name] for name in ("protected", "reference")}
 
 
-def _judge(scores: Answers, truth: Answers, dataset: Dataset) -> dict[str, float]:
-    """The five measures of section 4, of probabilities against the victim's."""
-    accuracy = measures.accuracy(scores, dataset.y_test)
-    return {"accuracy": accuracy, **measures.between(scores, truth)}
+def _judge(scores: Answers, truth: Answers, labels: Labels | None) -> dict[str, float]:
+    """The five measures of section 4, of probabilities against the victim's.
+
+    Without labels there is no accuracy.
+    """
+    accuracy = {} if labels is None else {"accuracy": measures.accuracy(scores, labels)}
+    return {**accuracy, **measures.between(scores, truth)}

@@ -9,6 +9,8 @@ from exporters.atomic_file import write_json
 from postprocess.errors import InputError
 
 _T = TypeVar("_T")
+#: Where files are, which may change.
+_PLACES = ("data_dir", "query_set", "test_set")
 
 
 def claim(path: Path, settings: Any, *, where: str, ours: bool = False) -> None:
@@ -16,7 +18,7 @@ def claim(path: Path, settings: Any, *, where: str, ours: bool = False) -> None:
 
     Args:
         path: of the file, in the folder that it speaks for.
-        settings: a dataclass. Where a data set's files are, its ``data_dir``, may change.
+        settings: a dataclass. Where the files of its rows are may change.
         where: what the error message calls the folder.
         ours: whether all that the folder holds without the file is known to be of these settings.
 
@@ -32,7 +34,7 @@ def claim(path: Path, settings: Any, *, where: str, ours: bool = False) -> None:
     if path.exists():
         theirs = asdict(read(path, type(settings)))
         for name, value in asdict(settings).items():
-            if theirs[name] != value and name != "data_dir":
+            if theirs[name] != value and name not in _PLACES:
                 raise InputError(
                     f"{where}: holds an attack with {name} {theirs[name]!r}, not {value!r}; "
                     "choose another folder"

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.datasets import Images
 from exporters.train import Progress
 from load_tests.endpoint import Answers, EndpointError, Query
+from load_tests.rows import Rows, features
 from load_tests.stealing.transfer_set import Queries, TransferSet, joined
 from load_tests.stealing.transfer_set_file import TransferSetFile
 
@@ -30,7 +30,7 @@ Plan = Generator[Queries, TransferSet, None]
 class Manner:
     """How requests are sent; none of it changes what is asked."""
 
-    batch_size: int = 64  #: images per request, at most
+    batch_size: int = 64  #: rows per request, at most
     concurrency: int = 1  #: requests in flight, at most
     retries: int = 4  #: of one request that the server failed on
     retry_after_s: float = 0.5  #: before the first of them; doubled for each one after
@@ -83,7 +83,7 @@ def collect(
     numbers = count()
 
     def answers(queries: Queries) -> TransferSet:
-        these = np.fromiter(islice(numbers, len(queries.images)), np.intp)
+        these = np.fromiter(islice(numbers, len(queries.rows)), np.intp)
         return sender.ask(queries, these) if file is None else sender.resume(queries, these, file)
 
     parts = [part for part in drive(plan, answers) if len(part)]
@@ -136,7 +136,7 @@ class _Sender:
         self._count(len(numbers) - len(to_ask))
         if len(to_ask):
             at, index = to_ask - numbers[0], queries.pool_index
-            self.ask(Queries(queries.images[at], None if index is None else index[at]), to_ask)
+            self.ask(Queries(queries.rows[at], None if index is None else index[at]), to_ask)
         return file.read(numbers)
 
     def ask(self, queries: Queries, numbers: NDArray[np.intp]) -> TransferSet:
@@ -171,7 +171,7 @@ class _Sender:
                     for batch in islice(waiting, self._manner.concurrency - len(flying)):
                         if self._file is not None:
                             self._file.sent(numbers[batch].tolist())
-                        flying[threads.submit(self._patiently, queries.images[batch], stop)] = batch
+                        flying[threads.submit(self._patiently, queries.rows[batch], stop)] = batch
                     if not flying:
                         break
                     for future in wait(flying, return_when=FIRST_COMPLETED).done:
@@ -184,14 +184,14 @@ class _Sender:
         if failure is not None:
             raise failure
         return TransferSet(
-            queries.images, np.concatenate([answers[batch.start] for batch in batches])
+            queries.rows, np.concatenate([answers[batch.start] for batch in batches])
         )
 
     def _inputs(self, queries: Queries) -> list[str]:
         if self._file is None:
             return []
         if queries.pool_index is None:
-            return self._file.made(queries.images)
+            return self._file.made(features(queries.rows))
         return [f"pool:{index}" for index in queries.pool_index]
 
     def _count(self, queries: int) -> None:
@@ -199,13 +199,13 @@ class _Sender:
         if self._progress is not None:
             self._progress(self._spent, self._total)
 
-    def _patiently(self, images: Images, stop: threading.Event) -> _Answer:
+    def _patiently(self, rows: Rows, stop: threading.Event) -> _Answer:
         """Ask once, and again a few times where the server failed but might not the next time."""
         sent_at, start = time.time(), time.perf_counter()
         attempt = 0
         while True:
             try:
-                scores = self._query(images)
+                scores = self._query(rows)
                 return _Answer(scores, sent_at, (time.perf_counter() - start) * 1000)
             except EndpointError as error:
                 if not error.may_pass or attempt == self._manner.retries:

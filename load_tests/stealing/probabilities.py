@@ -32,4 +32,4 @@ def as_probabilities(scores: Answers) -> Answers:
 
 def of(query: Query) -> Query:
     """Return the query with every answer made probabilities."""
-    return lambda images: as_probabilities(query(images))
+    return lambda rows: as_probabilities(query(rows))

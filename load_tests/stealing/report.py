@@ -41,7 +41,7 @@ def table_rows(results: list[Result]) -> list[tuple[str, ...]]:
             result["name"] + ("" if result["outsider"] else " *"),
             str(result["queries"]),
             f"{result['agreement']:.3f}",
-            f"{result['accuracy']:.3f}",
+            f"{result['accuracy']:.3f}" if "accuracy" in result else "-",
             f"{result['cosine']:.3f}",
             f"{result['mae']:.4f}",
             f"{result['kl_nats_from_victim']:.2f}",
@@ -75,8 +75,9 @@ def caption(report: dict[str, Any]) -> str:
     """Return one line that says under which conditions the numbers were taken."""
     settings, protection = report["settings"], report["protection"]
     return (
-        f"{settings['model']} at {settings['url']}, {settings['data']}, {report['classes']} "
-        f"classes; judged by {protection['judged_by']} on {report['test_images']} test images; "
+        f"{settings['model']} at {settings['url']}, {settings['data'] or settings['query_set']}, "
+        f"{report['classes']} classes; judged by {protection['judged_by']} on "
+        f"{report['test_images']} test {'rows' if settings['query_set'] else 'images'}; "
         f"adversaries take the defence to be beta {settings['beta']:g}, gamma "
         f"{settings['gamma']:g}, margin {settings['margin']:g}; substitutes "
         f"{settings['architecture']}, {settings['steps']} steps of 64; seed {settings['seed']}"
@@ -92,9 +93,10 @@ def to_html(report: dict[str, Any]) -> str:
     ]
     protection = report["protection"]
     lines = "\n".join(f"<li>{html.escape(line)}</li>" for line in summary_lines(report))
+    accuracy = f"accuracy {protection['accuracy']:.3f}, " if "accuracy" in protection else ""
     honest = (
-        f"The endpoint's own answers: agreement {protection['agreement']:.3f}, accuracy "
-        f"{protection['accuracy']:.3f}, cosine {protection['cosine']:.3f}, KL(M || P) "
+        f"The endpoint's own answers: agreement {protection['agreement']:.3f}, {accuracy}"
+        f"cosine {protection['cosine']:.3f}, KL(M || P) "
         f"{protection['kl_nats_from_victim']:.2f} nats."
     )
     return page(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from exporters.datasets import Images
 from load_tests.endpoint import Answers, Query, ask
+from load_tests.rows import Rows
 from postprocess.errors import InputError
 
 ROWS = 8
@@ -20,7 +20,7 @@ TOLERANCE = 1e-4
 
 
 def ask_again(
-    reference: Path, models: Mapping[str, tuple[str, Query | None]], images: Images, *, batch: int
+    reference: Path, models: Mapping[str, tuple[str, Query | None]], test: Rows, *, batch: int
 ) -> list[str]:
     """Return a line for each model that was asked again and answers as before.
 
@@ -28,10 +28,10 @@ def ask_again(
     compared alone. Nothing is asked where there is no file yet.
 
     Args:
-        reference: the file of known answers to ``images``, an array for each model.
+        reference: the file of known answers to ``test``, an array for each model.
         models: by the array's name the model's name and what asks it, None if nothing does.
-        images: the test set.
-        batch: images per request, at most.
+        test: the test set.
+        batch: rows per request, at most.
 
     Raises:
         InputError: a model answers otherwise.
@@ -41,7 +41,7 @@ def ask_again(
         return []
     with np.load(reference) as stored:
         known = {name: stored[name][:ROWS] for name in models}
-    rows, lines = images[:ROWS], []
+    rows, lines = test[:ROWS], []
     for name, (model, query) in models.items():
         if query is None:
             continue

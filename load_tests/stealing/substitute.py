@@ -43,7 +43,7 @@ def train_substitute(
     progress: Progress | None = None,
     watch: Callable[[Any, int], None] | None = None,
 ) -> Any:
-    """Return a Keras model from images to logits, trained on a transfer set.
+    """Return a Keras model from features to logits, trained on a transfer set.
 
     Args:
         transfer_set: the endpoint's answers.
@@ -62,7 +62,7 @@ def train_substitute(
 
     keras.utils.set_random_seed(recipe.seed)
     classes = transfer_set.scores.shape[1]
-    model = architectures.build(recipe.architecture, transfer_set.images.shape[1:], classes)
+    model = architectures.build(recipe.architecture, transfer_set.features.shape[1:], classes)
     targets = transfer_set.scores
     if recipe.labels_only:
         targets = one_hot(targets.argmax(axis=1), classes)
@@ -75,7 +75,7 @@ def train_substitute(
 
     train(
         model,
-        transfer_set.images,
+        transfer_set.features,
         targets,
         steps=recipe.steps,
         seed=recipe.seed,

@@ -1,4 +1,4 @@
-"""What an adversary has after an attack: inputs, and the answers to them."""
+"""What an adversary has after an attack: rows that were asked about, and the answers to them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from exporters.datasets import Images
 from load_tests.endpoint import Answers
+from load_tests.rows import Rows, features, joined_rows
 from postprocess.errors import InputError
 
 
@@ -16,42 +17,47 @@ class TransferSet:
     """One row per query that was answered, in the order they were asked in.
 
     Raises:
-        InputError: not a row of scores for each image, or not finite.
+        InputError: not a row of scores for each of the rows, or not finite.
     """
 
-    images: Images  #: shape (queries, height, width, channels), in [0, 1]
+    rows: Rows  #: one for each query
     scores: Answers  #: what the endpoint answered, shape (queries, K), rows sum to 1
 
     def __post_init__(self) -> None:
-        if self.scores.ndim != 2 or len(self.scores) != len(self.images):
+        if self.scores.ndim != 2 or len(self.scores) != len(self.rows):
             raise InputError(
-                f"transfer set: expected a row of scores for each of {len(self.images)} images, "
+                f"transfer set: expected scores for each of {len(self.rows)} rows, "
                 f"got shape {self.scores.shape}"
             )
-        for what, values in (("images", self.images), ("scores", self.scores)):
+        for what, values in (("rows", self.features), ("scores", self.scores)):
             if not np.isfinite(values).all():
                 raise InputError(f"transfer set: {what}: expected finite numbers")
 
     def __len__(self) -> int:
         return len(self.scores)
 
+    @property
+    def features(self) -> Images:
+        """What is learnt from, such as the images themselves; shape (queries, ...)."""
+        return features(self.rows)
+
     def first(self, queries: int) -> "TransferSet":
         """Return what the adversary had after that many queries."""
-        return TransferSet(self.images[:queries], self.scores[:queries])
+        return TransferSet(self.rows[:queries], self.scores[:queries])
 
 
 def joined(parts: Sequence[TransferSet]) -> TransferSet:
     """Return all of several transfer sets, at least one, one after the other."""
     return TransferSet(
-        np.concatenate([part.images for part in parts]),
+        joined_rows([part.rows for part in parts]),
         np.concatenate([part.scores for part in parts]),
     )
 
 
 @dataclass(frozen=True)
 class Queries:
-    """Images that an attack wants to ask about next."""
+    """Rows that an attack wants to ask about next."""
 
-    images: Images  #: shape (n, height, width, channels), in [0, 1]
+    rows: Rows
     #: Where each comes from: its index in the adversary's pool. None: made by the attack.
     pool_index: NDArray[np.intp] | None = None

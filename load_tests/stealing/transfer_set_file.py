@@ -5,14 +5,15 @@
 | column | holds |
 | --- | --- |
 | ``query`` | number of the query, from 0: the order in which the attack asked |
-| ``input`` | ``pool:17``, the adversary's image 17, or ``made:3``, image 3 of the next file |
+| ``input`` | ``pool:17``, the adversary's row 17, or ``made:3``, row 3 of the next file |
 | ``sent_at`` | when the request that held it was sent, seconds since 1970, UTC |
 | ``latency_ms`` | how long that request took, retries included, milliseconds |
 | ``top1`` | the class with the highest score, from 0 |
 | ``score_0`` ... | the endpoint's answer as probabilities, a column per class |
 
-``made_inputs.f32`` holds the images that the attack made itself, float32, little-endian, one
-after the other: ``numpy.memmap(path, "<f4").reshape(-1, height, width, channels)``.
+``made_inputs.f32`` holds the images, or features, that the attack made itself, float32,
+little-endian, one after the other: ``numpy.memmap(path, "<f4").reshape(-1, height, width,
+channels)``.
 
 ``requests.log`` says what was sent before it is: a batch that stands there and is in none of the
 other two was paid for and its answer lost, as when the attacking process is killed. It is not
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 
 from exporters.datasets import Images
 from load_tests.endpoint import Answers
+from load_tests.rows import InputRows, Rows, features
 from load_tests.stealing.transfer_set import TransferSet
 from postprocess.errors import InputError
 
@@ -39,18 +41,18 @@ _FIXED = ("query", "input", "sent_at", "latency_ms", "top1")
 class TransferSetFile:
     """A transfer set that grows, in a folder of its own; what it holds already is kept."""
 
-    def __init__(self, folder: Path, pool: Images) -> None:
+    def __init__(self, folder: Path, pool: Rows) -> None:
         """Read what an interrupted attack left; half a row at the end of a file is cut off.
 
         Args:
             folder: of the three files; made when there is something to write.
-            pool: the adversary's images, shape (n, height, width, channels).
+            pool: the adversary's rows.
 
         Raises:
             InputError: the files cannot be read, or are no transfer set of this pool.
         """
         self._folder, self._pool = folder, pool
-        self._shape = pool.shape[1:]
+        self._shape = features(pool).shape[1:]
         self._input: dict[int, str] = {}
         self._scores: dict[int, Answers] = {}
         self._unanswered: set[int] = set()
@@ -78,7 +80,7 @@ class TransferSetFile:
         )
 
     def made(self, images: Images) -> list[str]:
-        """Return how rows refer to images that the attack made, after storing them."""
+        """Return how lines refer to rows that the attack made, after storing them."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "made_inputs.f32").open("ab") as file:
             file.write(np.ascontiguousarray(images, "<f4").tobytes())
@@ -123,14 +125,19 @@ class TransferSetFile:
         wanted = sorted(self._scores) if numbers is None else [int(number) for number in numbers]
         wanted = [number for number in wanted if number in self._scores]
         if not wanted:
-            return TransferSet(np.empty((0, *self._shape), np.float32), np.empty((0, 0), "f4"))
-        images = np.stack([self._image(self._input[number]) for number in wanted])
-        return TransferSet(images, np.stack([self._scores[number] for number in wanted]))
+            return TransferSet(self._pool[:0], np.empty((0, 0), "f4"))
+        rows = self._rows([self._input[number] for number in wanted])
+        return TransferSet(rows, np.stack([self._scores[number] for number in wanted]))
 
-    def _image(self, name: str) -> Images:
+    def _rows(self, names: Sequence[str]) -> Rows:
+        if isinstance(self._pool, InputRows):  # of which none can be made
+            return self._pool[np.array([int(name.partition(":")[2]) for name in names])]
+        return np.stack([self._array(self._pool, name) for name in names])
+
+    def _array(self, pool: Images, name: str) -> Images:
         kind, _, index = name.partition(":")
         if kind == "pool":
-            return np.asarray(self._pool[int(index)])
+            return np.asarray(pool[int(index)])
         size = int(np.prod(self._shape))
         stored = np.memmap(self._folder / "made_inputs.f32", "<f4", mode="r")
         return np.array(stored[int(index) * size :][:size]).reshape(self._shape)
@@ -157,7 +164,7 @@ class TransferSetFile:
                     if kind == "pool" and not 0 <= int(index) < len(self._pool):
                         raise InputError(
                             f"{path}: line {line}: {name}, but the adversary has "
-                            f"{len(self._pool)} images: another data set or split?"
+                            f"{len(self._pool)} rows: another data set or split?"
                         )
                 except InputError:
                     raise

@@ -21,8 +21,10 @@ from typing import Any
 import numpy as np
 
 from exporters import datasets
+from load_tests import query_sets
 from load_tests.deferred_signals import deferred_signals
 from load_tests.endpoint import OPEN, Access, EndpointError, connect
+from load_tests.rows import Rows
 from load_tests.timing.closed_loop import ClosedLoop
 from load_tests.timing.prepared import Preparer, RefusedError
 from postprocess.errors import ReverseSigmoidError
@@ -47,6 +49,7 @@ class FloodOptions:
     bound_s: float  #: the process ends by itself after this time
     data: str = ""  #: a data set's name, "" for random inputs
     data_dir: Path | None = None
+    query_set: str = ""  #: file of a query set, in the data set's place
     access: Access = OPEN  #: what the endpoint asks of its clients
 
 
@@ -134,10 +137,12 @@ def _steal(asked: FloodOptions, line: "Connection[Any, Any]") -> None:
 
 def _queried(asked: FloodOptions, line: "Connection[Any, Any]") -> dict[str, Any]:
     url, access, rng = asked.url, asked.access, np.random.default_rng(asked.seed)
-    images = datasets.load(asked.data, asked.data_dir).x_train if asked.data else None
+    sent: Rows | None = datasets.load(asked.data, asked.data_dir).x_train if asked.data else None
+    if asked.query_set:
+        sent = query_sets.read(Path(asked.query_set), to_learn=False).rows
     with ClosedLoop(url, CONCURRENCY, access) as clients, closing(connect(url, access)) as client:
         threading.Thread(target=_follow_parent, args=(line, clients), daemon=True).start()
-        preparer = Preparer(client, url, asked.model, images=images)
+        preparer = Preparer(client, url, asked.model, sent=sent)
         try:
             rows = preparer.request(BATCH, rng=rng).rows
         except RefusedError:

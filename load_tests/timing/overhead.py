@@ -19,8 +19,10 @@ import numpy as np
 import postprocess
 from exporters import datasets
 from exporters.pipeline import Stage
+from load_tests import query_sets
 from load_tests.address import address
 from load_tests.endpoint import OPEN, Access, EndpointError, connect
+from load_tests.rows import Rows
 from load_tests.timing import interleaved
 from load_tests.timing.closed_loop import TIMEOUT_S, ClosedLoop, Request, Slice, bare_loop
 from load_tests.timing.flood import Flood, FloodOptions
@@ -48,6 +50,7 @@ class OverheadOptions:
     seed: int  #: of the inputs, the order within rounds and the bootstrap
     data: str = ""  #: a data set's name; "" for random inputs
     data_dir: Path | None = None
+    query_set: str = ""  #: file of a query set, in the data set's place
     under_attack: bool = False  #: measure every cell once more while a thief queries
     access: Access = OPEN  #: what the endpoint asks of its clients
 
@@ -60,6 +63,8 @@ class OverheadOptions:
         address(self.url, "--url")
         if not 0 < self.seconds < float("inf"):
             raise InputError(f"--seconds: expected a number above 0, got {self.seconds:g}")
+        if self.data and self.query_set:
+            raise InputError("--data, --query-set: give one of them")
         if self.rounds < 2:
             raise InputError(f"--rounds: expected at least 2, got {self.rounds}")
 
@@ -83,12 +88,13 @@ def measure(asked: OverheadOptions, *, stages: Callable[[int], Stage]) -> dict[s
             no request at all.
         InputError: no batch is taken by both models, or the data set is not what they take.
     """
-    images = datasets.load(asked.data, asked.data_dir).x_test if asked.data else None
+    sent: Rows | None = datasets.load(asked.data, asked.data_dir).x_test if asked.data else None
+    if asked.query_set:
+        sent = query_sets.read(Path(asked.query_set), to_learn=False).rows
     with ExitStack() as stack:
         client = stack.enter_context(closing(connect(asked.url, asked.access)))
         preparers = {
-            role: Preparer(client, asked.url, name, images=images)
-            for role, name in asked.names.items()
+            role: Preparer(client, asked.url, name, sent=sent) for role, name in asked.names.items()
         }
         requests, refused = _prepare(preparers, asked)
         grid = [(rows, clients) for rows in requests for clients in asked.concurrencies]
@@ -155,6 +161,7 @@ def _flood(asked: OverheadOptions, *, cells: int) -> Flood:
         bound_s=600 + FLOOD_BOUND * cells * 2 * asked.seconds,
         data=asked.data,
         data_dir=asked.data_dir,
+        query_set=asked.query_set,
         access=asked.access,
     )
     return Flood(options)
@@ -247,7 +254,7 @@ def _about(asked: OverheadOptions, client: Any) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "url": asked.url,
         **asked.names,
-        "data": asked.data or "random",
+        "data": asked.data or asked.query_set or "random",
         "seed": asked.seed,
         "seconds": asked.seconds,
         "rounds": asked.rounds,

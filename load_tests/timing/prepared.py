@@ -3,12 +3,13 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from exporters.datasets import Images
-from load_tests import inputs
+from load_tests import inputs, tensors
 from load_tests.endpoint import EndpointError
+from load_tests.rows import Rows
 from load_tests.timing.closed_loop import TIMEOUT_S, Request, one_line
-from postprocess.errors import InputError, ReverseSigmoidError
+from postprocess.errors import ReverseSigmoidError
 
 
 class RefusedError(ReverseSigmoidError):
@@ -18,34 +19,31 @@ class RefusedError(ReverseSigmoidError):
 class Preparer:
     """What one model takes, asked for once."""
 
-    def __init__(self, client: Any, url: str, model: str, *, images: Images | None = None) -> None:
+    def __init__(self, client: Any, url: str, model: str, *, sent: Rows | None = None) -> None:
         """Ask the server for the model's inputs.
 
         Args:
             client: tritonclient's gRPC client.
             url: HOST:PORT, for messages.
             model: its name.
-            images: what to send, in [0, 1], shape (n, ...); None for random values.
+            sent: the rows to draw from; None for random values.
 
         Raises:
             EndpointError: the server cannot be reached or does not know the model.
-            InputError: images are not what the model takes.
+            InputError: they are not what the model takes.
         """
         from tritonclient.utils import InferenceServerException
 
         self._failure = InferenceServerException
         self._client, self._where, self._model = client, f"{url}, model {model}", model
-        self._images = images
+        self._sent = sent
         try:
             self._inputs = client.get_model_metadata(model, client_timeout=TIMEOUT_S).inputs
         except InferenceServerException as error:
             raise EndpointError(f"{self._where}: {one_line(error)}") from None
-        types = [one.datatype for one in self._inputs]
-        if images is not None and types not in (["FP32"], ["FP16"], ["FP64"]):
-            raise InputError(
-                f"--data: expected a model with one float input, {model} takes {', '.join(types)}; "
-                "without --data its input is random"
-            )
+        if sent is not None:
+            self._taken = tensors.taken(self._inputs, where=f"model {model}")
+            tensors.arrays(self._taken, sent[:1], where=f"model {model}")
 
     def request(self, rows: int, *, rng: np.random.Generator) -> Request:
         """Return a request of ``rows`` rows that the model has just answered.
@@ -57,7 +55,14 @@ class Preparer:
         refused = RefusedError()
         is_open = any(-1 in one.shape[1:] for one in self._inputs)
         for size in inputs.OPEN_SIZES if is_open else inputs.OPEN_SIZES[:1]:
-            made = [self._fill(one, rows, size, rng) for one in self._inputs]
+            drawn = None
+            if self._sent is not None:
+                some = self._sent[rng.integers(len(self._sent), size=rows)]
+                drawn = tensors.arrays(self._taken, some, where=f"model {self._model}")
+            made = [
+                self._fill(one, rows, size, rng if drawn is None else drawn[one.name])
+                for one in self._inputs
+            ]
             try:
                 self._client.infer(self._model, made, client_timeout=TIMEOUT_S)
             except self._failure as error:
@@ -68,14 +73,13 @@ class Preparer:
                 return Request(self._model, made, rows)
         raise refused
 
-    def _fill(self, one: Any, rows: int, size: int, rng: np.random.Generator) -> Any:
+    def _fill(
+        self, one: Any, rows: int, size: int, fill: np.random.Generator | NDArray[Any]
+    ) -> Any:
         """Return tritonclient's InferInput, filled."""
         batched = bool(one.shape) and one.shape[0] < 0
         if rows != 1 and not batched:
             raise RefusedError(f"{self._model} takes no batches")
         shape = inputs.closed(one.shape, batched=batched, rows=rows, size=size)
-        values = inputs.filled(one, shape, rng if self._images is None else 0)
-        if self._images is not None:
-            drawn = self._images[rng.integers(len(self._images), size=rows)]
-            values = drawn.astype(values.dtype)
+        values = fill if isinstance(fill, np.ndarray) else inputs.filled(one, shape, fill)
         return inputs.tensor(one.name, one.datatype, values)

@@ -9,20 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from exporters import datasets
 from exporters.atomic_file import atomic_file, write_json
-from exporters.datasets import Dataset, Images
 from exporters.onnx_run import one_line
-from load_tests.endpoint import arrange
+from load_tests import tensors
+from load_tests.drawn import Drawn, digest
+from load_tests.rows import Rows, features
 from load_tests.runs.run import Victim
+from load_tests.runs.victims import ROWS as ROWS_FILE
 from load_tests.runs.victims import Logits, is_trained
+from load_tests.tensors import Taken
 from postprocess.errors import InputError
 from postprocess.scores import to_logits
 
-#: Images that are run at once.
+#: Rows that are run at once.
 ROWS = 256
-#: What onnxruntime calls the types of inputs.
-_TYPES: dict[str, Any] = {"tensor(float16)": np.float16, "tensor(double)": np.float64}
+#: What onnxruntime calls otherwise than NumPy does.
+_TYPES = {"float": "float32", "double": "float64", "string": "object"}
 
 
 @dataclass(frozen=True)
@@ -35,33 +37,39 @@ class OnnxVictim:
     probabilities: bool  #: what the scores are; else logits
 
 
-def record(classifier: OnnxVictim, dataset: Dataset, victims: Path, victim: Victim) -> Logits:
+def record(classifier: OnnxVictim, drawn: Drawn, victims: Path, victim: Victim) -> Logits:
     """Return the classifier's logits for the test set, shape (n, K); keep them for the runs.
 
     Args:
         classifier: whom to ask.
-        dataset: what about; the adversary's third of the training set is asked about too.
+        drawn: what about; the adversary's pool is asked about too.
         victims: the folder where the runs look for what they steal.
         victim: what the classifier is called there.
 
     Raises:
-        InputError: the classifier does not take the data set's images or has no finite scores
-            for them, or the folder holds another classifier's scores.
+        InputError: the classifier does not take the rows or has no finite scores for them, or the
+            folder holds another classifier's scores.
     """
     home = victims / victim.name
     about = {
         "classifier": hashlib.sha256(classifier.graph).hexdigest(),
         "output": classifier.output,
-        "data": hashlib.sha256(dataset.x_test.tobytes()).hexdigest(),
+        "data": digest(drawn.pool) + digest(drawn.test)
+        if drawn.inputs
+        else hashlib.sha256(features(drawn.test).tobytes()).hexdigest(),
     }
     if is_trained(victim, victims):
         if json.loads((home / "victim.json").read_text()) != about:
             raise InputError(f"{home}: holds the scores of another classifier or data set")
     else:
-        pool = datasets.hold_off(dataset, seed=victim.seed).adversary_images
-        ask = _asker(classifier)
-        logits = {"test": ask(dataset.x_test), "pool": ask(pool)}
+        ask = _asker(classifier, drawn)
+        logits = {"test": ask(drawn.test), "pool": ask(drawn.pool)}
         home.mkdir(parents=True, exist_ok=True)
+        if drawn.inputs:
+            learnt = {"pool": features(drawn.pool), "test": features(drawn.test)}
+            labels = {} if drawn.labels is None else {"labels": drawn.labels}
+            with atomic_file(home / ROWS_FILE) as part, part.open("wb") as file:
+                np.savez(file, **learnt, **labels)
         with atomic_file(home / "logits.npz") as part, part.open("wb") as file:
             np.savez(file, **logits)
         write_json(home / "victim.json", about, indent=None)  # the last
@@ -91,41 +99,52 @@ def session(classifier: OnnxVictim) -> Any:
         raise InputError(f"{classifier.path}: {one_line(error)}") from None
 
 
-def _asker(classifier: OnnxVictim) -> Callable[[Images], Logits]:
-    """Return what gives the classifier's logits for images."""
-    opened = session(classifier)
-    inputs = opened.get_inputs()
-    if len(inputs) != 1:
-        names = ", ".join(one.name for one in inputs)
-        raise InputError(f"{classifier.path}: expected one input, of images; got {names}")
-
-    (given,) = inputs
+def _taken(given: Any, where: str) -> Taken:
+    kind = given.type.removeprefix("tensor(").removesuffix(")")
+    try:
+        dtype = np.dtype(_TYPES.get(kind, kind))
+    except TypeError:
+        raise InputError(f"{where}: input {given.name} is {given.type}") from None
     shape = tuple(size if isinstance(size, int) else -1 for size in given.shape)
-    dtype = _TYPES.get(given.type, np.float32)
+    return Taken(given.name, kind, dtype, shape)
+
+
+def _asker(classifier: OnnxVictim, drawn: Drawn) -> Callable[[Rows], Logits]:
+    """Return what gives the classifier's logits for rows such as the drawn ones."""
+    opened = session(classifier)
+    inputs = [_taken(one, str(classifier.path)) for one in opened.get_inputs()]
+    for rows in (drawn.pool, drawn.test):
+        tensors.refuse_misfits(inputs, rows, named=drawn.inputs, where=str(classifier.path))
     where = f"{classifier.path}: output {classifier.output}"
 
-    def ask(images: Images) -> Logits:
+    def run(rows: Rows) -> Any:
+        feed = tensors.arrays(inputs, rows, where=str(classifier.path))
+        for name, values in feed.items():
+            if values.dtype == object:
+                feed[name] = np.char.decode(values.astype(bytes), "utf-8").astype(object)
+        try:
+            (scores,) = opened.run([classifier.output], feed)
+        except Exception as error:
+            raise InputError(
+                f"{classifier.path}: does not take the rows: {one_line(error)}"
+            ) from None
+        return scores
+
+    def ask(rows: Rows) -> Logits:
         parts = []
-        for start in range(0, len(images), ROWS):
-            some = arrange(images[start : start + ROWS], shape)
-            feed: dict[str, Any] = {given.name: some.astype(dtype)}
-            try:
-                (scores,) = opened.run([classifier.output], feed)
-            except Exception as error:
-                raise InputError(
-                    f"{classifier.path}: input {given.name} does not take the data set's "
-                    f"images, float32 {images.shape[1:]}: {one_line(error)}"
-                ) from None
+        for start in range(0, len(rows), ROWS):
+            some = rows[start : start + ROWS]
+            scores = run(some)
             if scores.ndim != 2 or len(scores) != len(some) or scores.shape[1] < 2:
                 raise InputError(
                     f"{where}: expected one choice among K >= 2 classes for each of {len(some)} "
-                    f"images, got scores of shape {scores.shape}"
+                    f"rows, got scores of shape {scores.shape}"
                 )
             # What the runs take cannot hold the logarithm of 0.
             logits = to_logits(scores, probabilities=classifier.probabilities)
             logits = np.maximum(logits, -np.float32(1e4))
             if not (np.isfinite(scores).all() and np.isfinite(logits).all()):
-                raise InputError(f"{where}: is not finite for all of the data set's images")
+                raise InputError(f"{where}: is not finite for all of the rows")
             parts.append(logits)
         return np.concatenate(parts)
 

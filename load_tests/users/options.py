@@ -8,6 +8,7 @@ from typing import Any
 
 from locust.argument_parser import LocustArgumentParser
 
+from load_tests.drawn import Drawn, draw_from
 from load_tests.endpoint import Access
 from load_tests.users.load_shapes import SHAPES
 from postprocess.errors import InputError
@@ -20,8 +21,11 @@ class LoadSettings:
     """The options of one test, checked."""
 
     model: str
+    output: str  #: of the scores, where the model has several
     data: str
     data_dir: Path | None
+    query_set: str  #: file of a query set, in the data set's place; else empty
+    test_set: str  #: of another one, of the normal users
     split_seed: int  #: of the hold-off: what the adversary has, and the victim has not
     seed: int  #: of the users' draws
     access: Access
@@ -33,6 +37,17 @@ class LoadSettings:
     transfer_sets: Path  #: folder of the thieves' folders
     #: Attack to number of thieves; None: as Locust's own options and the class picker say.
     thieves: dict[str, int] | None
+
+    @property
+    def drawn(self) -> Drawn:
+        """The rows that the users ask about.
+
+        Raises:
+            InputError: there are none.
+        """
+        return draw_from(
+            *(self.data, self.data_dir, self.split_seed, self.query_set, self.test_set)
+        )
 
     @classmethod
     def of(cls, options: Namespace | None) -> "LoadSettings":
@@ -46,8 +61,10 @@ class LoadSettings:
         data_dir, tls_ca = _given(options, "data_dir"), _given(options, "tls_ca")
         settings = cls(
             model=options.model,
-            data=options.data,
+            data="" if options.query_set else options.data,
             data_dir=None if data_dir is None else Path(data_dir),
+            output=options.output,
+            **{name: _absolute(getattr(options, name)) for name in ("query_set", "test_set")},
             split_seed=options.split_seed,
             seed=options.seed,
             access=Access(_given(options, "api_key"), None if tls_ca is None else Path(tls_ca)),
@@ -72,6 +89,10 @@ class LoadSettings:
         return settings
 
 
+def _absolute(path: str) -> str:
+    return str(Path(path).resolve()) if path else ""
+
+
 def _given(options: Namespace, name: str) -> Any:
     """Return an option, None where it was not given; the web page then says ''."""
     value = getattr(options, name)
@@ -94,19 +115,31 @@ def add_options(parser: LocustArgumentParser, **_: Any) -> None:
     add("--data", "Data set that normal users and thieves draw from. Default digits",
         default="digits")  # fmt: skip
     add("--data-dir", "Folder of its files, as for reverse-sigmoid export", default=None)
+    add(
+        "--query-set",
+        "An .npz file of rows of your own in place of --data: an array for each input "
+        "of the model, by its name, and maybe features, what thieves learn from",
+        default="",
+    )
+    add(
+        "--test-set",
+        "Such a file for the normal users. Default: one row in 5 of the query set",
+        default="",
+    )
+    add("--output", "The output of the scores. Default: the only one of floats", default="")
     add("--split-seed", "Seed of the split that export made, its --seed. Default 0",
         type=int, default=0)  # fmt: skip
     add("--seed", "Seed of what the users draw. Default 0", type=int, default=0)
     add("--api-key", "Sent as x-api-key with every request", default=None,
         env_var="LOCUST_API_KEY")  # fmt: skip
     add("--tls-ca", "File of certificates to trust; with it, TLS is spoken", default=None)
-    add("--normal-batch", "Images per request of a normal user, at most. Default 4",
+    add("--normal-batch", "Rows per request of a normal user, at most. Default 4",
         type=int, default=4)  # fmt: skip
     add("--think-time", "Mean seconds between a normal user's requests. Default 1",
         type=float, default=1.0)  # fmt: skip
-    add("--query-budget", "Images that each thief asks about, then it stops. Default 300",
+    add("--query-budget", "Rows that each thief asks about, then it stops. Default 300",
         type=int, default=300)  # fmt: skip
-    add("--thief-batch", "Images per request of a thief. Default 16", type=int, default=16)
+    add("--thief-batch", "Rows per request of a thief. Default 16", type=int, default=16)
     add("--thief-pause", "Seconds that a thief waits after each request. Default 0",
         type=float, default=0.0)  # fmt: skip
     add("--transfer-sets", "Folder of the thieves' transfer sets, one folder for each thief. "

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.quiet_import import import_quietly
+from load_tests.rows import features
 from load_tests.stealing import attack_record
 from load_tests.stealing.collect import Plan, drive
 from load_tests.stealing.transfer_set import Queries, TransferSet
@@ -54,8 +55,8 @@ def plan_elsewhere(folder: Path) -> Plan:
         assert process.stdout is not None  # noqa: S101
         try:
             while message := _receive(process.stdout):
-                answers = yield Queries(message["images"], message.get("pool_index"))
-                _send(process.stdin, {"images": answers.images, "scores": answers.scores})
+                answers = yield Queries(message["rows"], message.get("pool_index"))
+                _send(process.stdin, {"rows": answers.features, "scores": answers.scores})
             if process.wait():
                 raise PlanError(f"{folder}: the attack's process failed")
         except BrokenPipeError:
@@ -92,10 +93,10 @@ def main(folder: Path) -> None:
 
         def ask(asked: Queries) -> TransferSet:
             index = {} if asked.pool_index is None else {"pool_index": asked.pool_index}
-            _send(queries, {"images": asked.images, **index})
+            _send(queries, {"rows": features(asked.rows), **index})
             if not (answer := _receive(answers)):
                 raise BrokenPipeError
-            return TransferSet(answer["images"], answer["scores"])
+            return TransferSet(answer["rows"], answer["scores"])
 
         drive(plan, ask)
     except BrokenPipeError:  # nobody wants to know any more

@@ -10,8 +10,10 @@ from locust import constant, task
 from locust.env import Environment
 from locust.exception import StopUser
 
-from exporters.datasets import Images
+from exporters import architectures
+from load_tests.drawn import digest
 from load_tests.endpoint import Answers, EndpointError
+from load_tests.rows import Rows
 from load_tests.stealing.attack_record import AttackRecord
 from load_tests.stealing.collect import Manner, Plan, collect
 from load_tests.stealing.probabilities import as_probabilities
@@ -59,6 +61,7 @@ class ThiefUser(TritonUser):
     def record(self) -> AttackRecord:
         """What it does."""
         settings = self.settings
+        drawn = settings.drawn
         return AttackRecord(
             attack=self.attack,
             data=settings.data,
@@ -68,6 +71,10 @@ class ThiefUser(TritonUser):
             queries=settings.query_budget,
             url=self.host or "",
             model=settings.model,
+            architecture=architectures.default(drawn.shape),
+            query_set=settings.query_set,
+            test_set=settings.test_set,
+            rows=digest(drawn.pool) if settings.query_set else "",
         )
 
     def plan(self) -> Plan:
@@ -103,14 +110,14 @@ class ThiefUser(TritonUser):
         _done.add((folder, record))
         raise StopUser
 
-    def ask(self, images: Images) -> Answers:
+    def ask(self, rows: Rows) -> Answers:
         """Return the answer as probabilities, shape (n, K).
 
         Raises:
             EndpointError: see ``TritonUser.ask``.
             InputError: the answer holds no finite scores of K >= 2 classes.
         """
-        return as_probabilities(super().ask(images))
+        return as_probabilities(super().ask(rows))
 
     def _give_up(self, error: ReverseSigmoidError) -> None:
         """Have Locust and its master report why, and exit with 1."""

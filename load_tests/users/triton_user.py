@@ -10,8 +10,8 @@ from typing import Any
 
 from locust import User, events
 
-from exporters.datasets import Images
 from load_tests.endpoint import Answers, Endpoint, EndpointError
+from load_tests.rows import Rows
 from load_tests.users.options import LoadSettings
 
 
@@ -27,32 +27,37 @@ class TritonUser(User):
         """What the command line or the web page says."""
         return LoadSettings.of(self.environment.parsed_options)
 
-    def ask(self, images: Images) -> Answers:
+    def ask(self, rows: Rows) -> Answers:
         """Return the model's scores, shape (n, K), and tell Locust how long that took.
 
         A user that is stopped meanwhile gets its answer first: Triton 2.51 can crash over
         requests that their clients break off.
 
         Args:
-            images: of one request, shape (n, height, width, channels).
+            rows: of one request.
 
         Raises:
             EndpointError: the request failed. It stands among Locust's failures.
-            InputError: the model is none that takes images and gives scores.
+            InputError: the model is none that takes such rows and gives scores.
         """
         with ThreadPoolExecutor(1) as thread:  # a greenlet; leaving the block waits for it
-            return thread.submit(self._ask, images).result()
+            return thread.submit(self._ask, rows).result()
 
-    def _ask(self, images: Images) -> Answers:
+    def _ask(self, rows: Rows) -> Answers:
         settings = self.settings
         failure: EndpointError | None = None
         length, start = 0, time.perf_counter()
         try:
             if self._endpoint is None:
                 _init_grpc()
-                self._endpoint = Endpoint(self.host or "", settings.model, access=settings.access)
+                self._endpoint = Endpoint(
+                    self.host or "",
+                    settings.model,
+                    output=settings.output,
+                    access=settings.access,
+                )
                 start = time.perf_counter()
-            scores = self._endpoint(images)
+            scores = self._endpoint(rows)
             length = scores.nbytes
             return scores
         except EndpointError as error:

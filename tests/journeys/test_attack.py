@@ -213,7 +213,7 @@ def test_a_folder_of_another_attack_is_refused_and_kept(own, tmp_path):
         (("--model", "digit"), "model digit: "),
         (("--url", "127.0.0.1:9"), "127.0.0.1:9, model digits: "),
         (("--queries", "0"), "--queries: say how many queries an attack may send"),
-        (("--queries", "5000"), "query budget: expected 1 to 482 images, got 5000"),
+        (("--queries", "5000"), "query budget: expected 1 to 482 rows, got 5000"),
         (("--data", "mnits"), "unknown data set 'mnits'"),
         (("--budgets", "1,x"), "--budgets: expected whole numbers from 1 to 999999999, separated"),
         (("--budgets", "60.7"), "--budgets: expected whole numbers from 1 to 999999999, separated"),
@@ -253,7 +253,7 @@ def test_in_this_process_and_live_the_same_seed_steals_the_same(own, exported, l
     with Endpoint(own.grpc_url, "digits") as endpoint:
         taken, live = stolen(probabilities.of(endpoint))
     same, local = stolen(in_process)
-    assert np.array_equal(taken.images, same.images)
+    assert np.array_equal(taken.rows, same.rows)
     assert np.abs(taken.scores - same.scores).max() <= 1e-6
     truth = session.run(["scores"], {"image": DIGITS.x_test})[0]
     assert measures.agreement(live, truth) == pytest.approx(

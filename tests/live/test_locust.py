@@ -100,7 +100,7 @@ def test_normal_users_and_thieves_are_told_apart_and_thieves_spend_their_budgets
         taken[one] = TransferSetFile(sets / one, POOL).read()
         assert len(taken[one]) == BUDGET
         assert np.abs(taken[one].scores.sum(axis=1) - 1).max() < 1e-5
-    assert not np.array_equal(taken["sample-0-0"].images, taken["sample-0-1"].images)
+    assert not np.array_equal(taken["sample-0-0"].rows, taken["sample-0-1"].rows)
 
     report = run_command(
         *("attack", "sample", "--from-transfer-set", sets / "sample-0-0", "--steps", 1),

@@ -28,15 +28,15 @@ def rng():
 @pytest.mark.parametrize("attack", [random_images, near_duplicates, jacobian])
 def test_exactly_the_budget_is_asked_within_the_range_of_pixels(attack, budget):
     taken = collect(attack(POOL, budget=budget, rng=rng()), victim)
-    assert taken.images.shape == (budget, 8, 8, 1)
-    assert taken.images.dtype == np.float32
-    assert 0 <= taken.images.min() < taken.images.max() <= 1
+    assert taken.rows.shape == (budget, 8, 8, 1)
+    assert taken.rows.dtype == np.float32
+    assert 0 <= taken.rows.min() < taken.rows.max() <= 1
     again = collect(attack(POOL, budget=budget, rng=rng()), victim)
-    assert np.array_equal(taken.images[:32], again.images[:32])
+    assert np.array_equal(taken.rows[:32], again.rows[:32])
 
 
 def test_random_pixels_are_uniform():
-    images = collect(random_images(POOL, budget=5000, rng=rng()), victim).images
+    images = collect(random_images(POOL, budget=5000, rng=rng()), victim).rows
     shares, _ = np.histogram(images, bins=10, range=(0, 1))
     assert np.abs(shares / images.size - 0.1).max() < 0.005
 
@@ -44,7 +44,7 @@ def test_random_pixels_are_uniform():
 @pytest.mark.slow
 def test_jacobian_moves_known_images_by_lambda_where_the_loss_rises():
     taken = collect(jacobian(POOL, budget=100, rng=rng(), recipe=Recipe(seed=1)), victim)
-    real, made = taken.images[:32], taken.images[32:64]
+    real, made = taken.rows[:32], taken.rows[32:64]
     assert {tuple(image.ravel()) for image in real} <= {tuple(image.ravel()) for image in POOL}
     # Each made image is one of the real ones, each pixel moved by lambda or to the range's end.
     for image in made:
@@ -69,19 +69,19 @@ def test_knockoff_asks_about_the_other_images_only():
     pool = np.zeros((1, 8, 8, 1), np.float32)
     taken = collect(knockoff(pool, budget=10, rng=rng(), others=Others("digits")), four)
     known = {tuple(image.ravel()) for image in datasets.load("digits").x_train}
-    assert {tuple(image.ravel()) for image in taken.images} <= known
+    assert {tuple(image.ravel()) for image in taken.rows} <= known
 
 
 def test_near_duplicates_are_averaged_per_image():
     images = np.arange(7, dtype=np.float32).reshape(7, 1, 1, 1)
     scores = np.stack([np.arange(7), 10 - np.arange(7)], axis=1).astype(np.float32)
     mean = average(TransferSet(images, scores), copies=3)
-    assert mean.images.ravel().tolist() == [1, 4, 6]  # the last image has but one copy
+    assert mean.rows.ravel().tolist() == [1, 4, 6]  # the last image has but one copy
     assert mean.scores.tolist() == [[1, 9], [4, 6], [6, 4]]
 
 
 def test_near_duplicates_differ_a_little_from_one_image():
-    images = collect(near_duplicates(POOL, budget=80, rng=rng(), copies=8), victim).images
+    images = collect(near_duplicates(POOL, budget=80, rng=rng(), copies=8), victim).rows
     groups = images.reshape(10, 8, 64)
     within = np.abs(groups - groups[:, :1]).mean()
     between = np.abs(groups[1:, 0] - groups[:-1, 0]).mean()

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from exporters import datasets
+from load_tests.drawn import draw_from
 from load_tests.stealing import attack_record
 from load_tests.stealing.attack_record import AttackRecord
 from load_tests.stealing.campaign import Campaign, CampaignSettings
@@ -26,7 +27,14 @@ def campaign(out, asked, settings=SETTINGS):
         ink = images.reshape(len(images), 8, 8).sum(axis=1) + 0.1
         return np.repeat(ink / ink.sum(axis=1, keepdims=True), 2, axis=1)[:, :10].astype(np.float32)
 
-    return Campaign(out, settings, dataset=DIGITS, protected=answer, victim=None, manner=Manner())
+    return Campaign(
+        out,
+        settings,
+        drawn=draw_from("digits", None, 0),
+        protected=answer,
+        victim=None,
+        manner=Manner(),
+    )
 
 
 def test_a_transfer_set_says_what_attack_it_is_of(tmp_path):

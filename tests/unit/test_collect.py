@@ -71,8 +71,8 @@ def test_the_budget_is_sent_in_batches_and_answers_come_back_in_order(concurrenc
     taken = collect(plan(), victim, manner=manner)
     assert sorted(map(len, victim.asked)) == [4] + [8] * 12
     assert victim.most_at_once <= concurrency
-    assert np.array_equal(taken.scores, scores_of(taken.images))
-    assert np.array_equal(taken.images, collect(plan(), Victim()).images)
+    assert np.array_equal(taken.scores, scores_of(taken.rows))
+    assert np.array_equal(taken.rows, collect(plan(), Victim()).rows)
 
 
 @pytest.mark.parametrize("kind", ["sample", "random"])
@@ -90,7 +90,7 @@ def test_an_interrupted_attack_sends_exactly_the_rest_and_ends_as_if_it_never_wa
     assert len(first.images) + len(second.images) == 100 - 8
     assert not rows(first.images) & rows(second.images)
     assert len(taken) == 92
-    assert np.array_equal(taken.scores, scores_of(taken.images))
+    assert np.array_equal(taken.scores, scores_of(taken.rows))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -175,20 +175,20 @@ def test_the_file_is_what_its_documentation_says(tmp_path, kind):
     if kind == "random":
         images = np.memmap(tmp_path / "made_inputs.f32", "<f4").reshape(-1, *POOL.shape[1:])
     assert set(table["input"].str.split(":").str[0]) == {"pool" if kind == "sample" else "made"}
-    assert np.array_equal(images[index], taken.images)
+    assert np.array_equal(images[index], taken.rows)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_no_transfer_set_holds_what_is_not_finite(value):
     images, scores = POOL[:2].copy(), np.full((2, 4), 0.25, np.float32)
     assert len(TransferSet(images, scores)) == 2
-    with pytest.raises(InputError, match="a row of scores for each of 1 images"):
+    with pytest.raises(InputError, match="scores for each of 1 rows"):
         TransferSet(images[:1], scores)
     scores[1, 2] = value
     with pytest.raises(InputError, match="transfer set: scores: expected finite numbers"):
         collect(plan(), lambda asked: np.repeat(scores[1:], len(asked), axis=0))
     images[1, 0, 0] = value
-    with pytest.raises(InputError, match="transfer set: images: expected finite numbers"):
+    with pytest.raises(InputError, match="transfer set: rows: expected finite numbers"):
         TransferSet(images, scores_of(POOL[:2]))
 
 
@@ -203,7 +203,7 @@ def test_no_transfer_set_holds_what_is_not_finite(value):
         ),
         (
             "query,input,sent_at,latency_ms,top1,score_0,score_1\n0,pool:7000,1,1,0,1,0\n",
-            "line 2: pool:7000, but the adversary has 200 images",
+            "line 2: pool:7000, but the adversary has 200 rows",
         ),
     ],
 )

@@ -4,6 +4,7 @@ from scipy.special import softmax
 
 from exporters import architectures, datasets, keras_to_onnx
 from exporters.train import predict, train_victim
+from load_tests.drawn import draw_from
 from load_tests.stealing.campaign import Campaign, CampaignSettings
 from load_tests.stealing.collect import Manner
 from load_tests.stealing.thief import Thief
@@ -36,7 +37,7 @@ def test_an_mlp_steals_a_model_of_inputs_that_are_no_images(tmp_path, table, att
         steps=200, beta=1, gamma=1, margin=0,
     )  # fmt: skip
     campaign = Campaign(
-        tmp_path / "out", settings, dataset=datasets.load(table), protected=victim, victim=None,
+        tmp_path / "out", settings, drawn=draw_from(table, None, 0), protected=victim, victim=None,
         manner=Manner(),
     )  # fmt: skip
     (result,) = campaign.run([Thief(attack=attack)], [300])

@@ -184,7 +184,10 @@ def test_a_model_without_a_batch_dimension_takes_one_row_alone():
 
 def test_images_are_for_models_with_one_float_input():
     inputs = [("a", "FP32", (-1, 8, 8, 1)), ("b", "INT64", (-1, 1))]
-    with pytest.raises(InputError, match="--data: expected a model with one float input, ours"):
+    with pytest.raises(
+        InputError,
+        match="model ours: expected one input of floats, got a FP32, b INT64; --query-set",
+    ):
         measured(Triton(inputs), data="digits")
 
 

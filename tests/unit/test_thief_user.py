@@ -100,17 +100,17 @@ def test_a_plan_in_another_process_asks_what_it_asks_here(tmp_path):
     RECORD.claim(tmp_path)
     here, elsewhere = RECORD.plan(), plan_process.plan_elsewhere(tmp_path)
     expected, asked = next(here), next(elsewhere)
-    assert np.array_equal(asked.images, expected.images)
+    assert np.array_equal(asked.rows, expected.rows)
     assert np.array_equal(asked.pool_index, expected.pool_index)
     with pytest.raises(StopIteration):
-        elsewhere.send(TransferSet(asked.images, np.ones((20, 10), np.float32)))
+        elsewhere.send(TransferSet(asked.rows, np.ones((20, 10), np.float32)))
 
 
 def test_a_process_that_fails_is_told_from_a_plan_that_ends(tmp_path, capfd):
     AttackRecord(**vars(RECORD) | {"queries": 100_000}).claim(tmp_path)
     with pytest.raises(plan_process.PlanError, match="the attack's process failed"):
         next(plan_process.plan_elsewhere(tmp_path))
-    assert "query budget: expected 1 to 482 images, got 100000" in capfd.readouterr().err
+    assert "query budget: expected 1 to 482 rows, got 100000" in capfd.readouterr().err
 
 
 def test_the_files_of_a_data_set_may_move(tmp_path):

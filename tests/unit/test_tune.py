@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 from victims import graph_file
 
-from exporters import datasets
+from load_tests.drawn import draw_from
 from load_tests.runs.run import Run, Victim
 from load_tests.tune import candidates as settings
 from load_tests.tune.candidates import Candidate
@@ -88,10 +88,9 @@ def test_a_classifier_without_finite_scores_for_the_images_is_refused(tmp_path, 
     classifier = OnnxVictim(
         tmp_path / "m.onnx", (tmp_path / "m.onnx").read_bytes(), "scores", probabilities
     )
-    digits = datasets.load("digits")
     victim = Victim(data="digits", architecture="simple", steps=0, seed=0)
     with pytest.raises(InputError, match="output scores: is not finite for all"):
-        record(classifier, digits, tmp_path / "victims", victim)
+        record(classifier, draw_from("digits", None, 0), tmp_path / "victims", victim)
     assert not (tmp_path / "victims").exists()
 
 

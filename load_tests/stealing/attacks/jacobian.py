@@ -6,6 +6,7 @@ import numpy as np
 
 from exporters.datasets import Images
 from exporters.train import BATCH
+from load_tests.stealing.attacks.base import span
 from load_tests.stealing.attacks.input_gradient import input_gradient
 from load_tests.stealing.attacks.sample import sample
 from load_tests.stealing.collect import Plan
@@ -39,13 +40,14 @@ def jacobian(
     al. move along the gradient of that class's score). Each round doubles the queries.
 
     Args:
-        pool: the adversary's real images, shape (n, height, width, channels).
+        pool: the adversary's real images, shape (n, height, width, channels), or features (n, F).
         budget: images to ask about, real and made together.
         rng: draws the real images, and the last round's share of the images.
         real: how many of them are real; 0 for a ``REAL_SHARE``.
         recipe: how the substitutes between the rounds are trained; the steps are ``RHO`` epochs.
     """
     recipe = recipe or Recipe()
+    low, high = span(pool)
     real = min(real, budget, len(pool)) or real_images(budget, len(pool))
     (start,) = sample(pool, budget=real, rng=rng)
     known: TransferSet = yield start
@@ -55,9 +57,9 @@ def jacobian(
         model = train_substitute(known, recipe.with_steps(steps))
         count = min(budget - asked, len(known))
         chosen = rng.permutation(len(known))[:count]
-        images = known.images[chosen]
+        images = known.features[chosen]
         gradient = input_gradient(model, images, known.scores[chosen].argmax(axis=1))
-        moved = np.clip(images + np.float32(LAMBDA) * np.sign(gradient), 0, 1)
+        moved = np.clip(images + np.float32(LAMBDA) * (high - low) * np.sign(gradient), low, high)
         answers = yield Queries(moved)
         if len(answers):
             known = joined([known, answers])

@@ -9,6 +9,7 @@ from exporters.datasets import Images
 from load_tests.stealing.attacks.base import PHOTOS
 from load_tests.stealing.collect import Plan
 from load_tests.stealing.transfer_set import Queries
+from postprocess.errors import InputError
 
 CHUNK = 4096
 
@@ -17,16 +18,15 @@ def knockoff(pool: Images, *, budget: int, rng: np.random.Generator, others: "Ot
     """Return a plan that asks about ``budget`` images of another data set.
 
     Args:
-        pool: gives the shape, (n, height, width, channels); no image of it is used.
+        pool: gives the shape, (n, height, width, channels) or (n, F); no image of it is used.
         budget: images to ask about. Where the other data set holds fewer, they are shifted
             copies from its second round on.
         rng: draws them.
         others: the other data set.
     """
-    height, width, channels = pool.shape[1:]
     for start in range(0, budget, CHUNK):
         count = min(CHUNK, budget - start)
-        yield Queries(others.draw(count, rng, (height, width, channels)))
+        yield Queries(others.draw(count, rng, pool.shape[1:]))
 
 
 class Others:
@@ -46,8 +46,8 @@ class Others:
         self._images = _photographs() if self._photos else [datasets.load(name, data_dir).x_train]
         self._order = np.empty(0, np.intp)
 
-    def draw(self, count: int, rng: np.random.Generator, shape: tuple[int, int, int]) -> Images:
-        """Return images at random, shape (count, height, width, channels), in [0, 1]."""
+    def draw(self, count: int, rng: np.random.Generator, shape: tuple[int, ...]) -> Images:
+        """Return images at random, of that shape and in [0, 1], or features."""
         if self._photos:
             return _in_shape(np.stack([self._crop(rng) for _ in range(count)]), shape)
         (images,) = self._images
@@ -76,9 +76,15 @@ def _photographs() -> list[Images]:
     return [(image / 255).astype(np.float32) for image in load_sample_images().images]
 
 
-def _in_shape(images: Images, shape: tuple[int, int, int]) -> Images:
+def _in_shape(images: Images, shape: tuple[int, ...]) -> Images:
     import keras
 
+    if images.ndim != 4 or len(shape) != 3:
+        if images.shape[1:] != shape:
+            raise InputError(
+                f"--others: expected rows of shape {list(shape)}, got {list(images.shape[1:])}"
+            )
+        return images
     height, width, channels = shape
     if images.shape[1:3] != (height, width):
         resized = keras.ops.image.resize(images, (height, width), antialias=True)

@@ -6,6 +6,8 @@ What a defence adds at random averages away; what it derives from the answer its
 import numpy as np
 
 from exporters.datasets import Images
+from load_tests.rows import features
+from load_tests.stealing.attacks.base import span
 from load_tests.stealing.attacks.sample import sample
 from load_tests.stealing.collect import Plan
 from load_tests.stealing.transfer_set import Queries, TransferSet
@@ -21,15 +23,16 @@ def near_duplicates(
     """Return a plan that asks about ``copies`` noisy copies of each of ``budget / copies`` images.
 
     Args:
-        pool: the adversary's images, shape (n, height, width, channels).
+        pool: the adversary's images, shape (n, height, width, channels), or features (n, F).
         budget: queries in all; the last image has fewer copies where it does not divide.
         rng: draws images and noise.
         copies: queries per image.
     """
     (drawn,) = sample(pool, budget=-(-budget // copies), rng=rng)
-    images = drawn.images.repeat(copies, axis=0)[:budget]
+    images = features(drawn.rows).repeat(copies, axis=0)[:budget]
     noise = rng.normal(0, PIXEL_NOISE, images.shape).astype(np.float32)
-    yield Queries(np.clip(images + noise, 0, 1))
+    low, high = span(pool)
+    yield Queries(np.clip(images + (high - low) * noise, low, high))
 
 
 def average(transfer_set: TransferSet, *, copies: int = COPIES) -> TransferSet:
@@ -42,4 +45,4 @@ def average(transfer_set: TransferSet, *, copies: int = COPIES) -> TransferSet:
         averaged: Images = (sums.T / counts).T.astype(np.float32)
         return averaged
 
-    return TransferSet(mean(transfer_set.images), mean(transfer_set.scores))
+    return TransferSet(mean(transfer_set.features), mean(transfer_set.scores))

@@ -26,7 +26,7 @@ from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 
-#: Most rows of the prior: of the adversary's images and shifted copies of them.
+#: Most rows of the prior: of what the adversary has and shifted copies of images.
 PRIOR_ROWS = 20_000
 
 
@@ -37,7 +37,7 @@ class Knowledge:
     defence: Parameters  #: what they take the defence to be
     prior: Callable[[TransferSet], Answers]  #: probabilities of the shadow, see ``shadow_prior``
     seed: int  #: of the MLPs
-    #: The victim's own answers to a transfer set's images; None for an outsider.
+    #: The victim's own answers to a transfer set's rows; None for an outsider.
     true_answers: Callable[[TransferSet], Answers] | None = None
 
     @property
@@ -80,17 +80,17 @@ def recover(name: str, transfer_set: TransferSet, knowledge: Knowledge) -> Trans
     recovery = find(name)
     if recovery.with_true_pairs and knowledge.true_answers is None:
         raise InputError(f"--recover {name}: needs --victim, to fit it on true answers")
-    return TransferSet(transfer_set.images, recovery.recover(transfer_set, knowledge))
+    return TransferSet(transfer_set.rows, recovery.recover(transfer_set, knowledge))
 
 
 def shadow_prior(transfer_set: TransferSet, pool: Images, recipe: Recipe) -> Answers:
-    """Return a shadow's probabilities for an adversary's images, shape (m, K), m <= 20,000.
+    """Return a shadow's probabilities for what an adversary has, shape (m, K), m <= 20,000.
 
     The shadow is a substitute of the answers' labels, so it costs no further query.
 
     Args:
         transfer_set: the endpoint's answers.
-        pool: images of the adversary, shape (n, height, width, channels); copies are shifted.
+        pool: what the adversary learns from, shape (n, ...); copies of images are shifted.
         recipe: how the adversary trains.
     """
     from scipy.special import softmax
@@ -99,7 +99,7 @@ def shadow_prior(transfer_set: TransferSet, pool: Images, recipe: Recipe) -> Ans
     shadow = train_substitute(transfer_set, recipe)
     rng = np.random.default_rng(recipe.seed)
     pool = pool[rng.permutation(len(pool))[:PRIOR_ROWS]]
-    copies = min(20, PRIOR_ROWS // len(pool) - 1)
+    copies = min(20, PRIOR_ROWS // len(pool) - 1) if pool.ndim == 4 else 0
     moved = [augment(pool, rng, flips=recipe.flips) for _ in range(copies)]
     prior: Answers = softmax(predict(shadow, np.concatenate([pool, *moved])), axis=1)
     return prior
