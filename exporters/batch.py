@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from exporters import onnx_run
+from exporters import onnx_graph, onnx_run
 from exporters.onnx_run import Feed, OnnxSession, Source, one_line
 from postprocess.errors import InputError
 
@@ -101,16 +101,11 @@ def _baked(model: Any, rows: int) -> Iterator[str]:
     """Yield the names of nodes that reshape to a constant shape with that many rows."""
     from onnx import TensorProto, numpy_helper
 
-    constants = {one.name: one for one in model.graph.initializer}
+    constants = onnx_graph.constants(model)
     for node in model.graph.node:
-        if node.op_type == "Constant":
-            constants.update(
-                (node.output[0], one.t) for one in node.attribute if one.name == "value"
-            )
-    for node in model.graph.node:
-        if node.op_type in ("Reshape", "Expand") and node.input[1] in constants:
-            tensor = constants[node.input[1]]
-            if tensor.data_location == TensorProto.EXTERNAL:
+        if node.op_type in ("Reshape", "Expand"):
+            tensor = constants.get(node.input[1])
+            if tensor is None or tensor.data_location == TensorProto.EXTERNAL:
                 continue
             shape = numpy_helper.to_array(tensor).reshape(-1)
             if len(shape) and shape[0] == rows:

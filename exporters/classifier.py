@@ -183,6 +183,8 @@ class _Run:
         inner = [size for value in self.inputs for size in (value.shape or ())[1:]]
         if self.source.sample is None and any(isinstance(size, str) for size in inner):
             sources += [replace(self.source, size=size) for size in onnx_run.SIZES]
+        if self.source.sample is None and not self.batched:
+            sources += [replace(self.source, first=size) for size in onnx_run.ROWS[:3]]
         shapes = []
         for source in sources:
             for rows in (2, 3) if source is self.source and self.batched else (2,):

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from exporters.onnx_graph import names, opset, rename
+from exporters import written_softmax
+from exporters.onnx_graph import constants, names, opset, rename
+from exporters.written_softmax import WrittenSoftmax
 
 #: The activations, by the operators that compute them; the QLinear ones work on 8 bits.
 _ACTIVATIONS = {
@@ -57,57 +59,73 @@ def ending(model: Any, output: str, *, shape: tuple[int, ...]) -> Ending | None:
         output: the name of one of its outputs.
         shape: of that output, as it was seen.
     """
-    node, behind = _source(model, output)
+    node, behind, written = _source(model, output)
     if node is None:
         return None
-    if node.op_type in _ACTIVATIONS:
-        return _ending(model, node, behind, shape)
+    if written or node.op_type in _ACTIVATIONS:
+        return _ending(model, node, behind, shape, written)
     return Ending("TopK", behind=tuple(behind)) if node.op_type == "TopK" else None
 
 
 def probabilities_from(model: Any, tensor: str) -> str | None:
     """Return the operator that makes a tensor probabilities, None where none is seen to do so."""
-    node, behind = _source(model, tensor)
+    node, behind, written = _source(model, tensor)
     changed = {one.op_type for one in behind}.intersection(_CHANGING) - {"Clip", "Round"}
-    if node is None or changed or node.op_type not in _TO_PROBABILITIES:
-        return None
-    return str(node.op_type)
+    op = "Softmax" if written else "" if node is None else str(node.op_type)
+    return op if op in _TO_PROBABILITIES and not changed else None
 
 
-def _source(model: Any, tensor: str) -> tuple[Any, list[Any]]:
-    """Return the node that makes what a tensor says, None for none, and the nodes behind it."""
+def _source(model: Any, tensor: str) -> tuple[Any, list[Any], WrittenSoftmax | None]:
+    """Return the node that makes what a tensor says, None for none, and the nodes behind it.
+
+    Of a Softmax that is written out in several nodes, the last is returned, and what they say.
+    """
     producer = {name: node for node in model.graph.node for name in node.output}
-    constants = {one.name for one in model.graph.initializer}
-    constants |= {name for name, node in producer.items() if node.op_type == "Constant"}
+    known = constants(model)
     behind: list[Any] = []
     while (node := producer.get(tensor)) is not None and node.domain in _DOMAINS:
-        if node.op_type not in (*_SAME, *_ROUNDING, *_SHAPES, *_CHANGING, "Transpose"):
-            return node, behind
-        given = [name for name in node.input if name not in constants]
+        written = written_softmax.read(node, producer, known)
+        if written or node.op_type not in (
+            *_SAME, *_ROUNDING, *_SHAPES, *_CHANGING, "Transpose"
+        ):  # fmt: skip
+            return node, behind, written
+        given = [name for name in node.input if name not in known]
         if not given:
             break
         behind.insert(0, node)
         tensor = given[0]
-    return None, behind
+    return None, behind, None
 
 
-def _ending(model: Any, node: Any, behind: list[Any], shape: tuple[int, ...]) -> Ending | None:
+def _ending(
+    model: Any,
+    node: Any,
+    behind: list[Any],
+    shape: tuple[int, ...],
+    written: WrittenSoftmax | None,
+) -> Ending | None:
     kinds = [one.op_type for one in behind]
-    op = _ACTIVATIONS[node.op_type]
+    op = "Softmax" if written else _ACTIVATIONS[node.op_type]
     moved = any(kind in _SHAPES for kind in kinds)
     if op != "Sigmoid" and moved:
         return None
     return Ending(
         op,
-        node.input[0],
+        written.logits if written else node.input[0],
         tuple(behind),
-        None if op == "Sigmoid" else _axis(model, node, behind, shape),
+        None if op == "Sigmoid" else _axis(model, node, behind, shape, written),
         rounded=node.op_type.startswith("QLinear") or any(kind in _ROUNDING for kind in kinds),
         changed=tuple(kind for kind in kinds if kind in _CHANGING),
     )
 
 
-def _axis(model: Any, node: Any, behind: list[Any], shape: tuple[int, ...]) -> int | None:
+def _axis(
+    model: Any,
+    node: Any,
+    behind: list[Any],
+    shape: tuple[int, ...],
+    written: WrittenSoftmax | None,
+) -> int | None:
     """Return the axis of the output that a Softmax is over, None if it is over several."""
     if not shape:
         return None
@@ -115,6 +133,8 @@ def _axis(model: Any, node: Any, behind: list[Any], shape: tuple[int, ...]) -> i
     for one in reversed(behind):
         if one.op_type == "Transpose":
             order = [_permutation(one, len(shape))[axis] for axis in order]
+    if written:
+        return order.index(written.axis % len(shape))
     version = _attribute(node, "opset", opset(model))
     old = version < _SOFTMAX_HAS_AXIS
     axis = _attribute(node, "axis", 1 if old else -1) % len(shape)

@@ -105,6 +105,17 @@ def declare(entries: Any, values: Iterable[Value]) -> None:
                 dim.dim_param = size
 
 
+def constants(model: Any) -> dict[str, Any]:
+    """Return what a graph holds as numbers, by name: a ``TensorProto``, or None for other forms."""
+    found = {one.name: one for one in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            found[node.output[0]] = next(
+                (item.t for item in node.attribute if item.name == "value"), None
+            )
+    return found
+
+
 def strings(model: Any) -> list[str]:
     """Return the words that a graph knows: categories, keys and labels of its nodes."""
     found: set[str] = set()

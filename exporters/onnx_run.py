@@ -126,13 +126,17 @@ class Source:
             }
 
     def _shape(self, value: Value, rows: int) -> tuple[int, ...]:
-        declared = value.shape or ()
-        shape = [size if isinstance(size, int) else self.size for size in declared]
-        if self.batched:
-            shape[0] = rows
-        elif declared and isinstance(declared[0], str):
-            shape[0] = self.first
-        return tuple(shape)
+        first = rows if self.batched else self.first
+        # A size that has the name of a first one is as large, wherever it stands.
+        alike = {one.shape[0] for one in self.values if one.shape} - {""}
+        return tuple(
+            first
+            if isinstance(size, str) and (index == 0 or size in alike)
+            else self.size
+            if isinstance(size, str)
+            else size
+            for index, size in enumerate(value.shape or ())
+        )
 
     def _draw(self, value: Value, rng: np.random.Generator, rows: int, turn: int) -> Array:
         shape, kind = self._shape(value, rows), value.data_type.removeprefix("TYPE_")

@@ -1,0 +1,50 @@
+"""A Softmax that an exporter wrote out, as JAX and old networks have it: Exp over its own sum."""
+
+from dataclasses import dataclass
+from typing import Any
+
+#: What stands between the sum and the Div, so that they have one shape.
+_BROADCASTING = ("Cast", "Expand", "Identity", "Reshape", "Tile", "Unsqueeze")
+
+
+@dataclass(frozen=True)
+class WrittenSoftmax:
+    """What its nodes say."""
+
+    logits: str  #: the tensor that goes into the Exp
+    axis: int  #: that is summed over, counted from either end
+
+
+def read(node: Any, producer: dict[str, Any], constants: dict[str, Any]) -> WrittenSoftmax | None:
+    """Return the Softmax that a node is the last of, None if it is the last of none.
+
+    Args:
+        node: of a graph.
+        producer: the node that makes each tensor.
+        constants: from ``onnx_graph.constants``.
+    """
+    if node.op_type != "Div":
+        return None
+    weight = producer.get(node.input[0])
+    total = producer.get(node.input[1])
+    while total is not None and total.op_type in _BROADCASTING:
+        total = producer.get(total.input[0])
+    if weight is None or weight.op_type != "Exp" or total is None:
+        return None
+    if total.op_type != "ReduceSum" or total.input[0] != node.input[0]:
+        return None
+    axes = _axes(total, constants)
+    return WrittenSoftmax(weight.input[0], axes[0]) if len(axes) == 1 else None
+
+
+def _axes(node: Any, constants: dict[str, Any]) -> list[int]:
+    """Return the axes of a reduction: an attribute until opset 12, an input since."""
+    from onnx import TensorProto, numpy_helper
+
+    for item in node.attribute:
+        if item.name == "axes":
+            return list(item.ints)
+    tensor = constants.get(node.input[1]) if len(node.input) > 1 else None
+    if tensor is None or tensor.data_location == TensorProto.EXTERNAL:
+        return []
+    return [int(axis) for axis in numpy_helper.to_array(tensor).reshape(-1)]
