@@ -152,6 +152,11 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
     return SOURCES.get(name, _own)(name, data_dir)
 
 
+def public_name(name: str) -> str:
+    """Return what a model of a data set is called, where nobody says: a file's name, bare."""
+    return Path(name).name.removesuffix(".npz")
+
+
 def refuse_missing(data_dir: Path | None) -> None:
     """Refuse a folder of data sets that is not there.
 

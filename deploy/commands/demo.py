@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from load_tests.endpoint import Answers
     from load_tests.stealing.transfer_set import TransferSet
 
-NAME = "digits"
+DIGITS = "digits"
 LATENCY_REQUESTS = 1000
 #: Marks a folder as made by the demo.
 MARK = ".reverse-sigmoid-demo"
@@ -38,11 +38,14 @@ MARK = ".reverse-sigmoid-demo"
 
 @dataclass(frozen=True, kw_only=True)
 class DemoCommand:
-    """Train, export, protect, serve and attack a classifier of handwritten digits."""
+    """Train, export, protect, serve and attack a classifier, of handwritten digits or of yours."""
 
     out: Annotated[Path, typer.Option(help="Folder for the repository and the report.")] = Path(
         "demo"
     )
+    data: Annotated[
+        str, typer.Option(help="What to learn: a data set's name, or an .npz file, see export.")
+    ] = DIGITS
     beta: options.Beta = options.BETA
     gamma: options.Gamma = options.GAMMA
     margin: options.Margin = options.MARGIN
@@ -65,37 +68,40 @@ class DemoCommand:
             table.add_row(*row)
         out_console.print(table)
         say(caption(report))
-        _say_next(self.out)
+        _say_next(self.out, report["dataset"])
 
     def _report(self) -> dict[str, Any]:
         """Return the report, after writing report.json and report.html to ``out``."""
         from deploy.commands.demo_report import to_html
-        from exporters import datasets, servable_path
+        from exporters import architectures, datasets, servable_path
         from exporters.pipeline import export_classifier
 
         start = time.monotonic()
         defence = options.parameters(self.beta, self.gamma, self.margin)
-        _claim(self.out, force=self.force)
+        dataset = datasets.load(self.data)
+        name = datasets.public_name(self.data)
+        model_repository.refuse_name(name, where="--data")
+        _claim(self.out, name, force=self.force)
         repository = self.out / "model_repository"
         servable_path.refuse(repository)
         stage = stages(9)
-        dataset = datasets.load(NAME)
+        architecture = architectures.default(dataset.input_shape)
         export_classifier(
             dataset,
             repository,
             defence,
-            name=NAME,
-            architecture="simple",
+            name=name,
+            architecture=architecture,
             steps=self.steps,
             seed=self.seed,
             stage=stage,
         )
-        pool = datasets.hold_off(dataset, seed=self.seed).adversary_images
+        pool = _sent(datasets.hold_off(dataset, seed=self.seed).adversary_images)
         served, victim, taken = self._ask(dataset, pool, stage)
         report: dict[str, Any] = {
             **served,
             "package_version": postprocess.__version__,
-            "dataset": NAME,
+            "dataset": name,
             "classes": dataset.classes,
             "seed": self.seed,
             "cpu_count": os.cpu_count(),
@@ -104,8 +110,9 @@ class DemoCommand:
             "margin": defence.margin,
             "preserve_top1": defence.preserve_top1,
             "query_budget": len(pool),
+            "architecture": architecture,
             "substitute_steps": self.steps,
-            **self._steal(dataset, victim, taken, stage),
+            **self._steal(dataset, architecture, victim, taken, stage),
             "command": command_line(),
         }
         report["seconds"] = time.monotonic() - start
@@ -120,12 +127,14 @@ class DemoCommand:
         import numpy as np
 
         from deploy.triton.server import TritonServer, free_ports
+        from exporters import datasets
         from load_tests.endpoint import Endpoint, ask
         from load_tests.stealing import probabilities
         from load_tests.stealing.attacks.sample import sample
         from load_tests.stealing.collect import collect
         from load_tests.timing.latency import interleaved_latency_ms
 
+        name, test = datasets.public_name(self.data), _sent(dataset.x_test)
         with ExitStack() as stack:
             with stage("start Triton"):
                 repository, log = self.out / "model_repository", self.out / "triton.log"
@@ -133,23 +142,23 @@ class DemoCommand:
                 version = server.version()
             classifier, protected = (
                 stack.enter_context(Endpoint(server.grpc_url, model))
-                for model in (model_repository.classifier_name(NAME), NAME)
+                for model in (model_repository.classifier_name(name), name)
             )
             with stage("time both endpoints, interleaved"):
                 latencies = interleaved_latency_ms(
                     {"unprotected": classifier, "protected": protected},
-                    dataset.x_test,
+                    test,
                     rounds=LATENCY_REQUESTS,
                     rng=np.random.default_rng(self.seed),
                 )
             victim = probabilities.of(classifier)  # as an unprotected service would answer
-            with stage(f"query both endpoints, {len(pool)} images"):
-                victim_scores = ask(victim, dataset.x_test)
-                protected_scores = ask(protected, dataset.x_test)
+            with stage(f"query both endpoints, {len(pool)} rows"):
+                victim_scores = ask(victim, test)
+                protected_scores = ask(protected, test)
                 taken = {}
-                for name, query in (("unprotected", victim), ("protected", protected)):
+                for which, query in (("unprotected", victim), ("protected", protected)):
                     rng = np.random.default_rng(self.seed)
-                    taken[name] = collect(sample(pool, budget=len(pool), rng=rng), query)
+                    taken[which] = collect(sample(pool, budget=len(pool), rng=rng), query)
         served = {
             "triton_version": version,
             **_compared(victim_scores, protected_scores, dataset.y_test),
@@ -165,6 +174,7 @@ class DemoCommand:
     def _steal(
         self,
         dataset: "Dataset",
+        architecture: str,
         victim: "Answers",
         taken: "dict[str, TransferSet]",
         stage: "Stage",
@@ -181,9 +191,10 @@ class DemoCommand:
                     seed=self.seed + 1,
                     flips=dataset.flips,
                     labels_only=labels_only,
+                    architecture=architecture,
                 )
                 model = train_substitute(taken[endpoint], recipe, progress=progress)
-                logits = predict(model, dataset.x_test)
+                logits = predict(model, _sent(dataset.x_test))
             return measures.agreement(logits, victim)
 
         return {
@@ -210,16 +221,21 @@ def _compared(victim: "Answers", protected: "Answers", labels: "Labels") -> dict
     }
 
 
-def _say_next(out: Path) -> None:
+def _sent(rows: "Images") -> "Images":
+    """Return features as images of one row, which an endpoint makes flat again."""
+    return rows if rows.ndim == 4 else rows[:, None, :, None]
+
+
+def _say_next(out: Path, name: str) -> None:
     repository = out / "model_repository"
-    config = repository / model_repository.defence_name(NAME) / "config.pbtxt"
+    config = repository / model_repository.defence_name(name) / "config.pbtxt"
     say(f"\nThe report with its plots is {out / 'report.html'}. Next:")
     say(f"  reverse-sigmoid serve {repository}      # serve it yourself")
     say(f"  ${{EDITOR:-vi}} {config}      # tune beta, gamma and margin")
     say("  reverse-sigmoid export mnist --repository models      # a classifier of your own size")
 
 
-def _claim(out: Path, *, force: bool) -> None:
+def _claim(out: Path, name: str, *, force: bool) -> None:
     """Make ``out`` a demo's folder, rid of what an earlier demo left in it.
 
     Only in a folder with our mark is anything removed, and only what a demo writes, so that no
@@ -231,10 +247,14 @@ def _claim(out: Path, *, force: bool) -> None:
     if (out / "report.json").exists() and not force:
         raise InputError(f"--out {out}: holds the report of a demo; give --force to replace it")
     try:
-        write_text(mark, "reverse-sigmoid demo may clear this folder\n")
-        for name in ("report.json", "report.html", "triton.log"):
-            (out / name).unlink(missing_ok=True)
-        for relative in model_repository.model_names(NAME):
+        # The last line says what an earlier demo called its models; those of old said nothing.
+        earlier = mark.read_text(encoding="utf-8").splitlines()[1:] if mark.exists() else []
+        write_text(mark, f"reverse-sigmoid demo may clear this folder\n{name}\n")
+        for file in ("report.json", "report.html", "triton.log"):
+            (out / file).unlink(missing_ok=True)
+        before = (earlier or [DIGITS])[-1]
+        model_repository.refuse_name(before, where=str(mark))  # no path leads out of the folder
+        for relative in model_repository.model_names(before):
             model = out / "model_repository" / relative
             if model.exists():
                 shutil.rmtree(model)

@@ -56,7 +56,7 @@ class ExportCommand:
         from exporters.pipeline import export_classifier
 
         defence = options.parameters(self.beta, self.gamma, self.margin)
-        public = self.name or Path(self.dataset).name.removesuffix(".npz")
+        public = self.name or datasets.public_name(self.dataset)
         onnx = model_repository.onnx_path(self.repository, public)
         if onnx.exists() and not self.force:
             raise InputError(f"{onnx} exists; give --force to train anew and replace it")

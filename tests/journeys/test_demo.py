@@ -1,6 +1,7 @@
 import json
 import signal
 
+import numpy as np
 import pytest
 from commands import Running, run_command, wait_for_no_process_naming
 
@@ -81,3 +82,40 @@ def test_an_interrupted_demo_can_be_run_again_but_no_other_folder_is_cleared(tmp
         f"reverse-sigmoid: --out {other}: exists and was not made by a demo; choose another\n"
     )
     assert (other / "model_repository").is_dir()
+
+
+def test_the_demo_goes_the_whole_way_on_features_of_a_file(tmp_path):
+    rng = np.random.default_rng(0)
+    centres, labels = rng.normal(size=(12, 6)) * 4, rng.integers(0, 12, 1200)
+    rows = (centres[labels] + rng.normal(size=(1200, 6))).astype(np.float16)
+    arrays = {"x_train": rows[:900], "y_train": labels[:900], "x_test": rows[900:],
+              "y_test": labels[900:]}  # fmt: skip
+    np.savez(tmp_path / "points.npz", **arrays)
+    np.savez(tmp_path / "broken.npz", **{**arrays, "x_test": rows[900:] * np.float16(np.nan)})
+    out = tmp_path / "out"
+    options = ("--out", out, "--steps", 200)
+    refused = run_command("demo", "--data", "broken.npz", *options, cwd=tmp_path)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("reverse-sigmoid: broken.npz: x_test, y_test: expected feat")
+    assert not out.exists()
+
+    done = run_command("demo", "--data", "points.npz", "--json", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["dataset"], report["architecture"], report["classes"]) == ("points", "mlp", 12)
+    assert report["victim_accuracy"] > 0.9
+    assert report["protected_agreement"] == 1
+    assert report["protected_accuracy"] == report["victim_accuracy"]
+    assert report["stolen_agreement_unprotected"] > 0.9
+    assert report["stolen_agreement_labels_only"] > 0.9
+    page = (out / "report.html").read_text()
+    assert "points: beta 1.5" in page
+    assert "image" not in page.replace("image/svg", "").replace("<image", "")
+    models = {path.name for path in (out / "model_repository").iterdir()}
+    assert models == {"points", "points_classifier", "points_reverse_sigmoid"}
+
+    # Another demo's models are gone with its report, and are not served beside the new ones.
+    again = run_command("demo", "--out", out, "--steps", 20, "--force", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    models = {path.name for path in (out / "model_repository").iterdir()}
+    assert models == {"digits", "digits_classifier", "digits_reverse_sigmoid"}
