@@ -17,12 +17,13 @@ from gateways import BUDGET, KEYS, Gated, write_files
 from serving import IMAGES
 from tritonclient.utils import InferenceServerException
 
-from deploy.gateway.envoy.nesting import DEEPEST
 from load_tests.endpoint import Endpoint, EndpointError, connect
 
 INFER = "/v2/models/dig.its/infer"
 SERVICE = "/inference.GRPCInferenceService"
 MIB = 2**20
+#: Brackets that may be open at once, and bytes of what is no tensor's data.
+DEEPEST, LONGEST = 64, 1024
 SOON_S = 2  # well under any timeout of the gateway's, and enough for a busy machine
 
 

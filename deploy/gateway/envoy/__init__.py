@@ -7,8 +7,7 @@
 | ``routes`` | what is let through, everything else is forbidden |
 | ``filters`` | who asks, for which model, how often |
 | ``counted`` | what a request costs, and whom |
-| ``nesting`` | no JSON that Triton would not survive |
-| ``bounds`` | what one key and one source may take, in our module (``module/*.c``) |
+| ``bounds`` | what one key, source, message may take, in our module (``module/*.c``) |
 | ``replies`` | what the gateway says when it refuses |
 | ``access_log`` | what is written down |
 | ``scrub`` | what Triton says, without inner names and paths |

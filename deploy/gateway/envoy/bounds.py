@@ -1,7 +1,8 @@
 """What one client and one source may take: filters of our module, which Envoy's own cannot replace.
 
 Envoy's rate limits live in its memory and are whole again after a crash; its limit of connections
-knows no sources; and none of its filters counts a client's requests and bytes under way. The
+knows no sources; none of its filters counts a client's requests and bytes under way, or knows how
+long a message says what (``module/messages.h`` has the bounds). The
 module (``module/*.c``) is built at the install and loaded by Envoy.
 """
 
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.gateway.envoy.counted import counts_here
-from deploy.gateway.envoy.routes import AT_ONCE, BUDGET
+from deploy.gateway.envoy.routes import AT_ONCE, BUDGET, GUARD
 from deploy.gateway.envoy.typed import HTTP, named, typed
 from deploy.gateway.operator_file import MIB, PROBE, Budget, Operator
 from postprocess.errors import InputError
@@ -19,6 +20,8 @@ from postprocess.errors import InputError
 ENVOY_VERSION = "1.40"
 #: Where the module's numbers stand among Envoy's: ``envoy_gateway_refused`` and others.
 _METRICS = "gateway"
+#: Namespace and key of the metadata of a request that the guard of messages has let pass.
+SEEN = ("gateway.message", "seen")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,11 @@ def http_bounds(operator: Operator, module: Module) -> list[dict[str, Any]]:
     if counts_here(operator):
         filters.append(_filter(BUDGET, _buckets(operator, module), module))
     return filters
+
+
+def message_guard(operator: Operator, module: Module) -> dict[str, Any]:
+    """Return the filter of messages; it has to stand behind the one that waits for the whole."""
+    return _filter(GUARD, [f"client {client.name}" for client in operator.clients], module)
 
 
 def source_bound(operator: Operator, module: Module) -> dict[str, Any]:

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.gateway.envoy.bounds import Module, http_bounds
+from deploy.gateway.envoy.bounds import SEEN, Module, http_bounds, message_guard
 from deploy.gateway.envoy.counted import CLIENT, CLIENT_METADATA
-from deploy.gateway.envoy.nesting import NESTING, nesting_guard
 from deploy.gateway.envoy.routes import (
     ALLOWED,
     API_KEY,
     BUFFER,
     EXTRACTION,
+    HEALTH_METHODS,
     MODEL_FIELD,
     SHARED_BUDGET,
 )
@@ -43,7 +43,7 @@ def http_filters(
             f"{HTTP}.buffer.v3.Buffer",
             max_request_bytes=operator.limits.request_mib * MIB,
         ),
-        nesting_guard(operator),
+        message_guard(operator, module),
         _model_names(folder),
         _allowed(operator),
         *(_secret(header, folder) for header in SECRET_HEADERS),
@@ -91,19 +91,14 @@ def _model_names(folder: Path) -> dict[str, Any]:
 def _allowed(operator: Operator) -> dict[str, Any]:
     """Let a public model be named over gRPC; over HTTP the routes have seen to it.
 
-    There only what the guard against nesting has seen goes on: it fails closed by this.
+    Only what the guard of messages has let pass goes on: a gateway without it lets nothing through.
     """
     policies: dict[str, Any] = {
-        method: _policy(
-            {"and_rules": {"rules": [_path(f"{SERVICE}/{method}"), _names(operator, field)]}}
-        )
+        method: _policy(_path(f"{SERVICE}/{method}"), _names(operator, field))
         for method, field in MODEL_FIELD.items()
     }
-    policies["health"] = _policy(_path(f"{SERVICE}/ServerLive"), _path(f"{SERVICE}/ServerReady"))
-    namespace, key = NESTING
-    shallow = _metadata(namespace, key, {"string_match": {"exact": "yes"}})
-    http = {"url_path": {"path": {"prefix": "/v2/"}}}
-    policies["http"] = _policy({"and_rules": {"rules": [http, shallow]}})
+    policies |= {method: _policy(_path(f"{SERVICE}/{method}")) for method in HEALTH_METHODS}
+    policies["http"] = _policy({"url_path": {"path": {"prefix": "/v2/"}}})
     return named(
         ALLOWED,
         f"{HTTP}.rbac.v3.RBAC",
@@ -111,8 +106,12 @@ def _allowed(operator: Operator) -> dict[str, Any]:
     )
 
 
-def _policy(*permissions: dict[str, Any]) -> dict[str, Any]:
-    return {"principals": [{"any": True}], "permissions": list(permissions)}
+def _policy(*rules: dict[str, Any]) -> dict[str, Any]:
+    seen = _metadata(*SEEN, {"string_match": {"exact": "yes"}})
+    return {
+        "principals": [{"any": True}],
+        "permissions": [{"and_rules": {"rules": [*rules, seen]}}],
+    }
 
 
 def _path(path: str) -> dict[str, Any]:

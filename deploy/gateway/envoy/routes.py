@@ -20,7 +20,7 @@ STREAMING = f"{SERVICE}/ModelStreamInfer"
 API_KEY, BUFFER, GUARD, EXTRACTION, ALLOWED, AT_ONCE, BUDGET, SHARED_BUDGET = (
     "envoy.filters.http.api_key_auth",
     "envoy.filters.http.buffer",
-    "envoy.filters.http.lua.nesting",
+    "envoy.filters.http.dynamic_modules.message",
     "envoy.filters.http.grpc_field_extraction",
     "envoy.filters.http.rbac",
     "envoy.filters.http.dynamic_modules.at_once",

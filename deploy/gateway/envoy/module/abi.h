@@ -41,6 +41,10 @@ OF_ENVOY bool envoy_dynamic_module_callback_http_get_header(
 OF_ENVOY bool envoy_dynamic_module_callback_http_set_header(
     void *filter, enum header_type type, struct text key, struct text value);
 OF_ENVOY size_t envoy_dynamic_module_callback_http_get_body_size(void *filter, enum body_type type);
+OF_ENVOY size_t envoy_dynamic_module_callback_http_get_body_chunks_size(void *filter,
+                                                                        enum body_type type);
+OF_ENVOY bool envoy_dynamic_module_callback_http_get_body_chunks(
+    void *filter, enum body_type type, struct text *chunks);
 OF_ENVOY void envoy_dynamic_module_callback_http_set_dynamic_metadata_string(
     void *filter, struct text name_space, struct text key, struct text value);
 OF_ENVOY void envoy_dynamic_module_callback_http_send_response(

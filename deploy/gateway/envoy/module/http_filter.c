@@ -1,7 +1,8 @@
 /* An HTTP filter that bounds what one client may take: tokens, requests at once, bytes of bodies.
  *
  * It stands behind the check of the API key, whose filter puts the client's name into a header.
- * What it is told, one line each:
+ * The one named ``message`` stands behind the filter that waits for whole bodies: it counts nothing
+ * and looks at what they say. What a filter is told, one line each:
  *
  *   file PATH              where budgets are kept; in memory without it
  *   cost N                 tokens that a request takes from each bucket of its client
@@ -21,16 +22,20 @@
 
 #include "abi.h"
 #include "budgets.h"
+#include "messages.h"
 #include "process.h"
 
 #define CLIENT_HEADER "x-client-id"
 #define NONE ((size_t)-1)
 #define TEXT(literal) ((struct text){literal, sizeof literal - 1})
 
-enum reason { RATE, BUDGET, REQUESTS, BYTES, UNKNOWN, REASONS };
+enum reason { RATE, BUDGET, REQUESTS, BYTES, MESSAGE, UNKNOWN, REASONS };
 static const struct text reasons[REASONS] = {
     TEXT("rate"), TEXT("budget"), TEXT("requests_at_once"), TEXT("bytes_at_once"),
-    TEXT("unknown_client")};
+    TEXT("message"), TEXT("unknown_client")};
+/* What a refusal is over HTTP and gRPC: RESOURCE_EXHAUSTED, INVALID_ARGUMENT, PERMISSION_DENIED. */
+static const struct { uint32_t http; const char *grpc; } statuses[REASONS] = {
+    {429, "8"}, {429, "8"}, {429, "8"}, {429, "8"}, {400, "3"}, {403, "7"}};
 
 struct client {
   char name[NAME_SIZE];
@@ -45,6 +50,7 @@ struct config {
   struct client *clients;  /* in the order of their names */
   int64_t cost, most[REASONS];  /* by reason, REQUESTS and BYTES; 0 for no bound */
   char *said[REASONS];          /* by the same; replies have words of their own for others */
+  bool looks;                   /* at messages, and counts nothing */
 };
 
 /* One request. */
@@ -52,7 +58,7 @@ struct filter {
   struct config *config;
   struct client *client;  /* NULL until it is known and counted */
   int64_t bytes;
-  bool refused, limited;
+  bool refused, limited, seen;
   struct verdict verdict;
   int64_t limit;
 };
@@ -109,8 +115,9 @@ static void count_refusals(void *envoy, struct config *config) {
       envoy, TEXT("refused"), labels, 2, &config->counter);
   for (size_t i = 0; i < config->clients_count; i++) {
     struct client *client = &config->clients[i];
-    for (enum reason reason = RATE; reason <= BYTES; reason++) {
-      bool can = reason <= BUDGET ? client->buckets[reason] != NONE : config->most[reason] > 0;
+    for (enum reason reason = RATE; reason <= MESSAGE; reason++) {
+      bool can = reason <= BUDGET ? client->buckets[reason] != NONE
+               : reason == MESSAGE ? config->looks : config->most[reason] > 0;
       struct text values[2] = {{client->name, strlen(client->name)}, reasons[reason]};
       if (can)
         envoy_dynamic_module_callback_http_filter_config_increment_counter(
@@ -130,11 +137,12 @@ HOOK void envoy_dynamic_module_on_http_filter_config_destroy(struct config *conf
 
 HOOK void *envoy_dynamic_module_on_http_filter_config_new(void *envoy, struct text name,
                                                          struct text text) {
-  (void)name;
+  static const struct text message = TEXT("message");
   char error[ERROR_SIZE] = "its configuration has a line that this module does not know";
   const char *file = NULL;
   char *lines = strndup(text.ptr, text.length);
   struct config *config = calloc(1, sizeof *config);
+  config->looks = name.length == message.length && !memcmp(name.ptr, message.ptr, name.length);
   size_t most = 1;  // lines, so clients and buckets
   for (size_t i = 0; i < text.length; i++) most += text.ptr[i] == '\n';
   config->clients = calloc(most, sizeof *config->clients);
@@ -162,7 +170,7 @@ HOOK void *envoy_dynamic_module_on_http_filter_new(struct config *config, void *
 }
 
 HOOK void envoy_dynamic_module_on_http_filter_destroy(struct filter *filter) {
-  if (filter->client) {
+  if (filter->client && !filter->config->looks) {
     atomic_fetch_sub(&filter->client->requests, 1);
     atomic_fetch_sub(&filter->client->bytes, filter->bytes);
   }
@@ -191,8 +199,8 @@ static bool get(void *envoy, struct text name, struct text *value) {
   return envoy_dynamic_module_callback_http_get_header(envoy, REQUEST_HEADER, name, value, 0, NULL);
 }
 
-/* Answers in Triton's place; ``replies`` in Python reads the words, or has its own. */
-static void refuse(void *envoy, struct filter *filter, enum reason reason) {
+/* Answers in Triton's place; ``replies`` in Python reads the words, or has its own without any. */
+static void refuse(void *envoy, struct filter *filter, enum reason reason, const char *said) {
   static const struct text grpc = TEXT("application/grpc");
   struct text labels[2] = {TEXT("-"), reasons[reason]}, type;
   struct standing standing;
@@ -201,7 +209,6 @@ static void refuse(void *envoy, struct filter *filter, enum reason reason) {
   if (filter->client) labels[0] = (struct text){filter->client->name, strlen(filter->client->name)};
   envoy_dynamic_module_callback_http_filter_increment_counter(envoy, filter->config->counter,
                                                               labels, 2, 1);
-  const char *said = filter->config->said[reason];
   if (said)
     envoy_dynamic_module_callback_http_set_dynamic_metadata_string(
         envoy, TEXT("gateway.refused"), TEXT("because"), (struct text){said, strlen(said)});
@@ -209,13 +216,13 @@ static void refuse(void *envoy, struct filter *filter, enum reason reason) {
     describe(filter, &standing);
     headers = 3;
   }
-  // Without it Envoy would tell a gRPC client OK: RESOURCE_EXHAUSTED or PERMISSION_DENIED.
+  // Without it Envoy would tell a gRPC client OK, or a status that says less.
   if (get(envoy, TEXT("content-type"), &type) && type.length >= grpc.length &&
       !memcmp(type.ptr, grpc.ptr, grpc.length))
     standing.headers[headers++] =
-        (struct header){"grpc-status", 11, reason == UNKNOWN ? "7" : "8", 1};
+        (struct header){"grpc-status", 11, statuses[reason].grpc, 1};
   envoy_dynamic_module_callback_http_send_response(
-      envoy, reason == UNKNOWN ? 403 : 429, standing.headers, headers, TEXT(""), reasons[reason]);
+      envoy, statuses[reason].http, standing.headers, headers, TEXT(""), reasons[reason]);
 }
 
 static struct client *find(struct config *config, void *envoy) {
@@ -227,19 +234,81 @@ static struct client *find(struct config *config, void *envoy) {
   return bsearch(&key, config->clients, config->clients_count, sizeof key, by_name);
 }
 
+/* Returns whether the first bytes that are JSON were told, as few as there are. */
+static bool json_size(void *envoy, size_t sent, size_t *size, char *fault) {
+  struct text value;
+  size_t count = 0;
+  *size = sent;
+  envoy_dynamic_module_callback_http_get_header(
+      envoy, REQUEST_HEADER, TEXT("inference-header-content-length"), &value, 0, &count);
+  if (!count) return true;
+  bool good = count == 1 && value.length > 0 && value.length <= 10;
+  *size = 0;
+  for (size_t i = 0; good && i < value.length; i++) {
+    good = value.ptr[i] >= '0' && value.ptr[i] <= '9';
+    *size = *size * 10 + (size_t)(value.ptr[i] - '0');
+  }
+  if (good && *size <= sent) return true;
+  snprintf(fault, FAULT_SIZE,
+           "inference-header-content-length: expected how many of the %zu bytes sent are JSON", sent);
+  return false;
+}
+
+/* Looks at a whole body, which comes at once; returns whether it may pass. */
+static bool look(void *envoy, struct filter *filter, bool trailers) {
+  static const struct text http = TEXT("/v2/");
+  char fault[FAULT_SIZE] = "the body came in pieces";
+  struct text path = {0};
+  size_t size, count = envoy_dynamic_module_callback_http_get_body_chunks_size(
+      envoy, RECEIVED_REQUEST_BODY);
+  size_t sent = envoy_dynamic_module_callback_http_get_body_size(envoy, RECEIVED_REQUEST_BODY);
+  struct text *pieces = calloc(count + 1, sizeof *pieces);
+  bool good = !filter->seen && pieces;
+  filter->seen = true;
+  if (good && count)
+    good = envoy_dynamic_module_callback_http_get_body_chunks(envoy, RECEIVED_REQUEST_BODY, pieces);
+  get(envoy, TEXT(":path"), &path);
+  if (good && path.length >= http.length && !memcmp(path.ptr, http.ptr, http.length)) {
+    good = json_size(envoy, sent, &size, fault) && good_json(pieces, count, size, fault);
+  } else if (good) {
+    good = good_message(pieces, count, fault);
+    if (good && trailers) {  // Triton would begin before they have come
+      strcpy(fault, "trailers are not taken");
+      good = false;
+    }
+  }
+  free(pieces);
+  if (good)
+    envoy_dynamic_module_callback_http_set_dynamic_metadata_string(
+        envoy, TEXT("gateway.message"), TEXT("seen"), TEXT("yes"));
+  else
+    refuse(envoy, filter, MESSAGE, fault);
+  return good;
+}
+
+HOOK enum status envoy_dynamic_module_on_http_filter_request_trailers(void *envoy,
+                                                                      struct filter *filter) {
+  if (!filter->config->looks || filter->seen) return CONTINUE;
+  return look(envoy, filter, true) ? CONTINUE : STOP_ITERATION;
+}
+
 HOOK enum status envoy_dynamic_module_on_http_filter_request_headers(
     void *envoy, struct filter *filter, bool end) {
-  (void)end;
   struct config *config = filter->config;
   struct client *client = find(config, envoy);
+  if (config->looks) {
+    filter->client = client;  // none where no key is asked for
+    // Until the body is there, nobody behind this filter decides.
+    return end && look(envoy, filter, false) ? CONTINUE : STOP_ITERATION;
+  }
   if (!client) {
-    refuse(envoy, filter, UNKNOWN);
+    refuse(envoy, filter, UNKNOWN, NULL);
     return STOP_ITERATION;
   }
   filter->client = client;
   int64_t before = atomic_fetch_add(&client->requests, 1);
   if (config->most[REQUESTS] && before >= config->most[REQUESTS]) {
-    refuse(envoy, filter, REQUESTS);
+    refuse(envoy, filter, REQUESTS, config->said[REQUESTS]);
     return STOP_ITERATION;
   }
   struct moment now = moment_now();
@@ -250,7 +319,7 @@ HOOK enum status envoy_dynamic_module_on_http_filter_request_headers(
     filter->limited = true;
     filter->limit = config->wanted[bucket].tokens;
     if (!filter->verdict.granted) {
-      refuse(envoy, filter, which);
+      refuse(envoy, filter, which, NULL);
       return STOP_ITERATION;
     }
   }
@@ -259,14 +328,15 @@ HOOK enum status envoy_dynamic_module_on_http_filter_request_headers(
 
 HOOK enum body_status envoy_dynamic_module_on_http_filter_request_body(
     void *envoy, struct filter *filter, bool end) {
-  (void)end;
+  if (filter->config->looks)
+    return look(envoy, filter, !end) ? CONTINUE_BODY : STOP_BODY_NO_BUFFER;
   if (filter->refused || !filter->config->most[BYTES]) return CONTINUE_BODY;
   int64_t more = (int64_t)envoy_dynamic_module_callback_http_get_body_size(
       envoy, RECEIVED_REQUEST_BODY);
   filter->bytes += more;
   int64_t before = atomic_fetch_add(&filter->client->bytes, more);
   if (before + more <= filter->config->most[BYTES]) return CONTINUE_BODY;
-  refuse(envoy, filter, BYTES);
+  refuse(envoy, filter, BYTES, filter->config->said[BYTES]);
   return STOP_BODY_NO_BUFFER;
 }
 

@@ -28,6 +28,8 @@ HOOK const char *envoy_dynamic_module_on_program_init(void) {
       envoy_dynamic_module_callback_http_get_header,
       envoy_dynamic_module_callback_http_set_header,
       envoy_dynamic_module_callback_http_get_body_size,
+      envoy_dynamic_module_callback_http_get_body_chunks_size,
+      envoy_dynamic_module_callback_http_get_body_chunks,
       envoy_dynamic_module_callback_http_set_dynamic_metadata_string,
       envoy_dynamic_module_callback_http_send_response,
       envoy_dynamic_module_callback_http_filter_config_define_counter,
@@ -51,7 +53,6 @@ HOOK const char *envoy_dynamic_module_on_program_init(void) {
 #define NOTHING(name) \
   HOOK void envoy_dynamic_module_on_##name(void) {}
 
-GO_ON(http_filter_request_trailers)
 GO_ON(http_filter_response_body)
 GO_ON(http_filter_response_trailers)
 NOTHING(http_filter_stream_complete)
