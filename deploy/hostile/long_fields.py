@@ -11,7 +11,8 @@ from deploy.hostile.crowd import crowd, turns
 from deploy.hostile.heard import Heard
 from deploy.hostile.wire import hear
 
-LENGTHS = (5_000, 10_000, 15_000, 30_000, 55_000)
+#: The first two are short enough for the gateway to let them through.
+LENGTHS = (500, 1_000, 5_000, 15_000, 55_000)
 #: Each makes another pattern of a filter try again from every letter.
 TEXTS = (
     "Z", "_", "-", "/", "a/", "/.", "triton", "triton-", "a_classifie", "_reverse_sigmoi", "Zé",

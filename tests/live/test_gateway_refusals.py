@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from gateways import BUDGET, KEYS, Gated, write_files
 from serving import IMAGES
+from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
 from load_tests.endpoint import Endpoint, EndpointError, connect
@@ -130,6 +131,51 @@ def test_a_shape_that_triton_would_make_room_for_is_refused(gated, body, reason)
     status, said = ask(gated, body)
     assert (status, json.loads(said)) == (400, {"error": f"gateway: {reason}"})
     assert gated.children("tritonserver") == [before]
+
+
+@pytest.mark.parametrize("length", [LONGEST, LONGEST + 1, 15 * MIB])
+@pytest.mark.parametrize("sized", [True, False], ids=["sized", "chunked"])
+def test_an_identifier_is_repeated_up_to_a_kibibyte_and_refused_beyond(gated, length, sized):
+    body = json.dumps({**json.loads(question()), "id": "Z" * length}).encode()
+    headers = {} if sized else {"transfer_encoding": "chunked"}
+    sent = body if sized else b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    status, said = ask(gated, sent, sized=sized, **headers)
+    if length == LONGEST:
+        assert (status, json.loads(said)["id"]) == (200, "Z" * length)
+        return
+    assert status == 400
+    assert json.loads(said)["error"] == (
+        "gateway: a name or text: more than 1024 bytes; only the data of tensors may be longer"
+    )
+
+
+@pytest.mark.parametrize(
+    ("where", "named"),
+    [("id", "id"), ("parameter", "parameters"), ("output", "outputs"), ("name", "an input's name")],
+)
+def test_grpc_bounds_every_text_that_is_no_data(gated, where, named):
+    long, tensor = "Z" * (LONGEST + 1), InferInput("image", [1, 8, 8, 1], "FP32")
+    tensor.set_data_from_numpy(IMAGES[:1])
+    if where == "name":
+        tensor = InferInput(long, [1], "FP32").set_data_from_numpy(np.zeros(1, np.float32))
+    asked = {
+        "id": {"request_id": long},
+        "parameter": {"parameters": {"p": long}},
+        "output": {"outputs": [InferRequestedOutput(long)]},
+        "name": {},
+    }[where]
+    with connect(gated.files.url, gated.files.access("bob")) as client:
+        with pytest.raises(InferenceServerException) as refused:
+            client.infer("dig.its", [tensor], **asked)
+        assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
+        assert refused.value.message() == (
+            f"gateway: {named}: more than 1024 bytes; only the data of tensors may be longer"
+        )
+        if where != "name":
+            short = {"id": {"request_id": "Z" * LONGEST}}.get(where, {})
+            assert client.infer("dig.its", [tensor], **short).get_response().id == short.get(
+                "request_id", ""
+            )
 
 
 def test_nesting_counts_in_the_part_that_is_json_and_nowhere_else(gated):
