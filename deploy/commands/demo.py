@@ -96,7 +96,7 @@ class DemoCommand:
             seed=self.seed,
             stage=stage,
         )
-        pool = _sent(datasets.hold_off(dataset, seed=self.seed).adversary_images)
+        pool = datasets.hold_off(dataset, seed=self.seed).adversary_images
         served, victim, taken = self._ask(dataset, pool, stage)
         report: dict[str, Any] = {
             **served,
@@ -134,7 +134,7 @@ class DemoCommand:
         from load_tests.stealing.collect import collect
         from load_tests.timing.latency import interleaved_latency_ms
 
-        name, test = datasets.public_name(self.data), _sent(dataset.x_test)
+        name = datasets.public_name(self.data)
         with ExitStack() as stack:
             with stage("start Triton"):
                 repository, log = self.out / "model_repository", self.out / "triton.log"
@@ -147,14 +147,14 @@ class DemoCommand:
             with stage("time both endpoints, interleaved"):
                 latencies = interleaved_latency_ms(
                     {"unprotected": classifier, "protected": protected},
-                    test,
+                    dataset.x_test,
                     rounds=LATENCY_REQUESTS,
                     rng=np.random.default_rng(self.seed),
                 )
             victim = probabilities.of(classifier)  # as an unprotected service would answer
             with stage(f"query both endpoints, {len(pool)} rows"):
-                victim_scores = ask(victim, test)
-                protected_scores = ask(protected, test)
+                victim_scores = ask(victim, dataset.x_test)
+                protected_scores = ask(protected, dataset.x_test)
                 taken = {}
                 for which, query in (("unprotected", victim), ("protected", protected)):
                     rng = np.random.default_rng(self.seed)
@@ -194,7 +194,7 @@ class DemoCommand:
                     architecture=architecture,
                 )
                 model = train_substitute(taken[endpoint], recipe, progress=progress)
-                logits = predict(model, _sent(dataset.x_test))
+                logits = predict(model, dataset.x_test)
             return measures.agreement(logits, victim)
 
         return {
@@ -219,11 +219,6 @@ def _compared(victim: "Answers", protected: "Answers", labels: "Labels") -> dict
         "kl_nats_from_victim": measures.kl_nats(victim, protected),
         "kl_nats_to_victim": measures.kl_nats(protected, victim),
     }
-
-
-def _sent(rows: "Images") -> "Images":
-    """Return features as images of one row, which an endpoint makes flat again."""
-    return rows if rows.ndim == 4 else rows[:, None, :, None]
 
 
 def _say_next(out: Path, name: str) -> None:
