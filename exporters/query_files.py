@@ -16,14 +16,16 @@ from postprocess.errors import InputError
 NAMES = ("query.npz", "test.npz")
 
 
-def refuse_present(folder: Path) -> None:
-    """Refuse a folder that holds such files.
+def refuse(folder: Path, *, force: bool) -> None:
+    """Refuse a folder that is none or, unless forced, holds such files.
 
     Raises:
-        InputError: it does.
+        InputError: see above.
     """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--query-sets {folder}: is no folder")
     for name in NAMES:
-        if (folder / name).exists():
+        if (folder / name).exists() and not force:
             raise InputError(f"--query-sets: {folder / name} exists; give --force to replace it")
 
 

@@ -63,8 +63,8 @@ class ExportCommand:
         config = self.repository / model_repository.defence_name(public) / "config.pbtxt"
         if config.exists() and defence != model_repository.SHIPPED:
             raise InputError(f"{config} exists; set beta, gamma and margin in it")
-        if self.query_sets is not None and not self.force:
-            query_files.refuse_present(self.query_sets)
+        if self.query_sets is not None:
+            query_files.refuse(self.query_sets, force=self.force)
         dataset = datasets.load(self.dataset, self.data_dir)
         architecture = self.architecture or architectures.default(dataset.input_shape)
         exported = export_classifier(

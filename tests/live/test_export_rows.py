@@ -124,6 +124,11 @@ def test_what_a_thief_asks_is_the_third_that_the_victim_never_saw(tmp_path, data
     assert again.stderr == (
         "reverse-sigmoid: --query-sets: mlp/query.npz exists; give --force to replace it\n"
     )
+    (tmp_path / "file").touch()
+    odd = run_command(
+        "export", data, *train, "--query-sets", "file", "--name", "other", cwd=tmp_path
+    )
+    assert odd.stderr == "reverse-sigmoid: --query-sets file: is no folder\n"
     assert not (tmp_path / "models" / "other").exists()
 
 
