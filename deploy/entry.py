@@ -54,7 +54,8 @@ def main() -> None:
         extra = "paper" if sys.argv[1:2] == ["paper"] and module in PAPER else EXTRAS[module]
         print(
             f"reverse-sigmoid: needs {module}, which is not installed: "
-            f"pip install 'triton-reverse-sigmoid[{extra}]'",
+            f"in the clone of its repository, python -m pip install -c deploy/constraints.txt "
+            f"-e '.[{extra}]'",
             file=sys.stderr,
         )
         code = 1

@@ -89,7 +89,7 @@ class BenchmarkCommand:
         if rivals.ART in chosen and find_spec("art") is None:
             raise InputError(
                 f"--ways {rivals.ART}: needs art, which is not installed: "
-                "pip install 'triton-reverse-sigmoid[bench]', or leave it out"
+                "python -m pip install -e '.[bench]' in the clone, or leave it out"
             )
         return rivals.VICTIM, *(way for way in chosen if way != rivals.VICTIM)
 

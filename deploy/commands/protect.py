@@ -1,6 +1,7 @@
 """``reverse-sigmoid protect``: the models that serve a classifier that exists, protected."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -82,14 +83,40 @@ class ProtectCommand:
         asked = options.settings(ProtectOptions, self)
         defence = options.parameters(self.beta, self.gamma, self.margin)
         with err_console.status(f"reading and verifying {self.model}"):
+            before = self._settings_there() if self.force else {}
             done = protect(self.model, self.repository, defence, asked)
         for warning in done.classifier.warnings:
             say(f"warning: {warning}", console=err_console)
+        lost = _replaced(before, done)
+        if lost:
+            say(
+                f"warning: {done.repository / done.name}: --force replaced its parameters: {lost}; "
+                "retune sets them again",
+                console=err_console,
+            )
         if self.as_json:
             print(json.dumps(_as_dict(done)))
             return
         for line in _lines(done):
             say(line)
+
+    def _settings_there(self) -> dict[str, Any]:
+        """Return the parameters of the model that stands in the place of the new one."""
+        from deploy.repository.retuning import plan
+
+        with suppress(InputError, OSError):
+            return dict(plan(self.repository / (self.name or self.model.stem), {})[0].before)
+        return {}
+
+
+def _replaced(before: dict[str, Any], done: "ProtectedFile") -> str:
+    """Return which parameters an operator had set and are others now, ``beta 0.9 -> 1.5``."""
+    after, found = vars(done.parameters), ("scores", "multi_label", "class_axis")
+    return ", ".join(
+        f"{name} {old} -> {after[name]}"
+        for name, old in before.items()
+        if name not in found and old != after[name]
+    )
 
 
 def _as_dict(done: "ProtectedFile") -> dict[str, Any]:

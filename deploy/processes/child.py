@@ -1,6 +1,7 @@
 """A server of ours: started so that it never outlives us, ended with all that it has started."""
 
 import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from deploy.processes import die_with_parent, group
+from deploy.processes import die_with_parent, group, homes
 from load_tests.deferred_signals import deferred_signals
 from postprocess.errors import InputError
 
@@ -34,6 +35,7 @@ class Child(ABC):
         self.log = log
         self._log_start = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._owner: io.IOBase | None = None  # open as long as the home is ours
         self._home: tempfile.TemporaryDirectory[str] | None = None
 
     @abstractmethod
@@ -83,7 +85,9 @@ class Child(ABC):
 
     def _make_home(self, prefix: str) -> Path:
         """Return a new folder that lives as long as the server."""
+        homes.remove_orphans()
         self._home = tempfile.TemporaryDirectory(prefix=prefix)
+        self._owner = homes.own(Path(self._home.name))
         return Path(self._home.name).resolve()
 
     def _run(

@@ -14,7 +14,7 @@ import numpy as np
 
 from deploy.repository import ensemble_check, fused_check, model_config, version_check
 from deploy.repository.finding import Finding, error, warning
-from exporters import versions
+from exporters import servable_path, versions
 from postprocess import defence_config, lint
 from postprocess.defence_config import DefenceConfig
 from postprocess.errors import InputError
@@ -56,11 +56,12 @@ def check(repository: Path) -> Checked:
         InputError: there is no such folder.
     """
     if not repository.is_dir():
-        raise InputError(f"{repository}: no such model repository")
+        what = "expected a folder of models" if repository.exists() else "no such model repository"
+        raise InputError(f"{repository}: {what}")
     folders = sorted(path for path in repository.iterdir() if path.is_dir())
-    findings = []
-    if not folders:
-        findings.append(error("no-models", "", f"{repository}: no model there"))
+    findings = _check_path(repository)
+    if not any((folder / "config.pbtxt").exists() for folder in folders):
+        return Checked([*findings, _no_models(repository)], {}, 0)
     configs: dict[str, Any] = {}
     for folder in folders:
         try:
@@ -98,6 +99,21 @@ def check(repository: Path) -> Checked:
         if finding.code != "version-no-defence"  # said above, for all versions at once
     ]
     return Checked(findings, defences, len(folders))
+
+
+def _check_path(repository: Path) -> list[Finding]:
+    try:
+        servable_path.refuse(repository)
+    except InputError as refusal:
+        return [error("path", "", str(refusal))]
+    return []
+
+
+def _no_models(repository: Path) -> Finding:
+    message = "no model there: expected folders with a config.pbtxt each"
+    if (repository / "config.pbtxt").exists():
+        message = f"it is a model's own; give {repository.absolute().parent}"
+    return error("no-models", "", f"{repository}: {message}")
 
 
 def _check_model(folder: Path, config: Any) -> list[Finding]:

@@ -6,7 +6,7 @@ and goes on serving the old one until the new one is ready.
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,14 @@ class Retuning:
     """What a change of parameters makes of one file; nothing is written yet."""
 
     file: Path
-    before: Parameters
+    before: Mapping[str, object]  #: name to value; what was refused, as text
     after: Parameters
     content: str | bytes  #: the whole new file
     diff: str  #: of a config.pbtxt, "" for a graph
 
     def changes(self) -> dict[str, tuple[object, object]]:
         """Return the parameters that differ: name to old and new value."""
-        names = [field.name for field in fields(Parameters)]
-        pairs = {name: (getattr(self.before, name), getattr(self.after, name)) for name in names}
+        pairs = {name: (self.before[name], value) for name, value in asdict(self.after).items()}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
     def __str__(self) -> str:
@@ -69,7 +68,7 @@ def plan(folder: Path, changes: Mapping[str, str | None]) -> list[Retuning]:
         return [_plan_graph(file, changes) for file in files]
     if config.ensemble_scheduling.step:
         return [_plan_text(_defence_of(folder, config), changes)]
-    if not model_config.is_defence(config):
+    if not _may_be_defence(config):
         raise InputError(f"{path}: expected a defence, a fused model or an ensemble with a defence")
     return [_plan_text(path, changes)]
 
@@ -81,16 +80,18 @@ def _defence_of(folder: Path, config: Any) -> Path:
         if not path.is_file():
             continue
         step = model_config.read(path)
-        if model_config.is_defence(step):
+        if _may_be_defence(step):
             return path
-        if step.backend == "python" and "scores" in step.parameters:  # a defence that is refused
-            Parameters.from_strings(model_config.strings(step), where=str(path))
     raise InputError(f"{folder / 'config.pbtxt'}: no defence among its steps {', '.join(steps)}")
+
+
+def _may_be_defence(config: Any) -> bool:
+    """Say whether it is a defence, be it one with parameters that are refused."""
+    return config.backend == "python" and "scores" in config.parameters
 
 
 def _plan_text(path: Path, changes: Mapping[str, str | None]) -> Retuning:
     strings = model_config.strings(model_config.read(path))
-    before = Parameters.from_strings(strings, where=str(path))
     after = Parameters.from_strings(_changed(strings, changes), where=str(path))
     old = path.read_text(encoding="utf-8")
     new = set_parameters(old, changes)
@@ -104,19 +105,28 @@ def _plan_text(path: Path, changes: Mapping[str, str | None]) -> Retuning:
     lines = difflib.unified_diff(
         old.splitlines(keepends=True), new.splitlines(keepends=True), str(path), str(path), n=1
     )
-    return Retuning(path, before, after, new, "".join(lines))
+    return Retuning(path, _before(strings, after, changes), after, new, "".join(lines))
 
 
 def _plan_graph(file: Path, changes: Mapping[str, str | None]) -> Retuning:
     model = onnx_graph.load(file)
     strings = fused.read_strings(model, where=str(file))
-    before = Parameters.from_strings(strings, where=str(file))
     after = Parameters.from_strings(_changed(strings, changes), where=str(file))
     try:
         fused.retune(model, after)
     except InputError as refusal:
         raise InputError(f"{file}: {refusal}") from None
-    return Retuning(file, before, after, model.SerializeToString(), "")
+    return Retuning(file, _before(strings, after, changes), after, model.SerializeToString(), "")
+
+
+def _before(
+    strings: Mapping[str, str], after: Parameters, changes: Mapping[str, str | None]
+) -> dict[str, object]:
+    """Return the old parameters; of refused ones, those that are mended as they stand there."""
+    try:
+        return asdict(Parameters.from_strings(strings, where=""))
+    except InputError:
+        return asdict(after) | {key: strings.get(key) for key in changes}
 
 
 def _changed(strings: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:

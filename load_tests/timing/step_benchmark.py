@@ -62,7 +62,7 @@ def main() -> int:
     except ModuleNotFoundError as error:
         print(
             f"step_benchmark: needs {error.name}, which is not installed: "
-            "pip install 'triton-reverse-sigmoid[bench]'",
+            "python -m pip install -e '.[bench]' in the clone",
             file=sys.stderr,
         )
         return 1

@@ -203,3 +203,17 @@ def test_what_is_no_repository_is_refused(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     assert codes(check(empty)) == [("error", "no-models")]
+
+
+def test_what_is_no_repository_gets_one_clear_line(tmp_path):
+    (tmp_path / "other" / "folder").mkdir(parents=True)
+    done = run_command("check", tmp_path / "other", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "no model there: expected folders with a config.pbtxt each" in done.stdout
+    file = tmp_path / "file"
+    file.touch()
+    done = run_command("check", file, cwd=tmp_path)
+    assert done.stderr == f"reverse-sigmoid: {file}: expected a folder of models\n"
+    spaced = tmp_path / "my models"
+    spaced.mkdir()
+    assert "hangs on a path with white space" in run_command("check", spaced, cwd=tmp_path).stdout

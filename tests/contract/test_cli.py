@@ -129,7 +129,8 @@ def test_a_missing_extra_names_its_install_command(tmp_path, module, extra, argu
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
         f"reverse-sigmoid: needs {module}, which is not installed: "
-        f"pip install 'triton-reverse-sigmoid[{extra}]'"
+        f"in the clone of its repository, python -m pip install -c deploy/constraints.txt "
+        f"-e '.[{extra}]'"
     )
     assert "Traceback" not in done.stderr
 

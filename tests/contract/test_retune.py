@@ -271,3 +271,24 @@ def test_a_fused_model_beside_its_own_raw_classifier_is_refused(tmp_path):
     protect(path, repository, SHIPPED, ProtectOptions())
     with pytest.raises(InputError, match="m_classifier exists, of the ensemble layout: remove it"):
         protect(path, repository, SHIPPED, ProtectOptions(layout="fused", force=True))
+
+
+def test_a_bad_value_in_the_file_is_mended(ensemble):
+    path = config_of(ensemble)
+    path.write_text(path.read_text().replace('string_value: "1.5"', 'string_value: "1,5"'))
+    code, out, err = command("retune", ensemble, "--gamma", "0.3", cwd=ensemble)
+    assert (code, out) == (1, "")
+    assert f"{path}: parameter beta: " in err
+    code, out, err = command("retune", ensemble, "--beta", "1.2", cwd=ensemble)
+    assert code == 0, err
+    assert out.endswith(f"{path}: beta 1,5 -> 1.2\n")
+    assert 'key: "beta" value: { string_value: "1.2" }' in path.read_text()
+
+
+def test_protect_with_force_says_which_parameters_it_replaced(one_model):
+    assert command("retune", one_model, "--beta", "0.9", cwd=one_model)[0] == 0
+    onnx_file, repository = one_model.parent.parent / "m.onnx", one_model.parent
+    todo = ("protect", onnx_file, "--repository", repository, "--layout", "fused", "--force")
+    code, _, err = command(*todo, cwd=repository)
+    assert code == 0, err
+    assert "--force replaced its parameters: beta 0.9 -> 1.5; retune" in err

