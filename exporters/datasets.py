@@ -243,7 +243,10 @@ def _read_npz(path: Path, names: Sequence[str] = ARRAYS) -> list[NDArray[Any]]:
         with np.load(path, allow_pickle=False) as stored:
             arrays = [stored[key] for key in names]
     except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: expected an .npz file of {', '.join(names)}: {error}") from None
+        hint = "; make text of it: np.array(values, dtype=str)" if "pickle" in str(error) else ""
+        raise InputError(
+            f"{path}: expected an .npz file of {', '.join(names)}: {error}{hint}"
+        ) from None
     return arrays
 
 

@@ -68,7 +68,10 @@ def test_texts_are_seen_as_ids_by_the_network_that_reads_them_alone(tmp_path):
         ({"text_train": None}, "holds no texts: expected text_train and text_test"),
         ({"text_test": ["a"] * 5}, "text_test: expected a string for each of 6 rows"),
         ({"text_train": np.arange(6)}, "text_train: expected a string for each of 6 rows"),
-        ({"text_train": np.array(["a"] * 6, object)}, "text_train, text_test: Object arrays"),
+        (
+            {"text_train": np.array(["a"] * 6, object)},
+            "allow_pickle=False; make text of it: np.array(values, dtype=str)",
+        ),
     ],
 )
 def test_texts_that_are_none_are_refused_in_one_line(tmp_path, changes, said):
