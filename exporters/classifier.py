@@ -42,13 +42,34 @@ class ProtectOptions:
     scores: str = ""  #: "logits" or "probabilities"
     multi_label: bool | None = None
     class_axis: int | None = None  #: of the scores, the batch counted
-    output: str = ""  #: the output that holds the scores
+    output: tuple[str, ...] = ()  #: those that hold scores, one for each head
     max_batch_size: int | None = None  #: 0: no batching
     max_client_batch: int | None = None  #: most rows of a client's request
     sample: Path | None = None  #: an .npz file of real rows
     self_contained: bool = False
     layout: str = "ensemble"
     force: bool = False
+
+
+@dataclass(frozen=True)
+class Head:
+    """One output of scores, understood."""
+
+    value: Value  #: the output, its K known
+    axis: int | None  #: of the classes, -1 or counted from 0; None: the scores have only a batch
+    scores: ScoreKind
+    evidence: Evidence  #: what the graph gave on its source's input
+
+    @property
+    def class_axis(self) -> int:
+        """The axis of the classes as clients see the scores, the batch counted."""
+        return LAST if self.axis is None else self.axis
+
+    @property
+    def classes(self) -> int:
+        """The number of classes, K; -1 where each request has its own."""
+        size = 1 if self.axis is None else (self.value.shape or ())[self.axis]
+        return size if isinstance(size, int) else -1
 
 
 @dataclass(frozen=True)
@@ -60,14 +81,11 @@ class Classifier:
     model: Any  #: the graph, without ZipMaps
     external: list[str]  #: data files beside it
     inputs: list[Value]
-    value: Value  #: the output that holds the scores, its K known
-    axis: int | None  #: of the classes, -1 or counted from 0; None: the scores have only a batch
-    scores: ScoreKind
-    labels: list[Value]  #: outputs that follow from the top class
+    heads: list[Head]
+    labels: list[Value]  #: outputs that follow from a head's top class
     dropped: list[str]  #: outputs that the protected models do not have
     signature: Signature
     source: Source  #: of input that the graph runs on
-    evidence: Evidence  #: what it gave on that input
     warnings: list[str]
 
 
@@ -86,49 +104,31 @@ def understand(path: Path, asked: ProtectOptions) -> Classifier:
     zipmaps = zipmap.take_off(model)
     runner = OnnxSession(path, model=model if zipmaps else None)
     run, found, results = _find_scores(model, asked, runner, inputs)
-    shape = results[found.name].shape
-    end = graph_ending.ending(model, found.name, shape=shape)
-    axis = _find_axis(run, found, shape, end)
-    value = run.observed(found, axis)
-    candidates = [
-        run.observed(one)
-        for one in onnx_graph.outputs(model)
-        if one.data_type
-        and one.data_type not in onnx_graph.FLOATS
-        and _label_like(results[one.name].shape, shape, axis)
+    heads = []
+    for value in found:
+        head, more = _understand_head(run, value, results)
+        heads.append(head)
+        warnings += more if len(found) == 1 else [f"output {value.name}: {one}" for one in more]
+    alike = {name for head in heads for name in head.evidence.labels}
+    candidates = [one for one in onnx_graph.outputs(model) if one.name in alike]
+    labels = [
+        label
+        for label in map(run.observed, candidates)
+        if any(_follows(label, head, run.batched) for head in heads)
     ]
-    if run.batched:
-        evidence_of.refuse_dependent_rows(runner, run.source, value, axis)
-    most = (asked.max_batch_size or MAX_BATCH_SIZE) if run.batched else 0
-    evidence = evidence_of.gather(
-        runner, run.source, value.name, axis=axis,
-        labels=[one.name for one in candidates], rows=most or 2,
-    )  # fmt: skip
-    try:
-        scores, more = score_kind.understand(
-            evidence.all_scores(),
-            end,
-            half=graph_ending.halved(model) or value.data_type == "TYPE_FP16",
-            rounded=graph_ending.quantised(model),
-            asked=asked.scores,
-            multi_label=asked.multi_label,
-        )
-    except InputError as error:
-        raise InputError(f"output {value.name}: {error}") from None
-    labels = [one for one in candidates if _follows(one, value, scores, evidence, run.batched)]
-    kept = {one.name for one in (found, *labels)}
+    kept = {one.name for one in (*found, *labels)}
     dropped = [one.name for one in onnx_graph.outputs(model) if one.name not in kept]
-    warnings += more
-    warnings += [_dropped(run, name, [one.name for one in candidates], results) for name in dropped]
+    warnings += [_dropped(run, name, found, alike, results) for name in dropped]
     tensor = partial(onnx_signature.tensor_of, batched=run.batched)
     signature = Signature(
-        tuple(map(tensor, run.inputs)), tensor(value), tuple(map(tensor, labels)), most,
-        LAST if axis is None else axis,
+        tuple(map(tensor, run.inputs)), tuple(tensor(head.value) for head in heads),
+        tuple(map(tensor, labels)), run.most_rows,
     )  # fmt: skip
-    warnings += _verify_zipmap(path, zipmaps, value.name, run)
+    for head in heads:
+        warnings += _verify_zipmap(path, zipmaps, head.value.name, run)
     return Classifier(
-        path, asked, model, external, run.inputs, value, axis, scores, labels, dropped, signature,
-        run.source, evidence, warnings,
+        path, asked, model, external, run.inputs, heads, labels, dropped, signature, run.source,
+        warnings,
     )  # fmt: skip
 
 
@@ -143,6 +143,11 @@ class _Run:
     free_batch: bool  #: as the graph says
     batched: bool
     source: Source
+
+    @property
+    def most_rows(self) -> int:
+        """Most rows of a request; 0 where there is no batch."""
+        return (self.asked.max_batch_size or MAX_BATCH_SIZE) if self.batched else 0
 
     def once(self, outputs: list[str]) -> dict[str, Any]:
         """Return what one call gives."""
@@ -198,8 +203,8 @@ class _Run:
 
 def _find_scores(
     model: Any, asked: ProtectOptions, runner: OnnxSession, inputs: list[Value]
-) -> tuple[_Run, Value, dict[str, Any]]:
-    """Return input that the graph runs on, the scores, and what one call gave."""
+) -> tuple[_Run, list[Value], dict[str, Any]]:
+    """Return input that the graph runs on, each head's scores, and what one call gave."""
     values, wanted = onnx_graph.outputs(model), asked.max_batch_size
     names = [value.name for value in values if value.data_type]
     if not names:
@@ -217,13 +222,15 @@ def _find_scores(
         run = _settle_batch(run, names)
     results = run.once(names)
     found = score_output.find(model, values, results, asked.output)
-    if run.batched and not evidence_of.follows_batch(runner, run.source, found.name):
+    if run.batched and not all(
+        evidence_of.follows_batch(runner, run.source, one.name) for one in found
+    ):
         run = replace(run, batched=False, source=source(False, run.inputs))
         results = run.once(names)
     if wanted and not run.batched:
         raise InputError(
             f"--max-batch-size {wanted}: the graph has no free batch dimension in every input "
-            f"and in {found.name}; leave it out, or give 0"
+            f"and in {' and '.join(one.name for one in found)}; leave it out, or give 0"
         )
     return run, found, results
 
@@ -242,6 +249,38 @@ def _settle_batch(run: _Run, outputs: list[str]) -> _Run:
         batch.refuse_fewer_rows(run.source, sample, rows)
     inputs = [replace(value, shape=(rows, *(value.shape or ("",))[1:])) for value in run.inputs]
     return replace(run, inputs=inputs, source=replace(run.source, values=tuple(inputs)))
+
+
+def _understand_head(run: _Run, found: Value, results: dict[str, Any]) -> tuple[Head, list[str]]:
+    """Return what an output of scores is, and what to know about it."""
+    shape = results[found.name].shape
+    end = graph_ending.ending(run.model, found.name, shape=shape)
+    axis = _find_axis(run, found, shape, end)
+    value = run.observed(found, axis)
+    labels = [
+        one.name
+        for one in onnx_graph.outputs(run.model)
+        if one.data_type
+        and one.data_type not in onnx_graph.FLOATS
+        and _label_like(results[one.name].shape, shape, axis)
+    ]
+    if run.batched:
+        evidence_of.refuse_dependent_rows(run.runner, run.source, value, axis)
+    evidence = evidence_of.gather(
+        run.runner, run.source, value.name, axis=axis, labels=labels, rows=run.most_rows or 2
+    )
+    try:
+        scores, warnings = score_kind.understand(
+            evidence.all_scores(),
+            end,
+            half=graph_ending.halved(run.model) or value.data_type == "TYPE_FP16",
+            rounded=graph_ending.quantised(run.model),
+            asked=run.asked.scores,
+            multi_label=run.asked.multi_label,
+        )
+    except InputError as error:
+        raise InputError(f"output {value.name}: {error}") from None
+    return Head(value, axis, scores, evidence), warnings
 
 
 def _find_axis(run: _Run, found: Value, shape: tuple[int, ...], end: Ending | None) -> int | None:
@@ -274,21 +313,24 @@ def _label_like(label: tuple[int, ...], scores: tuple[int, ...], axis: int | Non
     return label != () and label in ((*before, *after), (*before, 1, *after))
 
 
-def _follows(
-    label: Value, value: Value, scores: ScoreKind, evidence: Evidence, batched: bool
-) -> bool:
-    """Say whether a label was seen to follow from the top class."""
+def _follows(label: Value, head: Head, batched: bool) -> bool:
+    """Say whether a label was seen to follow from a head's top class."""
+    scores, evidence = head.scores, head.evidence
     free = isinstance((label.shape or (0,))[0], str)
-    if scores.multi_label or (batched and not free):
+    if label.name not in evidence.labels or scores.multi_label or (batched and not free):
         return False
     rows = evidence.all_scores()
     kind = "probabilities" if scores.cut is not None else scores.kind
-    answer, clear = score_output.top(rows, value.data_type, kind=kind, sides=rows.shape[1] == 1)
+    answer, clear = score_output.top(
+        rows, head.value.data_type, kind=kind, sides=rows.shape[1] == 1
+    )
     said = evidence.all_labels(label.name)
     return score_output.follows(said, answer.reshape(-1), clear.reshape(-1))
 
 
-def _dropped(run: _Run, name: str, candidates: list[str], seen: dict[str, Any]) -> str:
+def _dropped(
+    run: _Run, name: str, scores: list[Value], candidates: set[str], seen: dict[str, Any]
+) -> str:
     where = "random input; real rows with --sample may show that it does"
     if run.asked.sample is not None:
         where = "the rows of --sample"
@@ -296,7 +338,9 @@ def _dropped(run: _Run, name: str, candidates: list[str], seen: dict[str, Any]) 
         return f"output {name} is dropped: it was not seen to follow from the top class on {where}"
     said = f"output {name} is dropped: what it says beside the scores can leak the model"
     if name in seen and graph_ending.ends(run.model, name, seen[name].shape):
-        said += f"; to serve it too, protect the file again with --output {name} and a --name"
+        every = " ".join(f"--output {one}" for one in (*(one.name for one in scores), name))
+        layout = " --layout ensemble" if run.asked.layout == "fused" else ""
+        said += f"; to serve it too, with a defence of its own, give {every}{layout}"
     return said
 
 

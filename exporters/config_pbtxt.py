@@ -1,7 +1,11 @@
-"""The three config.pbtxt files of a protected classifier, as text."""
+"""The config.pbtxt files of a protected classifier, as text: three, and one more for each head.
+
+Where a function takes several defences' parameters, they are in the order of the signature's
+scores.
+"""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,17 +20,21 @@ _PARAMETER = re.compile(
     r'^parameters \{ key: "(\w+)" value: \{ string_value: "(.*)" \} \}$', re.MULTILINE
 )
 
-#: Of the three models: ensemble, victim, defence.
-Names = tuple[str, str, str]
+#: Of the models: ensemble, victim, and each head's defence.
+Names = Sequence[str]
 
 
-def inner_scores(signature: Signature) -> OnnxTensor:
-    """Return the tensor between victim and defence; its name is the ensemble's alone."""
-    name = "victim_scores"
-    taken = {tensor.name for tensor in (*signature.inputs, signature.scores, *signature.labels)}
-    while name in taken:
-        name += "_"
-    return replace(signature.scores, name=name, flat=False)
+def inner_scores(signature: Signature) -> list[OnnxTensor]:
+    """Return the tensors between victim and defences; their names are the ensemble's alone."""
+    taken = {tensor.name for tensor in (*signature.inputs, *signature.scores, *signature.labels)}
+    found = []
+    for scores in signature.scores:
+        name = f"victim_{scores.name}" if len(signature.scores) > 1 else "victim_scores"
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        found.append(replace(scores, name=name, flat=False))
+    return found
 
 
 def declaration(tensor: OnnxTensor, *, of_graph: bool = False) -> str:
@@ -53,33 +61,46 @@ def _map(kind: str, outer: str, inner: str) -> str:
     return f"      {kind}_map {{ key: {_quoted(inner)} value: {_quoted(outer)} }}"
 
 
-def _meaning(signature: Signature, parameters: Parameters) -> str:
-    """Return what the answer of the ensemble is, as comments."""
-    count = signature.classes
-    if count == 1:
-        says = (
-            "# The Reverse Sigmoid probability of a yes, in [0, 1]: its side of 1/2 is the\n"
-            "# classifier's own."
-        )
-    elif parameters.multi_label:
-        labels = f"{count} labels" if count > 0 else "labels"
-        says = (
-            f"# Reverse Sigmoid probabilities of {labels}, each a yes or no of its own:\n"
-            "# in [0, 1], on the classifier's side of 1/2. They do not sum to 1."
-        )
-    else:
-        classes = f"{count} classes" if count > 0 else "classes of a request"
-        says = f"# Reverse Sigmoid probabilities over the {classes}; each row sums to 1."
-        if signature.class_axis != -1:
-            says += f"\n# A row lies along axis {signature.class_axis}, counted with the batch."
+def _meanings(signature: Signature, defences: Sequence[Parameters]) -> str:
+    """Return what the answers of the ensemble are, as comments."""
+    says = "\n".join(
+        _meaning(signature, scores, parameters)
+        for scores, parameters in zip(signature.scores, defences, strict=True)
+    )
     for label in signature.labels:
         says += f"\n# {label.name} is the classifier's own: it tells the top class, and no more."
     return says
 
 
-def _pairs(signature: Signature, parameters: Parameters) -> str:
+def _meaning(signature: Signature, scores: OnnxTensor, parameters: Parameters) -> str:
+    count = _classes(signature, scores, parameters)
+    which = f" {scores.name}:" if len(signature.scores) > 1 else ""
+    if count == 1:
+        return (
+            f"#{which} The Reverse Sigmoid probability of a yes, in [0, 1]: its side of 1/2 is"
+            " the\n# classifier's own."
+        )
+    if parameters.multi_label:
+        labels = f"{count} labels" if count > 0 else "labels"
+        return (
+            f"#{which} Reverse Sigmoid probabilities of {labels}, each a yes or no of its own:\n"
+            "# in [0, 1], on the classifier's side of 1/2. They do not sum to 1."
+        )
+    classes = f"{count} classes" if count > 0 else "classes of a request"
+    says = f"#{which} Reverse Sigmoid probabilities over the {classes}; each row sums to 1."
+    if parameters.class_axis != -1:
+        says += f"\n# A row lies along axis {parameters.class_axis}, counted with the batch."
+    return says
+
+
+def _classes(signature: Signature, scores: OnnxTensor, parameters: Parameters) -> int:
+    """Return the number of classes, K; -1 where each request has its own."""
+    return scores.shape(batched=signature.batched)[parameters.class_axis]
+
+
+def _pairs(signature: Signature, scores: OnnxTensor, parameters: Parameters) -> str:
     """Return what a row is to the defence, as a comment, where it is not a row of the tensor."""
-    if signature.classes != 1 and not parameters.multi_label:
+    if _classes(signature, scores, parameters) != 1 and not parameters.multi_label:
         return ""
     each = "Each score" if parameters.multi_label else "The score"
     return (
@@ -89,42 +110,59 @@ def _pairs(signature: Signature, parameters: Parameters) -> str:
 
 
 def of_ensemble(
-    names: Names, signature: Signature, parameters: Parameters, max_client_batch: int | None = None
+    names: Names,
+    signature: Signature,
+    defences: Sequence[Parameters],
+    max_client_batch: int | None = None,
 ) -> str:
     """Return the config of the public model; a request may have ``max_client_batch`` rows."""
     rows = signature.max_batch_size if max_client_batch is None else max_client_batch
-    inner, scores = inner_scores(signature).name, signature.scores.name
+    public, victim, *behind = names
+    answers = "Its answer is the defence's, the last step below."
+    if len(behind) > 1:
+        answers = "Its answers are the defences', the last steps below."
+    heads = list(zip(behind, inner_scores(signature), signature.scores, strict=True))
     to_victim = "\n".join(_map("input", given.name, given.name) for given in signature.inputs)
-    labels = "".join("\n" + _map("output", label.name, label.name) for label in signature.labels)
+    from_victim = [_map("output", inner.name, scores.name) for _, inner, scores in heads]
+    from_victim += [_map("output", label.name, label.name) for label in signature.labels]
+    steps = ",\n".join(
+        _step(
+            defence,
+            _map("input", inner.name, inner.name),
+            _map("output", scores.name, scores.name),
+        )
+        for defence, inner, scores in heads
+    )
     return f"""\
-# The public model: what clients call. Its answer is the defence's, the last step below.
-name: "{names[0]}"
+# The public model: what clients call. {answers}
+name: "{public}"
 platform: "ensemble"
 max_batch_size: {rows}
 input {_list(signature.inputs)}
-{_meaning(signature, parameters)}
-output {_list((signature.scores, *signature.labels))}
+{_meanings(signature, defences)}
+output {_list((*signature.scores, *signature.labels))}
 ensemble_scheduling {{
   step [
-    {{
-      model_name: "{names[1]}"
-      model_version: -1
-{to_victim}
-{_map("output", inner, scores)}{labels}
-    }},
-    {{
-      model_name: "{names[2]}"
-      model_version: -1
-{_map("input", inner, inner)}
-{_map("output", scores, scores)}
-    }}
+{_step(victim, to_victim, *from_victim)},
+{steps}
   ]
 }}
 """
 
 
+def _step(model: str, *maps: str) -> str:
+    lines = "\n".join(maps)
+    return f"""\
+    {{
+      model_name: "{model}"
+      model_version: -1
+{lines}
+    }}"""
+
+
 def of_fused(name: str, signature: Signature, parameters: Parameters) -> str:
-    """Return the config of a classifier with the defence in its graph."""
+    """Return the config of a classifier of one head with the defence in its graph."""
+    (scores,) = signature.scores
     return f"""\
 # The public model: the classifier with the defence in its own graph. No other model stands
 # behind it, so there are no raw scores to reach. Its parameters are in 1/model.onnx:
@@ -134,13 +172,13 @@ name: "{name}"
 backend: "onnxruntime"
 max_batch_size: {signature.max_batch_size}
 input {_list(signature.inputs, of_graph=True)}
-{_meaning(signature, parameters)}
+{_meanings(signature, [parameters])}
 # A row of scores that is not finite is answered with -1 in all its entries: no answer.
-output {_list((signature.scores, *signature.labels), of_graph=True)}
+output {_list((*signature.scores, *signature.labels), of_graph=True)}
 
 # Says which output the defence in the graph makes: serve watches the model, and a gateway lets
 # clients reach it, because of this line.
-parameters {{ key: "{FUSED_MARK}" value: {{ string_value: {_quoted(signature.scores.name)} }} }}
+parameters {{ key: "{FUSED_MARK}" value: {{ string_value: {_quoted(scores.name)} }} }}
 
 {_ONE_INSTANCE}{_batching(signature)}"""
 
@@ -154,24 +192,30 @@ name: "{names[1]}"
 backend: "onnxruntime"
 max_batch_size: {signature.max_batch_size}
 input {_list(signature.inputs, of_graph=True)}
-output {_list((signature.scores, *signature.labels), of_graph=True)}
+output {_list((*signature.scores, *signature.labels), of_graph=True)}
 {_ONE_INSTANCE}{_batching(signature)}"""
 
 
-def of_defence(names: Names, signature: Signature, parameters: Parameters) -> str:
-    """Return the config of the defence."""
-    return f"""\
+def of_defences(
+    names: Names, signature: Signature, defences: Sequence[Parameters]
+) -> dict[str, str]:
+    """Return the configs of the defences, by their names."""
+    heads = zip(names[2:], inner_scores(signature), signature.scores, defences, strict=True)
+    return {
+        name: f"""\
 # The defence: Reverse Sigmoid. Every parameter is a string; one that is unknown, malformed,
 # missing or out of range stops this model from loading, and with it the ensemble "{names[0]}".
-name: "{names[2]}"
+name: "{name}"
 backend: "python"
 max_batch_size: {signature.max_batch_size}
-input {_list([inner_scores(signature)])}
-{_pairs(signature, parameters)}output {_list([signature.scores])}
+input {_list([inner])}
+{_pairs(signature, scores, parameters)}output {_list([scores])}
 
 {defence_parameters.text(parameters)}
 instance_group [ {{ kind: KIND_CPU count: 1 }} ]
 {_batching(signature)}"""
+        for name, inner, scores, parameters in heads
+    }
 
 
 #: Measured on 2 cores that the clients share, one run with both, one client, batch 1: p50 0.67

@@ -39,7 +39,6 @@ class Ending:
 
     op: str  #: "Softmax", "LogSoftmax" or "Sigmoid"; "TopK" where the highest are picked out
     logits: str = ""  #: the tensor that goes into it
-    behind: tuple[Any, ...] = ()  #: the nodes from it to the output, in their order
     #: The axis of the output, from 0 on, that it is over; None: none, or several at once.
     axis: int | None = None
     rounded: bool = False  #: what it says is quantised
@@ -64,7 +63,7 @@ def ending(model: Any, output: str, *, shape: tuple[int, ...]) -> Ending | None:
         return None
     if written or node.op_type in _ACTIVATIONS:
         return _ending(model, node, behind, shape, written)
-    return Ending("TopK", behind=tuple(behind)) if node.op_type == "TopK" else None
+    return Ending("TopK") if node.op_type == "TopK" else None
 
 
 def probabilities_from(model: Any, tensor: str) -> str | None:
@@ -112,7 +111,6 @@ def _ending(
     return Ending(
         op,
         written.logits if written else node.input[0],
-        tuple(behind),
         None if op == "Sigmoid" else _axis(model, node, behind, shape, written),
         rounded=node.op_type.startswith("QLinear") or any(kind in _ROUNDING for kind in kinds),
         changed=tuple(kind for kind in kinds if kind in _CHANGING),
@@ -204,10 +202,14 @@ def makes(model: Any, output: str) -> str:
     return "" if node is None else str(node.op_type)
 
 
-def cut(model: Any, output: str, end: Ending) -> None:
+def cut(model: Any, output: str) -> None:
     """Make an output, in place, hold the logits that go into its last activation.
 
     Its name, element type and shape stay. Nodes that read it keep getting what it was.
+
+    Args:
+        model: the graph.
+        output: whose ``ending`` can be cut.
     """
     from onnx import helper
 
@@ -217,9 +219,10 @@ def cut(model: Any, output: str, end: Ending) -> None:
     while any(name.startswith(prefix) for name in taken):
         prefix += "_"
     rename(graph, output, prefix)
+    activation, behind, written = _source(model, prefix)
     # What stood behind the activation stands once more behind the logits.
-    tensor = end.logits
-    for index, node in enumerate(end.behind or [helper.make_node("Identity", [""], [""])]):
+    tensor = written.logits if written else activation.input[0]
+    for index, node in enumerate(behind or [helper.make_node("Identity", [""], [""])]):
         copy = type(node)()
         copy.CopyFrom(node)
         copy.name = f"{prefix}_{index}"

@@ -1,12 +1,13 @@
-"""The three models of a protected classifier, as files that Triton reads.
+"""The models of a protected classifier, as files that Triton reads.
 
-An ensemble under the public name, the victim behind it, and the defence as the last step.
+An ensemble under the public name, the victim behind it, and as the last steps a defence for each
+head, which is one as a rule: three models.
 The commented config.pbtxt files are the operator's place to tune, so a file that exists is
 kept as it is.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from exporters import config_pbtxt
@@ -29,14 +30,33 @@ def classifier_name(name: str) -> str:
     return f"{name}_classifier"
 
 
-def defence_name(name: str) -> str:
-    """Return the defence's model name behind the public name."""
-    return f"{name}_reverse_sigmoid"
+def defence_name(name: str, output: str = "") -> str:
+    """Return the defence's model name behind the public name; of several, of one output."""
+    servable = re.sub(r"[^A-Za-z0-9_.-]+", "_", output)
+    return f"{name}_{servable}_reverse_sigmoid" if output else f"{name}_reverse_sigmoid"
 
 
-def model_names(name: str) -> tuple[str, str, str]:
-    """Return the names of the three models: ensemble, victim, defence."""
-    return name, classifier_name(name), defence_name(name)
+def model_names(name: str, outputs: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the names of the models: ensemble, victim, and a defence for each head.
+
+    Args:
+        name: the public model name.
+        outputs: the heads' outputs. Of a single one the defence does not say it.
+
+    Raises:
+        InputError: the defences of two outputs would get the same name.
+    """
+    if len(outputs) < 2:
+        return name, classifier_name(name), defence_name(name)
+    defences = [defence_name(name, output) for output in outputs]
+    for output, defence in zip(outputs, defences, strict=True):
+        first = outputs[defences.index(defence)]
+        if first != output:
+            raise InputError(
+                f"outputs {first} and {output}: the defences of both would be called {defence}; "
+                "rename one in the graph, or protect each by itself under another --name"
+            )
+    return name, classifier_name(name), *defences
 
 
 def onnx_path(repository: Path, name: str) -> Path:
@@ -47,25 +67,24 @@ def onnx_path(repository: Path, name: str) -> Path:
 def files(
     name: str,
     signature: Signature,
-    parameters: Parameters,
-    *,
+    *defences: Parameters,
     self_contained: bool = False,
     max_client_batch: int | None = None,
 ) -> dict[str, str]:
-    """Return every file of the three models but the ONNX file: relative path to text.
+    """Return every file of the models but the ONNX file: relative path to text.
 
     Args:
         name: the public model name.
         signature: of the victim's graph.
-        parameters: of the defence.
+        defences: the parameters of each head's, in the order of the signature's scores.
         self_contained: take the package ``postprocess`` from beside model.py, where the
             caller puts a copy, and not from where it is installed.
         max_client_batch: most rows of a client's request, as many as the victim takes by
             default. With 1, who counts requests counts queries; Triton still merges them.
 
     Raises:
-        InputError: the name is not one that Triton can serve, or ``max_client_batch`` is more
-            than the victim takes.
+        InputError: the name is not one that Triton can serve, two defences would have the same,
+            or ``max_client_batch`` is more than the victim takes.
     """
     refuse_name(name)
     most = signature.max_batch_size
@@ -75,19 +94,21 @@ def files(
             if most
             else "--max-client-batch: the model has no batch dimension that Triton could limit"
         )
-    names = model_names(name)
-    _, classifier, defence = names
-    return {
+    names = model_names(name, [scores.name for scores in signature.scores])
+    classifier = names[1]
+    texts = {
         f"{name}/config.pbtxt": config_pbtxt.of_ensemble(
-            names, signature, parameters, max_client_batch
+            names, signature, defences, max_client_batch
         ),
         # Triton wants a version folder even of an ensemble, git keeps no empty one.
         f"{name}/1/.gitkeep": "",
         f"{classifier}/config.pbtxt": config_pbtxt.of_classifier(names, signature),
         f"{classifier}/1/.gitkeep": "",
-        f"{defence}/config.pbtxt": config_pbtxt.of_defence(names, signature, parameters),
-        f"{defence}/1/model.py": _MODEL_PY_SELF_CONTAINED if self_contained else _MODEL_PY,
     }
+    for defence, text in config_pbtxt.of_defences(names, signature, defences).items():
+        texts[f"{defence}/config.pbtxt"] = text
+        texts[f"{defence}/1/model.py"] = _MODEL_PY_SELF_CONTAINED if self_contained else _MODEL_PY
+    return texts
 
 
 def fused_onnx_path(repository: Path, name: str) -> Path:
@@ -146,7 +167,7 @@ def refuse_other_tensors(kept: list[Path], signature: Signature) -> None:
         InputError: a file of ``kept`` does not fit the signature.
     """
     for path in kept:
-        tensors = (*signature.inputs, signature.scores, config_pbtxt.inner_scores(signature))
+        tensors = (*signature.inputs, *signature.scores, *config_pbtxt.inner_scores(signature))
         *fits, inner = [config_pbtxt.declaration(tensor) for tensor in tensors]
         text = path.read_text(encoding="utf-8")
         if path.name == "config.pbtxt" and sum(tensor in text for tensor in (*fits, inner)) < 2:

@@ -31,18 +31,14 @@ class OnnxTensor:
 
 @dataclass(frozen=True)
 class Signature:
-    """A classifier: any inputs, one tensor of scores, perhaps labels that follow from them."""
+    """A classifier: any inputs, its heads' scores, perhaps labels that follow from them."""
 
     inputs: tuple[OnnxTensor, ...]
-    scores: OnnxTensor  #: one axis is the K classes, all other axes are rows
+    #: One tensor for each head: one axis is the K classes, all other axes are rows. Which one it
+    #: is, say the parameters of the head's defence.
+    scores: tuple[OnnxTensor, ...]
     labels: tuple[OnnxTensor, ...] = ()
     max_batch_size: int = MAX_BATCH_SIZE  #: 0: the graph has no free batch dimension
-    class_axis: int = -1  #: of the scores as clients see them, the batch counted
-
-    @property
-    def classes(self) -> int:
-        """The number of classes, K; -1 where each request has its own."""
-        return self.scores.shape(batched=self.batched)[self.class_axis]
 
     @property
     def batched(self) -> bool:
@@ -62,7 +58,7 @@ def of_classifier(input_shape: tuple[int, ...], classes: int) -> Signature:
     given = OnnxTensor(name, "TYPE_FP32", input_shape)
     return Signature(
         (OnnxTensor("ids", _IDS, input_shape) if input_shape == (-1,) else given,),
-        OnnxTensor(OUTPUT_NAME, "TYPE_FP32", (classes,)),
+        (OnnxTensor(OUTPUT_NAME, "TYPE_FP32", (classes,)),),
     )
 
 
@@ -99,7 +95,7 @@ def read(path: Path) -> Signature:
             f"{path}: output {scores.name}: expected shape (batch, classes), "
             f"got {len(scores.dims) + 1 - scores.flat} dimensions"
         )
-    return Signature((given,), scores)
+    return Signature((given,), (scores,))
 
 
 def has_free_batch(value: Value) -> bool:

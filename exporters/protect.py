@@ -1,12 +1,14 @@
 """An ONNX file in, protected models out: read, cut, write, verify, and only then put in place.
 
 Two layouts: three models of which the last is the defence, or one with the defence in its graph.
+In the first, each of several heads has a defence of its own.
 """
 
 import os
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +22,24 @@ from exporters import (
     servable_path,
     versions,
 )  # fmt: skip
-from exporters.classifier import Classifier, ProtectOptions, understand
+from exporters.classifier import Classifier, Head, ProtectOptions, understand
 from exporters.onnx_run import Feed, OnnxSession
 from exporters.placing import place
-from exporters.score_kind import ScoreKind
 from exporters.verify import CutError, Verified, verify, verify_fused
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
-from postprocess.question import path_in
+from postprocess.question import path_in, text_of
 
 LAYOUTS = ("ensemble", "fused")
+
+
+@dataclass(frozen=True)
+class ProtectedHead(Head):
+    """An output of scores, as it was written."""
+
+    parameters: Parameters
+    verified: Verified
 
 
 @dataclass(frozen=True)
@@ -41,9 +50,7 @@ class ProtectedFile:
     name: str  #: the public model name
     models: tuple[str, ...]  #: all that were written, the public one first
     repository: Path
-    scores: ScoreKind  #: as they were written
-    parameters: Parameters
-    verified: Verified
+    heads: list[ProtectedHead]
     files: list[Path]
 
 
@@ -67,22 +74,20 @@ def protect(
     where = "--name" if asked.name else f"{path}: its name is no model's, so give --name"
     model_repository.refuse_name(name, where=where)
     servable_path.refuse(repository)
+    for output in asked.output:
+        if asked.output.count(output) > 1:
+            raise InputError(f"--output {output}: given twice")
     if asked.layout == "fused":
         _refuse_for_fused(repository, name, parameters, asked)
     elif asked.layout != "ensemble":
         raise InputError(f"--layout: expected {' or '.join(LAYOUTS)}, got {asked.layout!r}")
-    _refuse_existing(repository, name, asked.layout, force=asked.force)
+    models = _models(name, asked)
+    _refuse_existing(repository, models, force=asked.force)
     try:
         classifier = understand(path, asked)
         with _folder_beside(repository) as folder:
             staged = Path(folder)
-            scores, parameters, verified = _write_verified(classifier, staged, name, parameters)
-            if verified.refused:
-                classifier.warnings.append(
-                    f"the defence refuses {verified.refused} of "
-                    f"{verified.rows + verified.refused} rows tried: no probabilities"
-                )
-            models = _models(name, asked.layout)
+            heads = _write_verified(classifier, classifier.heads, staged, name, parameters)
             files = _in_order(staged, (*models[1:], name))
             place(staged, repository, files)
     except OSError as error:
@@ -93,112 +98,134 @@ def protect(
             raise
         raise InputError(f"{path}: {error}") from None
     paths = [repository / file for file in files]
-    return ProtectedFile(classifier, name, models, repository, scores, parameters, verified, paths)
+    return ProtectedFile(classifier, name, models, repository, heads, paths)
 
 
 def _write_verified(
-    classifier: Classifier, folder: Path, name: str, parameters: Parameters
-) -> tuple[ScoreKind, Parameters, Verified]:
-    """Write the three models to a folder and return what was verified of them."""
-    try:
-        return _write(classifier, folder, name, parameters, classifier.scores)
-    except CutError as error:
-        if classifier.asked.scores == "logits":
-            raise
-        classifier.warnings.append(f"left as probabilities: {error}")
-    uncut = replace(classifier.scores, kind="probabilities", cut=None)
-    return _write(classifier, folder, name, parameters, uncut)
+    classifier: Classifier, heads: list[Head], folder: Path, name: str, parameters: Parameters
+) -> list[ProtectedHead]:
+    """Write the models to a folder and return what was verified of each head."""
+    _write(classifier, heads, folder, name, parameters)
+    found: list[ProtectedHead] = []
+    for index, head in enumerate(heads):
+        try:
+            found.append(_verified(classifier, head, folder, name, parameters))
+        except CutError as error:
+            if classifier.asked.scores == "logits":
+                raise
+            _warn(classifier, head, f"left as probabilities: {error}")
+            uncut = replace(head, scores=replace(head.scores, kind="probabilities", cut=None))
+            heads = [*heads[:index], uncut, *heads[index + 1 :]]
+            return _write_verified(classifier, heads, folder, name, parameters)
+    _write_questions(classifier, found, folder, name)
+    for done in found:
+        refused, tried = done.verified.refused, done.verified.rows + done.verified.refused
+        if refused:
+            said = f"the defence refuses {refused} of {tried} rows tried: no probabilities"
+            _warn(classifier, done, said)
+    return found
 
 
 def _write(
-    classifier: Classifier, folder: Path, name: str, parameters: Parameters, scores: ScoreKind
-) -> tuple[ScoreKind, Parameters, Verified]:
-    parameters = replace(
-        parameters,
-        scores=scores.kind,
-        multi_label=scores.multi_label,
-        class_axis=classifier.signature.class_axis,
-    )
-    onnx = model_repository.onnx_path(folder, name)
-    onnx.parent.mkdir(parents=True, exist_ok=True)
-    model = _scores_only(classifier, scores)
-    _write_onnx(classifier, onnx, model)
+    classifier: Classifier, heads: list[Head], folder: Path, name: str, parameters: Parameters
+) -> None:
+    signature, asked = classifier.signature, classifier.asked
+    model = _scores_only(classifier, heads)
+    _write_onnx(classifier, model_repository.onnx_path(folder, name), model)
+    defences = [_of_head(head, parameters) for head in heads]
     texts = model_repository.files(
         name,
-        classifier.signature,
-        parameters,
-        self_contained=classifier.asked.self_contained,
-        max_client_batch=classifier.asked.max_client_batch,
+        signature,
+        *defences,
+        self_contained=asked.self_contained,
+        max_client_batch=asked.max_client_batch,
     )
+    if asked.layout == "fused":
+        fused.fuse(model, heads[0].value.name, defences[0])
+        _write_onnx(classifier, model_repository.fused_onnx_path(folder, name), model)
+        texts |= model_repository.fused_files(name, signature, defences[0])
     for relative, text in texts.items():
         file = folder / relative
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
-    if classifier.asked.self_contained:
-        _vendor(folder / model_repository.defence_name(name) / "1" / "postprocess")
-    verified = verify(folder, name, classifier, parameters, scores)
+        if file.name == "model.py" and asked.self_contained:
+            _vendor(file.parent / "postprocess")
+
+
+def _verified(
+    classifier: Classifier, head: Head, folder: Path, name: str, parameters: Parameters
+) -> ProtectedHead:
+    parameters = _of_head(head, parameters)
+    verified = verify(folder, name, classifier, head, parameters)
     if classifier.asked.layout == "fused":
-        _write_fused(classifier, folder, name, parameters, model)
-        verify_fused(folder, name, classifier, parameters, scores)
-    _write_question(classifier, folder, name, parameters)
-    return scores, parameters, verified
+        verify_fused(folder, name, classifier, head, parameters)
+    return ProtectedHead(**vars(head), parameters=parameters, verified=verified)
 
 
-def _write_question(
-    classifier: Classifier, folder: Path, name: str, parameters: Parameters
-) -> None:
-    """Keep a question that health checks can ask, and warn where it tells them little."""
-    runner, output = OnnxSession(model_repository.onnx_path(folder, name)), classifier.value.name
-
-    def raw(feed: Feed) -> Any:
-        return runner(feed, [output])[output]
-
-    model = question.AnswerSource(
-        raw,
-        Postprocessor(parameters),
+def _of_head(head: Head, parameters: Parameters) -> Parameters:
+    """Return the parameters of a head's defence."""
+    return replace(
         parameters,
-        output,
-        classifier.signature.batched,
-        axis=parameters.class_axis,
+        scores=head.scores.kind,
+        multi_label=head.scores.multi_label,
+        class_axis=head.class_axis,
     )
-    candidates = question.most_confident(
-        classifier.source, classifier.evidence, single=parameters.multi_label
-    )
-    kept = question.choose(model, candidates)
-    if kept is None or not kept.looks.tells_raw:
-        classifier.warnings.append(
-            "on no row tried does a protected answer differ enough from a raw one for health "
-            "checks to tell them apart; give confident rows with --sample"
-        )
-    if kept is not None:
-        path_in(folder, name).write_text(kept.text(), encoding="utf-8")
 
 
-def _write_fused(
-    classifier: Classifier, folder: Path, name: str, parameters: Parameters, model: Any
+def _warn(classifier: Classifier, head: Head, text: str) -> None:
+    which = f"output {head.value.name}: " if len(classifier.heads) > 1 else ""
+    classifier.warnings.append(f"{which}{text}")
+
+
+def _write_questions(
+    classifier: Classifier, heads: list[ProtectedHead], folder: Path, name: str
 ) -> None:
-    fused.fuse(model, classifier.value.name, parameters)
-    _write_onnx(classifier, model_repository.fused_onnx_path(folder, name), model)
-    texts = model_repository.fused_files(name, classifier.signature, parameters)
-    for relative, text in texts.items():
-        (folder / relative).write_text(text, encoding="utf-8")
+    """Keep questions that health checks can ask, and warn where they tell them little."""
+    runner, kept = OnnxSession(model_repository.onnx_path(folder, name)), []
+    for head in heads:
+        model = question.AnswerSource(
+            partial(_raw, runner, head.value.name),
+            Postprocessor(head.parameters),
+            head.parameters,
+            head.value.name,
+            classifier.signature.batched,
+            axis=head.class_axis,
+        )
+        candidates = question.most_confident(
+            classifier.source, head.evidence, single=head.scores.multi_label
+        )
+        chosen = question.choose(model, candidates)
+        if chosen is None or not chosen.looks.tells_raw:
+            said = (
+                "on no row tried does a protected answer differ enough from a raw one for health "
+                "checks to tell them apart; give confident rows with --sample"
+            )
+            _warn(classifier, head, said)
+        kept += [] if chosen is None else [chosen]
+    if kept:
+        path_in(folder, name).write_text(text_of(kept), encoding="utf-8")
 
 
-def _scores_only(classifier: Classifier, scores: ScoreKind) -> Any:
+def _raw(runner: OnnxSession, output: str, feed: Feed) -> Any:
+    return runner(feed, [output])[output]
+
+
+def _scores_only(classifier: Classifier, heads: list[Head]) -> Any:
     """Return the graph with the scores and the labels as its only outputs, cut if need be."""
     model = type(classifier.model)()
     model.CopyFrom(classifier.model)
-    onnx_graph.keep_outputs(
-        model, [classifier.value.name, *(label.name for label in classifier.labels)]
-    )
+    values = [*(head.value for head in heads), *classifier.labels]
+    onnx_graph.keep_outputs(model, [value.name for value in values])
     onnx_graph.declare(model.graph.input, classifier.inputs)
-    onnx_graph.declare(model.graph.output, [classifier.value, *classifier.labels])
-    if scores.cut is not None:
-        graph_ending.cut(model, classifier.value.name, scores.cut)
+    onnx_graph.declare(model.graph.output, values)
+    for head in heads:
+        if head.scores.cut is not None:
+            graph_ending.cut(model, head.value.name)
     return model
 
 
 def _write_onnx(classifier: Classifier, path: Path, model: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(model.SerializeToString())
     for location in classifier.external:
         target = path.parent / location
@@ -207,15 +234,20 @@ def _write_onnx(classifier: Classifier, path: Path, model: Any) -> None:
             shutil.copyfile(classifier.path.parent / location, target)
 
 
-def _models(name: str, layout: str) -> tuple[str, ...]:
+def _models(name: str, asked: ProtectOptions) -> tuple[str, ...]:
     """Return the models of a layout, the public one first."""
-    return (name,) if layout == "fused" else model_repository.model_names(name)
+    return (name,) if asked.layout == "fused" else model_repository.model_names(name, asked.output)
 
 
 def _refuse_for_fused(
     repository: Path, name: str, parameters: Parameters, asked: ProtectOptions
 ) -> None:
     fused.refuse_inexpressible(parameters)
+    if len(asked.output) > 1:
+        raise InputError(
+            "--layout fused: expected one --output, for a graph holds one defence; use --layout "
+            "ensemble"
+        )
     if asked.self_contained:
         raise InputError("--self-contained: a fused model needs no package beside it")
     if asked.max_client_batch is not None:
@@ -232,10 +264,10 @@ def _refuse_for_fused(
             )
 
 
-def _refuse_existing(repository: Path, name: str, layout: str, *, force: bool) -> None:
+def _refuse_existing(repository: Path, models: tuple[str, ...], *, force: bool) -> None:
     if repository.exists() and not repository.is_dir():
         raise InputError(f"--repository {repository}: expected a folder")
-    for model in _models(name, layout):
+    for model in models:
         folder = repository / model
         if folder.exists() and not force:
             raise InputError(f"{folder} exists; give --force to replace it")

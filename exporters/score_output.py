@@ -1,5 +1,6 @@
-"""Which output of a graph holds the scores, and which labels follow from them."""
+"""Which outputs of a graph hold scores, and which labels follow from them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,30 +21,33 @@ FLOOR = 1e-2
 TIE = {"TYPE_FP16": 1e-2, "TYPE_FP32": 1e-5, "TYPE_FP64": 1e-5}
 
 
-def find(model: Any, values: list[Value], results: dict[str, Array], wanted: str) -> Value:
-    """Return the output that holds the scores.
+def find(
+    model: Any, values: list[Value], results: dict[str, Array], wanted: Sequence[str]
+) -> list[Value]:
+    """Return the outputs that hold scores: those that were asked for, or the only one.
 
     Args:
         model: the graph.
         values: its outputs.
         results: what one call gave, by output name.
-        wanted: the name that was asked for, "" to find it.
+        wanted: the names that were asked for; none: to find one.
 
     Raises:
         InputError: there is no such output, or several could be meant.
     """
     names = [value.name for value in values]
-    if wanted:
-        if wanted not in names:
-            raise InputError(f"--output {wanted}: no such output; there are {', '.join(names)}")
-        value = values[names.index(wanted)]
+    for name in wanted:
+        if name not in names:
+            raise InputError(f"--output {name}: no such output; there are {', '.join(names)}")
+        value = values[names.index(name)]
         _refuse_unserved(model, value)
-        if value.data_type not in onnx_graph.FLOATS or results[wanted].ndim == 0:
+        if value.data_type not in onnx_graph.FLOATS or results[name].ndim == 0:
             raise InputError(
-                f"--output {wanted}: expected scores of FLOAT16, FLOAT or DOUBLE and at least one "
-                f"dimension, got {value.kind} {results.get(wanted, np.empty(0)).shape}"
+                f"--output {name}: expected scores of FLOAT16, FLOAT or DOUBLE and at least one "
+                f"dimension, got {value.kind} {results.get(name, np.empty(0)).shape}"
             )
-        return value
+    if wanted:
+        return [values[names.index(name)] for name in wanted]
     floats = [
         value
         for value in values
@@ -61,13 +65,13 @@ def find(model: Any, values: list[Value], results: dict[str, Array], wanted: str
     named = [value for value in floats if value.name.lower().partition(":")[0] in NAMES]
     for candidates in (floats, ends, named):
         if len(candidates) == 1:
-            return candidates[0]
-    first = floats[0].name
+            return candidates
+    first, second = floats[0].name, floats[1].name
     raise InputError(
         f"several outputs could be the scores: {', '.join(value.name for value in floats)}; name "
         f"one with --output, for example --output {first}: the others are dropped, for scores "
-        "beside the protected ones would leak the model. To serve several, protect the file once "
-        "for each, under another --name"
+        "beside the protected ones would leak the model. To serve several, each with a defence of "
+        f"its own, name them all: --output {first} --output {second}"
     )
 
 

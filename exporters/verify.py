@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from exporters import model_repository
-from exporters.classifier import Classifier
+from exporters.classifier import Classifier, Head
 from exporters.defence_nodes import NO_ANSWER
 from exporters.evidence import as_rows
 from exporters.onnx_run import OnnxSession
@@ -45,23 +45,23 @@ class Verified:
 
 
 def verify(
-    repository: Path, name: str, classifier: Classifier, parameters: Parameters, what: ScoreKind
+    repository: Path, name: str, classifier: Classifier, head: Head, parameters: Parameters
 ) -> Verified:
     """Return what was compared, once written victim and defence give the original's answers.
 
     Args:
-        repository: that the three models were written to.
+        repository: that the models were written to.
         name: the public model name.
         classifier: the original.
-        parameters: of the defence.
-        what: the scores that were written are.
+        head: of it, its scores as they were written.
+        parameters: of the head's defence.
 
     Raises:
         CutError: the logits are not those of the original's probabilities.
         InputError: an answer is not finite, does not sum to 1, or has another top class.
     """
-    scores, data_type = classifier.value.name, classifier.value.data_type
-    evidence, axis = classifier.evidence, classifier.axis
+    scores, data_type, what = head.value.name, head.value.data_type, head.scores
+    evidence, axis = head.evidence, head.axis
     runner = OnnxSession(model_repository.onnx_path(repository, name))
     postprocessor = Postprocessor(parameters)
     compared, refused, largest = 0, 0, 0.0
@@ -104,7 +104,7 @@ def defended(scores: Array, postprocessor: Postprocessor, *, flat: bool) -> Arra
 
 
 def verify_fused(
-    repository: Path, name: str, classifier: Classifier, parameters: Parameters, what: ScoreKind
+    repository: Path, name: str, classifier: Classifier, head: Head, parameters: Parameters
 ) -> None:
     """Refuse a fused model that answers other than the defence does on the victim's scores.
 
@@ -112,14 +112,14 @@ def verify_fused(
         repository: that the fused model and, beside it, the victim were written to.
         name: the public model name.
         classifier: the original.
+        head: of it, its scores as they were written.
         parameters: of the defence.
-        what: the scores that were written are.
 
     Raises:
         InputError: an answer differs, or a row that the defence refuses gets one.
     """
-    output, data_type = classifier.value.name, classifier.value.data_type
-    evidence, axis = classifier.evidence, classifier.axis
+    output, data_type, what = head.value.name, head.value.data_type, head.scores
+    evidence, axis = head.evidence, head.axis
     postprocessor = Postprocessor(parameters)
     victim = OnnxSession(model_repository.onnx_path(repository, name))
     fused = OnnxSession(model_repository.fused_onnx_path(repository, name))

@@ -10,12 +10,15 @@ the bounds are those of the protected answer, rounded outwards.
 | ``inputs`` | each with ``name``, ``datatype``, ``shape`` as clients send them, and ``data``: numbers or strings; or ``packed``: the bytes that Triton reads, zlib in base64 |
 | ``parameters`` | of the defence that was seen to answer, as config.pbtxt holds them |
 | ``answer`` | of the output ``output``: its ``shape``; the ``axis`` of the classes; whether rows ``sum_to_1``; whether the same question ``repeats`` its answer; and of one ``row`` the class ``top``, ``least`` and ``most`` of whose score no raw answer lies between, null where that cannot be told |
+
+A model of several heads has a question for each, which asks for that head's output alone:
+``format`` is 2, and ``questions`` holds what stands in this table.
 """  # noqa: E501
 
 import base64
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,7 @@ from postprocess.arrays import Float64
 from postprocess.errors import InputError, ReverseSigmoidError
 from postprocess.parameters import Parameters
 
-FILE, FORMAT = "question.json", 1
+FILE, FORMAT, SEVERAL = "question.json", 1, 2
 #: Entries that are written as a person reads them; more are packed.
 READABLE = 1024
 #: Triton's datatypes, except BYTES, as NumPy's.
@@ -149,6 +152,14 @@ class Question:
         return "{\n" + ",\n".join([*lines, f'  "inputs": [\n{inputs}\n  ]']) + "\n}\n"
 
 
+def text_of(questions: Sequence[Question]) -> str:
+    """Return the file of a model's questions, one for each head."""
+    if len(questions) == 1:
+        return questions[0].text()
+    bodies = ",\n".join(one.text().rstrip("\n") for one in questions)
+    return f'{{\n"format": {SEVERAL},\n"questions": [\n{bodies}\n]\n}}\n'
+
+
 def as_rows(scores: NDArray[Any], axis: int) -> Float64:
     """Return scores of any shape as rows of K, shape (rows, K), in float64."""
     moved = np.moveaxis(np.asarray(scores, np.float64), axis, -1)
@@ -167,8 +178,8 @@ def path_in(repository: Path, model: str) -> Path:
     return repository / model / FILE
 
 
-def read(path: Path) -> Question | None:
-    """Return the question of a file, None if there is no file: older repositories have none.
+def read(path: Path) -> list[Question]:
+    """Return the questions of a file; none if there is no file: older repositories have none.
 
     Raises:
         InputError: the file cannot be read, or is damaged.
@@ -176,22 +187,31 @@ def read(path: Path) -> Question | None:
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return None
+        return []
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise InputError(f"{path}: damaged: {error}; {_MEND}") from None
     try:
-        if said["format"] != FORMAT:
-            raise InputError(f"expected format {FORMAT}, got {said['format']!r}")
-        answer = said["answer"]
-        looks = Looks(**{**answer, "shape": tuple(int(size) for size in answer["shape"])})
-        _refuse_nonsense(looks)
-        question = Question(tuple(map(_read, said["inputs"])), dict(said["parameters"]), looks)
-        _ = question.defence
+        several = said["format"] == SEVERAL and "questions" in said
+        questions = [_question(one) for one in (said["questions"] if several else [said])]
+        outputs = [one.looks.output for one in questions]
+        if not outputs or len(set(outputs)) < len(outputs):
+            raise InputError(f"questions: expected one for each output, got {outputs}")
     except (KeyError, TypeError, ValueError, AttributeError, zlib.error, InputError) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{path}: damaged: {reason}; {_MEND}") from None
+    return questions
+
+
+def _question(said: Mapping[str, Any]) -> Question:
+    if said["format"] != FORMAT:
+        raise InputError(f"expected format {FORMAT}, got {said['format']!r}")
+    answer = said["answer"]
+    looks = Looks(**{**answer, "shape": tuple(int(size) for size in answer["shape"])})
+    _refuse_nonsense(looks)
+    question = Question(tuple(map(_read, said["inputs"])), dict(said["parameters"]), looks)
+    _ = question.defence
     return question
 
 

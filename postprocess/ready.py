@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from postprocess.defence_config import DATA_TYPES
 from postprocess.errors import ReverseSigmoidError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
@@ -122,7 +123,7 @@ def body_of(
 
 @dataclass(frozen=True)
 class _Defence:
-    """What a model's configuration says about its defence."""
+    """What a model's configuration says about the defence of one output."""
 
     output: str
     parameters: Parameters | None  #: of an ensemble's; those of a fused one stand in its graph
@@ -131,43 +132,52 @@ class _Defence:
     given: Mapping[str, str] | None = None  #: the victim's inputs to the model's
 
 
-def check(triton: Triton, model: str, kept: Question | None = None) -> None:
-    """Raise unless the model gives an answer that a defence has made.
+def check(triton: Triton, model: str, kept: Sequence[Question] = ()) -> None:
+    """Raise unless the model gives answers that defences have made, in each of its outputs.
 
     Args:
         triton: is asked.
         model: the public one, of either layout.
-        kept: the question that stands beside it, None where there is none.
+        kept: the questions that stand beside it.
 
     Raises:
         NotReadyError: it does not.
     """
-    defence = _defence(triton, model)
+    defences = _defences(triton, model)
+    asked = {one.looks.output: one for one in kept}
+    for output in asked.keys() - {defence.output for defence in defences}:
+        raise NotReadyError(f"{model}: no defence makes output {output}, as one did")
+    for defence in defences:
+        where = model if len(defences) == 1 else f"{model}, output {defence.output}"
+        try:
+            _check(triton, model, defence, asked.get(defence.output), where)
+        except WrongAnswerError as error:
+            raise NotReadyError(f"{where}: {error}") from None
+
+
+def _check(
+    triton: Triton, model: str, defence: _Defence, kept: Question | None, where: str
+) -> None:
+    """Raise unless one output is what its defence has made; ``where`` is in messages."""
     off = defence.parameters is not None and defence.parameters.defense == "none"
     if off and (kept is None or kept.defence.defense != "none"):
-        raise NotReadyError(f"{model}: its configuration says defense none, nothing protects it")
+        raise NotReadyError(f"{where}: its configuration says defense none, nothing protects it")
     inputs, answer = _answered(triton, model, defence, kept)
     raw = _raw(triton, defence, inputs)
     if raw is not None and defence.parameters is not None:
         axis = -1 if kept is None else kept.looks.axis
-        try:
-            compare(answer, raw, defence.parameters, axis=axis)
-        except WrongAnswerError as error:
-            raise NotReadyError(f"{model}: {error}") from None
+        compare(answer, raw, defence.parameters, axis=axis)
     if kept is None:
         if not (np.isfinite(answer).all() and answer.min() >= 0 and answer.max() <= 1):
-            raise NotReadyError(f"{model}: answered with what is no row of probabilities")
+            raise NotReadyError(f"{where}: answered with what is no row of probabilities")
         return
     # What was computed from the victim's own scores holds for a victim that is another now too.
     computed = raw is not None and repeats(kept.defence)
     known = not computed and defence.parameters in (None, kept.defence)
-    try:
-        kept.looks.judge(answer, bounds=known)
-    except WrongAnswerError as error:
-        raise NotReadyError(f"{model}: {error}") from None
+    kept.looks.judge(answer, bounds=known)
     again = None if kept.looks.repeats else triton.infer(model, inputs, defence.output)
     if again is not None and np.array_equal(answer, again):
-        raise NotReadyError(f"{model}: answered alike twice, its defence draws at random")
+        raise NotReadyError(f"{where}: answered alike twice, its defence draws at random")
 
 
 def _raw(
@@ -186,7 +196,7 @@ def _answered(
 ) -> tuple[Sequence[QuestionTensor], NDArray[Any]]:
     """Return a question that the model takes, and its answer."""
     if kept is not None:
-        return kept.inputs, triton.infer(model, kept.inputs, kept.looks.output)
+        return kept.inputs, triton.infer(model, kept.inputs, defence.output)
     tensors = triton.ask(model)["inputs"]
     first: NotReadyError | None = None
     for fill in (0, 1):
@@ -198,32 +208,44 @@ def _answered(
     raise first or NotReadyError(f"{model}: has no inputs")
 
 
-def _defence(triton: Triton, model: str) -> _Defence:
-    """Return what the configuration that Triton serves says about the model's defence."""
+def _defences(triton: Triton, model: str) -> list[_Defence]:
+    """Return what the configuration that Triton serves says about each output's defence."""
     config = triton.ask(f"{model}/config")
     fused = _fused(config)
     if fused:
-        return _Defence(fused, None)
+        return [_Defence(fused, None)]
     steps = config.get("ensemble_scheduling", {}).get("step", [])
-    if not steps:
+    floats = {one["name"] for one in config["output"] if one["data_type"] in DATA_TYPES}
+    found = [
+        _defence(triton, model, config, step, output)
+        for step in steps
+        for output in sorted(floats.intersection(step["output_map"].values()))
+    ]
+    if not found:
         raise NotReadyError(f"{model}: is no protected model: no ensemble and no fused defence")
-    last = steps[-1]
+    return found
+
+
+def _defence(
+    triton: Triton, model: str, config: Mapping[str, Any], last: Mapping[str, Any], output: str
+) -> _Defence:
+    """Return what the configuration of the step that makes an output says about its defence."""
     said = triton.ask(f"{last['model_name']}/config")
-    if _fused(said) in last["output_map"]:
-        return _Defence(last["output_map"][_fused(said)], None)
+    if last["output_map"].get(_fused(said)) == output:
+        return _Defence(output, None)
     strings = {name: one["string_value"] for name, one in said.get("parameters", {}).items()}
     parameters = Parameters.from_strings(
-        strings, where=f"{model}: its last step {last['model_name']} is no defence"
+        strings,
+        where=f"{model}: the step {last['model_name']}, which makes output {output}, is no defence",
     )
-    (answered,) = last["output_map"].values()
     (read_by_it,) = last["input_map"].values()
     clients = {one["name"] for one in config["input"]}
-    for step in steps[:-1]:
-        for output, tensor in step["output_map"].items():
+    for step in config["ensemble_scheduling"]["step"]:
+        for made, tensor in step["output_map"].items():
             if tensor == read_by_it and set(step["input_map"].values()) <= clients:
                 given = step["input_map"]
-                return _Defence(answered, parameters, step["model_name"], output, given)
-    return _Defence(answered, parameters)
+                return _Defence(output, parameters, step["model_name"], made, given)
+    return _Defence(output, parameters)
 
 
 def _fused(config: Mapping[str, Any]) -> str:
@@ -306,7 +328,7 @@ def main() -> int:
         secret = Path(key).read_text().strip() if key else None
         triton = Triton(arguments.url, secret, arguments.timeout_seconds)
         for model in arguments.model:
-            kept = None if repository is None else read(path_in(repository, model))
+            kept = [] if repository is None else read(path_in(repository, model))
             check(triton, model, kept)
     except (ReverseSigmoidError, OSError, LookupError, TypeError, ValueError) as error:
         said = str(error) if isinstance(error, ReverseSigmoidError) else repr(error)

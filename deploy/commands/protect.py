@@ -53,8 +53,12 @@ class ProtectCommand:
         ),
     ] = None
     output: Annotated[
-        str, typer.Option(help="The output that holds the scores.", show_default="found")
-    ] = ""
+        list[str] | None,
+        typer.Option(
+            help="The output that holds the scores; several, each said, get a defence each.",
+            show_default="found",
+        ),
+    ] = None
     max_batch_size: Annotated[
         int | None,
         typer.Option(min=0, help="Most rows of a request, 0 for no batching.", show_default="256"),
@@ -80,7 +84,7 @@ class ProtectCommand:
 
         if self.scores not in ("", *CHOICES["scores"]):
             raise InputError(f"--scores: expected logits or probabilities, got {self.scores!r}")
-        asked = options.settings(ProtectOptions, self)
+        asked = options.settings(ProtectOptions, self, output=tuple(self.output or ()))
         defence = options.parameters(self.beta, self.gamma, self.margin)
         with err_console.status(f"reading and verifying {self.model}"):
             before = self._settings_there() if self.force else {}
@@ -124,34 +128,40 @@ def _as_dict(done: "ProtectedFile") -> dict[str, Any]:
 
     Shapes are the ones that clients see, -1 where a size is free.
     """
-    signature, parameters = done.classifier.signature, done.parameters
+    signature = done.classifier.signature
 
     def tensor(one: "OnnxTensor") -> dict[str, Any]:
         shape = one.shape(batched=signature.batched)
         return {"name": one.name, "data_type": one.data_type, "shape": shape}
 
+    heads = [
+        {
+            "output": tensor(scores),
+            "scores": head.scores.kind,
+            "cut": head.scores.cut.op if head.scores.cut else None,
+            "multi_label": head.scores.multi_label,
+            "classes": head.classes,
+            "class_axis": head.class_axis,
+            "beta": head.parameters.beta,
+            "gamma": head.parameters.gamma,
+            "margin": head.parameters.margin,
+            "verified_rows": head.verified.rows,
+            "refused_rows": head.verified.refused,
+            "cut_difference": head.verified.cut_difference,
+        }
+        for scores, head in zip(signature.scores, done.heads, strict=True)
+    ]
     return {
         "onnx": str(done.classifier.path),
         "repository": str(done.repository),
         "layout": done.classifier.asked.layout,
         "models": list(done.models),
         "inputs": [tensor(one) for one in signature.inputs],
-        "output": tensor(signature.scores),
+        **(heads[0] if len(heads) == 1 else {"heads": heads}),
         "labels": [tensor(one) for one in signature.labels],
         "dropped": done.classifier.dropped,
-        "scores": done.scores.kind,
-        "cut": done.scores.cut.op if done.scores.cut else None,
-        "multi_label": done.scores.multi_label,
-        "classes": signature.classes,
-        "class_axis": signature.class_axis,
         "max_batch_size": signature.max_batch_size,
         "max_client_batch": done.classifier.asked.max_client_batch or signature.max_batch_size,
-        "beta": parameters.beta,
-        "gamma": parameters.gamma,
-        "margin": parameters.margin,
-        "verified_rows": done.verified.rows,
-        "refused_rows": done.verified.refused,
-        "cut_difference": done.verified.cut_difference,
         "files": [str(path) for path in done.files],
         "warnings": done.classifier.warnings,
         "next": f"reverse-sigmoid serve {done.repository}",
@@ -161,39 +171,51 @@ def _as_dict(done: "ProtectedFile") -> dict[str, Any]:
 def _lines(done: "ProtectedFile") -> list[str]:
     """Return the summary, line by line."""
     said = _as_dict(done)
-    scores, count = done.scores, said["classes"]
-    if scores.cut is not None:
-        holds = f"logits, cut before the graph's {scores.cut.op}"
-    elif scores.kind == "logits":
-        holds = "logits; clients now get probabilities"
-    else:
-        holds = "probabilities; the maths is exact from logits only"
-    classes = "as many classes as a request has" if count < 0 else f"{count} classes"
-    if count == 1:
-        classes = "one score, the yes of a yes or no"
-    elif scores.multi_label:
-        classes = f"{count if count > 0 else 'any number of'} labels, each a yes or no of its own"
-    if said["class_axis"] != -1:
-        classes += f", on axis {said['class_axis']}"
+    heads = said.get("heads", [said])
     batch = (
         f"up to {said['max_client_batch']} rows; Triton merges requests"
         if said["max_batch_size"]
         else "none; Triton runs requests one at a time"
     )
     labels = [f"  label      {_tensor(one)}, passed through" for one in said["labels"]]
-    if said["layout"] == "fused":
-        holds += "; the defence is in its graph"
+    fused = "; the defence is in its graph" if said["layout"] == "fused" else ""
+    named = [(f"{one['output']['name']}: " if len(heads) > 1 else "", one) for one in heads]
     return [
         f"{said['onnx']}, protected as {said['models'][0]} in {said['repository']}",
         *(f"  input      {_tensor(one)}" for one in said["inputs"]),
-        f"  output     {_tensor(said['output'])}: {classes}",
+        *(f"  output     {_tensor(one['output'])}: {_classes(one)}" for one in heads),
         *labels,
-        f"  victim     {holds}",
+        *(f"  victim     {name}{_holds(one)}{fused}" for name, one in named),
         f"  batch      {batch}",
-        f"  defence    beta {said['beta']:g}, gamma {said['gamma']:g}, margin {said['margin']:g}",
-        f"  verified   {said['verified_rows']} rows against the original graph",
+        *(f"  defence    {name}{_numbers(one)}" for name, one in named),
+        *(
+            f"  verified   {name}{one['verified_rows']} rows against the original graph"
+            for name, one in named
+        ),
         f"Next: {said['next']}",
     ]
+
+
+def _holds(head: dict[str, Any]) -> str:
+    if head["cut"] is not None:
+        return f"logits, cut before the graph's {head['cut']}"
+    if head["scores"] == "logits":
+        return "logits; clients now get probabilities"
+    return "probabilities; the maths is exact from logits only"
+
+
+def _classes(head: dict[str, Any]) -> str:
+    count = head["classes"]
+    classes = "as many classes as a request has" if count < 0 else f"{count} classes"
+    if count == 1:
+        classes = "one score, the yes of a yes or no"
+    elif head["multi_label"]:
+        classes = f"{count if count > 0 else 'any number of'} labels, each a yes or no of its own"
+    return classes if head["class_axis"] == -1 else f"{classes}, on axis {head['class_axis']}"
+
+
+def _numbers(head: dict[str, Any]) -> str:
+    return f"beta {head['beta']:g}, gamma {head['gamma']:g}, margin {head['margin']:g}"
 
 
 def _tensor(one: dict[str, Any]) -> str:

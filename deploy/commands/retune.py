@@ -28,6 +28,10 @@ class RetuneCommand:
     model: Annotated[
         Path, typer.Argument(metavar="MODEL", help="A model's folder: MODEL_REPOSITORY/NAME.")
     ]
+    output: Annotated[
+        str,
+        typer.Option(help="The output whose defence is changed.", show_default="all of them"),
+    ] = ""
     beta: Annotated[str, typer.Option(help="Magnitude, 0.001 to 100.", show_default="as it is")] = (
         ""
     )
@@ -49,7 +53,7 @@ class RetuneCommand:
         changes = {key: None if value == NONE else value for key, value in given.items() if value}
         if not changes:
             raise InputError(f"expected at least one of {', '.join(f'--{key}' for key in keys)}")
-        planned = plan(self.model, changes)
+        planned = plan(self.model, changes, self.output)
         if not self.dry_run:
             write(self.model, planned)
         if self.as_json:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from deploy.repository import model_config, victim_graph
+from deploy.repository import model_config, retuning, victim_graph
 from exporters import question
 from exporters.atomic_file import write_text
 from exporters.onnx_run import Feed
@@ -11,7 +11,7 @@ from load_tests.tune.recorded import session
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters, read_key
 from postprocess.postprocessor import Postprocessor
-from postprocess.question import FILE, Question, read
+from postprocess.question import FILE, Question, read, text_of
 
 
 def refresh(folder: Path) -> list[str]:
@@ -30,12 +30,15 @@ def refresh(folder: Path) -> list[str]:
             if name != folder.name and folder.name not in _steps(path.parent):
                 continue
             old = read(path)
-            if old is None:
-                continue
-            new = _anew(folder.parent, name, old)
-            write_text(path, new.text())
-            if old.looks.tells_raw and not new.looks.tells_raw:
-                warnings.append(f"{name}: health checks cannot tell its answers from raw ones now")
+            new = [_anew(folder.parent, name, one) for one in old]
+            if new:
+                write_text(path, text_of(new))
+            for before, after in zip(old, new, strict=True):
+                if before.looks.tells_raw and not after.looks.tells_raw:
+                    which = name if len(old) == 1 else f"{name}, output {after.looks.output}"
+                    warnings.append(
+                        f"{which}: health checks cannot tell its answers from raw ones now"
+                    )
         except InputError as error:
             warnings.append(f"{path} is left as it was: {error}")
     return warnings
@@ -47,7 +50,8 @@ def _steps(folder: Path) -> list[str]:
 
 
 def _anew(repository: Path, name: str, old: Question) -> Question:
-    classifier, parameters = victim_graph.find(repository, name)
+    output = old.looks.output
+    classifier, parameters = victim_graph.find(repository, name, output)
     opened = session(classifier)
 
     def raw(feed: Feed) -> Any:
@@ -56,19 +60,17 @@ def _anew(repository: Path, name: str, old: Question) -> Question:
     ranks = {one.name: len(one.shape) for one in opened.get_inputs()}
     model = question.AnswerSource(
         raw,
-        Postprocessor(parameters, key=_key(repository, name, parameters)),
+        Postprocessor(parameters, key=_key(repository, name, output, parameters)),
         parameters,
-        old.looks.output,
+        output,
         batched=model_config.read(repository / name / "config.pbtxt").max_batch_size > 0,
         axis=old.looks.axis,
     )
     return question.again(model, old, [ranks[one.name] for one in old.inputs])
 
 
-def _key(repository: Path, name: str, parameters: Parameters) -> bytes:
+def _key(repository: Path, name: str, output: str, parameters: Parameters) -> bytes:
     if parameters.key_file is None:
         return b""
-    for step in _steps(repository / name):
-        if model_config.is_defence(model_config.read(repository / step / "config.pbtxt")):
-            return read_key(parameters.key_file, directory=repository / step, where=step)
-    return b""
+    (defence,) = retuning.defences_of(repository / name, output)
+    return read_key(parameters.key_file, directory=defence.parent, where=defence.parent.name)

@@ -5,7 +5,7 @@ and goes on serving the old one until the new one is ready.
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,42 +47,74 @@ class Retuning:
             part.write_bytes(self.content)
 
 
-def plan(folder: Path, changes: Mapping[str, str | None]) -> list[Retuning]:
-    """Return what these changes make of the files that hold the defence's parameters.
+def plan(folder: Path, changes: Mapping[str, str | None], output: str = "") -> list[Retuning]:
+    """Return what these changes make of the files that hold the defences' parameters.
 
     Args:
         folder: of a model: an ensemble with a defence among its steps, a defence, or a fused
             model, of which every version is changed.
         changes: key to new value as config.pbtxt holds it, None to take the parameter out.
+        output: the one whose defence is changed; of several, all are without it.
 
     Raises:
-        InputError: no such model, no defence in it, or parameters that the defence refuses.
+        InputError: no such model or output, no defence in it, or parameters that the defence
+            refuses.
     """
     path = folder / "config.pbtxt"
     config = model_config.read(path)
-    if model_config.fused_output(config) is not None:
+    fused_output = model_config.fused_output(config)
+    if fused_output is not None:
+        refuse_other_output(path, output, [fused_output])
         graphs = [versions.graph(one, config) for one in versions.folders(folder)]
         files = [file for file in graphs if file.is_file()]
         if not files:
             raise InputError(f"{folder}: expected a version with a model.onnx")
         return [_plan_graph(file, changes) for file in files]
     if config.ensemble_scheduling.step:
-        return [_plan_text(_defence_of(folder, config), changes)]
+        return [_plan_text(one, changes) for one in defences_of(folder, output)]
     if not _may_be_defence(config):
         raise InputError(f"{path}: expected a defence, a fused model or an ensemble with a defence")
+    refuse_other_output(path, output, [tensor.name for tensor in config.output])
     return [_plan_text(path, changes)]
 
 
-def _defence_of(folder: Path, config: Any) -> Path:
-    steps = [step.model_name for step in config.ensemble_scheduling.step]
-    for name in steps:
-        path: Path = folder.parent / name / "config.pbtxt"
+def defences_of(folder: Path, output: str = "") -> list[Path]:
+    """Return the config.pbtxt of each defence of an ensemble, in the order of its steps.
+
+    Args:
+        folder: of the ensemble.
+        output: the one whose defence is meant, "" for all.
+
+    Raises:
+        InputError: no defence among its steps, or none that makes the output.
+    """
+    where = folder / "config.pbtxt"
+    found: dict[str, Path] = {}  # by the tensor that it makes
+    steps = list(model_config.read(where).ensemble_scheduling.step)
+    for one in steps:
+        path = folder.parent / one.model_name / "config.pbtxt"
         if not path.is_file():
             continue
         step = model_config.read(path)
         if _may_be_defence(step):
-            return path
-    raise InputError(f"{folder / 'config.pbtxt'}: no defence among its steps {', '.join(steps)}")
+            found |= dict.fromkeys(one.output_map.values(), path)
+    if not found:
+        names = ", ".join(one.model_name for one in steps)
+        raise InputError(f"{where}: no defence among its steps {names}")
+    refuse_other_output(where, output, found)
+    return [found[output]] if output else list(dict.fromkeys(found.values()))
+
+
+def refuse_other_output(where: Path, output: str, made: Collection[str]) -> None:
+    """Refuse an output that no defence makes; "" is none in particular.
+
+    Raises:
+        InputError: it is not among ``made``.
+    """
+    if output and output not in made:
+        raise InputError(
+            f"{where}: --output {output}: no defence makes it; expected {' or '.join(made)}"
+        )
 
 
 def _may_be_defence(config: Any) -> bool:

@@ -3,48 +3,57 @@
 from pathlib import Path
 from typing import Any
 
-from deploy.repository import model_config
+from deploy.repository import model_config, retuning
 from exporters import fused, onnx_graph, versions
 from load_tests.tune.recorded import OnnxVictim
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
 
-def find(repository: Path, name: str) -> tuple[OnnxVictim, Parameters]:
+def find(repository: Path, name: str, output: str = "") -> tuple[OnnxVictim, Parameters]:
     """Return a protected model's classifier without the defence, and the defence's parameters.
 
     Args:
         repository: of the models.
         name: the public one, of either layout.
+        output: which of several outputs, each with a defence of its own; the only one by default.
 
     Raises:
-        InputError: no such model, no defence that reads an ONNX classifier's scores, or classes
-            on another axis than the last.
+        InputError: no such model or output, several outputs and none said, no defence that reads
+            an ONNX classifier's scores, or classes on another axis than the last.
     """
     path = repository / name / "config.pbtxt"
     config = model_config.read(path)
-    if model_config.fused_output(config) is not None:
-        file = _file(repository / name, config)
-        return _inside(file)
-    configs = {
-        step.model_name: model_config.read(repository / step.model_name / "config.pbtxt")
-        for step in config.ensemble_scheduling.step
+    fused_output = model_config.fused_output(config)
+    if fused_output is not None:
+        retuning.refuse_other_output(path, output, [fused_output])
+        return _inside(_file(repository / name, config))
+    defences = retuning.defences_of(repository / name, output)
+    if len(defences) > 1:
+        names = [tensor.name for tensor in config.output]
+        raise InputError(
+            f"{path}: several outputs have a defence of their own; choose one with --output, of "
+            f"{', '.join(names)}"
+        )
+    (where,) = defences
+    parameters = Parameters.from_strings(
+        model_config.strings(model_config.read(where)), where=str(where)
+    )
+    steps = list(config.ensemble_scheduling.step)
+    read = {
+        tensor
+        for step in steps
+        if step.model_name == where.parent.name and output in ("", *step.output_map.values())
+        for tensor in step.input_map.values()
     }
-    for step in config.ensemble_scheduling.step:
-        defence = configs[step.model_name]
-        if not model_config.is_defence(defence):
-            continue
-        where = str(repository / step.model_name / "config.pbtxt")
-        parameters = Parameters.from_strings(model_config.strings(defence), where=where)
-        (read,) = step.input_map.values()
-        for other in config.ensemble_scheduling.step:
-            for output, tensor in other.output_map.items():
-                victim = configs[other.model_name]
-                if tensor == read and victim.backend == "onnxruntime":
-                    file = _file(repository / other.model_name, victim)
-                    _refuse_other_axis(onnx_graph.load(file), output, parameters, where)
-                    probabilities = parameters.scores == "probabilities"
-                    return OnnxVictim(file, _bytes(file), output, probabilities), parameters
+    for step in steps:
+        victim = model_config.read(repository / step.model_name / "config.pbtxt")
+        for made, tensor in step.output_map.items():
+            if tensor in read and victim.backend == "onnxruntime":
+                file = _file(repository / step.model_name, victim)
+                _refuse_other_axis(onnx_graph.load(file), made, parameters, str(where))
+                probabilities = parameters.scores == "probabilities"
+                return OnnxVictim(file, _bytes(file), made, probabilities), parameters
     raise InputError(f"{path}: expected a protected model: a defence that reads an ONNX classifier")
 
 

@@ -22,7 +22,7 @@ from deploy.supervision.watched import DefenceOffError, Watched
 from deploy.triton import server_log
 from deploy.triton.server import ServerError, TritonServer
 from postprocess.errors import InputError
-from postprocess.question import path_in
+from postprocess.question import path_in, read
 
 #: How often a model that could not be watched is tried again.
 AGAIN_S = 30.0
@@ -67,9 +67,10 @@ class Supervisor:
         self._restarts = Restarts(server, say, most=max_restarts)
         self._stubs = Stubs(server)
         self._edits = Edits(server, self._stubs)
+        #: By their titles, as all that follows: one of several heads is watched by itself.
         self._watched: dict[str, Watched] = {}
         #: Models that could not be watched: their state, and when they are tried again.
-        self._failed: dict[str, tuple[ModelStatus, float]] = {}
+        self._failed: dict[str, tuple[ProtectedModel, ModelStatus, float]] = {}
         self._connected: Any = None
         self._all_good_at = time.time()
         self._last_suspects: list[str] = []
@@ -145,22 +146,60 @@ class Supervisor:
 
     def _discover(self, client: Any) -> None:
         """Begin to watch what is new in the repository, leave what was removed from it."""
-        for name in [*self.names, *self._failed]:
-            if not (self._server.repository / name).is_dir():
-                self._say(f"{name}: removed from the repository, no longer watched")
-                self._watched.pop(name, None)
-                self._failed.pop(name, None)
-        for found in protected.among(self._edits.configs):
-            again_at = self._failed.get(found.name, (None, 0.0))[1]
-            if found.name not in self._watched and time.monotonic() >= again_at:
-                self._begin(found, client)
-        for name in sorted(set(self._edits.configs) - set(self._watched) - set(self._failed)):
-            if path_in(self._server.repository, name).exists():
-                raise ServerError(
-                    f"{name}: UNPROTECTED: {path_in(self._server.repository, name)} is of a "
-                    "protected model, and no defence stands in the configuration that is served; "
-                    "protect it again"
-                )
+        found = {one.title: one for one in protected.among(self._edits.configs)}
+        outputs: dict[str, set[str]] = {}  # that a defence makes, by model
+        for one in found.values():
+            outputs.setdefault(one.name, set()).add(one.output)
+        for one in self._known():
+            asked = set() if one.title in found else self._asked_about(one.name)
+            if not (self._server.repository / one.name).is_dir():
+                self._leave(one.title, "removed from the repository")
+            elif asked and asked <= outputs.get(one.name, set()):
+                self._leave(one.title, "protected anew, with other outputs")
+        for title, one in found.items():
+            _, _, again_at = self._failed.get(title, (None, None, 0.0))
+            if title not in self._watched and time.monotonic() >= again_at:
+                self._refuse_unprotected(one.name, outputs[one.name])
+                self._begin(one, client)
+        for name in sorted(set(self._edits.configs) - {one.name for one in self._known()}):
+            self._refuse_unprotected(name, set())
+
+    def _known(self) -> list[ProtectedModel]:
+        """Return what is watched, and what could not be."""
+        watched = [one.protected for one in self._watched.values()]
+        return [*watched, *(one for one, _, _ in self._failed.values())]
+
+    def _leave(self, title: str, why: str) -> None:
+        self._say(f"{title}: {why}, no longer watched")
+        self._watched.pop(title, None)
+        self._failed.pop(title, None)
+
+    def _asked_about(self, name: str) -> set[str]:
+        """Return the outputs that the questions beside a model are about."""
+        try:
+            return {one.looks.output for one in read(path_in(self._server.repository, name))}
+        except InputError:  # who watches the model says so
+            return set()
+
+    def _refuse_unprotected(self, name: str, made: set[str]) -> None:
+        """Refuse a model that was protected once, and now has outputs that no defence makes.
+
+        Args:
+            name: of the model.
+            made: its outputs that a defence makes.
+
+        Raises:
+            ServerError: its questions ask for others, or there are none.
+        """
+        file = path_in(self._server.repository, name)
+        served = {output.name for output in self._edits.configs[name].output}
+        raw = sorted(self._asked_about(name).intersection(served) - made)
+        if raw or (not made and file.exists()):
+            stands = f"makes output {raw[0]}" if raw and made else "stands"
+            raise ServerError(
+                f"{name}: UNPROTECTED: {file} is of a protected model, and no defence {stands} in "
+                "the configuration that is served; protect it again"
+            )
 
     def _begin(self, found: ProtectedModel, client: Any) -> None:
         """Begin to watch a model; one that cannot be watched never stops the others."""
@@ -172,23 +211,23 @@ class Supervisor:
             timeout_s=self._timeout_s,
             question=path_in(self._server.repository, found.name),
         )
-        before, _ = self._failed.pop(found.name, (None, 0.0))
+        _, before, _ = self._failed.pop(found.title, (None, None, 0.0))
         try:
             one.begin(client)
         except DefenceOffError as error:
             if self._gateway is not None:  # nobody is let in to that
-                raise ServerError(f"{found.name}: UNPROTECTED: {error}") from None
+                raise ServerError(f"{found.title}: UNPROTECTED: {error}") from None
             one.down(f"UNPROTECTED: {error}", state="failed")
         except RawAnswerError as error:
-            raise ServerError(f"{found.name}: UNPROTECTED: {error}") from None
+            raise ServerError(f"{found.title}: UNPROTECTED: {error}") from None
         except ProbeError as error:
             reason = f"does not answer a probe: {error}"
             if before is None or before.reason != reason:
-                self._say(f"{found.name}: UNWATCHED: {reason}; tried again every {AGAIN_S:g} s")
+                self._say(f"{found.title}: UNWATCHED: {reason}; tried again every {AGAIN_S:g} s")
             failed = ModelStatus(found.defence, state="failed", reason=reason)
-            self._failed[found.name] = failed, time.monotonic() + AGAIN_S
+            self._failed[found.title] = found, failed, time.monotonic() + AGAIN_S
             return
-        self._watched[found.name] = one
+        self._watched[found.title] = one
 
     def _recover(self, one: Watched, error: ProbeError) -> None:
         """Bring a model back the cheapest way, or say why that has to wait."""
@@ -231,13 +270,13 @@ class Supervisor:
 
     def _held(self, one: Watched, error: ProbeError) -> str | None:
         """Return what only the operator can mend: a configuration that no start would take."""
-        for model in (one.name, *one.protected.models):
+        for model in (one.protected.name, *one.protected.models):
             problem = self._edits.refused_on_disk(model)
             if problem:
                 return problem
         if error.unknown and self._server.control_mode != "none":
             start = max(0, server_log.size(self._server.log) - 100_000)
-            return server_log.refusal(self._server.log, start, one.name) or str(error)
+            return server_log.refusal(self._server.log, start, one.protected.name) or str(error)
         return None
 
     def _answers_in_time(self, one: Watched) -> bool:
@@ -271,7 +310,7 @@ class Supervisor:
 
     def _status(self, state: str | None = None) -> Status:
         models = {name: one.status for name, one in self._watched.items()}
-        models |= {name: failed for name, (failed, _) in self._failed.items()}
+        models |= {name: failed for name, (_, failed, _) in self._failed.items()}
         for one in models.values():
             one.parameters = self._edits.in_force.get(one.defence, {})
             one.rejected_edit = self._edits.problem(one.defence)

@@ -27,7 +27,7 @@ class DefenceOffError(ProbeError):
 
 
 class Watched:
-    """A protected model, its known answer and its state."""
+    """A protected model, or one head of it, its known answer and its state."""
 
     def __init__(
         self,
@@ -48,8 +48,10 @@ class Watched:
             say: takes one line for the operator.
             timeout_s: how long an answer may take.
             question: the file that stands beside the model, or does not.
+
+        One of several heads is watched by itself, by the question about its output.
         """
-        self.protected, self.name = protected, protected.name
+        self.protected, self.name = protected, protected.title
         self.status = ModelStatus(protected.defence)
         self._processes, self._edits, self._say = stubs, edits, say
         self._file, self._read_at = question, -1
@@ -205,7 +207,8 @@ class Watched:
     def _question(self) -> Question | None:
         """Return the question that stands beside the model now; say what is wrong with it."""
         try:
-            return read(self._file)
+            asked = {one.looks.output: one for one in read(self._file)}
+            return asked.get(self.protected.output)
         except InputError as error:
             self._say(f"warning: {self.name}: {error}; until then another question is asked")
             return None

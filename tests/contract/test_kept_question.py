@@ -18,7 +18,8 @@ pytestmark = pytest.mark.slow
 
 def kept(tmp_path, path, **asked):
     protect(path, tmp_path / "models", SHIPPED, ProtectOptions(name="m", **asked))
-    return read(path_in(tmp_path / "models", "m"))
+    (asked,) = read(path_in(tmp_path / "models", "m"))
+    return asked
 
 
 def raw_scores(path, asked):
@@ -77,7 +78,8 @@ def test_retune_brings_the_question_up_to_date(tmp_path, layout, part):
     def retune(*options):
         done = run_command("retune", folder, *options, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        return read(path_in(tmp_path / "models", "m")), done.stderr
+        (asked,) = read(path_in(tmp_path / "models", "m"))
+        return asked, done.stderr
 
     other, said = retune("--beta", "0.3")
     assert said == ""

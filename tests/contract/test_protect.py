@@ -45,8 +45,8 @@ X = np.random.default_rng(2).normal(size=(5, 6)).astype(np.float32)
 def test_an_activation_is_cut_and_the_output_keeps_its_name(tmp_path, chain, opset):
     path = linear_file(tmp_path / "m.onnx", *chain, opset=opset)
     done = protected(tmp_path, path)
-    assert done.scores.cut.op == chain[0][0]
-    assert done.scores.multi_label == (chain[0][0] == "Sigmoid")
+    assert done.heads[0].scores.cut.op == chain[0][0]
+    assert done.heads[0].scores.multi_label == (chain[0][0] == "Sigmoid")
     (logits,), (original,) = run(victim(done), {"x": X}, ["scores"]), run(path, {"x": X})
     weights = victims.rng().normal(size=(6, 4)).astype(np.float32)
     assert np.allclose(logits, X @ weights, atol=1e-5)
@@ -59,8 +59,8 @@ def test_a_cast_behind_the_activation_decides_the_type(tmp_path):
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
     onnx.save(model, str(path))
     done = protected(tmp_path, path)
-    assert done.scores.cut.op == "Softmax"
-    assert done.classifier.signature.scores.data_type == "TYPE_FP64"
+    assert done.heads[0].scores.cut.op == "Softmax"
+    assert done.classifier.signature.scores[0].data_type == "TYPE_FP64"
     assert run(victim(done), {"x": X})[0].dtype == np.float64
 
 
@@ -103,7 +103,10 @@ def test_a_sigmoid_of_several_classes_is_multi_label_unless_it_is_said_not_to_be
 ):
     path = linear_file(tmp_path / "m.onnx", SIGMOID)
     done = protected(tmp_path, path, multi_label=asked)
-    assert (done.scores.cut.op, done.scores.multi_label) == ("Sigmoid", asked is None)
+    assert (done.heads[0].scores.cut.op, done.heads[0].scores.multi_label) == (
+        "Sigmoid",
+        asked is None,
+    )
     assert len(done.classifier.warnings) == warned
     text = (done.repository / "m_reverse_sigmoid" / "config.pbtxt").read_text()
     assert ('parameters { key: "multi_label"' in text) == (asked is None)
@@ -137,13 +140,13 @@ def test_a_sigmoid_is_cut_also_where_its_shape_is_changed_behind_it(tmp_path, op
         weights,
     )
     done = protected(tmp_path, path)
-    assert (done.scores.cut.op, done.classifier.signature.classes) == ("Sigmoid", 1)
+    assert (done.heads[0].scores.cut.op, done.heads[0].classes) == ("Sigmoid", 1)
     assert np.allclose(run(victim(done), {"x": X})[0].ravel(), (X @ weights["W"]).ravel())
 
 
 def test_logits_may_be_multi_label(tmp_path):
     done = protected(tmp_path, linear_file(tmp_path / "m.onnx", ("Neg", {})), multi_label=True)
-    assert (done.scores.kind, done.scores.multi_label) == ("logits", True)
+    assert (done.heads[0].scores.kind, done.heads[0].scores.multi_label) == ("logits", True)
 
 
 def test_one_logit_is_warned_about(tmp_path):
@@ -169,7 +172,7 @@ def test_a_cut_that_would_lose_what_the_probabilities_tell_is_left_out(tmp_path)
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
     onnx.save(model, str(path))
     done = protected(tmp_path, path)
-    assert (done.scores.kind, done.scores.cut) == ("probabilities", None)
+    assert (done.heads[0].scores.kind, done.heads[0].scores.cut) == ("probabilities", None)
     (warning,) = done.classifier.warnings
     assert warning.startswith("left as probabilities: ")
 
@@ -196,13 +199,13 @@ def test_what_rounding_puts_above_1_is_still_a_probability(tmp_path, above, refu
 def test_log_probabilities_are_logits(tmp_path):
     path = linear_file(tmp_path / "m.onnx", ("LogSoftmax", {"axis": -1}))
     done = protected(tmp_path, path)
-    assert (done.scores.kind, done.scores.cut) == ("logits", None)
+    assert (done.heads[0].scores.kind, done.heads[0].scores.cut) == ("logits", None)
 
 
 def test_a_softmax_may_be_left_uncut(tmp_path):
     path = linear_file(tmp_path / "m.onnx", SOFTMAX)
     done = protected(tmp_path, path, scores="probabilities")
-    assert (done.scores.kind, done.scores.cut) == ("probabilities", None)
+    assert (done.heads[0].scores.kind, done.heads[0].scores.cut) == ("probabilities", None)
     assert np.array_equal(run(victim(done), {"x": X})[0], run(path, {"x": X})[0])
 
 
@@ -224,8 +227,8 @@ def test_a_softmax_by_hand_is_recognised_by_what_it_gives(tmp_path):
     small = np.random.default_rng(3).normal(size=(64, 6)).astype(np.float32)
     np.savez(tmp_path / "rows.npz", x=small)
     done = protected(tmp_path, path, sample=tmp_path / "rows.npz")
-    assert (done.scores.kind, done.scores.cut) == ("probabilities", None)
-    assert done.verified.rows == 64
+    assert (done.heads[0].scores.kind, done.heads[0].scores.cut) == ("probabilities", None)
+    assert done.heads[0].verified.rows == 64
 
 
 # Finding the tensors
@@ -287,11 +290,11 @@ def test_the_only_float_a_softmax_or_a_known_name_is_the_score_tensor(tmp_path):
     more = {"more": [node("Relu", ["h0"], ["hidden"])]}
     outputs = [("hidden", FLOAT, ("N", 4))]
     path = linear_file(tmp_path / "a.onnx", SOFTMAX, output="y", more_outputs=outputs, **more)
-    assert protected(tmp_path, path).classifier.value.name == "y"
+    assert protected(tmp_path, path).heads[0].value.name == "y"
     path = linear_file(tmp_path / "b.onnx", ("Neg", {}), more_outputs=outputs, **more)
-    assert protected(tmp_path, path).classifier.value.name == "scores"
-    done = protected(tmp_path, path, output="hidden", name="c")
-    assert done.classifier.value.name == "hidden"
+    assert protected(tmp_path, path).heads[0].value.name == "scores"
+    done = protected(tmp_path, path, output=("hidden",), name="c")
+    assert done.heads[0].value.name == "hidden"
     assert done.classifier.dropped == ["scores"]
 
 
@@ -309,11 +312,11 @@ def test_a_number_of_classes_that_the_file_does_not_say_is_found_by_running(tmp_
     model = onnx.load(str(path))
     model.graph.output[0].type.tensor_type.shape.dim[1].Clear()
     onnx.save(model, str(path))
-    assert protected(tmp_path, path).classifier.signature.classes == 4
+    assert protected(tmp_path, path).heads[0].classes == 4
     model.graph.output[0].type.tensor_type.ClearField("shape")
     onnx.save(model, str(path))
     done = protected(tmp_path, path, name="n")
-    assert done.classifier.signature.classes == 4
+    assert done.heads[0].classes == 4
     assert done.classifier.signature.batched
 
 
@@ -324,7 +327,7 @@ def test_a_number_of_classes_that_each_request_chooses_stays_free(tmp_path):
         [("x", FLOAT, ("N", "K"))],
         [("scores", FLOAT, ("N", "K"))],
     )
-    assert protected(tmp_path, path).classifier.signature.classes == -1
+    assert protected(tmp_path, path).heads[0].classes == -1
 
 
 def test_a_name_that_triton_would_mistake_is_quoted(tmp_path):
@@ -354,4 +357,4 @@ def test_the_batch_is_free_only_if_it_is_for_inputs_and_scores(tmp_path):
     assert done.classifier.signature.inputs[0].dims == (-1, 6)
     done = protected(tmp_path, fixed)
     assert done.classifier.signature.max_batch_size == 0
-    assert done.classifier.signature.scores.dims == (3, 4)
+    assert done.classifier.signature.scores[0].dims == (3, 4)

@@ -54,7 +54,7 @@ def test_every_pixel_keeps_its_class_along_the_axis_that_is_said(
 ):
     path = segmentation_file(tmp_path / "m.onnx", *ending, sizes=sizes)
     done = protected(tmp_path, path, class_axis=asked, layout=layout)
-    assert (done.classifier.signature.class_axis, done.classifier.signature.classes) == (1, K)
+    assert (done.heads[0].class_axis, done.heads[0].classes) == (1, K)
     images = np.random.default_rng(1).normal(size=(4, 2, HEIGHT, WIDTH)).astype(np.float32)
     (original,) = run(path, images)
     if layout == "fused":
@@ -106,7 +106,7 @@ def test_what_was_seen_to_sum_to_1_tells_the_axis_where_the_graph_does_not(tmp_p
     with pytest.raises(InputError, match="the scores sum to 1 along axis 1 of size 5; give"):
         protected(tmp_path, path, class_axis=2)
     done = protected(tmp_path, path, class_axis=1)
-    assert done.scores.kind == "probabilities"
+    assert done.heads[0].scores.kind == "probabilities"
 
 
 def add_axis(path):
@@ -159,7 +159,7 @@ def test_a_label_of_every_pixel_follows_from_the_class_along_the_axis(tmp_path, 
 def test_the_last_axis_is_taken_where_it_is_clear(tmp_path, nodes, shape):
     path = graph_file(tmp_path / "m.onnx", nodes, [("x", FLOAT, shape)], [("scores", FLOAT, shape)])
     done = protected(tmp_path, path)
-    assert (done.classifier.signature.class_axis, done.classifier.signature.classes) == (-1, 5)
+    assert (done.heads[0].class_axis, done.heads[0].classes) == (-1, 5)
 
 
 def test_a_sample_of_one_length_leaves_the_last_axis_of_a_sequence_clear(tmp_path):
@@ -173,7 +173,7 @@ def test_a_sample_of_one_length_leaves_the_last_axis_of_a_sequence_clear(tmp_pat
     sample = np.random.default_rng(0).normal(size=(8, 4, 5)).astype(np.float32)
     np.savez(tmp_path / "rows.npz", x=sample)
     done = protected(tmp_path, path, sample=tmp_path / "rows.npz")
-    assert done.classifier.signature.scores.dims == (-1, 5)
+    assert done.classifier.signature.scores[0].dims == (-1, 5)
 
 
 def test_a_softmax_before_a_transpose_is_followed_through_it(tmp_path):
@@ -187,7 +187,7 @@ def test_a_softmax_before_a_transpose_is_followed_through_it(tmp_path):
         [("scores", FLOAT, ("N", HEIGHT, WIDTH, K))],
     )
     done = protected(tmp_path, path)
-    assert (done.scores.cut.op, done.classifier.signature.classes) == ("Softmax", K)
+    assert (done.heads[0].scores.cut.op, done.heads[0].classes) == ("Softmax", K)
 
 
 @pytest.mark.parametrize("shape", [("N", 6, 1, 1), ("N", 6, 1)])
@@ -201,7 +201,7 @@ def test_a_last_axis_of_size_1_is_not_taken_for_one_yes_or_no(tmp_path, shape):
     )
     with pytest.raises(InputError, match="not clear: axis 1 of size 6 or axis"):
         protected(tmp_path, path)
-    assert protected(tmp_path, path, class_axis=1).classifier.signature.classes == 6
+    assert protected(tmp_path, path, class_axis=1).heads[0].classes == 6
 
 
 def test_a_softmax_over_several_axes_at_once_is_refused(tmp_path):
@@ -226,5 +226,5 @@ def test_half_precision_and_one_image_at_a_time_keep_their_classes_too(tmp_path)
             [("scores", HALF, shape)],
         )
         done = protected(tmp_path, path, class_axis=shape.index(K))
-        assert done.classifier.signature.classes == K
-        assert done.classifier.signature.class_axis == shape.index(K)
+        assert done.heads[0].classes == K
+        assert done.heads[0].class_axis == shape.index(K)

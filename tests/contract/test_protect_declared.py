@@ -28,7 +28,7 @@ def test_sizes_that_were_seen_are_declared_and_not_those_of_the_file(
 ):
     path = two_classes_file(tmp_path / "m.onnx", softmax=softmax, scores=scores)
     done = protected(tmp_path, path, layout=layout)
-    assert done.classifier.signature.classes == 2
+    assert done.heads[0].classes == 2
     assert done.classifier.signature.max_batch_size == 256
     for config in done.repository.rglob("config.pbtxt"):
         text = config.read_text()
@@ -76,8 +76,8 @@ def test_a_batch_in_the_graph_is_told_as_that_and_the_way_out_works(tmp_path, ba
     done = protected(tmp_path, path, max_batch_size=0, **asked)
     signature = done.classifier.signature
     assert signature.max_batch_size == 0
-    assert (signature.inputs[0].dims, signature.scores.dims) == ((batch, 3, 2, 2), (batch, 4))
-    assert done.verified.rows >= 48
+    assert (signature.inputs[0].dims, signature.scores[0].dims) == ((batch, 3, 2, 2), (batch, 4))
+    assert done.heads[0].verified.rows >= 48
 
 
 def test_a_sample_that_does_not_fill_the_batch_is_told_how_many_rows_it_takes(tmp_path):
@@ -107,7 +107,7 @@ def test_float16_keeps_the_top_class_of_every_row_that_is_not_tied(tmp_path, lay
     rng = np.random.default_rng(1)
     np.savez(tmp_path / "some.npz", x=rng.normal(size=(256, 6)).astype(np.float16))
     done = protected(tmp_path, path, layout=layout, sample=tmp_path / "some.npz")
-    assert (done.scores.kind, done.scores.cut) == ("probabilities", None)
+    assert (done.heads[0].scores.kind, done.heads[0].scores.cut) == ("probabilities", None)
     first, *others = done.classifier.warnings
     assert first.startswith("left as probabilities: ")
     # The network was never trained, and its raw answers are flat too.
@@ -142,7 +142,7 @@ def test_a_half_precision_inside_a_float32_file_keeps_its_probabilities_too(tmp_
         {"W": np.random.default_rng(0).normal(size=(6, 5)).astype(np.float16)},
     )
     done = protected(tmp_path, path)
-    assert (done.scores.kind, done.scores.cut) == ("probabilities", None)
+    assert (done.heads[0].scores.kind, done.heads[0].scores.cut) == ("probabilities", None)
 
 
 def run(path, rows):

@@ -18,7 +18,7 @@ from postprocess.errors import InputError
 def test_a_zipmap_is_taken_off_and_its_columns_are_named(tmp_path, producer, keys, layout):
     path = zipmap_file(tmp_path / "m.onnx", producer=producer, keys=keys)
     done = protected(tmp_path, path, layout=layout)
-    assert (done.classifier.value.name, done.scores.cut.op) == ("probabilities", "Softmax")
+    assert (done.heads[0].value.name, done.heads[0].scores.cut.op) == ("probabilities", "Softmax")
     assert [label.name for label in done.classifier.signature.labels] == ["label"]
     assert done.classifier.warnings == [
         "output probabilities: its ZipMap, which Triton cannot serve, is taken off: a tensor of "
@@ -40,10 +40,10 @@ def run(path, rows, output):
 
 def test_a_zipmap_beside_its_own_tensor_leaves_the_tensor_to_choose(tmp_path):
     path = zipmap_file(tmp_path / "m.onnx", producer="skl2onnx", shared=True)
-    done = protected(tmp_path, path, output="tensor")
-    assert done.classifier.value.name == "tensor"
+    done = protected(tmp_path, path, output=("tensor",))
+    assert done.heads[0].value.name == "tensor"
     assert done.classifier.dropped == ["probabilities"]
-    assert protected(tmp_path, path, output="probabilities", name="other").verified.rows
+    assert protected(tmp_path, path, output=("probabilities",), name="other").heads[0].verified.rows
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_sequence_of_tensors_is_no_zipmap(tmp_path):
     model.graph.output.append(helper.make_tensor_value_info("one", FLOAT, ("N", 3)))
     onnx.save(model, str(path))
     done = protected(tmp_path, path)
-    assert done.classifier.value.name == "one"
+    assert done.heads[0].value.name == "one"
     assert done.classifier.dropped == ["probabilities"]
 
 
@@ -139,10 +139,10 @@ def test_two_heads_are_protected_one_at_a_time_and_it_is_said_how(tmp_path):
     )
     with pytest.raises(InputError, match="--output species: the others are dropped"):
         protected(tmp_path, path)
-    done = protected(tmp_path, path, output="species", name="species")
+    done = protected(tmp_path, path, output=("species",), name="species")
     assert done.classifier.dropped == ["colour"]
     assert done.classifier.warnings == [
         "output colour is dropped: what it says beside the scores can leak the model; to serve it "
-        "too, protect the file again with --output colour and a --name"
+        "too, with a defence of its own, give --output species --output colour"
     ]
-    assert protected(tmp_path, path, output="colour", name="colour").models[0] == "colour"
+    assert protected(tmp_path, path, output=("colour",), name="colour").models[0] == "colour"

@@ -27,8 +27,8 @@ def run(path, rows):
 def test_a_quantised_softmax_is_protected_and_no_row_is_refused(tmp_path, classes, layout):
     path = int8_file(tmp_path / "m.onnx", classes)
     done = protected(tmp_path, path, layout=layout)
-    assert (done.scores.kind, done.scores.multi_label) == ("probabilities", False)
-    assert done.verified.refused == 0
+    assert (done.heads[0].scores.kind, done.heads[0].scores.multi_label) == ("probabilities", False)
+    assert done.heads[0].verified.refused == 0
     rows = np.random.default_rng(1).normal(size=(10_000, FEATURES)).astype(np.float32)
     original = run(path, rows)
     assert np.abs(original.sum(axis=1) - 1).max() > 1e-3  # or it shows nothing
@@ -55,8 +55,8 @@ def test_every_way_to_quantise_an_activation_is_recognised(
 ):
     path = int8_file(tmp_path / "m.onnx", classes, activation=activation, operators=operators)
     done = protected(tmp_path, path)
-    assert (done.scores.kind, done.scores.cut) == ("probabilities", None)
-    assert done.scores.multi_label == (activation == "Sigmoid" and classes > 1)
+    assert (done.heads[0].scores.kind, done.heads[0].scores.cut) == ("probabilities", None)
+    assert done.heads[0].scores.multi_label == (activation == "Sigmoid" and classes > 1)
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,8 @@ REFUSED = {
         two_floats, {},
         "{path}: several outputs could be the scores: a, b; name one with --output, for example "
         "--output a: the others are dropped, for scores beside the protected ones would leak the "
-        "model. To serve several, protect the file once for each, under another --name",
+        "model. To serve several, each with a defence of its own, name them all: --output a "
+        "--output b",
     ),
     "no float": (
         lambda path: graph_file(
@@ -171,7 +172,7 @@ REFUSED = {
         {}, "{path}: no output holds scores of FLOAT16, FLOAT or DOUBLE; there are n (INT64)",
     ),
     "an unknown output": (
-        two_floats, {"output": "c"}, "{path}: --output c: no such output; there are a, b",
+        two_floats, {"output": ("c",)}, "{path}: --output c: no such output; there are a, b",
     ),
     "classes in the middle": (
         wide, {},
@@ -297,7 +298,7 @@ def test_a_sample_serves_where_random_input_does_not(tmp_path):
     path = reshaping(tmp_path / "m.onnx")
     np.savez(tmp_path / "rows.npz", x=np.random.default_rng(0).normal(size=(9, 17)).astype("f4"))
     done = protected(tmp_path, path, sample=tmp_path / "rows.npz")
-    assert done.verified.rows == 9
+    assert done.heads[0].verified.rows == 9
 
 
 def test_models_that_exist_are_kept_unless_forced(tmp_path):

@@ -55,7 +55,8 @@ def softmax_file(path, *, opset, **shape):
 def test_a_softmax_in_pieces_is_taken_off_like_a_whole_one(tmp_path, opset, shift, layout):
     path = softmax_file(tmp_path / "m.onnx", opset=opset, shift=shift)
     done = protected(tmp_path, path, layout=layout)
-    assert (done.scores.kind, done.scores.cut.op) == ("logits", "Softmax")
+    scores = done.heads[0].scores
+    assert (scores.kind, scores.cut.op) == ("logits", "Softmax")
     x = np.random.default_rng(0).normal(size=(50, len(weights(9)))).astype(np.float32)
     if layout == "fused":
         graph = fused_onnx_path(tmp_path / "models", "m")
@@ -88,9 +89,10 @@ def test_a_batch_on_another_axis_of_the_scores_is_not_taken_for_classes(tmp_path
         [("scores", FLOAT, (20, "N", 37))],
         {"W": weights(37)},
     )
-    signature = protected(tmp_path, path).classifier.signature
-    assert (signature.class_axis, signature.classes, signature.max_batch_size) == (-1, 37, 0)
-    assert signature.scores.dims == (20, -1, 37)
+    done = protected(tmp_path, path)
+    signature, head = done.classifier.signature, done.heads[0]
+    assert (head.class_axis, head.classes, signature.max_batch_size) == (-1, 37, 0)
+    assert signature.scores[0].dims == (20, -1, 37)
 
 
 def test_sizes_of_one_name_are_given_one_size_and_a_free_output_stays_free(tmp_path):
@@ -110,5 +112,5 @@ def test_sizes_of_one_name_are_given_one_size_and_a_free_output_stays_free(tmp_p
         {"W": weights(1), "zero": np.array([0]), "one": np.array([1])},
     )
     signature = protected(tmp_path, path).classifier.signature
-    assert signature.scores.dims == (-1,)
+    assert signature.scores[0].dims == (-1,)
     assert [one.dims for one in signature.inputs] == [(-1, size), (2, -1, size)]

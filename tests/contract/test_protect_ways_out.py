@@ -158,7 +158,7 @@ CASES = {
             SOFT, node("Neg", ["x"], ["n"]), node("Softmax", ["n"], ["q"]),
             outputs=[("p", FLOAT, SHAPE), ("q", FLOAT, SHAPE)],
         ),
-        "name one with --output, for example --output p", then={"output": "p"},
+        "name one with --output, for example --output p", then={"output": ("p",)},
     ),
     "a Softmax over all at once": Case(
         graph(node("Softmax", ["x"], ["y"], axis=1), opset=11, **IMAGES),
@@ -219,7 +219,10 @@ def test_no_refusal_names_a_flag_that_disarms(tmp_path, case):
 def test_an_ending_that_is_clear_needs_no_flag(tmp_path, nodes, kind, cut):
     path = graph(*nodes, weights=HUNDRED)(tmp_path / "m.onnx")
     done = protected(tmp_path, path)
-    assert (done.scores.kind, done.scores.cut and done.scores.cut.op) == (kind, cut)
+    assert (
+        done.heads[0].scores.kind,
+        done.heads[0].scores.cut and done.heads[0].scores.cut.op,
+    ) == (kind, cut)
 
 
 def test_a_file_whose_name_is_no_models_is_told_to_name_it(tmp_path):

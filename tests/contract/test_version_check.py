@@ -62,7 +62,7 @@ def graph(ending="logits", classes=6, kind=T.FLOAT, output="scores", features=8)
 
 
 SIGNATURE = Signature(
-    (OnnxTensor("x", "TYPE_FP32", (8,)),), OnnxTensor("scores", "TYPE_FP32", (6,))
+    (OnnxTensor("x", "TYPE_FP32", (8,)),), (OnnxTensor("scores", "TYPE_FP32", (6,)),)
 )
 
 
@@ -217,7 +217,7 @@ def test_a_fused_version_whose_classifier_gives_probabilities_is_an_error(tmp_pa
 
 def test_classes_on_another_axis_are_looked_at_there(tmp_path):
     signature = Signature(
-        (OnnxTensor("x", "TYPE_FP32", (3, 4, 5)),), OnnxTensor("scores", "TYPE_FP32", (3, 4, 5))
+        (OnnxTensor("x", "TYPE_FP32", (3, 4, 5)),), (OnnxTensor("scores", "TYPE_FP32", (3, 4, 5)),)
     )
     for axis, end in ((1, "Softmax"), (1, "Identity")):
         attributes = {"axis": axis} if end == "Softmax" else {}

@@ -98,8 +98,8 @@ def clients(triton):
 def reference(name, case, found, folder, feed):
     """Return (the answer that a client must get, the original's scores) from onnxruntime."""
     signature = found.classifier.signature
-    scores = signature.scores.name
-    flat = signature.scores.flat
+    scores = signature.scores[0].name
+    flat = signature.scores[0].flat
     logits = session(onnx_path(folder / "repository", name)).run([scores], feed)[0]
     original = session(folder / name / f"{name}.onnx").run([scores], feed)[0]
     if flat:
@@ -116,15 +116,17 @@ def top(scores, sides):
 def test_what_is_found_in_the_graph(protected, name):
     _, found = protected
     case, one = CASES[name], found[name]
-    assert (one.scores.cut and one.scores.cut.op) == case.cut
-    assert one.scores.kind == one.parameters.scores == case.kind
-    assert one.scores.multi_label == one.parameters.multi_label == case.multi_label
-    assert one.classifier.signature.classes == case.classes
+    assert (one.heads[0].scores.cut and one.heads[0].scores.cut.op) == case.cut
+    assert one.heads[0].scores.kind == one.heads[0].parameters.scores == case.kind
+    assert (
+        one.heads[0].scores.multi_label == one.heads[0].parameters.multi_label == case.multi_label
+    )
+    assert one.heads[0].classes == case.classes
     assert one.classifier.signature.max_batch_size == (256 if case.batched else 0)
     assert tuple(label.name for label in one.classifier.signature.labels) == case.labels
     assert one.classifier.dropped == []
     assert [warning.partition(": ")[0] for warning in one.classifier.warnings] == case.warned
-    assert one.verified.rows >= 500
+    assert one.heads[0].verified.rows >= 500
 
 
 @pytest.mark.parametrize("layout", ["ensemble", "fused"])
@@ -132,7 +134,7 @@ def test_what_is_found_in_the_graph(protected, name):
 def test_clients_get_equation_2_of_the_victims_scores(protected, triton, name, layout):
     folder, found = protected
     case, one = CASES[name], found[name]
-    tolerance = 1e-3 if one.classifier.signature.scores.data_type == "TYPE_FP16" else 1e-6
+    tolerance = 1e-3 if one.classifier.signature.scores[0].data_type == "TYPE_FP16" else 1e-6
     sides = case.classes == 1 or case.multi_label
     rng = np.random.default_rng(1)
     for rows in (1,) if name in ("one_row", "no_batch") else ROWS:
@@ -146,8 +148,8 @@ def test_clients_get_equation_2_of_the_victims_scores(protected, triton, name, l
             public = {key: array[:, None] for key, array in feed.items()}
         for client, module in clients(triton):
             served = ask(client, module, fused(name) if layout == "fused" else name, public)
-            assert set(served) == {one.classifier.signature.scores.name, *case.labels}
-            answer = served[one.classifier.signature.scores.name]
+            assert set(served) == {one.classifier.signature.scores[0].name, *case.labels}
+            answer = served[one.classifier.signature.scores[0].name]
             assert answer.dtype == original.dtype
             assert answer.shape == original.shape
             assert np.abs(answer - expected).max() <= tolerance

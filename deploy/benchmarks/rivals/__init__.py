@@ -49,7 +49,7 @@ def build(repository: Path, name: str, ways: tuple[str, ...], folder: Path) -> d
             name=models[FUSED],
             layout="fused",
             scores=parameters.scores,
-            output=classifier.output,
+            output=(classifier.output,),
             max_batch_size=config.max_batch_size,
         )
         protect(classifier.path, folder, parameters, asked)
