@@ -115,7 +115,7 @@ class ProtectCommand:
 
 def _replaced(before: dict[str, Any], done: "ProtectedFile") -> str:
     """Return which parameters an operator had set and are others now, ``beta 0.9 -> 1.5``."""
-    after, found = vars(done.parameters), ("scores", "multi_label", "class_axis")
+    after, found = vars(done.heads[0].parameters), ("scores", "multi_label", "class_axis")
     return ", ".join(
         f"{name} {old} -> {after[name]}"
         for name, old in before.items()

@@ -33,6 +33,9 @@ class TuneCommand:
 
     repository: Annotated[Path, typer.Option(help="The model repository.")]
     model: options.PublicModel
+    output: Annotated[
+        str, typer.Option(help="Which of several outputs.", show_default="the only one")
+    ] = ""
     data: asking.DataKind = ""
     data_dir: asking.DataDir = None
     query_set: asking.OwnRows = ""
@@ -95,7 +98,9 @@ class TuneCommand:
         plot = self.out / "frontier.svg"
         write_text(plot, report.plot(found))
         folder = self.repository / self.model
-        planned = retuning.plan(folder, {key: _text(value) for key, value in chosen.items()})
+        planned = retuning.plan(
+            folder, {key: _text(value) for key, value in chosen.items()}, self.output
+        )
         if self.write:
             write(folder, planned)
         if self.as_json:
@@ -126,7 +131,7 @@ class TuneCommand:
         from load_tests.tune import candidates, recorded, report
         from load_tests.tune.tuning import Tuning
 
-        classifier, now = victim_graph.find(self.repository, self.model)
+        classifier, now = victim_graph.find(self.repository, self.model, self.output)
         if now.multi_label or now.defense != "reverse_sigmoid":
             raise InputError(
                 f"tune: expected reverse_sigmoid of one choice among K classes, got {now}"

@@ -193,7 +193,7 @@ def test_what_rounding_puts_above_1_is_still_a_probability(tmp_path, above, refu
         with pytest.raises(InputError, match=re.escape(refused)):
             protected(tmp_path, path, scores="probabilities")
     else:
-        assert protected(tmp_path, path).scores.kind == "probabilities"
+        assert protected(tmp_path, path).heads[0].scores.kind == "probabilities"
 
 
 def test_log_probabilities_are_logits(tmp_path):

@@ -108,7 +108,7 @@ def test_a_flag_that_contradicts_what_was_seen_is_refused(tmp_path, asked, said)
     with pytest.raises(InputError) as raised:
         protected(tmp_path, path, **asked)
     assert str(raised.value) == f"{path}: output scores: {said}"
-    assert protected(tmp_path, path).scores.kind == "probabilities"
+    assert protected(tmp_path, path).heads[0].scores.kind == "probabilities"
 
 
 def rename_output(path):
@@ -123,7 +123,7 @@ def test_one_probability_called_a_logit_is_refused(tmp_path):
     path = linear_file(tmp_path / "m.onnx", ("Sigmoid", {}), ("Clip", {}), classes=1)
     with pytest.raises(InputError, match=r"--scores logits: all 4096 rows tried lie in \[0, 1\]: "):
         protected(tmp_path, path, scores="logits")
-    assert protected(tmp_path, path).scores.kind == "probabilities"
+    assert protected(tmp_path, path).heads[0].scores.kind == "probabilities"
 
 
 def test_scores_that_stay_8_bit_integers_are_told_what_to_do(tmp_path):

@@ -185,7 +185,7 @@ def test_the_way_out_that_a_refusal_names_works(tmp_path, case):
     assert not (tmp_path / "models").exists()
     if one.remade is not None:
         one.remade(path)
-    assert protected(tmp_path, path, **one.then).verified.rows
+    assert protected(tmp_path, path, **one.then).heads[0].verified.rows
 
 
 @pytest.mark.parametrize("case", CASES)
