@@ -9,18 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from exporters import calibrated_nodes, score_nodes
 from exporters.onnx_graph import Value
 from exporters.onnx_nodes import Nodes
+from postprocess.calibration import Calibration
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
-from postprocess.scores import (
-    PROBABILITY_EXCESS,
-    PROBABILITY_ROUNDING,
-    PROBABILITY_STEP,
-    PROBABILITY_SUM_LIMIT,
-    PROBABILITY_SUM_TOLERANCE,
-    sum_tolerance,
-)
 
 #: A top logit that leads by less leads by that: the bound on beta is then right to 1e-8. The
 #: top class of a tie leads by nothing.
@@ -29,14 +23,19 @@ NEAREST = 1e-8
 BELOW = {"TYPE_FP16": 2.0**-9, "TYPE_FP32": 2.0**-22, "TYPE_FP64": 2.0**-40}
 #: How far a yes or no stays from 1/2: a step of the type, above or below.
 FROM_HALF = {"TYPE_FP16": 2.0**-11, "TYPE_FP32": 2.0**-24, "TYPE_FP64": 2.0**-50}
-#: What a row is answered with that cannot be protected. A graph cannot refuse one, and NaN, which
-#: would say as much, is no JSON.
-NO_ANSWER = -1.0
 #: Stands for the logarithm of 0 where it would be subtracted from itself.
 IMPOSSIBLE = -1e30
 
 
-def append(nodes: Nodes, scores: str, output: str, value: Value, parameters: Parameters) -> None:
+def append(
+    nodes: Nodes,
+    scores: str,
+    output: str,
+    value: Value,
+    parameters: Parameters,
+    *,
+    table: Calibration | None = None,
+) -> None:
     """Append the defence.
 
     Args:
@@ -46,6 +45,7 @@ def append(nodes: Nodes, scores: str, output: str, value: Value, parameters: Par
         value: the scores' and the output's declaration.
         parameters: of the defence, reverse_sigmoid without a key; ``class_axis`` says which
             axis is the classes.
+        table: of calibrated answers, which take the place of Reverse Sigmoid's.
 
     A row that ``postprocess`` would refuse becomes ``NO_ANSWER`` in every entry.
 
@@ -54,12 +54,12 @@ def append(nodes: Nodes, scores: str, output: str, value: Value, parameters: Par
     """
     order = _classes_last(value, parameters)
     if order is None:
-        nodes.cast(_answer(nodes, scores, value, parameters), value.data_type, output=output)
+        nodes.cast(_answer(nodes, scores, value, parameters, table), value.data_type, output=output)
         return
     shape = value.shape or ()
     last = replace(value, shape=tuple(shape[axis] for axis in order))
     moved = nodes.add("Transpose", scores, perm=order)
-    answer = nodes.cast(_answer(nodes, moved, last, parameters), value.data_type)
+    answer = nodes.cast(_answer(nodes, moved, last, parameters, table), value.data_type)
     nodes.add("Transpose", answer, perm=[order.index(i) for i in range(len(order))], output=output)
 
 
@@ -84,19 +84,25 @@ def _classes_last(value: Value, parameters: Parameters) -> list[int] | None:
     return [*(other for other in range(rank) if other != axis), axis]
 
 
-def _answer(nodes: Nodes, scores: str, value: Value, parameters: Parameters) -> str:
+def _answer(
+    nodes: Nodes, scores: str, value: Value, parameters: Parameters, table: Calibration | None
+) -> str:
     """Append the defence of scores with the classes on the last axis; return it in float64."""
     wide = nodes.cast(scores, "TYPE_FP64")
     shape = value.shape or ()
     if parameters.multi_label or shape[-1] == 1 or (len(shape) == 1 and isinstance(shape[0], str)):
+        if table is not None:
+            return calibrated_nodes.sides(nodes, wide, parameters, table)
         return _sides(nodes, wide, value.data_type, parameters)
+    if table is not None:
+        return calibrated_nodes.rows(nodes, wide, value, parameters, table)
     return _rows(nodes, wide, value, parameters)
 
 
 def _rows(nodes: Nodes, scores: str, value: Value, parameters: Parameters) -> str:
     """Append the defence of rows of K >= 2 classes, float64."""
     add, number, reduce = nodes.add, nodes.number, nodes.reduce
-    logits, bad = _logits(nodes, scores, value, parameters)
+    logits, bad = score_nodes.logits(nodes, scores, value, parameters)
     two = nodes.constant("two", np.array([2]))
     values, indices = nodes.add_many("TopK", [logits, two], ["", ""], axis=-1)
     first, second = (nodes.constant(name, np.array([i])) for i, name in enumerate(("k", "k2")))
@@ -143,52 +149,7 @@ def _rows(nodes: Nodes, scores: str, value: Value, parameters: Parameters) -> st
     answer = add("Div", z, reduce("ReduceSum", z))
     if parameters.decimals is not None:
         answer = _quantise(nodes, answer, k, value, 10**parameters.decimals)
-    return _or_none(nodes, answer, bad)
-
-
-def _logits(nodes: Nodes, scores: str, value: Value, parameters: Parameters) -> tuple[str, str]:
-    """Append what makes scores logits; return them and 0 for each row, NaN for a bad one."""
-    add, number, reduce = nodes.add, nodes.number, nodes.reduce
-    nothing = number("nothing", 0.0)
-    # 0 times what is not finite is NaN.
-    bad = reduce("ReduceSum", add("Mul", scores, nothing))
-    if parameters.scores == "logits":
-        return scores, bad
-    p = add("Max", scores, nothing)
-    total = reduce("ReduceSum", scores)
-    off = add("Abs", add("Sub", total, number("one", 1.0)))
-    near = add("Not", add("Less", _sum_tolerance(nodes, p, value), off))
-    sums = add("And", near, add("Less", nothing, total))
-    fits = add("And", sums, _in_unit_range(nodes, scores, each=False))
-    bad = add("Where", fits, bad, number("nan", np.nan))
-    return add("Log", add("Div", p, reduce("ReduceMax", p))), bad
-
-
-def _or_none(nodes: Nodes, answer: str, bad: str) -> str:
-    """Append the answer where ``bad`` is 0, and what says that there is none where it is NaN."""
-    good = nodes.add("Equal", bad, nodes.number("nothing", 0.0))
-    return nodes.add("Where", good, answer, nodes.number("no_answer", NO_ANSWER))
-
-
-def _sum_tolerance(nodes: Nodes, p: str, value: Value) -> str:
-    """Append ``scores.sum_tolerance`` of as many classes as there are."""
-    add, number = nodes.add, nodes.number
-    classes = (value.shape or ("",))[-1]
-    if isinstance(classes, int):
-        return number("sum_tolerance", sum_tolerance(classes))
-    each = add("Add", add("Mul", p, number("nothing", 0.0)), number("step", PROBABILITY_STEP))
-    off = add("Max", nodes.reduce("ReduceSum", each), number("least", PROBABILITY_SUM_TOLERANCE))
-    return add("Min", off, number("limit", PROBABILITY_SUM_LIMIT))
-
-
-def _in_unit_range(nodes: Nodes, scores: str, *, each: bool) -> str:
-    """Append whether rows, or ``each`` entry, lie in [0, 1] up to rounding."""
-    add, number = nodes.add, nodes.number
-    least = scores if each else nodes.reduce("ReduceMin", scores)
-    most = scores if each else nodes.reduce("ReduceMax", scores)
-    low = add("Less", least, number("lowest", -PROBABILITY_ROUNDING))
-    high = add("Less", number("highest", 1 + PROBABILITY_EXCESS), most)
-    return add("Not", add("Or", low, high))
+    return score_nodes.or_none(nodes, answer, bad)
 
 
 def _sides(nodes: Nodes, scores: str, data_type: str, parameters: Parameters) -> str:
@@ -198,15 +159,8 @@ def _sides(nodes: Nodes, scores: str, data_type: str, parameters: Parameters) ->
     pair is left what the margin leaves.
     """
     add, number = nodes.add, nodes.number
-    half, nothing = number("half", 0.5), number("nothing", 0.0)
-    bad = add("Mul", scores, nothing)
-    logit = scores
-    if parameters.scores == "probabilities":
-        one = number("one", 1.0)
-        p = add("Min", add("Max", scores, nothing), one)
-        logit = add("Log", add("Div", p, add("Sub", one, p)))
-        fits = _in_unit_range(nodes, scores, each=True)
-        bad = add("Where", fits, bad, number("nan", np.nan))
+    half = number("half", 0.5)
+    logit, bad = score_nodes.side_logits(nodes, scores, parameters)
     y = add("Tanh", add("Mul", logit, half))  # 2 y - 1
     slope = add("Mul", number("gamma", parameters.gamma or 0.0), half)
     r = add("Tanh", add("Mul", logit, slope))  # 2 s - 1
@@ -218,7 +172,7 @@ def _sides(nodes: Nodes, scores: str, data_type: str, parameters: Parameters) ->
         distance = add("Max", distance, least, number("from_half", FROM_HALF[data_type]))
     distance = add("Max", add("Min", distance, half), number("minus_half", -0.5))
     answer = add("Add", half, add("Mul", add("Sign", logit), distance))
-    return _or_none(nodes, answer, bad)
+    return score_nodes.or_none(nodes, answer, bad)
 
 
 def _quantise(nodes: Nodes, rows: str, k: str, value: Value, units: int) -> str:

@@ -10,7 +10,11 @@ from typing import Any
 
 import postprocess
 from exporters import defence_nodes, onnx_graph
+from exporters.onnx_graph import Value
 from exporters.onnx_nodes import Nodes
+from postprocess import calibration, defence_config
+from postprocess.calibration import Calibration
+from postprocess.defence_config import DATA_TYPES
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
@@ -24,7 +28,7 @@ METADATA = "reverse_sigmoid"
 OLDEST_OPSET, NEW_OPSET, OLDEST_IR = 11, 17, 4
 
 
-def fuse(model: Any, output: str, parameters: Parameters) -> None:
+def fuse(model: Any, output: str, parameters: Parameters, table: Calibration | None = None) -> None:
     """Append the defence, in place, to the graph that makes ``output``.
 
     Args:
@@ -33,6 +37,7 @@ def fuse(model: Any, output: str, parameters: Parameters) -> None:
         output: name of the tensor of scores. It keeps its name, type and shape, and holds
             protected probabilities from now on.
         parameters: of the defence.
+        table: of calibrated answers, where the parameters ask for such.
 
     A row of scores that cannot be protected, which the defence as a model of its own refuses
     with an error, is answered with -1 in all its entries: a graph cannot refuse one row, and NaN
@@ -54,29 +59,40 @@ def fuse(model: Any, output: str, parameters: Parameters) -> None:
         model.opset_import.add(domain="", version=NEW_OPSET)
     model.ir_version = max(model.ir_version, OLDEST_IR)
     onnx_graph.rename(model.graph, output, VICTIM_SCORES)
-    _append(model, output, parameters)
+    _append(model, output, parameters, table)
 
 
-def retune(model: Any, parameters: Parameters) -> None:
+def retune(model: Any, parameters: Parameters, table: Calibration | None = None) -> None:
     """Replace the defence of a fused graph, in place, by one with other parameters.
 
     Args:
         model: ONNX ``ModelProto`` that ``fuse`` has been through.
         parameters: the new ones. What the scores are cannot change.
+        table: of calibrated answers; without one, that of the graph.
 
     Raises:
         InputError: there is no defence in the graph, or ONNX cannot express the parameters.
     """
     read_parameters(model, where="the graph")
     refuse_inexpressible(parameters)
-    output = output_of(model)
+    output, table = output_of(model), table or read_table(model)
     graph = model.graph
     nodes = [node for node in graph.node if not node.name.startswith(PREFIX)]
     initializers = [one for one in graph.initializer if not one.name.startswith(PREFIX)]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
     graph.initializer.extend(initializers)
-    _append(model, output, parameters)
+    _append(model, output, parameters, table)
+
+
+def read_table(model: Any) -> Calibration | None:
+    """Return the table of calibrated answers in a fused graph, None without one.
+
+    Raises:
+        InputError: it is malformed.
+    """
+    text = (_metadata(model) or {}).get("table")
+    return None if text is None else calibration.parse(text)
 
 
 def read_parameters(model: Any, *, where: str) -> Parameters:
@@ -155,22 +171,46 @@ def refuse_inexpressible(parameters: Parameters) -> None:
     for name, reason in reasons.items():
         if getattr(parameters, name) is not None:
             raise InputError(f"--layout fused: parameter {name}: {reason}; use --layout ensemble")
-    if parameters.defense != "reverse_sigmoid":
+    if parameters.defense not in ("reverse_sigmoid", "calibrated"):
         raise InputError(
-            f"--layout fused: parameter defense: expected reverse_sigmoid, got "
+            f"--layout fused: parameter defense: expected reverse_sigmoid or calibrated, got "
             f"{parameters.defense}; use --layout ensemble"
         )
 
 
-def _append(model: Any, output: str, parameters: Parameters) -> None:
+def _append(model: Any, output: str, parameters: Parameters, table: Calibration | None) -> None:
     (value,) = [value for value in onnx_graph.outputs(model) if value.name == output]
+    if parameters.calibration is None:
+        table = None
+    elif table is None:
+        raise InputError("parameter calibration: expected its table, got none")
+    else:
+        _refuse_other_table(table, value, parameters)
     nodes = Nodes(model, PREFIX, opset=onnx_graph.opset(model))
-    defence_nodes.append(nodes, VICTIM_SCORES, output, value, parameters)
+    defence_nodes.append(nodes, VICTIM_SCORES, output, value, parameters, table=table)
     for entry in list(model.metadata_props):
         if entry.key == METADATA:
             model.metadata_props.remove(entry)
-    said = {"version": postprocess.__version__, "parameters": parameters.to_strings()}
+    said: dict[str, Any] = {
+        "version": postprocess.__version__,
+        "parameters": parameters.to_strings(),
+    }
+    if table is not None:
+        said["table"] = table.text()
     model.metadata_props.add(key=METADATA, value=json.dumps(said))
+
+
+def _refuse_other_table(table: Calibration, value: Value, parameters: Parameters) -> None:
+    shape = value.shape or ("",)
+    free = len(shape) == 1 and isinstance(shape[0], str)  # a batch of single scores
+    size = 1 if free else shape[parameters.class_axis]
+    defence_config.refuse_other_table(
+        table,
+        parameters,
+        size if isinstance(size, int) else -1,
+        DATA_TYPES[value.data_type],
+        where=f"output {value.name}",
+    )
 
 
 def _metadata(model: Any) -> dict[str, Any] | None:
@@ -179,7 +219,8 @@ def _metadata(model: Any) -> dict[str, Any] | None:
             try:
                 said = json.loads(entry.value)
                 if all(isinstance(one, str) for one in said["parameters"].values()):
-                    return {"version": said["version"], "parameters": said["parameters"]}
+                    keys = ("version", "parameters", "table")
+                    return {key: said.get(key) for key in keys}
             except (ValueError, TypeError, KeyError, AttributeError):
                 pass
             raise InputError(f"metadata {METADATA}: expected what --layout fused writes")

@@ -8,7 +8,9 @@ import numpy as np
 #: Triton's names of the types that nodes compute in, as ONNX numbers them.
 TYPES = {"TYPE_FP16": 10, "TYPE_FP32": 1, "TYPE_FP64": 11}
 #: Operator sets since which axes are an input and no attribute.
-_AXES_AS_INPUT = {"ReduceSum": 13, "ReduceMax": 18, "ReduceMin": 18}
+_AXES_AS_INPUT = {
+    "ReduceSum": 13, "ReduceMax": 18, "ReduceMin": 18, "Squeeze": 13, "Unsqueeze": 13,
+}  # fmt: skip
 
 
 class Nodes:
@@ -37,9 +39,13 @@ class Nodes:
 
     def reduce(self, op: str, tensor: str) -> str:
         """Append a reduction over the last axis, which stays with size 1."""
+        return self.last_axis(op, tensor, keepdims=1)
+
+    def last_axis(self, op: str, tensor: str, **attributes: Any) -> str:
+        """Append an operator that is told the axis, the last one."""
         if self._opset < _AXES_AS_INPUT[op]:
-            return self.add(op, tensor, axes=[-1], keepdims=1)
-        return self.add(op, tensor, self.constant("last_axis", np.array([-1])), keepdims=1)
+            return self.add(op, tensor, axes=[-1], **attributes)
+        return self.add(op, tensor, self.constant("last_axis", np.array([-1])), **attributes)
 
     def cast(self, tensor: str, data_type: str, output: str = "") -> str:
         """Append a cast to one of Triton's floating types."""

@@ -11,10 +11,10 @@ import numpy as np
 
 from exporters import model_repository
 from exporters.classifier import Classifier, Head
-from exporters.defence_nodes import NO_ANSWER
 from exporters.evidence import as_rows
 from exporters.onnx_run import OnnxSession
 from exporters.score_kind import ScoreKind
+from exporters.score_nodes import NO_ANSWER
 from exporters.score_output import top
 from postprocess.arrays import Array, Float64
 from postprocess.errors import InputError

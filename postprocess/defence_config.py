@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from postprocess import calibration
+from postprocess.calibration import Calibration
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters, read_key
 
@@ -33,6 +35,7 @@ class DefenceConfig:
     data_type: np.dtype[Any]  #: of both
     classes: int  #: K, or -1 for any number
     class_axis: int = -1  #: of the classes, counted from the end of the tensor's axes
+    table: Calibration | None = field(default=None, repr=False)  #: of calibrated answers
 
 
 def read(config: Mapping[str, Any], *, directory: Path) -> DefenceConfig:
@@ -69,15 +72,54 @@ def read(config: Mapping[str, Any], *, directory: Path) -> DefenceConfig:
     axis = class_axis(parameters, dims, batched=bool(config.get("max_batch_size")), where=where)
     if dims[axis] == 0:
         raise InputError(f"{where}: expected at least 1 class, got dims {given['dims']}")
+    data_type = DATA_TYPES[given["data_type"]]
+    table = read_table(parameters, directory=directory, where=where)
+    if table is not None:
+        refuse_other_table(table, parameters, dims[axis], data_type, where=where)
     return DefenceConfig(
-        parameters,
-        key,
-        given["name"],
-        made["name"],
-        DATA_TYPES[given["data_type"]],
-        dims[axis],
-        axis,
+        parameters, key, given["name"], made["name"], data_type, dims[axis], axis, table
     )
+
+
+def read_table(parameters: Parameters, *, directory: Path, where: str) -> Calibration | None:
+    """Return the table of calibrated answers that the parameters name, None where they name none.
+
+    Raises:
+        InputError: the file cannot be read, or holds no table.
+    """
+    if parameters.calibration is None:
+        return None
+    return calibration.read(directory / parameters.calibration, where=where)
+
+
+def refuse_other_table(
+    table: Calibration,
+    parameters: Parameters,
+    classes: int,
+    data_type: np.dtype[Any],
+    *,
+    where: str,
+) -> None:
+    """Refuse a table of calibrated answers that is of another kind of scores.
+
+    Raises:
+        InputError: of another number of classes, or of rows where each score is a yes or no.
+    """
+    place, single = f"{where}: parameter calibration", parameters.multi_label or classes == 1
+    if classes != table.classes:
+        wanted = "a fixed number of" if classes < 0 else classes
+        raise InputError(
+            f"{place}: expected a table of {wanted} classes, as dims say, got {table.classes}; "
+            "reverse-sigmoid calibrate makes one"
+        )
+    if single != table.single:
+        wanted, got = "yes or no each", "one class of each row"
+        wanted, got = (wanted, got) if single else (got, wanted)
+        raise InputError(f"{place}: expected a table for {wanted}, got one for {got}")
+    try:
+        table.refuse_lost_top(data_type)
+    except InputError as refusal:
+        raise InputError(f"{place}: {refusal}") from None
 
 
 def class_axis(parameters: Parameters, dims: list[int], *, batched: bool, where: str) -> int:

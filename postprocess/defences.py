@@ -1,4 +1,4 @@
-"""The defences by name: Reverse Sigmoid, the paper's others, and none."""
+"""The defences by name: Reverse Sigmoid, the paper's others, calibrated answers, and none."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,5 +29,6 @@ DEFENCES = {
     "uniform_concave": Defence(("beta", "rho"), baselines.concave, draws=True),
     "uniform_convex": Defence(("beta", "rho"), baselines.convex, draws=True),
     "sine": Defence(("beta", "frequency"), baselines.sine),
+    "calibrated": Defence(("calibration",)),
     "none": Defence(()),
 }

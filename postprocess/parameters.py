@@ -34,6 +34,8 @@ RANGES = {
     "class_axis": (-32, 31),
 }
 CHOICES = {"defense": tuple(DEFENCES), "scores": ("logits", "probabilities")}
+#: Those that name a file.
+PATHS = ("key_file", "calibration")
 #: Hardened modes: they build on Reverse Sigmoid and on no other defence.
 HARDENED = ("decimals", "key_file", "decoy")
 
@@ -85,6 +87,9 @@ class Parameters:
     key_file: str | None = None
     #: How far the key moves beta and gamma, as a share of them, 0 to 0.9; with key_file.
     jitter: float = 0.9
+    #: File with the table of calibrated answers, see ``calibration``; absolute, or relative to the
+    #: defence's model directory; calibrated.
+    calibration: str | None = None
     #: Levels of confidence that an answer shows, 1 to 100; a hardened mode, with key_file.
     decoy: int | None = None
 
@@ -110,6 +115,12 @@ class Parameters:
                         f"parameter {name}: expected defense reverse_sigmoid with it, "
                         f"got {self.defense}"
                     )
+        if self.calibration is not None and self.defense != "calibrated":
+            raise InputError(
+                f"parameter calibration: expected defense calibrated with it, got {self.defense}"
+            )
+        if self.defense == "calibrated" and not self.preserve_top1:
+            raise InputError("parameter preserve_top1: expected true with defense calibrated")
         if self.decoy is not None and self.key_file is None:
             raise InputError(
                 "parameter key_file: expected the path of a file with decoy, but it is missing"
@@ -198,6 +209,8 @@ def _unknown(key: str, known: list[str]) -> str:
 
 
 def _wanted(name: str) -> str:
+    if name in PATHS:
+        return "a path"
     if name in CHOICES:
         return " or ".join(CHOICES[name])
     low, high = RANGES[name]
@@ -220,5 +233,5 @@ def _parse(name: str, kind: Any, text: str) -> float | int | bool | str:
             raise InputError(f"parameter {name}: expected {_wanted(name)}, got {text!r}")
         return int(text) if whole else float(text)
     if not text:
-        raise InputError(f"parameter {name}: expected a path, got ''")
+        raise InputError(f"parameter {name}: expected {_wanted(name)}, got ''")
     return text

@@ -6,7 +6,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from postprocess import baselines, decoy, keyed, pseudo_logits, quantise, reverse_sigmoid, top1
+from postprocess import (
+    baselines,
+    calibrated,
+    decoy,
+    keyed,
+    pseudo_logits,
+    quantise,
+    reverse_sigmoid,
+    top1,
+)
+from postprocess.calibration import Calibration
 from postprocess.defences import DEFENCES
 from postprocess.errors import InputError
 from postprocess.kernel import Kernel, kernel_for
@@ -36,21 +46,31 @@ class ProtectedRows(NamedTuple):
 class Postprocessor:
     """The defence of one model: a function of a batch of scores, and nothing else."""
 
-    def __init__(self, parameters: Parameters, *, key: bytes = b"", native: bool = True) -> None:
+    def __init__(
+        self,
+        parameters: Parameters,
+        *,
+        key: bytes = b"",
+        table: Calibration | None = None,
+        native: bool = True,
+    ) -> None:
         """Take what the defence needs to know.
 
         Args:
             parameters: of the defence.
             key: the secret that they name in ``key_file``.
+            table: of calibrated answers, that they name in ``calibration``.
             native: use the compiled kernel where it is there and does what the parameters ask.
 
         Raises:
-            InputError: ``key_file`` is given and the key is empty.
+            InputError: ``key_file`` is given and the key is empty, or ``calibration`` and no table.
         """
+        if parameters.calibration is not None and table is None:
+            raise InputError("parameter calibration: expected its table, got none")
         if parameters.key_file is not None and not key:
             raise InputError("parameter key_file: expected its key, got none")
         self.parameters = parameters
-        self._key = key
+        self._key, self._table = key, table
         self._rng = np.random.default_rng(parameters.seed)
         self.kernel = kernel_for(parameters) if native else None
         #: The same for what ``to_logits`` makes of float16 and float64.
@@ -109,6 +129,10 @@ class Postprocessor:
 
     def _protect_rows(self, scores: Scores, *, probabilities: bool) -> ProtectedRows:
         """Protect rows of K >= 2 classes, none of them bad."""
+        if self._table is not None:
+            return ProtectedRows(
+                calibrated.rows(scores, self._table, probabilities=probabilities), 0
+            )
         logits = to_logits(scores, probabilities=probabilities)
         if self._kernel_of_logits is not None:
             perturbed, capped_rows, _ = _run(self._kernel_of_logits, logits)
@@ -123,6 +147,10 @@ class Postprocessor:
 
     def _protect_pairs(self, scores: Scores, *, probabilities: bool) -> ProtectedRows:
         """Protect every entry as a yes-or-no classifier of its own."""
+        if self._table is not None:
+            return ProtectedRows(
+                calibrated.sides(scores, self._table, probabilities=probabilities), 0
+            )
         batch = pseudo_logits.from_logits(
             to_pair(scores.reshape(-1, 1), probabilities=probabilities)
         )

@@ -53,7 +53,9 @@ class TritonPythonModel:
             self.config = defence_config.read(json.loads(args["model_config"]), directory=directory)
         except InputError as error:
             raise pb_utils.TritonModelException(str(error)) from None
-        self.postprocessor = Postprocessor(self.config.parameters, key=self.config.key)
+        self.postprocessor = Postprocessor(
+            self.config.parameters, key=self.config.key, table=self.config.table
+        )
         self.suspicion = Suspicion()
         self.path = directory / "config.pbtxt"
         self.metrics = Metrics(self.name, args["model_version"], self.path)

@@ -216,10 +216,13 @@ def test_a_bad_yes_or_no_is_no_answer(scores, bad):
     [
         ({"key_file": "secret"}, "parameter key_file: a key needs HMAC"),
         ({"key_file": "secret", "decoy": 4}, "HMAC"),
-        ({"defense": "none"}, "parameter defense: expected reverse_sigmoid, got none"),
+        (
+            {"defense": "none"},
+            "expected reverse_sigmoid or calibrated, got none",
+        ),
         (
             {"defense": "sine", "frequency": 3.0},
-            "parameter defense: expected reverse_sigmoid, got sine",
+            "expected reverse_sigmoid or calibrated, got sine",
         ),
     ],
 )
