@@ -9,9 +9,9 @@ GOOD = {"beta": "1.5", "gamma": "0.2", "scores": "logits"}
 NUMBER = "expected a number from 0.001 to 100"
 KNOWN = (
     "known are scores, defense, beta, gamma, preserve_top1, margin, multi_label, class_axis, "
-    "rho, frequency, seed, decimals, key_file, jitter, decoy"
+    "rho, frequency, seed, decimals, key_file, jitter, calibration, decoy"
 )
-DEFENCES = "reverse_sigmoid or uniform or uniform_concave or uniform_convex or sine or none"
+DEFENCES = "reverse_sigmoid or uniform or uniform_concave or uniform_convex or sine or calibrated or none"
 WITH_KEY = {"key_file": "secret"}
 
 
