@@ -1,5 +1,5 @@
-"""The five measures of section 4, between two models' answers to the same inputs, and three of
-what an answer is still worth to an honest user.
+"""The five measures of section 4, between two models' answers to the same inputs, and what
+an answer is still worth to an honest user.
 
 All take scores of shape (n, K) and compute in float64; ``p`` and ``q`` hold probabilities.
 """
@@ -91,3 +91,28 @@ def calibration_error(p: Scores, labels: NDArray[np.integer[Any]], *, bins: int 
     which = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = np.bincount(which, right - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(p))
+
+
+def risk_coverage(p: Scores, labels: NDArray[np.integer[Any]]) -> float:
+    """Return the area under the risk-coverage curve, 0 to 1: less is better.
+
+    The mean, over all shares of rows that a user keeps, the most confident first, of the share of
+    wrong answers among them (Geifman and El-Yaniv, 2017). Rows of one confidence come in any
+    order, so that each counts as their mean.
+    """
+    confidence = p.max(axis=1).astype(np.float64)
+    wrong = (p.argmax(axis=1) != labels).astype(np.float64)
+    _, which = np.unique(-confidence, return_inverse=True)
+    mean = np.bincount(which, wrong) / np.bincount(which)
+    expected = np.cumsum(mean[np.sort(which)])
+    return float(np.mean(expected / np.arange(1, len(p) + 1)))
+
+
+def top5_accuracy(p: Scores, labels: NDArray[np.integer[Any]]) -> float:
+    """Return how often the label is among the five highest classes, 0 to 1.
+
+    Classes that tie share the places that are left, as a user who draws among them would get.
+    """
+    own = p[np.arange(len(p)), labels][:, None]
+    above, level = (p > own).sum(axis=1), (p == own).sum(axis=1)
+    return float(np.mean(np.clip((5 - above) / level, 0, 1)))

@@ -11,7 +11,9 @@ KNOWN = (
     "known are scores, defense, beta, gamma, preserve_top1, margin, multi_label, class_axis, "
     "rho, frequency, seed, decimals, key_file, jitter, calibration, decoy"
 )
-DEFENCES = "reverse_sigmoid or uniform or uniform_concave or uniform_convex or sine or calibrated or none"
+DEFENCES = (
+    "reverse_sigmoid or uniform or uniform_concave or uniform_convex or sine or calibrated or none"
+)
 WITH_KEY = {"key_file": "secret"}
 
 
