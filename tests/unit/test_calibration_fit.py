@@ -30,7 +30,7 @@ def softmax(logits):
 def test_levels_hold_about_as_many_rows_each_and_never_fall():
     logits, labels = overconfident(6000)
     table = fit(logits, labels, levels=8)
-    top, odds = calibrated.top_and_log_odds(logits, probabilities=False)
+    _, odds = calibrated.top_and_log_odds(logits, probabilities=False)
     assert table.levels == 8
     assert np.abs(np.bincount(table.level(odds)) - 750).max() <= 1
     assert (np.diff(table.table, axis=1) >= 0).all()
@@ -57,7 +57,8 @@ def test_honest_clients_get_calibrated_answers_from_an_overconfident_victim():
     raw = honest.worth(softmax(new), truth)
     answered = honest.worth(calibrated.rows(new, table, probabilities=False), truth)
     assert answered["accuracy"] == raw["accuracy"]
-    assert answered["ece"] < 0.02 < 0.2 < raw["ece"]
+    assert raw["ece"] > 0.2
+    assert answered["ece"] < 0.02
     assert answered["aurc"] < 1.05 * raw["aurc"]
 
 
