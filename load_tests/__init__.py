@@ -6,9 +6,9 @@ the model's own inputs of; ``inputs`` are made up of what the model says about i
 compares the answers of two models, ``plots`` and ``page`` show it to people. ``deferred_signals``
 lets what was paid for be written down before Ctrl-C ends it.
 
-The rooms: ``stealing`` is the attacks, from their questions to the report; ``timing`` measures
-what the defence costs under load; ``users`` are the normal users and the thieves of Locust, whose
-door is ``locustfile``; ``runs`` makes trainings in this process, many at a time and each to be
-repeated. On them stand ``paper``, the paper's tables and figures made again, and ``tune``, which
-finds a setting for a classifier.
+The rooms: ``stealing`` is the attacks, from their questions to the report; ``timing`` measures what
+the defence costs under load; ``users`` are the normal users and the thieves of Locust, whose door
+is ``locustfile``; ``runs`` makes trainings in this process, many at a time and each to be repeated.
+``calibrate`` makes the table of calibrated answers. On them stand ``paper``, the paper's tables and
+figures made again, and ``tune``, which finds a setting for a classifier.
 """

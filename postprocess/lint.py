@@ -50,7 +50,9 @@ def warnings(
     if parameters.defense == "none":
         found.append(Lint("defense-none", "defense none: answers are the victim's own"))
     for name, defences in _IDLE.items():
-        if getattr(parameters, name) is not None and parameters.defense not in defences:
+        # Calibrated answers keep what the deceptive ones were made with, for the way back.
+        used = (*defences, "calibrated")
+        if getattr(parameters, name) is not None and parameters.defense not in used:
             found.append(
                 Lint("idle-parameter", f"{name} does nothing with defense {parameters.defense}")
             )

@@ -13,6 +13,7 @@ the help, and ``run`` does the work. To add one, add its module and its line in
 | ``protect`` | protects a classifier that exists |
 | ``check`` | looks for mistakes in a model repository |
 | ``retune``, ``tune`` | changes the defence of a model, or finds a setting for it |
+| ``calibrate`` | answers with the label and a calibrated level of confidence |
 | ``serve`` | runs Triton, supervised, with or without the gateway |
 | ``gateway`` | writes what Envoy needs where it runs by itself |
 | ``audit`` | tries every way round the defence |

@@ -22,6 +22,7 @@ COMMANDS = {
     "protect": "Write the models that serve an ONNX classifier of yours, protected.",
     "check": "Look for what would stop a model repository from loading, leak, or defend badly.",
     "retune": "Change the parameters of a protected model's defence, in place, of either layout.",
+    "calibrate": "Answer with the label and one of a few calibrated levels of confidence, offline.",
     "tune": "Find beta and gamma for a protected model, offline: no server is asked or restarted.",
     "serve": "Serve a model repository with the embedded Triton until Ctrl-C or SIGTERM.",
     "audit": "Try from the outside every way round the defence that is known.",

@@ -33,6 +33,9 @@ PublicModel = Annotated[str, typer.Option("--model", help="The protected model."
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
 
+#: Characters that a wide table takes.
+WIDTH = 104
+
 STEPS = 600
 BETA, GAMMA, MARGIN = f"{SHIPPED.beta:g}", f"{SHIPPED.gamma:g}", f"{SHIPPED.margin:g}"
 

@@ -20,9 +20,6 @@ from postprocess.errors import InputError
 if TYPE_CHECKING:
     from load_tests.tune.tuning import Wanted
 
-#: Characters that the table takes.
-WIDTH = 104
-
 
 @dataclass(frozen=True, kw_only=True)
 class TuneCommand:
@@ -176,7 +173,7 @@ def _show(found: dict[str, Any], plot: Path) -> None:
     table = Table(*HEAD, title=f"{found['model']}: what users keep, and what thieves get")
     for row in table_rows(found):
         table.add_row(*row)
-    show(table, width=WIDTH)
+    show(table, width=options.WIDTH)
     say(
         f"stolen: agreement of a substitute that learns the answers; one that keeps only the "
         f"labels gets {found['labels_only']:.3f} whatever the setting."

@@ -14,7 +14,7 @@ import numpy as np
 
 from deploy.repository import ensemble_check, fused_check, model_config, version_check
 from deploy.repository.finding import Finding, error, warning
-from exporters import servable_path, versions
+from exporters import onnx_graph, servable_path, versions
 from postprocess import defence_config, lint
 from postprocess.defence_config import DefenceConfig
 from postprocess.errors import InputError
@@ -93,6 +93,7 @@ def check(repository: Path) -> Checked:
                 findings += _check_settings(folder, defences[name])
     findings += ensemble_check.check_steps(repository, configs)
     findings += ensemble_check.check_ways_round(repository, configs, defending)
+    findings += _check_tables(repository, configs, defences)
     findings += [
         finding
         for finding in version_check.look(repository, configs)
@@ -173,6 +174,25 @@ def _read_defence(folder: Path, config: Any) -> DefenceConfig:
         values["output"] = [{"name": defence_config.OUTPUT_NAME, **defence_config.ANY_SCORES}]
         values.setdefault("max_batch_size", defence_config.MAX_BATCH_SIZE)
     return defence_config.read(values, directory=folder)
+
+
+def _check_tables(
+    repository: Path, configs: dict[str, Any], defences: dict[str, DefenceConfig]
+) -> list[Finding]:
+    """Look for classifiers that changed since their calibrated answers were made."""
+    found = []
+    for fed in version_check.fed_outputs(configs):
+        read = defences.get(fed.defence)
+        if read is None or read.table is None or not read.table.victim:
+            continue
+        for file in _files(repository / fed.model, configs[fed.model]):
+            if file.is_file() and onnx_graph.digest(file) != read.table.victim:
+                message = (
+                    f"{file}: another classifier than the one that {fed.defence}'s calibrated "
+                    "answers were made of; make them anew with reverse-sigmoid calibrate"
+                )
+                found.append(warning("calibration-victim", fed.defence, message))
+    return found
 
 
 def _check_settings(folder: Path, defence: DefenceConfig) -> list[Finding]:

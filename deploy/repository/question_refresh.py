@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from deploy.repository import model_config, retuning, victim_graph
-from exporters import question
+from exporters import fused, onnx_graph, question
 from exporters.atomic_file import write_text
 from exporters.onnx_run import Feed
 from load_tests.tune.recorded import session
+from postprocess import defence_config
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters, read_key
 from postprocess.postprocessor import Postprocessor
@@ -60,7 +61,7 @@ def _anew(repository: Path, name: str, old: Question) -> Question:
     ranks = {one.name: len(one.shape) for one in opened.get_inputs()}
     model = question.AnswerSource(
         raw,
-        Postprocessor(parameters, key=_key(repository, name, output, parameters)),
+        _defence(repository, name, output, parameters, classifier.path),
         parameters,
         output,
         batched=model_config.read(repository / name / "config.pbtxt").max_batch_size > 0,
@@ -69,8 +70,17 @@ def _anew(repository: Path, name: str, old: Question) -> Question:
     return question.again(model, old, [ranks[one.name] for one in old.inputs])
 
 
-def _key(repository: Path, name: str, output: str, parameters: Parameters) -> bytes:
-    if parameters.key_file is None:
-        return b""
-    (defence,) = retuning.defences_of(repository / name, output)
-    return read_key(parameters.key_file, directory=defence.parent, where=defence.parent.name)
+def _defence(
+    repository: Path, name: str, output: str, parameters: Parameters, graph: Path
+) -> Postprocessor:
+    """Return the defence with what its parameters name: a secret, or a table."""
+    if parameters.key_file is None and parameters.calibration is None:
+        return Postprocessor(parameters)
+    if model_config.fused_output(model_config.read(repository / name / "config.pbtxt")) is not None:
+        return Postprocessor(parameters, table=fused.read_table(onnx_graph.load(graph)))
+    (config,) = retuning.defences_of(repository / name, output)
+    folder, key = config.parent, b""
+    if parameters.key_file is not None:
+        key = read_key(parameters.key_file, directory=folder, where=folder.name)
+    table = defence_config.read_table(parameters, directory=folder, where=str(config))
+    return Postprocessor(parameters, key=key, table=table)

@@ -14,6 +14,7 @@ from deploy.repository import model_config
 from deploy.repository.config_edit import set_parameters
 from exporters import fused, onnx_graph, versions
 from exporters.atomic_file import atomic_file, write_text
+from postprocess.calibration import Calibration
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
@@ -47,7 +48,12 @@ class Retuning:
             part.write_bytes(self.content)
 
 
-def plan(folder: Path, changes: Mapping[str, str | None], output: str = "") -> list[Retuning]:
+def plan(
+    folder: Path,
+    changes: Mapping[str, str | None],
+    output: str = "",
+    table: Calibration | None = None,
+) -> list[Retuning]:
     """Return what these changes make of the files that hold the defences' parameters.
 
     Args:
@@ -55,6 +61,7 @@ def plan(folder: Path, changes: Mapping[str, str | None], output: str = "") -> l
             model, of which every version is changed.
         changes: key to new value as config.pbtxt holds it, None to take the parameter out.
         output: the one whose defence is changed; of several, all are without it.
+        table: of calibrated answers, for a fused model; without one it keeps its own.
 
     Raises:
         InputError: no such model or output, no defence in it, or parameters that the defence
@@ -69,7 +76,7 @@ def plan(folder: Path, changes: Mapping[str, str | None], output: str = "") -> l
         files = [file for file in graphs if file.is_file()]
         if not files:
             raise InputError(f"{folder}: expected a version with a model.onnx")
-        return [_plan_graph(file, changes) for file in files]
+        return [_plan_graph(file, changes, table) for file in files]
     if config.ensemble_scheduling.step:
         return [_plan_text(one, changes) for one in defences_of(folder, output)]
     if not _may_be_defence(config):
@@ -140,12 +147,14 @@ def _plan_text(path: Path, changes: Mapping[str, str | None]) -> Retuning:
     return Retuning(path, _before(strings, after, changes), after, new, "".join(lines))
 
 
-def _plan_graph(file: Path, changes: Mapping[str, str | None]) -> Retuning:
+def _plan_graph(
+    file: Path, changes: Mapping[str, str | None], table: Calibration | None
+) -> Retuning:
     model = onnx_graph.load(file)
     strings = fused.read_strings(model, where=str(file))
     after = Parameters.from_strings(_changed(strings, changes), where=str(file))
     try:
-        fused.retune(model, after)
+        fused.retune(model, after, table)
     except InputError as refusal:
         raise InputError(f"{file}: {refusal}") from None
     return Retuning(file, _before(strings, after, changes), after, model.SerializeToString(), "")

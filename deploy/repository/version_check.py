@@ -70,7 +70,7 @@ def look(repository: Path, configs: dict[str, Any]) -> list[Finding]:
         for one in _graphs(configs, repository)
         for code, said in one.check()
     ]
-    for fed in _fed(configs):
+    for fed in fed_outputs(configs):
         config = configs[fed.model]
         if config.backend != "onnxruntime":
             what = config.backend or config.platform or "no backend"
@@ -99,7 +99,7 @@ def _graphs(configs: dict[str, Any], repository: Path) -> Iterator[_Graph]:
         if output is not None:
             for file, served in _files(repository / name, config):
                 yield _Graph(name, file, served, partial(_check_fused, file, config, output))
-    for fed in _fed(configs):
+    for fed in fed_outputs(configs):
         config = configs[fed.model]
         if config.backend == "onnxruntime":
             for file, served in _files(repository / fed.model, config, fed.version):
@@ -122,7 +122,7 @@ def _graded(code: str, model: str, message: str, *, served: bool) -> Finding:
     return warning(code, model, f"{message} (this version is not served now)")
 
 
-def _fed(configs: dict[str, Any]) -> Iterator[Fed]:
+def fed_outputs(configs: dict[str, Any]) -> Iterator[Fed]:
     """Yield every output that a defence reads, once for each defence."""
     seen = set()
     for config in configs.values():

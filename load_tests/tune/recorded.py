@@ -62,7 +62,7 @@ def record(classifier: OnnxVictim, drawn: Drawn, victims: Path, victim: Victim) 
         if json.loads((home / "victim.json").read_text()) != about:
             raise InputError(f"{home}: holds the scores of another classifier or data set")
     else:
-        ask = _asker(classifier, drawn)
+        ask = asker(classifier, drawn)
         logits = {"test": ask(drawn.test), "pool": ask(drawn.pool)}
         home.mkdir(parents=True, exist_ok=True)
         if drawn.inputs:
@@ -109,7 +109,7 @@ def _taken(given: Any, where: str) -> Taken:
     return Taken(given.name, kind, dtype, shape)
 
 
-def _asker(classifier: OnnxVictim, drawn: Drawn) -> Callable[[Rows], Logits]:
+def asker(classifier: OnnxVictim, drawn: Drawn) -> Callable[[Rows], Logits]:
     """Return what gives the classifier's logits for rows such as the drawn ones."""
     opened = session(classifier)
     inputs = [_taken(one, str(classifier.path)) for one in opened.get_inputs()]

@@ -19,6 +19,7 @@ ROOMS = {
     "load_tests": {
         "stealing": set(),
         "timing": set(),
+        "calibrate": set(),
         "runs": {"stealing", "timing"},
         "users": {"stealing", "timing"},
         "locustfile": {"stealing", "timing", "users"},

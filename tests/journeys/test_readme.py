@@ -81,7 +81,7 @@ def test_the_ports_that_the_readme_names_are_those_without_options():
     served = understood(block(EXAMPLE).splitlines()[1].split())
     ports = Ports(served["http_port"], served["grpc_port"], served["metrics_port"])
     assert ports == Ports() == Ports(8000, 8001, 8002)
-    assert understood(shlex.split(block("reverse-sigmoid attack ")))["url"] == "127.0.0.1:8001"
+    assert understood(shlex.split(block("reverse-sigmoid attack all --model digits ")))["url"] == "127.0.0.1:8001"
 
 
 def test_ci_installs_and_tests_as_the_readme_does():
@@ -112,7 +112,10 @@ def test_the_worked_example_is_exported_checked_served_and_queried_as_written(ex
     done = run_command(*block("reverse-sigmoid check ").split()[1:], cwd=checkout)
     assert done.returncode == 0, done.stderr
     assert done.stdout == shown_after("reverse-sigmoid check model_repository\n")
-    (client,) = blocks("python")
+    calibrate = block("reverse-sigmoid export digits\nreverse-sigmoid calibrate ").splitlines()[1]
+    done = run_command(*calibrate.split()[1:], cwd=checkout)
+    assert (done.returncode, "bits a query" in done.stdout) == (0, True), done.stderr
+    (client,) = [each for each in blocks("python") if "tritonclient" in each]
     serve = block(EXAMPLE).splitlines()[1].split()[1:]
     with Running(*serve, *port_options(ports), cwd=checkout) as server:
         server.wait_for("Ctrl-C stops")
@@ -146,7 +149,7 @@ def test_the_worked_example_is_exported_checked_served_and_queried_as_written(ex
         assert load.returncode == 0, load.stderr
         assert "digits thief sample" in (checkout / "load.html").read_text()
         # The same command, with as little of everything as it can do.
-        theft = shlex.split(block("reverse-sigmoid attack "))
+        theft = shlex.split(block("reverse-sigmoid attack all --model digits "))
         least = ("--queries", 16, "--budgets", 16, "--steps", 1, "--url", f"127.0.0.1:{ports.grpc}")
         stolen = run_command(*theft[1:], *least, cwd=checkout)
         assert stolen.returncode == 0, stolen.stderr

@@ -1,0 +1,163 @@
+"""``reverse-sigmoid calibrate``: answers that honest clients can use, for a protected model."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from deploy.commands import asking, options
+from deploy.commands.console import err_console, say, show
+from deploy.commands.needs import refuse_missing
+from deploy.commands.retune import show_changes, write
+from exporters.atomic_file import write_text
+from postprocess import calibration
+from postprocess.errors import InputError
+from postprocess.parameters import HARDENED
+
+if TYPE_CHECKING:
+    from deploy.repository.retuning import Retuning
+    from load_tests.tune.recorded import OnnxVictim
+    from postprocess.calibration import Calibration
+    from postprocess.parameters import Parameters
+
+#: What makes answers calibrated; beta, gamma and margin stay for the way back.
+CALIBRATED: Mapping[str, str | None] = {
+    "defense": "calibrated", "calibration": calibration.FILE, **dict.fromkeys(HARDENED),
+}  # fmt: skip
+DECEPTIVE: Mapping[str, str | None] = {"defense": "reverse_sigmoid", "calibration": None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateCommand:
+    """Answer with the label and one of a few calibrated levels of confidence, offline.
+
+    Half of the held-out rows make the table, the other half judge it.
+    """
+
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A model's folder: MODEL_REPOSITORY/NAME.")
+    ]
+    data: asking.DataKind = ""
+    query_set: asking.OwnRows = ""
+    test_set: asking.OwnTestRows = ""
+    data_dir: asking.DataDir = None
+    output: asking.Output = ""
+    levels: Annotated[
+        int, typer.Option(min=1, max=calibration.MOST_LEVELS, help="Levels of confidence, at most.")
+    ] = 10
+    seed: options.Seed = 0
+    split_seed: asking.SplitSeed = 0
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", help="Write the reliability diagrams here.")
+    ] = None
+    write: Annotated[bool, typer.Option("--write", help="Put the table into the model.")] = False
+    undo: Annotated[
+        bool,
+        typer.Option("--undo", help="Back to deceptive answers, as they were."),
+    ] = False
+    as_json: options.AsJson = False
+
+    def run(self) -> None:
+        from deploy.repository import retuning
+
+        if self.undo:
+            planned = retuning.plan(self.model, DECEPTIVE, self.output)
+            write(self.model, planned)
+            show_changes(planned)
+            return
+        refuse_missing("scipy", "matplotlib")
+        table, report = self._make()
+        planned = retuning.plan(self.model, CALIBRATED, self.output, table)
+        if self.plot is not None:
+            if not report["answers"]:
+                raise InputError("--plot: without labels there is nothing to show")
+            from load_tests.calibrate import calibration_report
+
+            write_text(self.plot, calibration_report.plot(report))
+        if self.write:
+            _place(self.model, planned, table)
+        if self.as_json:
+            print(json.dumps(report | {"model": str(self.model), "written": self.write}))
+            return
+        _show(report)
+        show_changes(planned)
+        if not self.write:
+            say("Nothing was written; --write does.")
+
+    def _make(self) -> "tuple[Calibration, dict[str, Any]]":
+        """Return the table, and what it is worth."""
+        from deploy.repository import victim_graph
+        from load_tests.calibrate import calibration_report
+        from load_tests.tune import recorded
+
+        repository, name = self.model.absolute().parent, self.model.name
+        classifier, now = victim_graph.find(repository, name, self.output)
+        if now.multi_label:
+            raise InputError(f"calibrate: expected one choice among K classes, got {now}")
+        drawn = asking.drawn(self)
+        if len(drawn.test) < calibration_report.LEAST_ROWS:
+            raise InputError(
+                f"calibrate: expected at least {calibration_report.LEAST_ROWS} held-out rows, got "
+                f"{len(drawn.test)}"
+            )
+        if drawn.labels is None:
+            say(
+                "warning: the rows have no labels, so the classifier's own mean confidence stands "
+                "in for how often it is right",
+                console=err_console,
+            )
+        with err_console.status(f"asking {classifier.path}"):
+            logits = recorded.asker(classifier, drawn)(drawn.test)
+        return calibration_report.make(
+            logits,
+            drawn.labels,
+            levels=self.levels,
+            seed=self.seed,
+            deceptive=_deceptive(now),
+            victim=_digest(classifier),
+        )
+
+
+def _deceptive(now: "Parameters") -> "Parameters | None":
+    """Return the defence to show beside, of logits and without a secret, if there is one."""
+    if now.beta is None or now.gamma is None:
+        return None
+    return replace(
+        now, scores="logits", defense="reverse_sigmoid", calibration=None, key_file=None, decoy=None
+    )
+
+
+def _digest(classifier: "OnnxVictim") -> str:
+    """Return by what the classifier is known again; "" of a fused model, whose file changes."""
+    from exporters import fused, onnx_graph
+
+    inside = classifier.output == fused.VICTIM_SCORES
+    return "" if inside else onnx_graph.digest(classifier.path)
+
+
+def _place(model: Path, planned: "list[Retuning]", table: "Calibration") -> None:
+    """Write the table beside the defence, then the config, by which a polling Triton reads both."""
+    for one in planned:
+        if one.file.name == "config.pbtxt":
+            write_text(one.file.parent / calibration.FILE, table.text())
+    write(model, planned)
+
+
+def _show(report: dict[str, Any]) -> None:
+    from load_tests.calibrate.calibration_report import HEAD, table_rows
+
+    levels, classes = report["levels"], report["classes"]
+    if report["answers"]:
+        title = f"What honest clients get, on {report['judged_rows']} other rows"
+        shown = Table(*HEAD, title=title)
+        for row in table_rows(report):
+            shown.add_row(*row)
+        show(shown, width=options.WIDTH)
+    say(
+        f"{levels} levels of {classes} classes: at most {levels * classes} different answers, "
+        f"{report['bits']:.1f} bits a query, {report['label_bits']:.1f} of them the label."
+    )
