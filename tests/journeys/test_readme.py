@@ -81,7 +81,8 @@ def test_the_ports_that_the_readme_names_are_those_without_options():
     served = understood(block(EXAMPLE).splitlines()[1].split())
     ports = Ports(served["http_port"], served["grpc_port"], served["metrics_port"])
     assert ports == Ports() == Ports(8000, 8001, 8002)
-    assert understood(shlex.split(block("reverse-sigmoid attack all --model digits ")))["url"] == "127.0.0.1:8001"
+    attack = understood(shlex.split(block("reverse-sigmoid attack all --model digits ")))
+    assert attack["url"] == "127.0.0.1:8001"
 
 
 def test_ci_installs_and_tests_as_the_readme_does():
