@@ -106,8 +106,10 @@ def defences_of(folder: Path, output: str = "") -> list[Path]:
         if _may_be_defence(step):
             found |= dict.fromkeys(one.output_map.values(), path)
     if not found:
-        names = ", ".join(one.model_name for one in steps)
-        raise InputError(f"{where}: no defence among its steps {names}")
+        names = ", ".join(one.model_name for one in steps) or "none"
+        raise InputError(
+            f"{where}: expected a protected model, got no defence among its steps: {names}"
+        )
     refuse_other_output(where, output, found)
     return [found[output]] if output else list(dict.fromkeys(found.values()))
 
