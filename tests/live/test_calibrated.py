@@ -1,0 +1,60 @@
+"""Calibrated answers, taken up and given up again by the real server while it is asked."""
+
+import json
+
+import numpy as np
+import pytest
+from commands import run_command
+from serving import DEFENCE, IMAGES, Load
+
+from load_tests.endpoint import Endpoint, EndpointError
+from postprocess import calibration
+from postprocess.calibrated import rows
+
+
+def calibrate(serving, *more):
+    done = run_command("calibrate", serving.repository / "digits", *more, cwd=serving.repository)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_served_model_takes_up_calibrated_answers_and_goes_back(serve):
+    with serve("--model-control-mode", "poll") as serving, Load(serving):
+        data = ("--data", "digits", "--levels", 6)
+        report = json.loads(calibrate(serving, *data, "--write", "--json"))
+        assert report["answers"]["calibrated"]["accuracy"] == report["answers"]["raw"]["accuracy"]
+        table = calibration.read(serving.repository / DEFENCE / calibration.FILE, where="")
+        wanted = rows(serving.logits, table, probabilities=False)
+
+        def calibrated():
+            return np.abs(serving.answer() - wanted).max() < 1e-6
+
+        serving.wait_until(calibrated)
+        assert (serving.answer().argmax(axis=1) == serving.logits.argmax(axis=1)).all()
+        serving.wait_for(f"{DEFENCE}: new parameters in force: ")
+        assert serving.status["state"] == "ready"
+
+        calibrate(serving, *data[:2], "--levels", 2, "--write")  # the config stays as it is
+        table = calibration.read(serving.repository / DEFENCE / calibration.FILE, where="")
+        wanted = rows(serving.logits, table, probabilities=False)
+        serving.wait_until(calibrated)
+
+        (serving.repository / DEFENCE / calibration.FILE).write_text("{")
+        serving.edit('"beta"', '"beta" ')
+        serving.wait_for("EDIT REFUSED")
+        assert calibrated()  # the one that was loaded
+
+        calibrate(serving, "--undo")
+        serving.wait_until(lambda: serving.answers_with(beta=1.5))
+
+
+@pytest.mark.slow
+def test_images_that_make_no_scores_are_refused(serve):
+    with serve("--model-control-mode", "poll") as serving:
+        calibrate(serving, "--data", "digits", "--write")
+        serving.wait_for(f"{DEFENCE}: new parameters in force: ")
+        with Endpoint(serving.url, "digits") as endpoint:
+            with pytest.raises(EndpointError, match="row 0 of the request cannot be answered"):
+                endpoint(np.full_like(IMAGES[:1], np.nan))
+            assert endpoint(IMAGES[:1]).shape == (1, 10)
