@@ -1,9 +1,10 @@
 """The table of calibrated answers: what each class and level of confidence is answered with.
 
-It is a file, ``calibration.json``, that people can read. Levels are of the victim's confidence, as
+It is a file, ``calibration-*.json``, for people to read. Levels are of the victim's confidence, as
 the log-odds ``log(p / (1 - p))`` of its top class, and end where ``log_odds`` says.
 """
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -17,7 +18,6 @@ from postprocess.arrays import Float64
 from postprocess.errors import InputError
 
 FORMAT = "triton-reverse-sigmoid calibration 1"
-FILE = "calibration.json"
 #: Most levels of a table.
 MOST_LEVELS = 100
 
@@ -92,6 +92,11 @@ class Calibration:
     @cached_property
     def _cuts(self) -> Float64:
         return np.array(self.log_odds, np.float64)
+
+    @property
+    def file_name(self) -> str:
+        """What its file is called: another table, another name, so that Triton sees a change."""
+        return f"calibration-{hashlib.sha256(self.text().encode()).hexdigest()[:8]}.json"
 
     def text(self) -> str:
         """Return the file's text."""

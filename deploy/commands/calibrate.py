@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from postprocess.calibration import Calibration
     from postprocess.parameters import Parameters
 
-#: What makes answers calibrated; beta, gamma and margin stay for the way back.
-CALIBRATED: Mapping[str, str | None] = {
-    "defense": "calibrated", "calibration": calibration.FILE, **dict.fromkeys(HARDENED),
-}  # fmt: skip
 DECEPTIVE: Mapping[str, str | None] = {"defense": "reverse_sigmoid", "calibration": None}
 
 
@@ -71,7 +67,10 @@ class CalibrateCommand:
             return
         refuse_missing("scipy", "matplotlib")
         table, report = self._make()
-        planned = retuning.plan(self.model, CALIBRATED, self.output, table)
+        # beta, gamma and margin stay for the way back.
+        changes: dict[str, str | None] = dict.fromkeys(HARDENED)
+        changes |= {"defense": "calibrated", "calibration": table.file_name}
+        planned = retuning.plan(self.model, changes, self.output, table)
         if self.plot is not None:
             if not report["answers"]:
                 raise InputError("--plot: without labels there is nothing to show")
@@ -143,7 +142,11 @@ def _place(model: Path, planned: "list[Retuning]", table: "Calibration") -> None
     """Write the table beside the defence, then the config, by which a polling Triton reads both."""
     for one in planned:
         if one.file.name == "config.pbtxt":
-            write_text(one.file.parent / calibration.FILE, table.text())
+            named = {table.file_name, one.before["calibration"]}
+            for old in one.file.parent.glob("calibration-*.json"):
+                if old.name not in named:  # of what is served, the last may still be read
+                    old.unlink()
+            write_text(one.file.parent / table.file_name, table.text())
     write(model, planned)
 
 

@@ -54,7 +54,12 @@ def config_of(model):
 def table_in(model):
     if not config_of(model).exists():
         return fused.read_table(onnx_graph.load(model / "1" / "model.onnx"))
-    return calibration.read(config_of(model).parent / "calibration.json", where="")
+    (file,) = tables_of(model)
+    return calibration.read(file, where="")
+
+
+def tables_of(model):
+    return list(config_of(model).parent.glob("calibration-*.json"))
 
 
 def test_a_model_answers_with_calibrated_levels_and_goes_back(model, query_set):
@@ -74,8 +79,7 @@ def test_a_model_answers_with_calibrated_levels_and_goes_back(model, query_set):
     back = run_command("calibrate", model, "--undo", cwd=model.parent)
     assert back.returncode == 0, back.stderr
     now = {path: path.read_bytes() for path in model.parent.rglob("*") if path.is_file()}
-    table = config_of(model).parent / "calibration.json"
-    assert now.keys() - {table} == before.keys()
+    assert now.keys() - {*tables_of(model)} == before.keys()
     said = json.loads(run_command("check", model.parent, "--json", cwd=model.parent).stdout)
     ((_, defence),) = said["defences"].items()
     assert (defence["defense"], defence["beta"], defence["gamma"]) == ("reverse_sigmoid", 1.5, 0.2)
@@ -130,7 +134,7 @@ def test_check_names_a_classifier_that_changed_since_and_a_table_of_other_classe
     done = run_command("check", model.parent, cwd=tmp_path)
     assert "another classifier than the one that m_reverse_sigmoid" in done.stdout
 
-    path = config_of(model).parent / "calibration.json"
+    (path,) = tables_of(model)
     said = json.loads(path.read_text())
     path.write_text(json.dumps(said | {"classes": 3, "confidence": said["confidence"][:3]}))
     done = run_command("check", model.parent, cwd=tmp_path)

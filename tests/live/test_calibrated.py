@@ -1,6 +1,7 @@
 """Calibrated answers, taken up and given up again by the real server while it is asked."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -18,13 +19,22 @@ def calibrate(serving, *more):
     return done.stdout
 
 
+def tables(serving):
+    return list((serving.repository / DEFENCE).glob("calibration-*.json"))
+
+
+def table_of(serving):
+    name = re.search(r"calibration-\w+\.json", serving.config.read_text())[0]
+    return calibration.read(serving.config.parent / name, where="")
+
+
 @pytest.mark.slow
 def test_a_served_model_takes_up_calibrated_answers_and_goes_back(serve):
     with serve("--model-control-mode", "poll") as serving, Load(serving):
         data = ("--data", "digits", "--levels", 6)
         report = json.loads(calibrate(serving, *data, "--write", "--json"))
         assert report["answers"]["calibrated"]["accuracy"] == report["answers"]["raw"]["accuracy"]
-        table = calibration.read(serving.repository / DEFENCE / calibration.FILE, where="")
+        table = table_of(serving)
         wanted = rows(serving.logits, table, probabilities=False)
 
         def calibrated():
@@ -35,18 +45,19 @@ def test_a_served_model_takes_up_calibrated_answers_and_goes_back(serve):
         serving.wait_for(f"{DEFENCE}: new parameters in force: ")
         assert serving.status["state"] == "ready"
 
-        calibrate(serving, *data[:2], "--levels", 2, "--write")  # the config stays as it is
-        table = calibration.read(serving.repository / DEFENCE / calibration.FILE, where="")
+        calibrate(serving, *data[:2], "--levels", 2, "--write")
+        table = table_of(serving)
         wanted = rows(serving.logits, table, probabilities=False)
         serving.wait_until(calibrated)
 
-        (serving.repository / DEFENCE / calibration.FILE).write_text("{")
-        serving.edit('"beta"', '"beta" ')
+        for path in tables(serving):
+            path.write_text("{")
+        serving.edit('"1.5"', '"1.4"')
         serving.wait_for("EDIT REFUSED")
         assert calibrated()  # the one that was loaded
 
         calibrate(serving, "--undo")
-        serving.wait_until(lambda: serving.answers_with(beta=1.5))
+        serving.wait_until(lambda: serving.answers_with(beta=1.4))
 
 
 @pytest.mark.slow
