@@ -17,7 +17,8 @@ from postprocess.errors import ReverseSigmoidError
 #: Command to the first line of its help. Each is a module beside this one, with a dataclass
 #: ``<Name>Command``, which is imported when it is called.
 COMMANDS = {
-    "demo": "Train, export, protect, serve and attack a classifier, of handwritten digits or of yours.",
+    "demo": "Train, export, protect, serve and attack a classifier, of handwritten digits or of "
+    "yours.",
     "export": "Train a classifier and write it, protected, to a model repository.",
     "protect": "Write the models that serve an ONNX classifier of yours, protected.",
     "check": "Look for what would stop a model repository from loading, leak, or defend badly.",
