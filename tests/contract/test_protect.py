@@ -218,7 +218,8 @@ def test_a_softmax_by_hand_is_recognised_by_what_it_gives(tmp_path):
             node("Exp", ["h"], ["e"]),
             node("Constant", [], ["axis"], value=helper.make_tensor("a", 7, (1,), [1])),
             node("ReduceSum", ["e", "axis"], ["sum"], keepdims=1),
-            node("Div", ["e", "sum"], ["probs"]),
+            node("Reciprocal", ["sum"], ["share"]),
+            node("Mul", ["e", "share"], ["probs"]),
         ],
     )
     model = onnx.load(str(path))
