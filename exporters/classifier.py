@@ -114,7 +114,7 @@ def understand(path: Path, asked: ProtectOptions) -> Classifier:
     labels = [
         label
         for label in map(run.observed, candidates)
-        if any(_follows(label, head, run.batched) for head in heads)
+        if any(label_follows(label, head, run.batched) for head in heads)
     ]
     kept = {one.name for one in (*found, *labels)}
     dropped = [one.name for one in onnx_graph.outputs(model) if one.name not in kept]
@@ -262,7 +262,7 @@ def _understand_head(run: _Run, found: Value, results: dict[str, Any]) -> tuple[
         for one in onnx_graph.outputs(run.model)
         if one.data_type
         and one.data_type not in onnx_graph.FLOATS
-        and _label_like(results[one.name].shape, shape, axis)
+        and label_like(results[one.name].shape, shape, axis)
     ]
     if run.batched:
         evidence_of.refuse_dependent_rows(run.runner, run.source, value, axis)
@@ -306,14 +306,15 @@ def _find_axis(run: _Run, found: Value, shape: tuple[int, ...], end: Ending | No
         raise InputError(f"output {found.name}: {error}") from None
 
 
-def _label_like(label: tuple[int, ...], scores: tuple[int, ...], axis: int | None) -> bool:
+def label_like(label: tuple[int, ...], scores: tuple[int, ...], axis: int | None) -> bool:
+    """Say whether an output has the shape of a label of each row of scores."""
     if axis is None:
         return label in (scores, (*scores, 1))
     before, after = scores[: axis % len(scores)], scores[axis % len(scores) + 1 :]
     return label != () and label in ((*before, *after), (*before, 1, *after))
 
 
-def _follows(label: Value, head: Head, batched: bool) -> bool:
+def label_follows(label: Value, head: Head, batched: bool) -> bool:
     """Say whether a label was seen to follow from a head's top class."""
     scores, evidence = head.scores, head.evidence
     free = isinstance((label.shape or (0,))[0], str)

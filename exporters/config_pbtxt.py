@@ -33,7 +33,7 @@ def inner_scores(signature: Signature) -> list[OnnxTensor]:
         while name in taken:
             name += "_"
         taken.add(name)
-        found.append(replace(scores, name=name, flat=False))
+        found.append(replace(scores, name=name, flat=False, label_filename=""))
     return found
 
 
@@ -42,7 +42,8 @@ def declaration(tensor: OnnxTensor, *, of_graph: bool = False) -> str:
     dims = ", ".join(str(size) for size in tensor.dims)
     reshape = " reshape: { shape: [ ] }" if tensor.flat and of_graph else ""
     name = _quoted(tensor.name)
-    return f"{{ name: {name} data_type: {tensor.data_type} dims: [ {dims} ]{reshape} }}"
+    labels = f" label_filename: {_quoted(tensor.label_filename)}" if tensor.label_filename else ""
+    return f"{{ name: {name} data_type: {tensor.data_type} dims: [ {dims} ]{reshape}{labels} }}"
 
 
 def _list(tensors: Iterable[OnnxTensor], *, of_graph: bool = False) -> str:
@@ -57,7 +58,8 @@ def _quoted(name: str) -> str:
     return f'"{escaped}"'
 
 
-def _map(kind: str, outer: str, inner: str) -> str:
+def mapped(kind: str, outer: str, inner: str) -> str:
+    """Return the line of a step that maps its ``inner`` input or output to an ensemble's tensor."""
     return f"      {kind}_map {{ key: {_quoted(inner)} value: {_quoted(outer)} }}"
 
 
@@ -122,14 +124,14 @@ def of_ensemble(
     if len(behind) > 1:
         answers = "Its answers are the defences', the last steps below."
     heads = list(zip(behind, inner_scores(signature), signature.scores, strict=True))
-    to_victim = "\n".join(_map("input", given.name, given.name) for given in signature.inputs)
-    from_victim = [_map("output", inner.name, scores.name) for _, inner, scores in heads]
-    from_victim += [_map("output", label.name, label.name) for label in signature.labels]
-    steps = ",\n".join(
-        _step(
+    to_victim = "\n".join(mapped("input", given.name, given.name) for given in signature.inputs)
+    from_victim = [mapped("output", inner.name, scores.name) for _, inner, scores in heads]
+    from_victim += [mapped("output", label.name, label.name) for label in signature.labels]
+    last = ",\n".join(
+        step(
             defence,
-            _map("input", inner.name, inner.name),
-            _map("output", scores.name, scores.name),
+            mapped("input", inner.name, inner.name),
+            mapped("output", scores.name, scores.name),
         )
         for defence, inner, scores in heads
     )
@@ -143,14 +145,15 @@ input {_list(signature.inputs)}
 output {_list((*signature.scores, *signature.labels))}
 ensemble_scheduling {{
   step [
-{_step(victim, to_victim, *from_victim)},
-{steps}
+{step(victim, to_victim, *from_victim)},
+{last}
   ]
 }}
 """
 
 
-def _step(model: str, *maps: str) -> str:
+def step(model: str, *maps: str) -> str:
+    """Return a step of an ensemble, of its lines of maps."""
     lines = "\n".join(maps)
     return f"""\
     {{
@@ -209,7 +212,7 @@ name: "{name}"
 backend: "python"
 max_batch_size: {signature.max_batch_size}
 input {_list([inner])}
-{_pairs(signature, scores, parameters)}output {_list([scores])}
+{_pairs(signature, scores, parameters)}output {_list([replace(scores, label_filename="")])}
 
 {defence_parameters.text(parameters)}
 instance_group [ {{ kind: KIND_CPU count: 1 }} ]

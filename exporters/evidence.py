@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.onnx_graph import Value
-from exporters.onnx_run import Feed, OnnxSession, Source, hint, one_line
+from exporters.onnx_run import Feed, GraphRunner, Source, hint, one_line
 from postprocess.arrays import Array
 from postprocess.errors import InputError
 
@@ -55,7 +55,7 @@ def as_rows(scores: Array, axis: int | None) -> Array:
 
 
 def gather(
-    runner: OnnxSession,
+    runner: GraphRunner,
     source: Source,
     scores: str,
     *,
@@ -97,7 +97,7 @@ def gather(
 
 
 def refuse_dependent_rows(
-    runner: OnnxSession, source: Source, scores: Value, axis: int | None
+    runner: GraphRunner, source: Source, scores: Value, axis: int | None
 ) -> None:
     """Refuse a graph whose answer to a row depends on the rows beside it.
 
@@ -131,7 +131,7 @@ def refuse_dependent_rows(
         )
 
 
-def follows_batch(runner: OnnxSession, source: Source, name: str) -> bool:
+def follows_batch(runner: GraphRunner, source: Source, name: str) -> bool:
     """Return whether an output has a row for each row of input."""
     for rows in (1, 3):
         feed = next(source.feeds(rows))
@@ -141,7 +141,7 @@ def follows_batch(runner: OnnxSession, source: Source, name: str) -> bool:
     return True
 
 
-def _run(runner: OnnxSession, feed: Feed, output: str) -> Array:
+def _run(runner: GraphRunner, feed: Feed, output: str) -> Array:
     try:
         return runner(feed, [output])[output]
     except Exception as error:

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from postprocess.errors import InputError
 
 #: One call of a graph: input name to array.
 Feed = dict[str, Array]
+#: What runs a graph: inputs and the names of outputs to these.
+GraphRunner = Callable[[Feed, list[str]], dict[str, Array]]
 
 #: What a symbolic dimension other than the batch is tried with, and integers are drawn below:
 #: a graph may want an image of some size, or ids of a small vocabulary.
@@ -161,7 +163,7 @@ class Source:
 
 
 def random_source(
-    runner: OnnxSession, values: list[Value], outputs: list[str], batched: bool, words: list[str]
+    runner: GraphRunner, values: list[Value], outputs: list[str], batched: bool, words: list[str]
 ) -> Source:
     """Return random input that the graph runs on.
 

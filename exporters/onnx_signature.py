@@ -23,6 +23,7 @@ class OnnxTensor:
     dims: tuple[int, ...]  #: -1 is a size that each request chooses
     #: The graph has only the batch dimension here: shape (batch,), dims (1,) for Triton.
     flat: bool = False
+    label_filename: str = ""  #: the names of the classes, a file in the model's folder
 
     def shape(self, *, batched: bool) -> list[int]:
         """Return the shape that clients see; -1 is free."""

@@ -85,7 +85,7 @@ def protect(
     _refuse_existing(repository, models, force=asked.force)
     try:
         classifier = understand(path, asked)
-        with _folder_beside(repository) as folder:
+        with folder_beside(repository) as folder:
             staged = Path(folder)
             heads = _write_verified(classifier, classifier.heads, staged, name, parameters)
             files = _in_order(staged, (*models[1:], name))
@@ -149,7 +149,7 @@ def _write(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
         if file.name == "model.py" and asked.self_contained:
-            _vendor(file.parent / "postprocess")
+            vendor(file.parent / "postprocess")
 
 
 def _verified(
@@ -278,7 +278,7 @@ def _refuse_existing(repository: Path, models: tuple[str, ...], *, force: bool) 
                 )
 
 
-def _folder_beside(repository: Path) -> tempfile.TemporaryDirectory[str]:
+def folder_beside(repository: Path) -> tempfile.TemporaryDirectory[str]:
     """Return a temporary folder, on the repository's file system if may be, but not in it."""
     parent = repository.absolute().parent
     while not parent.is_dir():
@@ -297,7 +297,7 @@ def _in_order(staged: Path, models: tuple[str, ...]) -> list[str]:
     return order
 
 
-def _vendor(folder: Path) -> None:
+def vendor(folder: Path) -> None:
     """Copy the package ``postprocess``, with its compiled kernel if it has one."""
     folder.mkdir(parents=True, exist_ok=True)
     package = Path(postprocess.__file__).parent

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Mapping
 
-_STRING = r"""(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')"""
-_COMMENT = re.compile(rf"({_STRING})|#[^\n]*")
+#: A string of the text format, in either kind of quotes.
+STRING = r"""(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')"""
+_COMMENT = re.compile(rf"({STRING})|#[^\n]*")
 _ENTRY = re.compile(
-    rf"[ \t]*\bparameters\s*:?\s*\{{\s*key\s*:\s*(?P<key>{_STRING})\s*[,;]?\s*"
-    rf"value\s*:?\s*\{{\s*string_value\s*:\s*(?P<value>{_STRING})\s*\}}\s*[,;]?\s*\}}[ \t]*\n?"
+    rf"[ \t]*\bparameters\s*:?\s*\{{\s*key\s*:\s*(?P<key>{STRING})\s*[,;]?\s*"
+    rf"value\s*:?\s*\{{\s*string_value\s*:\s*(?P<value>{STRING})\s*\}}\s*[,;]?\s*\}}[ \t]*\n?"
 )
 
 
@@ -23,8 +24,7 @@ def set_parameters(text: str, changes: Mapping[str, str | None]) -> str:
     not found: callers read the result and compare.
     """
     for key, value in changes.items():
-        # Comments become blanks of the same length, so that places stay the same.
-        bare = _COMMENT.sub(lambda found: found[1] or " " * len(found[0]), text)
+        bare = without_comments(text)
         entries = [one for one in _ENTRY.finditer(bare) if one["key"][1:-1] == key]
         for one in reversed(entries):
             if value is None:
@@ -36,3 +36,8 @@ def set_parameters(text: str, changes: Mapping[str, str | None]) -> str:
             ended = text if text.endswith("\n") or not text else text + "\n"
             text = f'{ended}parameters {{ key: "{key}" value: {{ string_value: "{value}" }} }}\n'
     return text
+
+
+def without_comments(text: str) -> str:
+    """Return the text with blanks for comments, as many, so that places stay the same."""
+    return _COMMENT.sub(lambda found: found[1] or " " * len(found[0]), text)
