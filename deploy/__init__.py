@@ -8,6 +8,7 @@ each of which imports those before it alone and walks through its modules in its
 | ``processes`` | children that end with us: how they are started, watched and stopped |
 | ``repository`` | a model repository as files: read, checked, edited |
 | ``triton`` | the Triton of the nvidia-pytriton wheel |
+| ``existing`` | models that already stand in a repository, protected in place |
 | ``supervision`` | what asks protected models again and again, and brings back what fails |
 | ``gateway`` | Envoy before Triton, as an operator's file says |
 | ``audit`` | every way round the defence, tried from the outside |

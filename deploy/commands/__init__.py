@@ -10,7 +10,7 @@ the help, and ``run`` does the work. To add one, add its module and its line in
 | --- | --- |
 | ``demo``, ``demo_report`` | goes the whole way of the data once, with a page of what came of it |
 | ``export`` | trains a classifier and writes it, protected |
-| ``protect`` | protects a classifier that exists |
+| ``protect``, ``protect_existing`` | protects a classifier that exists, a file or a served model |
 | ``check`` | looks for mistakes in a model repository |
 | ``retune``, ``tune`` | changes the defence of a model, or finds a setting for it |
 | ``calibrate`` | answers with the label and a calibrated level of confidence |

@@ -20,7 +20,7 @@ COMMANDS = {
     "demo": "Train, export, protect, serve and attack a classifier, of handwritten digits or of "
     "yours.",
     "export": "Train a classifier and write it, protected, to a model repository.",
-    "protect": "Write the models that serve an ONNX classifier of yours, protected.",
+    "protect": "Protect an ONNX classifier, or a model of any backend in a Triton repository.",
     "check": "Look for what would stop a model repository from loading, leak, or defend badly.",
     "retune": "Change the parameters of a protected model's defence, in place, of either layout.",
     "calibrate": "Answer with the label and one of a few calibrated levels of confidence, offline.",

@@ -1,4 +1,4 @@
-"""``reverse-sigmoid protect``: the models that serve a classifier that exists, protected."""
+"""``reverse-sigmoid protect``: a classifier that exists, protected: a file, or a served model."""
 
 import json
 from contextlib import suppress
@@ -20,12 +20,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ProtectCommand:
-    """Write the models that serve an ONNX classifier of yours, protected."""
+    """Protect an ONNX classifier, or a model of any backend in a Triton repository."""
 
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL.onnx", help="A classifier; it is only read.")
+        Path,
+        typer.Argument(
+            metavar="MODEL",
+            help="A classifier: an .onnx file, which is only read, or a folder REPOSITORY/NAME, "
+            "protected in place.",
+        ),
     ]
-    repository: Annotated[Path, typer.Option(help="Model repository to write to.")]
+    repository: Annotated[
+        Path | None,
+        typer.Option(
+            help="Model repository to write to; of a folder, instead of in place.",
+            show_default=False,
+        ),
+    ] = None
     name: Annotated[
         str, typer.Option(help="Public model name.", show_default="the file's stem")
     ] = ""
@@ -75,20 +86,49 @@ class ProtectCommand:
         str,
         typer.Option(help="ensemble: three models, all modes of the defence; fused: one, fastest."),
     ] = "ensemble"
+    undo: Annotated[
+        bool,
+        typer.Option("--undo", help="Give a model that was protected in place back as it was."),
+    ] = False
+    url: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="A Triton (gRPC) that serves the folder's model: asked what the embedded one "
+            "cannot serve, and waited for by --undo.",
+        ),
+    ] = ""
     force: options.Force = False
     as_json: options.AsJson = False
 
     def run(self) -> None:
+        if self.model.suffix != ".onnx" and (self.model.is_dir() or self.undo):
+            from deploy.commands import protect_existing
+
+            protect_existing.run(self)
+            return
+        self._protect_file()
+
+    def _protect_file(self) -> None:
         from exporters.classifier import ProtectOptions
         from exporters.protect import protect
 
+        for given, option in ((self.undo, "--undo"), (self.url, "--url")):
+            if given:
+                raise InputError(f"{option}: of a folder REPOSITORY/NAME, not of a file")
+        if self.repository is None:
+            raise InputError(
+                "Missing option '--repository': without it, expected a folder REPOSITORY/NAME, got "
+                f"{self.model}"
+            )
+        repository = self.repository
         if self.scores not in ("", *CHOICES["scores"]):
             raise InputError(f"--scores: expected logits or probabilities, got {self.scores!r}")
         asked = options.settings(ProtectOptions, self, output=tuple(self.output or ()))
         defence = options.parameters(self.beta, self.gamma, self.margin)
         with err_console.status(f"reading and verifying {self.model}"):
-            before = self._settings_there() if self.force else {}
-            done = protect(self.model, self.repository, defence, asked)
+            before = self._settings_there(repository) if self.force else {}
+            done = protect(self.model, repository, defence, asked)
         for warning in done.classifier.warnings:
             say(f"warning: {warning}", console=err_console)
         lost = _replaced(before, done)
@@ -104,12 +144,12 @@ class ProtectCommand:
         for line in _lines(done):
             say(line)
 
-    def _settings_there(self) -> dict[str, Any]:
+    def _settings_there(self, repository: Path) -> dict[str, Any]:
         """Return the parameters of the model that stands in the place of the new one."""
         from deploy.repository.retuning import plan
 
         with suppress(InputError, OSError):
-            return dict(plan(self.repository / (self.name or self.model.stem), {})[0].before)
+            return dict(plan(repository / (self.name or self.model.stem), {})[0].before)
         return {}
 
 

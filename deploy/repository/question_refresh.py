@@ -59,6 +59,8 @@ def _anew(repository: Path, name: str, old: Question) -> Question:
         return opened.run([classifier.output], feed)[0]
 
     ranks = {one.name: len(one.shape) for one in opened.get_inputs()}
+    if not {one.name for one in old.inputs} <= ranks.keys():
+        raise InputError(f"other steps stand before its classifier, {classifier.path}")
     model = question.AnswerSource(
         raw,
         _defence(repository, name, output, parameters, classifier.path),

@@ -30,6 +30,7 @@ ROOMS = {
         "processes": set(),
         "repository": set(),
         "triton": {"processes", "repository"},
+        "existing": {"processes", "repository", "triton"},
         "supervision": {"processes", "repository", "triton"},
         "gateway": {"processes", "repository", "triton"},
         "audit": set(),
@@ -40,6 +41,7 @@ ROOMS = {
         "commands": {
             *("processes", "repository", "triton", "supervision", "gateway", "audit", "hostile"),
             "benchmarks",
+            "existing",
         },
         "entry": {"commands"},
     },

@@ -1,0 +1,126 @@
+"""``reverse-sigmoid protect REPOSITORY/NAME``: what it takes of the options, and what it says."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from deploy.commands import options
+from deploy.commands.console import err_console, say
+from postprocess.errors import InputError
+from postprocess.parameters import CHOICES
+
+if TYPE_CHECKING:
+    from deploy.commands.protect import ProtectCommand
+    from deploy.existing.protecting import ProtectedInPlace
+
+#: Options that are of files alone, and why.
+_OF_FILES = {
+    "name": "a model that stands in a repository keeps its name",
+    "max_batch_size": "it is as the model's config.pbtxt says",
+}
+
+
+def run(command: "ProtectCommand") -> None:
+    """Protect a model of a repository, or give it back.
+
+    Raises:
+        InputError: an option does not apply, or it cannot be done.
+    """
+    if command.undo:
+        _undo(command)
+        return
+    from deploy.existing.protecting import protect
+    from exporters.classifier import ProtectOptions
+
+    for option, why in _OF_FILES.items():
+        if getattr(command, option):
+            raise InputError(f"--{option.replace('_', '-')}: {why}")
+    if command.layout != "ensemble":
+        raise InputError(
+            f"--layout {command.layout}: the model's files stay as they are, so its defence is a "
+            "model of its own; give its .onnx file for a fused one"
+        )
+    if command.force:
+        raise InputError("--force: of a folder, nothing that exists is replaced; see --undo")
+    if command.scores not in ("", *CHOICES["scores"]):
+        raise InputError(f"--scores: expected logits or probabilities, got {command.scores!r}")
+    asked = options.settings(ProtectOptions, command, output=tuple(command.output or ()))
+    defence = options.parameters(command.beta, command.gamma, command.margin)
+    with err_console.status(f"asking and protecting {command.model}"):
+        done = protect(
+            command.model.absolute(), defence, asked, url=command.url, out=command.repository
+        )
+    for warning in done.warnings:
+        say(f"warning: {warning}", console=err_console)
+    if command.as_json:
+        print(json.dumps(_as_dict(done)))
+        return
+    for line in _lines(done, in_place=command.repository is None):
+        say(line)
+
+
+def _undo(command: "ProtectCommand") -> None:
+    from deploy.existing.undoing import undo
+
+    others = ("name", "scores", "output", "sample", "repository", "self_contained",
+              "max_batch_size", "max_client_batch", "class_axis", "multi_label")  # fmt: skip
+    for option in others:
+        if getattr(command, option) not in (None, "", False, []):
+            raise InputError(f"--{option.replace('_', '-')}: not with --undo")
+    with err_console.status(f"giving back {command.model}"):
+        done = undo(command.model.absolute(), url=command.url, force=command.force)
+    if command.as_json:
+        print(json.dumps({"model": str(done.folder), "removed": done.removed, "kept": done.kept}))
+        return
+    say(f"{done.folder} is as it was; {' and '.join(done.removed)} removed")
+    for file in done.kept:
+        say(f"  kept       {file}, which came since")
+
+
+def _as_dict(done: "ProtectedInPlace") -> dict[str, Any]:
+    """Return everything that was found and written, ready for JSON."""
+    head, model = done.found.head, done.model
+    return {
+        "model": str(model.folder),
+        "repository": str(done.repository),
+        "models": list(done.staged.models),
+        "output": done.found.output,
+        "scores": head.scores.kind,
+        "multi_label": head.scores.multi_label,
+        "classes": head.classes,
+        "class_axis": head.class_axis,
+        "how": done.found.how,
+        "labels": done.found.labels,
+        "dropped": done.found.dropped,
+        "beta": done.parameters.beta,
+        "gamma": done.parameters.gamma,
+        "margin": done.parameters.margin,
+        "max_batch_size": done.staged.signature.max_batch_size,
+        "verified_rows": done.verified,
+        "warnings": done.warnings,
+        "next": f"reverse-sigmoid serve {done.repository}",
+    }
+
+
+def _lines(done: "ProtectedInPlace", *, in_place: bool) -> list[str]:
+    """Return the summary, line by line."""
+    said = _as_dict(done)
+    _, *behind = said["models"]
+    axis = "" if said["class_axis"] == -1 else f", classes on axis {said['class_axis']}"
+    many = ", each a yes or no of its own" if said["multi_label"] else ""
+    verified = "not verified: the protected model was not run"
+    if said["verified_rows"]:
+        verified = f"verified   {said['verified_rows']} rows, run on the embedded Triton"
+    where = "in place" if in_place else f"in {said['repository']}"
+    return [
+        f"{said['model']}, protected {where}",
+        f"  behind it  {' and '.join(behind)}",
+        f"  scores     {said['output']}: {said['scores']}{many}{axis}",
+        f"  known      {said['how']}",
+        *(f"  label      {name}, passed through" for name in said["labels"]),
+        f"  defence    beta {said['beta']:g}, gamma {said['gamma']:g}, margin {said['margin']:g}",
+        f"  {verified}",
+        *(["A server that polls the repository has it in seconds; any other needs a restart."]
+          if in_place else []),
+        *([f"Undo: reverse-sigmoid protect {said['model']} --undo"] if in_place else []),
+        f"Next: {said['next']}",
+    ]  # fmt: skip

@@ -1,0 +1,11 @@
+"""A model that already stands in a Triton repository, protected where it stands, and back again.
+
+``reading`` says what a model is by its config.pbtxt, and refuses what cannot be protected;
+``config_text`` makes small edits of that file. ``asking`` finds out of the model itself what its
+scores are; ``served`` is the model behind a Triton, the embedded one or a named one.
+``staging`` writes the protected models beside the repository, ``placing_in`` moves them in under a
+server, ``record`` keeps what undoing needs, and ``undoing`` does it. ``protecting`` is the whole
+way.
+
+Weights are linked, never copied: the model keeps its files and becomes ``NAME_classifier``.
+"""

@@ -1,0 +1,106 @@
+"""Moving models into a repository that a server may be polling, with no request failed.
+
+Seen with Triton 2.51, polling, four clients: steps that stand there before their ensemble, which
+then takes the original's place in one exchange, fail no request; an ensemble that a scan sees
+before its steps fails all. A defence that is taken away while Triton loads it stops the poller
+for good, so that what has come is never taken back at once.
+"""
+
+import contextlib
+import ctypes
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from postprocess.errors import InputError
+
+#: How long a scan of the repository that has begun may take.
+SCAN_S = 2.0
+#: The most time between two scans, Triton's default being 15 s, and what a load takes.
+POLL_S = 20.0
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+@contextlib.contextmanager
+def beside(repository: Path) -> Iterator[Path]:
+    """Yield a folder on the repository's file system, but not in it, gone after the block.
+
+    Raises:
+        InputError: there can be none.
+    """
+    parent = repository.absolute().parent
+    if not os.access(parent, os.W_OK) or os.stat(parent).st_dev != os.stat(repository).st_dev:
+        raise InputError(
+            f"{parent}: expected a folder on the file system of {repository.name} that can be "
+            "written to, for files are moved in from there; give --repository OUT"
+        )
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".reverse-sigmoid-") as folder:
+        yield Path(folder)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Make two folders stand in each other's place in one step.
+
+    Raises:
+        OSError: the file system cannot.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    arguments = (_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    if libc.renameat2(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one))
+
+
+def refuse_without_exchange(folder: Path) -> None:
+    """Refuse a file system that cannot exchange two folders, before anything is moved."""
+    one, other = folder / ".one", folder / ".other"
+    one.mkdir()
+    other.mkdir()
+    try:
+        exchange(one, other)
+    except (OSError, AttributeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{folder.parent}: its file system cannot exchange two folders in one step ({reason}); "
+            "give --repository OUT"
+        ) from None
+    finally:
+        shutil.rmtree(one)
+        shutil.rmtree(other)
+
+
+def move_in(staged: Path, repository: Path, steps: list[str], name: str) -> None:
+    """Move the steps in, and then exchange the public model; the original is in ``staged`` then.
+
+    Raises:
+        InputError: it stopped; where it did half way, ``--undo`` takes back what was done.
+    """
+    moved = 0
+    try:
+        for step in steps:
+            os.rename(staged / step, repository / step)
+            moved += 1
+        time.sleep(SCAN_S)
+        exchange(staged / name, repository / name)
+    except OSError as error:
+        half = f"; {repository / name} is as it was, and --undo takes the rest away"
+        raise InputError(
+            f"{repository}: cannot be moved into: {error.strerror}{half if moved else ''}"
+        ) from None
+
+
+def take_away(repository: Path, steps: list[str], trash: Path) -> None:
+    """Take steps out of a repository, in their order, those that are there."""
+    for step in steps:
+        if (repository / step).exists():
+            os.rename(repository / step, trash / step)
+
+
+def touch(folder: Path) -> None:
+    """Make a model look new, so that a poller that saw it before reads it again."""
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir() or path.name == "config.pbtxt":
+            os.utime(path)

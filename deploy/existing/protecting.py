@@ -1,0 +1,287 @@
+"""A model of a repository, protected: read, asked, written, verified, and only then moved in."""
+
+import os
+import shutil
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy.existing import asking, placing_in, reading, served, staging
+from deploy.existing.asking import Understood
+from deploy.existing.reading import EMBEDDED, ExistingModel
+from deploy.existing.served import NotServedHereError
+from deploy.existing.staging import Staged, Take
+from exporters import question, servable_path
+from exporters.classifier import ProtectOptions
+from exporters.evidence import as_rows
+from exporters.onnx_run import Feed, GraphRunner, one_line
+from exporters.protect import folder_beside
+from exporters.score_output import top
+from exporters.verify import defended
+from postprocess.errors import InputError
+from postprocess.parameters import Parameters
+from postprocess.postprocessor import Postprocessor
+from postprocess.question import Question, path_in, text_of
+
+#: How far an answer of the written models may be from the defence's own maths.
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class ProtectedInPlace:
+    """What was found out about an existing model, and what was written around it."""
+
+    model: ExistingModel
+    found: Understood
+    parameters: Parameters
+    staged: Staged
+    repository: Path
+    verified: int  #: rows; 0: not verified
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What asking a model gave."""
+
+    found: Understood
+    parameters: Parameters
+    question: Question | None
+    not_here: str = ""  #: why the embedded Triton does not serve it; "": it does
+
+
+def protect(
+    folder: Path,
+    parameters: Parameters,
+    asked: ProtectOptions,
+    *,
+    url: str = "",
+    out: Path | None = None,
+) -> ProtectedInPlace:
+    """Protect the model of a folder REPOSITORY/NAME and return what was done.
+
+    Args:
+        folder: of the model.
+        parameters: of the defence; ``scores``, ``multi_label`` and ``class_axis`` are replaced by
+            what is found.
+        asked: what a person says about the model.
+        url: HOST:PORT of a Triton that serves it, asked where the embedded one cannot serve it.
+        out: another repository, for the protected models; None: in place.
+
+    Raises:
+        InputError: it cannot be protected, or what was asked does not fit it; nothing has changed
+            then, unless the message says so.
+    """
+    model = reading.read(folder, in_place=out is None)
+    repository = model.repository if out is None else out
+    if out is not None and out.resolve() == model.repository.resolve():
+        raise InputError(f"--repository {out}: the model's own; leave it out, to protect in place")
+    servable_path.refuse(repository)
+    with placing_in.beside(repository) if out is None else folder_beside(repository) as name:
+        work, take = Path(name), staging.link if out is None else staging.link_or_copy
+        if out is None:
+            placing_in.refuse_without_exchange(work)
+        known = _understand(model, parameters, asked, url=url, work=work, take=take)
+        if model.is_ensemble:
+            _refuse_leaks(model, known.found)
+        staged = staging.write(
+            model, known.found, known.parameters, asked, work / "models", take=take
+        )
+        if known.question is not None:
+            path_in(staged.folder, model.name).write_text(text_of([known.question]), "utf-8")
+        verified = 0
+        if not known.not_here:
+            verified = _verify(model, staged, known, work / "verified", take)
+        if out is None:
+            staging.write_record(model, staged)
+            staging.refuse_changed(model, staged)
+            public, *behind = staged.models
+            # The record is the defence's: it comes first.
+            placing_in.move_in(staged.folder, repository, behind[::-1], public)
+        else:
+            _place_out(model, staged, out, take)
+    warnings = [*known.found.warnings, *_warnings(known, verified)]
+    return ProtectedInPlace(
+        model, known.found, known.parameters, staged, repository, verified, warnings
+    )
+
+
+def _understand(
+    model: ExistingModel,
+    parameters: Parameters,
+    asked: ProtectOptions,
+    *,
+    url: str,
+    work: Path,
+    take: Take,
+) -> _Known:
+    """Ask the embedded Triton, else the server that was named, else the person."""
+    strange = sorted(set(model.backends()) - set(EMBEDDED))
+    why = f"backend {' and '.join(strange)} does not run in the embedded Triton"
+    if not strange:
+        for name in model.closure():
+            staging.take_tree(model.repository / name, work / "asked" / name, take)
+        try:
+            with served.here(work / "asked", model.name, batched=model.batched) as runner:
+                return _asked(model, runner, parameters, asked)
+        except NotServedHereError as error:
+            why = f"the embedded Triton does not serve it: {error}"
+    if url:
+        with served.at(url, model.name, batched=model.batched) as runner:
+            return replace(_asked(model, runner, parameters, asked), not_here=why)
+    found = asking.told(model, asked, f"{model.folder}: {why}")
+    return _Known(found, _of(found, parameters), None, why)
+
+
+def _asked(
+    model: ExistingModel, runner: GraphRunner, parameters: Parameters, asked: ProtectOptions
+) -> _Known:
+    from tritonclient.utils import InferenceServerException
+
+    try:
+        found = asking.ask(model, runner, asked)
+        return _Known(found, _of(found, parameters), _question(model, found, runner, parameters))
+    except (InputError, InferenceServerException) as error:
+        raise InputError(f"{model.folder}: {one_line(error)}") from None
+
+
+def _of(found: Understood, parameters: Parameters) -> Parameters:
+    """Return the parameters of a model's defence."""
+    scores = found.head.scores
+    return replace(
+        parameters,
+        scores=scores.kind,
+        multi_label=scores.multi_label,
+        class_axis=found.head.class_axis,
+    )
+
+
+def _question(
+    model: ExistingModel, found: Understood, runner: GraphRunner, parameters: Parameters
+) -> Question | None:
+    """Return a question that health checks can ask."""
+    if found.source is None:
+        return None
+    parameters = _of(found, parameters)
+    source = question.AnswerSource(
+        partial(_raw, runner, found.output),
+        Postprocessor(parameters),
+        parameters,
+        found.output,
+        model.batched,
+        axis=parameters.class_axis,
+    )
+    single = parameters.multi_label
+    candidates = question.most_confident(found.source, found.head.evidence, single=single)
+    return question.choose(source, candidates)
+
+
+def _raw(runner: GraphRunner, output: str, feed: Feed) -> Any:
+    return runner(feed, [output])[output]
+
+
+def _refuse_leaks(model: ExistingModel, found: Understood) -> None:
+    """Refuse an ensemble whose scores leave it, or are read within it, beside the defence."""
+    steps = model.config.ensemble_scheduling.step
+    readers = [one.model_name for one in steps if found.output in one.input_map.values()]
+    if readers:
+        raise InputError(
+            f"{model.folder}: its step {readers[0]} reads the scores {found.output}, and what it "
+            "makes of them would leak them; protect an ensemble that ends in its scores"
+        )
+    if not any(found.output in one.output_map.values() for one in steps):
+        raise InputError(f"{model.folder}: no step of it makes its output {found.output}")
+    if found.dropped:
+        raise InputError(
+            f"{model.folder}: what its output {found.dropped[0]} says beside the scores can leak "
+            "the model; take it out of the ensemble's outputs first"
+        )
+
+
+def _verify(
+    model: ExistingModel, staged: Staged, known: _Known, repository: Path, take: Take
+) -> int:
+    """Return on how many rows the written models answer as the defence's maths says.
+
+    Raises:
+        InputError: an answer is another, or has another top class.
+    """
+    for name in staged.models:
+        staging.take_tree(staged.folder / name, repository / name, take)
+    for name in model.closure()[1:]:
+        staging.take_tree(model.repository / name, repository / name, take)
+    found, parameters, rows = known.found, known.parameters, 0
+    postprocessor = Postprocessor(parameters)
+    with served.here(repository, model.name, batched=model.batched) as runner:
+        for feed, raw in found.answers:
+            expected = defended(raw, postprocessor, flat=False)
+            try:
+                answer = _raw(runner, found.output, feed)
+            except Exception as error:
+                if np.isnan(expected).any():  # a request with a bad row gets no answer at all
+                    continue
+                raise InputError(
+                    f"{model.folder}: verification: the protected model fails: {one_line(error)}"
+                ) from None
+            if answer.shape != expected.shape or not (np.abs(answer - expected) <= TOLERANCE).all():
+                raise InputError(
+                    f"{model.folder}: verification: the protected answers are not what the defence "
+                    "makes of the model's own; does it answer the same rows alike?"
+                )
+            _refuse_other_top(known, raw, answer)
+            rows += len(as_rows(raw, parameters.class_axis))
+    if not rows:
+        raise InputError(
+            f"{model.folder}: verification: the defence takes none of the answers tried for "
+            f"{parameters.scores}"
+        )
+    return rows
+
+
+def _refuse_other_top(known: _Known, raw: Any, answer: Any) -> None:
+    value, parameters = known.found.head.value, known.parameters
+    before, after = (as_rows(one, parameters.class_axis).astype(float) for one in (raw, answer))
+    sides = parameters.multi_label or before.shape[1] == 1
+    wanted, clear = top(before, value.data_type, kind=parameters.scores, sides=sides)
+    got, _ = top(after, value.data_type, kind="probabilities", sides=sides)
+    if (wanted != got)[clear].any():
+        raise InputError(
+            "verification: a protected answer has another top class than the original's; this is "
+            "a fault of triton-reverse-sigmoid, please report it"
+        )
+
+
+def _place_out(model: ExistingModel, staged: Staged, out: Path, take: Take) -> None:
+    """Move the models to another repository, the public one last, and those behind them."""
+    names = [*staged.models[:0:-1], staged.models[0]]
+    for name in model.closure()[1:]:
+        staging.take_tree(model.repository / name, staged.folder / name, take)
+        names.insert(0, name)
+    for name in names:
+        if (out / name).exists():
+            raise InputError(f"{out / name} exists; remove it, or choose another --repository")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            shutil.move(os.fspath(staged.folder / name), out / name)
+    except OSError as error:
+        raise InputError(f"{error.filename or out}: cannot be written: {error.strerror}") from None
+
+
+def _warnings(known: _Known, verified: int) -> list[str]:
+    found, said = known.found, []
+    said += [
+        f"output {name} is dropped: what it says beside the scores can leak the model"
+        for name in found.dropped
+    ]
+    if not verified:
+        said.append(f"the protected model was not run: {known.not_here}")
+    if known.question is None or not known.question.looks.tells_raw:
+        said.append(
+            "health checks cannot tell a protected answer from a raw one; give confident rows with "
+            "--sample"
+        )
+    return said

@@ -1,0 +1,221 @@
+"""A model of a repository by its config.pbtxt: what it is, and why it cannot be protected."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.existing import record
+from deploy.repository import model_config, protected
+from exporters import model_repository, versions
+from exporters.onnx_graph import DATA_TYPES, FLOATS, Value
+from exporters.onnx_signature import OnnxTensor
+from postprocess.errors import InputError
+
+#: Backends that the embedded Triton has.
+EMBEDDED = ("onnxruntime", "python")
+
+
+@dataclass(frozen=True)
+class ExistingModel:
+    """A model as it stands in its repository, and those behind it."""
+
+    folder: Path
+    text: str  #: of its config.pbtxt
+    config: Any
+    others: dict[str, Any]  #: the configs of all models of the repository that can be read
+
+    @property
+    def name(self) -> str:
+        """The public name."""
+        return self.folder.name
+
+    @property
+    def repository(self) -> Path:
+        """The folder of models."""
+        return self.folder.parent
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether it is made of steps."""
+        return bool(self.config.ensemble_scheduling.step)
+
+    @property
+    def batched(self) -> bool:
+        """Whether the first axis of every tensor is the batch."""
+        return bool(self.config.max_batch_size > 0)
+
+    def closure(self) -> list[str]:
+        """Return it and every model that it runs, through ensembles of ensembles."""
+        names = [self.name]
+        for name in names:  # grows meanwhile
+            for step in self.others[name].ensemble_scheduling.step:
+                if step.model_name not in names and step.model_name in self.others:
+                    names.append(step.model_name)
+        return names
+
+    def backends(self) -> list[str]:
+        """Return the backends of all that it runs."""
+        return [
+            backend_of(self.others[name])
+            for name in self.closure()
+            if not self.others[name].ensemble_scheduling.step
+        ]
+
+    def tensor(self, declared: Any) -> OnnxTensor:
+        """Return an input or output as its config declares it."""
+        kind = model_config.data_type_name(declared)
+        return OnnxTensor(declared.name, kind, tuple(declared.dims))
+
+    def value(self, declared: Any) -> Value:
+        """Return an input or output as what can be run on; free sizes are ""."""
+        kind = model_config.data_type_name(declared)
+        dims = tuple("" if size < 0 else size for size in declared.dims)
+        return Value(declared.name, kind, ("", *dims) if self.batched else dims, kind)
+
+
+def backend_of(config: Any) -> str:
+    """Return a model's backend, which older configs call a platform."""
+    return str(config.backend or config.platform.partition("_")[0])
+
+
+def read(folder: Path, *, in_place: bool = True) -> ExistingModel:
+    """Return the model of a folder REPOSITORY/NAME.
+
+    Args:
+        folder: of the model.
+        in_place: refuse it too where the protected models have no place beside it.
+
+    Raises:
+        InputError: there is none, or none that can be protected.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such model: expected REPOSITORY/NAME, or an .onnx file")
+    path = folder / "config.pbtxt"
+    if not path.is_file():
+        raise InputError(
+            f"{folder}: no config.pbtxt, so it is no model of a Triton repository; give "
+            "REPOSITORY/NAME"
+        )
+    model_repository.refuse_name(folder.name, where=str(folder))
+    config = model_config.read(path)
+    others = {folder.name: config}
+    for one in sorted(folder.parent.glob("*/config.pbtxt")):
+        if one.parent.name != folder.name:
+            try:
+                others[one.parent.name] = model_config.read(one)
+            except InputError:  # Triton does not serve it either
+                continue
+    for name, one in others.items():
+        one.name = one.name or name
+    text = path.read_text(encoding="utf-8")
+    model = ExistingModel(folder, text, model_config.parse(text, path), others)
+    _refuse_protected(model)
+    if in_place:
+        _refuse_place(model)
+    _refuse_kind(model)
+    _refuse_tensors(model)
+    _refuse_versions(model)
+    return model
+
+
+def _refuse_protected(model: ExistingModel) -> None:
+    name, folder = model.name, model.folder
+    if model_config.is_defence(model.config):
+        raise InputError(f"{folder}: it is a defence itself; give the public model")
+    found = protected.among(model.others)
+    for one in found:
+        if name == one.name:
+            raise InputError(
+                f"{folder}: protected already; retune changes its parameters, and --undo takes "
+                "back what was protected in place"
+            )
+        if name in one.models:
+            raise InputError(f"{folder}: it stands behind {one.name}, which is protected already")
+
+
+def _refuse_place(model: ExistingModel) -> None:
+    if model.folder.is_symlink():
+        raise InputError(f"{model.folder}: a link, which cannot be moved; give --repository OUT")
+    names = model_repository.model_names(model.name)
+    if record.holder(model.folder).is_dir():
+        raise InputError(
+            f"{model.folder}: an earlier protect was not finished: give --undo first, which takes "
+            "away what it left"
+        )
+    for name in names[2:] if model.is_ensemble else names[1:]:
+        if (model.repository / name).exists():
+            raise InputError(
+                f"{model.repository / name} exists, and would have to be written; remove or rename "
+                "it"
+            )
+    for other, config in model.others.items():
+        if any(step.model_name == model.name for step in config.ensemble_scheduling.step):
+            raise InputError(
+                f"{model.folder}: the ensemble {other} has it as a step, and would get protected "
+                f"scores in its middle; protect {model.repository / other}"
+            )
+
+
+def _refuse_kind(model: ExistingModel) -> None:
+    config, folder = model.config, model.folder
+    if config.name not in ("", model.name):
+        raise InputError(
+            f"{folder / 'config.pbtxt'}: name: expected the folder's, {model.name}, got "
+            f"{config.name}"
+        )
+    for name in model.closure():
+        one = model.others[name]
+        place = folder if name == model.name else f"{folder}: its step {name}"
+        if one.model_transaction_policy.decoupled:
+            raise InputError(
+                f"{place}: decoupled: it answers a request as often as it likes, and a defence "
+                "expects one answer; serve its scores by a model that is not"
+            )
+        if one.HasField("sequence_batching"):
+            raise InputError(
+                f"{place}: sequence_batching: what it answers follows from the requests before, "
+                "and an ensemble cannot pass a sequence on"
+            )
+    for step in config.ensemble_scheduling.step:
+        if step.model_name not in model.others:
+            raise InputError(
+                f"{folder}: its step {step.model_name} is no model of {model.repository}"
+            )
+
+
+def _refuse_tensors(model: ExistingModel) -> None:
+    config, path = model.config, model.folder / "config.pbtxt"
+    if not config.input or not config.output:
+        raise InputError(
+            f"{path}: declares no {'output' if config.input else 'input'}; write there what a "
+            f"server of it shows at /v2/models/{model.name}/config"
+        )
+    for one in config.input:
+        if one.optional:
+            raise InputError(
+                f"{path}: input {one.name}: optional, and a step of an ensemble gets all its "
+                "inputs; take optional out if every client sends it"
+            )
+    kinds = {one.name: model_config.data_type_name(one) for one in config.output}
+    if not any(kind in FLOATS for kind in kinds.values()):
+        there = ", ".join(f"{name} {kind.removeprefix('TYPE_')}" for name, kind in kinds.items())
+        raise InputError(
+            f"{path}: no output of floats (FP16, FP32, FP64) that could hold scores: {there}"
+        )
+    for one in (*config.input, *config.output):
+        if model_config.data_type_name(one) not in DATA_TYPES.values():
+            kind = model_config.data_type_name(one)
+            raise InputError(f"{path}: tensor {one.name}: {kind}, which NumPy has no type for")
+
+
+def _refuse_versions(model: ExistingModel) -> None:
+    found = versions.served(model.folder, model.config)
+    if not found:
+        raise InputError(f"{model.folder}: no version folder that Triton would serve, such as 1")
+    if len(found) > 1:
+        names = ", ".join(one.name for one in found)
+        newest = found[-1].name
+        raise InputError(
+            f"{model.folder}: versions {names} are served at a time, and an ensemble asks for one; "
+            f"write version_policy {{ specific {{ versions: {newest} }} }} in its config.pbtxt"
+        )

@@ -1,0 +1,72 @@
+"""What undoing needs: the original config.pbtxt, and which files the model had.
+
+It is kept in a hidden folder of the defence, which is the first that comes and the last that
+goes, so that every state in between can be undone.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from exporters.model_repository import defence_name
+from postprocess.errors import InputError
+
+_CONFIG, _FILES = "config.pbtxt", "files.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """The original model, but for the files that it still has."""
+
+    config: bytes  #: of its config.pbtxt
+    holder: str  #: the model that has its files now
+    files: list[str]  #: all of them, relative
+    folders: list[str]
+    written: dict[str, str]  #: files of the holder that are ours, and what they hold, hashed
+
+
+def holder(folder: Path) -> Path:
+    """Return where the record of a public model's folder stands, if it does."""
+    return folder.parent / defence_name(folder.name) / ".reverse_sigmoid"
+
+
+def contents(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the files and the folders in a model's folder, relative, links not followed."""
+    files: list[str] = []
+    folders: list[str] = []
+    for path in sorted(folder.rglob("*")):
+        inner = path.is_dir() and not path.is_symlink()
+        (folders if inner else files).append(str(path.relative_to(folder)))
+    return files, folders
+
+
+def digest(file: Path) -> str:
+    """Return what tells whether a file was edited."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def write(where: Path, kept: Record) -> None:
+    """Write a record to a folder that does not exist yet, all but the config.pbtxt itself."""
+    where.mkdir(parents=True)
+    values = asdict(kept)
+    del values["config"]
+    (where / _FILES).write_text(json.dumps(values, indent=1), encoding="utf-8")
+
+
+def read(folder: Path) -> Record:
+    """Return the record of a public model's folder.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    where = holder(folder)
+    if not where.is_dir():
+        raise InputError(
+            f"{folder}: nothing to undo: it was not protected in place, there is no {where}"
+        )
+    try:
+        values = json.loads((where / _FILES).read_text(encoding="utf-8"))
+        return Record(config=(where / _CONFIG).read_bytes(), **values)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{where}: not a readable record: {error}") from None

@@ -1,0 +1,76 @@
+"""A model behind a Triton, as what runs a graph: the embedded server, or one that is named."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from deploy.triton.server import ServerError, on_free_ports
+from exporters import question
+from exporters.onnx_run import Feed, one_line
+from load_tests.endpoint import connect
+from postprocess.arrays import Array
+from postprocess.errors import InputError
+
+#: Of each call; the first may compile what it runs.
+TIMEOUT_S = 60
+
+
+class NotServedHereError(InputError):
+    """The embedded Triton does not serve a model."""
+
+
+class AskedModel:
+    """A model of a server: a ``GraphRunner``, whose arrays have the shapes that clients see."""
+
+    def __init__(self, client: Any, name: str, *, batched: bool) -> None:
+        self._client, self.name, self._batched = client, name, batched
+
+    def __call__(self, feed: Feed, outputs: list[str]) -> dict[str, Array]:
+        """Return the named outputs of one call; whatever tritonclient raises comes through."""
+        from tritonclient.grpc import InferInput, InferRequestedOutput
+
+        inputs = []
+        for one in question.tensors(feed, batched=self._batched):
+            given = InferInput(one.name, list(one.values.shape), one.datatype)
+            given.set_data_from_numpy(one.values)
+            inputs.append(given)
+        wanted = [InferRequestedOutput(name) for name in outputs]
+        result = self._client.infer(self.name, inputs, outputs=wanted, client_timeout=TIMEOUT_S)
+        return {name: result.as_numpy(name) for name in outputs}
+
+
+@contextlib.contextmanager
+def here(repository: Path, name: str, *, batched: bool) -> Iterator[AskedModel]:
+    """Yield a model of a repository behind the embedded Triton, which is gone after the block.
+
+    Raises:
+        NotServedHereError: it does not start, a model does not load, or the wheel is not there.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(on_free_ports(repository))
+        except ModuleNotFoundError as error:
+            raise NotServedHereError(
+                f"{one_line(error)}; pip install 'triton-reverse-sigmoid[serve]'"
+            ) from None
+        except ServerError as error:
+            raise NotServedHereError(one_line(error)) from None
+        yield AskedModel(stack.enter_context(server.connect()), name, batched=batched)
+
+
+@contextlib.contextmanager
+def at(url: str, name: str, *, batched: bool) -> Iterator[AskedModel]:
+    """Yield a model of the Triton at HOST:PORT.
+
+    Raises:
+        InputError: it cannot be reached, or does not serve the model.
+    """
+    from tritonclient.utils import InferenceServerException
+
+    with connect(url) as client:
+        try:
+            client.get_model_metadata(name, client_timeout=5)
+        except InferenceServerException as error:
+            raise InputError(f"--url {url}: {one_line(error)}") from None
+        yield AskedModel(client, name, batched=batched)

@@ -1,0 +1,236 @@
+"""The protected models, written beside the repository: all that stands there before anything moves.
+
+Files of the model are linked; what is written is small.
+"""
+
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from deploy.existing import config_text, record
+from deploy.existing.asking import Understood
+from deploy.existing.reading import ExistingModel
+from deploy.existing.record import Record
+from deploy.repository import model_config
+from exporters import config_pbtxt, model_repository, protect, versions
+from exporters.classifier import ProtectOptions
+from exporters.onnx_signature import Signature
+from postprocess.errors import InputError
+from postprocess.parameters import Parameters
+from postprocess.question import FILE
+
+_CLASSIFIER = """\
+# The victim: the classifier itself. Whoever can reach this name gets its raw scores, so let
+# clients reach the ensemble "{name}" only. All below is as it was, but for the name.
+"""
+#: How a file comes to another place: by a link, or where that may be by a copy.
+Take = Callable[[Path, Path], None]
+
+
+@dataclass(frozen=True)
+class Staged:
+    """The models of a protected one, in a folder of their own."""
+
+    folder: Path
+    models: tuple[str, ...]  #: the public one first
+    signature: Signature
+
+
+def link(file: Path, target: Path) -> None:
+    """Make a file stand at another place too, and refuse where it cannot without a copy."""
+    try:
+        os.link(file, target, follow_symlinks=False)
+    except OSError as error:
+        raise InputError(
+            f"{file}: no second name for it can be made ({error.strerror}), so nothing can be "
+            "protected in place without copying it; give --repository OUT"
+        ) from None
+
+
+def link_or_copy(file: Path, target: Path) -> None:
+    """Make a file stand at another place too, by a copy where a link cannot be."""
+    try:
+        os.link(file, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(file, target, follow_symlinks=False)
+
+
+def copy_mode(source: Path, target: Path) -> None:
+    """Give a new folder the permissions of another, its owner's kept."""
+    target.chmod(source.stat().st_mode | stat.S_IRWXU)
+
+
+def take_tree(source: Path, target: Path, take: Take = link) -> None:
+    """Make a model's folder stand at another place too."""
+    files, folders = record.contents(source)
+    target.mkdir(parents=True)
+    for relative in folders:
+        (target / relative).mkdir()
+    for relative in files:
+        take(source / relative, target / relative)
+    for relative in (*folders, "."):
+        copy_mode(source / relative, target / relative)
+
+
+def write(
+    model: ExistingModel,
+    found: Understood,
+    parameters: Parameters,
+    asked: ProtectOptions,
+    folder: Path,
+    *,
+    take: Take = link,
+) -> Staged:
+    """Write the protected models of an existing one to a folder and return what they are.
+
+    Raises:
+        InputError: its config.pbtxt is written in a form that cannot be edited, or a file cannot
+            be linked.
+    """
+    signature = _signature(model, found)
+    texts = model_repository.files(
+        model.name,
+        signature,
+        parameters,
+        self_contained=asked.self_contained,
+        max_client_batch=asked.max_client_batch,
+    )
+    name, classifier, defence = model_repository.model_names(model.name)
+    for relative, text in texts.items():
+        if relative.startswith(f"{defence}/"):
+            _write(folder / relative, text)
+    if asked.self_contained:
+        protect.vendor(folder / defence / "1" / "postprocess")
+    if model.is_ensemble:
+        take_tree(model.folder, folder / name, take)
+        _write(folder / name / "config.pbtxt", _extended(model, signature, defence))
+        return Staged(folder, (name, defence), signature)
+    take_tree(model.folder, folder / classifier, take)
+    _write(folder / classifier / "config.pbtxt", _behind(model, found, classifier))
+    _write(folder / name / "config.pbtxt", _public(model, texts[f"{name}/config.pbtxt"]))
+    for version in versions.folders(model.folder):
+        _write(folder / name / version.name / ".gitkeep", "")
+    for output in signature.scores:
+        if output.label_filename:
+            take(model.folder / output.label_filename, folder / name / output.label_filename)
+    return Staged(folder, (name, classifier, defence), signature)
+
+
+def write_record(model: ExistingModel, staged: Staged) -> None:
+    """Keep with the staged defence what undoing needs."""
+    files, folders = record.contents(model.folder)
+    holder = staged.models[0] if model.is_ensemble else staged.models[1]
+    ours = [
+        file for file in ("config.pbtxt", FILE) if (staged.folder / holder / file).is_file()
+        and (file == "config.pbtxt" or file not in files)
+    ]  # fmt: skip
+    written = {file: record.digest(staged.folder / holder / file) for file in ours}
+    config = model.folder / "config.pbtxt"
+    where = record.holder(staged.folder / model.name)
+    record.write(where, Record(config.read_bytes(), holder, files, folders, written))
+    link(config, where / "config.pbtxt")
+
+
+def refuse_changed(model: ExistingModel, staged: Staged) -> None:
+    """Refuse to move a model to whose folder something came, or went, in the meantime.
+
+    Raises:
+        InputError: what stands there is not what is linked.
+    """
+    kept = record.read(staged.folder / model.name)
+    behind = staged.folder / kept.holder
+    files, folders = record.contents(model.folder)
+    same = (files, folders) == (kept.files, kept.folders) and all(
+        (model.folder / file).lstat().st_ino == (behind / file).lstat().st_ino
+        for file in files
+        if file != "config.pbtxt"
+    )
+    if not same or (model.folder / "config.pbtxt").read_text(encoding="utf-8") != model.text:
+        raise InputError(f"{model.folder}: changed while it was being protected; try again")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file anew, never into one that is linked."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _signature(model: ExistingModel, found: Understood) -> Signature:
+    outputs = {one.name: one for one in model.config.output}
+    scores = model.tensor(outputs[found.output])
+    labels_file = "" if model.is_ensemble else outputs[found.output].label_filename
+    return Signature(
+        tuple(map(model.tensor, model.config.input)),
+        (replace(scores, label_filename=labels_file),),
+        tuple(model.tensor(outputs[name]) for name in found.labels),
+        model.config.max_batch_size,
+    )
+
+
+def _public(model: ExistingModel, text: str) -> str:
+    """Return the ensemble's config with the version policy of the original."""
+    from google.protobuf import text_format
+
+    if not model.config.HasField("version_policy"):
+        return text
+    policy = text_format.MessageToString(model.config.version_policy, as_one_line=True)
+    return f"{text}version_policy {{ {policy.strip()} }}\n"
+
+
+def _behind(model: ExistingModel, found: Understood, name: str) -> str:
+    """Return the config of the model under its new name."""
+    text = config_text.without_labels_file(config_text.renamed(model.text, name), found.output)
+    wanted = type(model.config)()
+    wanted.CopyFrom(model.config)
+    wanted.name = name if wanted.name else ""
+    for output in wanted.output:
+        if output.name == found.output:
+            output.ClearField("label_filename")
+    return _CLASSIFIER.format(name=model.name) + _compared(model, text, wanted)
+
+
+def _extended(model: ExistingModel, signature: Signature, defence: str) -> str:
+    """Return the config of an ensemble with the defence as its last step."""
+    (scores,) = signature.scores
+    (taken,) = config_pbtxt.inner_scores(signature)
+    tensors = {scores.name, *(one.name for one in model.config.input)}
+    for step in model.config.ensemble_scheduling.step:
+        tensors |= {*step.input_map.values(), *step.output_map.values()}
+    inner = "victim_scores"
+    while inner in tensors:
+        inner += "_"
+    step = config_pbtxt.step(
+        defence,
+        config_pbtxt.mapped("input", inner, taken.name),
+        config_pbtxt.mapped("output", scores.name, scores.name),
+    )
+    text = config_text.with_step(model.text, scores.name, inner, step.strip())
+    wanted = type(model.config)()
+    wanted.CopyFrom(model.config)
+    for one in wanted.ensemble_scheduling.step:
+        for key, tensor in one.output_map.items():
+            if tensor == scores.name:
+                one.output_map[key] = inner
+    last = wanted.ensemble_scheduling.step.add(model_name=defence, model_version=-1)
+    last.input_map[taken.name], last.output_map[scores.name] = inner, scores.name
+    return _compared(model, text, wanted)
+
+
+def _compared(model: ExistingModel, text: str, wanted: Any) -> str:
+    """Return the text, once it says what it should and nothing else."""
+    path = model.folder / "config.pbtxt"
+    try:
+        same = model_config.parse(text, path) == wanted
+    except InputError:
+        same = False
+    if not same:
+        raise InputError(
+            f"{path}: written in a form that cannot be edited in place; write one field a line, as "
+            "in the Triton documentation"
+        )
+    return text

@@ -1,0 +1,140 @@
+"""A model that was protected in place, as it was before, byte for byte."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.existing import placing_in, record, staging
+from deploy.existing.record import Record
+from deploy.repository import model_config
+from exporters.model_repository import classifier_name
+from exporters.onnx_run import one_line
+from load_tests.endpoint import connect
+from postprocess.errors import InputError
+
+#: How long a server may take to serve the original again.
+SERVED_S = 120.0
+
+
+@dataclass(frozen=True)
+class Undone:
+    """What stands again, and what went."""
+
+    folder: Path
+    removed: list[str]
+    kept: list[str]  #: files that came since, which stayed
+
+
+def undo(
+    folder: Path, *, url: str = "", force: bool = False, poll_s: float = placing_in.POLL_S
+) -> Undone:
+    """Give a model back as it was, in whatever state protecting it has ended.
+
+    Args:
+        folder: of the public model.
+        url: HOST:PORT of the Triton that polls the repository: once it serves the original, what
+            stood behind goes.
+        force: give up what was edited since in the config.pbtxt of the model.
+        poll_s: without a server to ask, how long one may take to serve the original.
+
+    Raises:
+        InputError: there is nothing to undo, or something has changed since.
+    """
+    kept = record.read(folder)
+    repository, defence = folder.parent, record.holder(folder).parent.name
+    classifier = classifier_name(folder.name)
+    steps = [classifier, defence] if kept.holder == classifier else [defence]
+    path, more = folder / "config.pbtxt", []
+    with placing_in.beside(repository) as work:
+        if path.is_file() and path.read_bytes() == kept.config:
+            time.sleep(poll_s)  # a server may be loading the steps still
+        else:
+            _refuse_another(folder, defence)
+            more = _restore(folder, kept, work / folder.name, force=force)
+            placing_in.touch(work / folder.name)
+            try:
+                if folder.exists():
+                    placing_in.exchange(work / folder.name, folder)
+                else:
+                    os.rename(work / folder.name, folder)
+            except OSError as error:
+                raise InputError(f"{folder}: cannot be moved: {error.strerror}") from None
+            _wait_for_original(folder.name, defence, url, poll_s)
+        placing_in.take_away(repository, steps, _empty(work / "gone"))
+    return Undone(folder, steps, more)
+
+
+def _empty(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _refuse_another(folder: Path, defence: str) -> None:
+    """Refuse a model that is neither the protected nor the original one."""
+    if not folder.exists():
+        return
+    config = model_config.read(folder / "config.pbtxt")
+    if defence not in [step.model_name for step in config.ensemble_scheduling.step]:
+        raise InputError(
+            f"{folder / 'config.pbtxt'}: neither the protected model nor the original: it was "
+            f"edited since; the original is in {record.holder(folder) / 'config.pbtxt'}"
+        )
+
+
+def _restore(folder: Path, kept: Record, target: Path, *, force: bool) -> list[str]:
+    """Make the original stand in a folder, and return the files that came since."""
+    holder = folder.parent / kept.holder
+    there, folders = record.contents(holder)
+    gone = sorted(set(kept.files) - set(there))
+    if gone:
+        raise InputError(f"{holder / gone[0]}: gone since it was protected; put it back first")
+    config = holder / "config.pbtxt"
+    if record.digest(config) != kept.written["config.pbtxt"] and not force:
+        raise InputError(
+            f"{config}: edited since it was protected, which would be lost; give --force, and edit "
+            "the original again"
+        )
+    more = [
+        one
+        for one in there
+        if one not in kept.files and one not in kept.written and "__pycache__" not in one
+    ]
+    needed = {str(parent) for one in more for parent in Path(one).parents}
+    target.mkdir()
+    for one in folders:
+        if one in kept.folders or one in needed:
+            (target / one).mkdir()
+            staging.copy_mode(holder / one, target / one)
+    for one in (*kept.files, *more):
+        if one != "config.pbtxt":
+            staging.link(holder / one, target / one)
+    staging.link(record.holder(folder) / "config.pbtxt", target / "config.pbtxt")
+    staging.copy_mode(holder, target)
+    return more
+
+
+def _wait_for_original(name: str, defence: str, url: str, poll_s: float) -> None:
+    """Return once a server serves the original, as far as can be told."""
+    from tritonclient.utils import InferenceServerException
+
+    if not url:
+        time.sleep(poll_s)
+        return
+    reason, end = "", time.monotonic() + SERVED_S
+    with connect(url) as client:
+        while time.monotonic() < end:
+            try:
+                config = client.get_model_config(name, client_timeout=5).config
+                steps = [step.model_name for step in config.ensemble_scheduling.step]
+                if defence not in steps and client.is_model_ready(name, client_timeout=5):
+                    time.sleep(placing_in.SCAN_S)  # requests to the old one end
+                    return
+                reason = "it still serves the protected model"
+            except InferenceServerException as error:
+                reason = one_line(error)
+            time.sleep(0.2)
+    raise InputError(
+        f"--url {url}: {reason}, after {SERVED_S:g} s; the original stands in the repository "
+        "again. Once it is served, --undo takes away what stood behind the protected one"
+    )

@@ -1,0 +1,256 @@
+"""`protect REPOSITORY/NAME` as files: what is written of any backend, and what is given back."""
+
+import os
+
+import pytest
+from commands import COMMAND, run_command
+from existing_models import ELSEWHERE, GOLDEN, contents, elsewhere, linear, pipeline
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from deploy.existing import placing_in, protecting, staging, undoing
+from exporters.classifier import ProtectOptions
+from exporters.model_repository import SHIPPED
+from exporters.versions import folders
+from postprocess.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def no_server_polls(monkeypatch):
+    monkeypatch.setattr(placing_in, "SCAN_S", 0)
+
+
+def asked(options):
+    """Return what the options of the command line say, as the function takes it."""
+    scores = options[1]
+    return ProtectOptions(scores=scores, multi_label=options[2] == "--multi-label")
+
+
+def protect(folder, backend, **more):
+    return protecting.protect(folder, SHIPPED, asked(ELSEWHERE[backend][1]), **more)
+
+
+def parsed(path):
+    """Read a config by Triton's own schema."""
+    return text_format.Parse(path.read_text(), ModelConfig())
+
+
+@pytest.mark.parametrize("backend", ELSEWHERE)
+def test_the_configs_of_a_backend_that_does_not_run_here_equal_golden_files(tmp_path, backend):
+    folder = elsewhere(tmp_path / "models", backend)
+    original = parsed(folder / "config.pbtxt")
+    protect(folder, backend)
+    repository = folder.parent
+    written = {"public": "m", "classifier": "m_classifier"}
+    for golden, name in written.items():
+        assert (repository / name / "config.pbtxt").read_text() == (
+            GOLDEN / backend / f"{golden}.pbtxt"
+        ).read_text(), name
+    public, victim, defence = (
+        parsed(repository / f"m{end}" / "config.pbtxt")
+        for end in ("", "_classifier", "_reverse_sigmoid")
+    )
+    # All but the name and the labels file of the scores is the owner's.
+    victim.name = original.name
+    for one, before in zip(victim.output, original.output, strict=True):
+        one.label_filename = before.label_filename
+    assert victim == original
+    assert public.max_batch_size == original.max_batch_size == defence.max_batch_size
+    assert public.version_policy == original.version_policy
+    tensors = ("name", "data_type", "dims", "label_filename")
+    for mine, theirs in zip(
+        (*public.input, *public.output), (*original.input, *original.output), strict=True
+    ):
+        for one in tensors:
+            assert getattr(mine, one, "") == getattr(theirs, one, "")
+    assert [one.model_name for one in public.ensemble_scheduling.step] == [
+        "m_classifier", "m_reverse_sigmoid",
+    ]  # fmt: skip
+    (given,), (made,) = defence.input, defence.output
+    (scores,) = original.output
+    assert list(given.dims) == list(made.dims) == list(scores.dims)
+    assert given.data_type == made.data_type == scores.data_type
+    assert made.name == scores.name
+    assert defence.parameters["scores"].string_value == ELSEWHERE[backend][1][1]
+
+
+@pytest.mark.parametrize("backend", ELSEWHERE)
+def test_undo_gives_every_backend_back_byte_for_byte(tmp_path, backend):
+    folder = elsewhere(tmp_path / "models", backend)
+    (folder / "empty").mkdir()
+    before = contents(tmp_path)
+    protect(folder, backend)
+    assert contents(tmp_path) != before
+    undoing.undo(folder, poll_s=0)
+    assert contents(tmp_path) == before
+
+
+def test_the_public_model_has_the_versions_and_the_labels_of_the_original(tmp_path):
+    folder = elsewhere(tmp_path / "models", "tensorrt")
+    (folder / "4").mkdir()
+    (folder / "config.pbtxt").write_text(
+        (folder / "config.pbtxt").read_text() + "version_policy { specific { versions: 1 } }\n"
+    )
+    inode = (folder / "1" / "model.plan").stat().st_ino
+    protect(folder, "tensorrt")
+    assert [one.name for one in folders(folder)] == ["1", "4"]
+    assert (folder / "labels.txt").read_text() == "cat\ndog\nbird\nfish\n"
+    behind = folder.parent / "m_classifier"
+    assert (behind / "1" / "model.plan").stat().st_ino == inode
+    assert not (folder / "1" / "model.plan").exists()
+
+
+def test_the_command_says_what_was_told_and_what_was_not_verified(tmp_path):
+    folder = elsewhere(tmp_path / "models", "fil")
+    options = ELSEWHERE["fil"][1]
+    done = run_command("protect", folder, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "told, not verified" in done.stdout
+    assert "backend fil does not run in the embedded Triton" in done.stderr
+    again = run_command("protect", folder, *options, cwd=tmp_path)
+    assert again.returncode == 1
+    assert "protected already" in again.stderr
+    checked = run_command("check", tmp_path / "models", cwd=tmp_path)
+    assert "0 errors" in checked.stdout, checked.stdout
+
+
+def test_weights_of_gigabytes_are_moved_and_never_read(tmp_path):
+    folder = elsewhere(tmp_path / "models", "tensorrt")
+    weights = folder / "1" / "model.plan"
+    os.truncate(weights, 2 * 2**30)
+    inode = weights.stat().st_ino
+    command = [COMMAND, "protect", str(folder), *ELSEWHERE["tensorrt"][1]]
+    process = os.posix_spawn(command[0], command, os.environ)
+    _, status, used = os.wait4(process, 0)
+    assert status == 0
+    assert used.ru_maxrss < 200 * 1024  # KiB
+    assert (tmp_path / "models" / "m_classifier" / "1" / "model.plan").stat().st_ino == inode
+
+
+STATES = {
+    "the defence alone": ["m_reverse_sigmoid"],
+    "all steps": ["m_reverse_sigmoid", "m_classifier"],
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_an_attempt_that_stopped_half_way_is_refused_and_undone(tmp_path, state, monkeypatch):
+    folder = elsewhere(tmp_path / "models", "fil")
+    before = contents(tmp_path)
+
+    def stop(staged, repository, steps, name):
+        assert steps == STATES["all steps"]
+        for step in STATES[state]:
+            os.rename(staged / step, repository / step)
+        raise InputError("stopped")
+
+    monkeypatch.setattr(placing_in, "move_in", stop)
+    with pytest.raises(InputError, match="stopped"):
+        protect(folder, "fil")
+    half = contents(tmp_path)
+    with pytest.raises(InputError, match="an earlier protect was not finished: give --undo first"):
+        protect(folder, "fil")
+    assert contents(tmp_path) == half
+    undoing.undo(folder, poll_s=0)
+    assert contents(tmp_path) == before
+
+
+def test_an_undo_that_stopped_half_way_is_undone_again(tmp_path, monkeypatch):
+    folder = elsewhere(tmp_path / "models", "fil")
+    before = contents(tmp_path)
+    protect(folder, "fil")
+    with monkeypatch.context() as patch:
+        patch.setattr(placing_in, "take_away", lambda *_: None)
+        undoing.undo(folder, poll_s=0)
+    assert contents(folder) == {
+        path.removeprefix("models/m/"): data
+        for path, data in before.items()
+        if path.startswith("models/m/")
+    }
+    undoing.undo(folder, poll_s=0)
+    assert contents(tmp_path) == before
+
+
+def test_an_ensemble_gets_the_defence_as_its_last_step(tmp_path):
+    folder = pipeline(tmp_path / "models", backend="fil")
+    before, original = contents(tmp_path), folder.joinpath("config.pbtxt").read_text()
+    protect(folder, "fil")
+    lines = (folder / "config.pbtxt").read_text().splitlines()
+    changed = [one for one in original.splitlines() if one not in lines]
+    assert changed == ['      output_map { key: "scores" value: "answer" }']
+    steps = parsed(folder / "config.pbtxt").ensemble_scheduling.step
+    assert [one.model_name for one in steps] == ["scaling", "inner", "pipe_reverse_sigmoid"]
+    assert dict(steps[1].output_map) == {"scores": "victim_scores"}
+    assert dict(steps[2].input_map) == {"victim_scores": "victim_scores"}
+    assert dict(steps[2].output_map) == {"answer": "answer"}
+    assert not (folder.parent / "pipe_classifier").exists()
+    with pytest.raises(InputError, match="protected already"):
+        protect(folder, "fil")
+    undoing.undo(folder, poll_s=0)
+    assert contents(tmp_path) == before
+
+
+def test_the_steps_of_an_ensemble_come_along_to_another_repository(tmp_path):
+    folder = pipeline(tmp_path / "models", backend="fil")
+    before = contents(folder.parent)
+    protect(folder, "fil", out=tmp_path / "out")
+    assert contents(folder.parent) == before
+    there = sorted(one.name for one in (tmp_path / "out").iterdir())
+    assert there == ["inner", "pipe", "pipe_reverse_sigmoid", "scaling"]
+    with pytest.raises(InputError, match="exists; remove it"):
+        protect(folder, "fil", out=tmp_path / "out")
+    assert not (tmp_path / "out" / "pipe_reverse_sigmoid" / ".reverse_sigmoid").exists()
+
+
+def test_undo_keeps_versions_that_came_since_and_refuses_to_lose_an_edit(tmp_path):
+    folder = elsewhere(tmp_path / "models", "tensorrt")
+    protect(folder, "tensorrt")
+    behind = tmp_path / "models" / "m_classifier"
+    (behind / "2").mkdir()
+    (behind / "2" / "model.plan").write_bytes(b"newer")
+    (behind / "1" / "__pycache__").mkdir()
+    (behind / "1" / "__pycache__" / "x.pyc").write_bytes(b"")
+    config = behind / "config.pbtxt"
+    config.write_text(config.read_text() + "# edited\n")
+    with pytest.raises(InputError, match="edited since it was protected"):
+        undoing.undo(folder, poll_s=0)
+    done = undoing.undo(folder, force=True, poll_s=0)
+    assert done.kept == ["2/model.plan"]
+    assert (folder / "2" / "model.plan").read_bytes() == b"newer"
+    assert not (folder / "1" / "__pycache__").exists()
+    assert not behind.exists()
+
+
+def test_undo_of_what_was_never_protected_changes_nothing(tmp_path):
+    folder = linear(tmp_path / "models")
+    before = contents(tmp_path)
+    done = run_command("protect", folder, "--undo", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "nothing to undo: it was not protected in place" in done.stderr
+    assert contents(tmp_path) == before
+
+
+def test_a_version_that_comes_while_a_model_is_being_protected_is_not_lost(tmp_path, monkeypatch):
+    folder = elsewhere(tmp_path / "models", "fil")
+    write = staging.write_record
+
+    def deploy(model, staged):
+        write(model, staged)
+        (folder / "2").mkdir()
+        (folder / "2" / "xgboost.json").write_bytes(b"newer")
+
+    monkeypatch.setattr(staging, "write_record", deploy)
+    with pytest.raises(InputError, match="changed while it was being protected; try again"):
+        protect(folder, "fil")
+    assert sorted(one.name for one in folder.parent.iterdir()) == ["m"]
+    assert (folder / "2" / "xgboost.json").read_bytes() == b"newer"
+
+
+def test_retune_changes_a_model_that_was_protected_in_place(tmp_path):
+    folder = elsewhere(tmp_path / "models", "fil")
+    protect(folder, "fil")
+    done = run_command("retune", folder, "--beta", "0.7", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    defence = parsed(folder.parent / "m_reverse_sigmoid" / "config.pbtxt")
+    assert defence.parameters["beta"].string_value == "0.7"
+    assert undoing.undo(folder, poll_s=0).removed == ["m_classifier", "m_reverse_sigmoid"]

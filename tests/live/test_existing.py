@@ -1,0 +1,184 @@
+"""Models that stand in a repository, protected and given back under a server that polls it."""
+
+import json
+import threading
+import time
+
+import existing_models
+import numpy as np
+import oracle
+import pytest
+from commands import SOON_S, run_command
+from existing_models import contents
+from tritonclient.grpc import InferInput
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from deploy.existing import protecting
+from deploy.triton.server import TritonServer, free_ports
+from exporters.classifier import ProtectOptions
+from exporters.model_repository import SHIPPED
+from load_tests.endpoint import connect
+from postprocess.errors import InputError
+
+SETTINGS = {"beta": 1.5, "gamma": 0.2, "margin": 0.01, "preserve_top1": True}
+X = np.random.default_rng(5).normal(size=(7, 6)).astype(np.float32)
+#: Model to its writer, its input, its output, what its scores are, and the axis of the classes.
+MODELS = {
+    "versioned": (existing_models.versioned, {"x": X}, "scores", "probabilities", -1),
+    "halves": (existing_models.halves, {"x": X.astype(np.float16)}, "scores", "logits", -1),
+    "one": (existing_models.one_class, {"x": X}, "scores", "probabilities", -1),
+    "places": (existing_models.places, {"x": X.reshape(1, 7, 6)}, "scores", "probabilities", -1),
+    "pixels": (existing_models.pixels, {"x": X.reshape(2, 3, 1, 7)}, "scores", "probabilities", 1),
+    "py": (existing_models.python, {"x": X}, "out", "logits", -1),
+    "pipe": (existing_models.pipeline, {"raw": X}, "answer", "logits", -1),
+}
+
+
+def infer(client, name):
+    inputs = []
+    for key, array in MODELS[name][1].items():
+        given = InferInput(key, array.shape, np_to_triton_dtype(array.dtype))
+        given.set_data_from_numpy(array)
+        inputs.append(given)
+    return client.infer(name, inputs, client_timeout=60).as_numpy(MODELS[name][2])
+
+
+class Clients:
+    """Two for each model, which ask without pause; their failures and answers are kept."""
+
+    def __init__(self, url):
+        self.url, self.failed, self.answers = url, [], {name: None for name in MODELS}
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._ask, args=(name,)) for name in 2 * list(MODELS)
+        ]
+
+    def _ask(self, name):
+        with connect(self.url) as client:
+            while not self._stop.is_set():
+                try:
+                    self.answers[name] = infer(client, name)
+                except InferenceServerException as error:
+                    self.failed.append((name, str(error)))
+                time.sleep(0.05)
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        self.until(lambda: all(one is not None for one in self.answers.values()))
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def until(self, true):
+        deadline = time.monotonic() + SOON_S
+        while not true():
+            assert time.monotonic() < deadline, self.failed
+            time.sleep(0.1)
+
+
+def protected(raw, name):
+    """What clients must get for a model's own answers, float64."""
+    _, _, _, kind, axis = MODELS[name]
+    moved = np.moveaxis(raw, axis, -1)
+    return np.moveaxis(oracle.protected(moved, kind=kind, **SETTINGS), -1, axis)
+
+
+@pytest.fixture(scope="module")
+def polled(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("existing")
+    repository = folder / "models"
+    for make, *_ in MODELS.values():
+        make(repository)
+    log = folder / "triton.log"
+    with TritonServer(
+        repository, ports=free_ports(), log=log, control_mode="poll", poll_s=1
+    ) as server:
+        yield folder, repository, server
+
+
+def test_existing_models_are_protected_and_given_back_without_a_failed_request(polled):
+    folder, repository, server = polled
+    before = contents(repository)
+    with connect(server.grpc_url) as client, Clients(server.grpc_url) as clients:
+        raw = {name: infer(client, name) for name in MODELS}
+        for name, (_, _, output, kind, axis) in MODELS.items():
+            options = ["--json"] if axis == -1 else ["--json", "--class-axis", axis]
+            done = run_command("protect", repository / name, *options, cwd=folder)
+            assert done.returncode == 0, done.stderr
+            said = json.loads(done.stdout)
+            found = [said[key] for key in ("output", "scores", "class_axis")]
+            assert found == [output, kind, axis], name
+            more = (["label"], ["second"]) if name == "py" else ([], [])
+            assert (said["labels"], said["dropped"]) == more
+            assert said["verified_rows"] > 0
+        wanted = {name: protected(raw[name], name) for name in MODELS}
+
+        def settled(name):
+            tolerance = 1e-3 if name == "halves" else 1e-6
+            return np.abs(clients.answers[name] - wanted[name]).max() <= tolerance
+
+        clients.until(lambda: all(map(settled, MODELS)))
+        for name, (*_, kind, axis) in MODELS.items():
+            answer = infer(client, name)
+            if answer.shape[axis] == 1:
+                assert ((answer > 0.5) == (raw[name] > (0.5 if kind[0] == "p" else 0))).all()
+            else:
+                assert (answer.argmax(axis) == raw[name].argmax(axis)).all(), name
+        assert labelled(client) == [f"{top}" for top in raw["versioned"].argmax(1)]
+        there = [one.name for one in client.get_model_metadata("py").outputs]
+        assert there == ["out", "label"]
+        assert not client.is_model_ready("versioned", "1")
+        assert client.is_model_ready("versioned", "3")
+        assert (repository / "versioned" / "question.json").is_file()
+        checked = run_command("check", repository, cwd=folder)
+        assert "0 errors" in checked.stdout, checked.stdout
+        for name in MODELS:
+            options = ("--undo", "--url", server.grpc_url)
+            done = run_command("protect", repository / name, *options, cwd=folder)
+            assert done.returncode == 0, done.stderr
+        clients.until(
+            lambda: all(np.array_equal(clients.answers[name], raw[name]) for name in MODELS)
+        )
+    assert clients.failed == []
+    after = {path: data for path, data in contents(repository).items() if "__pycache__" not in path}
+    assert after == {path: data for path, data in before.items() if "__pycache__" not in path}
+
+
+def test_a_server_is_asked_about_a_model_that_does_not_run_here(polled, monkeypatch):
+    folder, repository, server = polled
+    monkeypatch.setattr(protecting, "EMBEDDED", ())
+    out = folder / "out"
+    asked = ProtectOptions()
+    with pytest.raises(InputError, match=r"give --url HOST:PORT of a Triton that serves it"):
+        protecting.protect(repository / "py", SHIPPED, asked, out=out)
+    with pytest.raises(InputError, match=r"--url 127.0.0.1:1: "):
+        protecting.protect(repository / "py", SHIPPED, asked, out=out, url="127.0.0.1:1")
+    assert not out.exists()
+    done = protecting.protect(repository / "py", SHIPPED, asked, out=out, url=server.grpc_url)
+    assert done.found.how == "seen on 4096 rows"
+    assert (done.parameters.scores, done.found.labels, done.verified) == ("logits", ["label"], 0)
+    with (
+        TritonServer(out, ports=free_ports(), log=folder / "out.log") as other,
+        connect(server.grpc_url) as before,
+        connect(other.grpc_url) as after,
+    ):
+        raw, answer = infer(before, "py"), infer(after, "py")
+    assert np.abs(answer - protected(raw, "py")).max() <= 1e-6
+
+
+def labelled(client):
+    """Return the class that the labels file says for each row, by its number there."""
+    from tritonclient.grpc import InferRequestedOutput
+
+    given = InferInput("x", X.shape, "FP32")
+    given.set_data_from_numpy(X)
+    wanted = InferRequestedOutput("scores", class_count=1)
+    answer = client.infer("versioned", [given], outputs=[wanted]).as_numpy("scores")
+    names = existing_models.LABELS.split()
+    said = [one.decode().split(":") for one in answer.reshape(-1)]
+    assert all(names[int(index)] == label for _, index, label in said)
+    return [index for _, index, _ in said]
