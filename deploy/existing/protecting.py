@@ -123,14 +123,15 @@ def _understand(
     why = f"backend {' and '.join(strange)} does not run in the embedded Triton"
     if not strange:
         for name in model.closure():
-            staging.take_tree(model.repository / name, work / "asked" / name, take)
+            staging.take_for_here(model.repository / name, work / "asked" / name, take)
         try:
             with served.here(work / "asked", model.name, batched=model.batched) as runner:
                 return _asked(model, runner, parameters, asked)
         except NotServedHereError as error:
             why = f"the embedded Triton does not serve it: {error}"
     if url:
-        with served.at(url, model.name, batched=model.batched) as runner:
+        steps = [step.model_name for step in model.config.ensemble_scheduling.step]
+        with served.at(url, model.name, steps, batched=model.batched) as runner:
             return replace(_asked(model, runner, parameters, asked), not_here=why)
     found = asking.told(model, asked, f"{model.folder}: {why}")
     return _Known(found, _of(found, parameters), None, why)
@@ -210,9 +211,9 @@ def _verify(
         InputError: an answer is another, or has another top class.
     """
     for name in staged.models:
-        staging.take_tree(staged.folder / name, repository / name, take)
+        staging.take_for_here(staged.folder / name, repository / name, take)
     for name in model.closure()[1:]:
-        staging.take_tree(model.repository / name, repository / name, take)
+        staging.take_for_here(model.repository / name, repository / name, take)
     found, parameters, rows = known.found, known.parameters, 0
     postprocessor = Postprocessor(parameters)
     with served.here(repository, model.name, batched=model.batched) as runner:

@@ -113,6 +113,7 @@ def read(folder: Path, *, in_place: bool = True) -> ExistingModel:
     if in_place:
         _refuse_place(model)
     _refuse_kind(model)
+    _refuse_own_path(model)
     _refuse_tensors(model)
     _refuse_versions(model)
     return model
@@ -180,6 +181,17 @@ def _refuse_kind(model: ExistingModel) -> None:
         if step.model_name not in model.others:
             raise InputError(
                 f"{folder}: its step {step.model_name} is no model of {model.repository}"
+            )
+
+
+def _refuse_own_path(model: ExistingModel) -> None:
+    """Refuse parameters that name a file in the folder that gets another name."""
+    for key, value in model_config.strings(model.config).items():
+        if f"/{model.name}/" in f"{value}/":
+            raise InputError(
+                f"{model.folder / 'config.pbtxt'}: parameter {key}: {value}: names the model's own "
+                "folder, which gets another name; write $$TRITON_MODEL_DIRECTORY where the backend "
+                "knows it, or keep the file elsewhere"
             )
 
 

@@ -60,17 +60,28 @@ def here(repository: Path, name: str, *, batched: bool) -> Iterator[AskedModel]:
 
 
 @contextlib.contextmanager
-def at(url: str, name: str, *, batched: bool) -> Iterator[AskedModel]:
+def at(url: str, name: str, steps: list[str], *, batched: bool) -> Iterator[AskedModel]:
     """Yield a model of the Triton at HOST:PORT.
 
+    Args:
+        url: HOST:PORT.
+        name: of the model.
+        steps: that it has as an ensemble, [] if it is none.
+        batched: the first axis of its tensors is the batch.
+
     Raises:
-        InputError: it cannot be reached, or does not serve the model.
+        InputError: it cannot be reached, or does not serve the model, or another of its name.
     """
     from tritonclient.utils import InferenceServerException
 
     with connect(url) as client:
         try:
-            client.get_model_metadata(name, client_timeout=5)
+            there = client.get_model_config(name, client_timeout=5).config
         except InferenceServerException as error:
             raise InputError(f"--url {url}: {one_line(error)}") from None
+        if [step.model_name for step in there.ensemble_scheduling.step] != steps:
+            raise InputError(
+                f"--url {url}: serves another model {name}, whose steps are others; let it serve "
+                "the one that is to be protected"
+            )
         yield AskedModel(client, name, batched=batched)

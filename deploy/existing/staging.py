@@ -27,6 +27,8 @@ _CLASSIFIER = """\
 # The victim: the classifier itself. Whoever can reach this name gets its raw scores, so let
 # clients reach the ensemble "{name}" only. All below is as it was, but for the name.
 """
+#: What is smaller may be edited in its place, and then another model would change too.
+EDITED_BYTES = 2**20
 #: How a file comes to another place: by a link, or where that may be by a copy.
 Take = Callable[[Path, Path], None]
 
@@ -52,8 +54,10 @@ def link(file: Path, target: Path) -> None:
 
 
 def link_or_copy(file: Path, target: Path) -> None:
-    """Make a file stand at another place too, by a copy where a link cannot be."""
+    """Make a file stand at another place too: what people edit by a copy, the rest as may be."""
     try:
+        if file.lstat().st_size < EDITED_BYTES:
+            raise OSError
         os.link(file, target, follow_symlinks=False)
     except OSError:
         shutil.copy2(file, target, follow_symlinks=False)
@@ -74,6 +78,16 @@ def take_tree(source: Path, target: Path, take: Take = link) -> None:
         take(source / relative, target / relative)
     for relative in (*folders, "."):
         copy_mode(source / relative, target / relative)
+
+
+def take_for_here(source: Path, target: Path, take: Take) -> None:
+    """Make a model's folder stand at a place where it is run on this machine, which may have no GPU."""
+    take_tree(source, target, take)
+    config = model_config.read(target / "config.pbtxt")
+    groups = config.instance_group
+    if any(one.kind == one.KIND_GPU for one in groups):
+        config.ClearField("instance_group")
+        _write(target / "config.pbtxt", str(config))
 
 
 def write(

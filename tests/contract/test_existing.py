@@ -195,6 +195,9 @@ def test_the_steps_of_an_ensemble_come_along_to_another_repository(tmp_path):
     before = contents(folder.parent)
     protect(folder, "fil", out=tmp_path / "out")
     assert contents(folder.parent) == before
+    with (tmp_path / "out" / "inner" / "config.pbtxt").open("a") as config:
+        config.write("# edited in its place\n")
+    assert contents(folder.parent) == before
     there = sorted(one.name for one in (tmp_path / "out").iterdir())
     assert there == ["inner", "pipe", "pipe_reverse_sigmoid", "scaling"]
     with pytest.raises(InputError, match="exists; remove it"):

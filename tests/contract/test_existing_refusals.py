@@ -133,6 +133,13 @@ CASES = {
     "another name": (lambda r: edited(r, name="other"), "expected the folder's, m, got other"),
     "decoupled": (more("model_transaction_policy { decoupled: true }\n"), "decoupled"),
     "stateful": (more("sequence_batching { }\n"), "sequence_batching"),
+    "a parameter that names its folder": (
+        more(
+            'parameters { key: "EXECUTION_ENV_PATH" '
+            'value: { string_value: "/models/m/env.tar.gz" } }\n'
+        ),
+        "EXECUTION_ENV_PATH: /models/m/env.tar.gz: names the model's own folder",
+    ),
     "no floats": (ids, "no output of floats"),
     "no tensors": (without_tensors, "declares no input"),
     "an optional input": (optional, "input x: optional"),

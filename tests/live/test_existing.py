@@ -20,6 +20,7 @@ from exporters.model_repository import SHIPPED
 from load_tests.endpoint import connect
 from postprocess.errors import InputError
 
+GPUS = "instance_group [ { count: 2 kind: KIND_GPU gpus: [ 0, 1 ] } ]\n"
 SETTINGS = {"beta": 1.5, "gamma": 0.2, "margin": 0.01, "preserve_top1": True}
 X = np.random.default_rng(5).normal(size=(7, 6)).astype(np.float32)
 #: Model to its writer, its input, its output, what its scores are, and the axis of the classes.
@@ -168,6 +169,25 @@ def test_a_server_is_asked_about_a_model_that_does_not_run_here(polled, monkeypa
     ):
         raw, answer = infer(before, "py"), infer(after, "py")
     assert np.abs(answer - protected(raw, "py")).max() <= 1e-6
+
+
+def test_a_model_for_gpus_is_asked_and_run_without_one(tmp_path):
+    folder = existing_models.linear(tmp_path / "models", more=GPUS)
+    done = run_command("protect", folder, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["verified_rows"] > 0
+    assert GPUS in (tmp_path / "models" / "m_classifier" / "config.pbtxt").read_text()
+
+
+def test_a_server_that_serves_a_protected_model_is_not_asked_about_the_original(
+    polled, tmp_path, monkeypatch
+):
+    _, _, server = polled
+    monkeypatch.setattr(protecting, "EMBEDDED", ())
+    folder = existing_models.linear(tmp_path / "models", "pipe")
+    with pytest.raises(InputError, match="serves another model pipe"):
+        protecting.protect(folder, SHIPPED, ProtectOptions(), url=server.grpc_url)
 
 
 def labelled(client):
