@@ -81,7 +81,7 @@ def take_tree(source: Path, target: Path, take: Take = link) -> None:
 
 
 def take_for_here(source: Path, target: Path, take: Take) -> None:
-    """Make a model's folder stand at a place where it is run on this machine, which may have no GPU."""
+    """Make a model stand where this machine runs it, which may have no GPU."""
     take_tree(source, target, take)
     config = model_config.read(target / "config.pbtxt")
     groups = config.instance_group
