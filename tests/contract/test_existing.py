@@ -257,3 +257,21 @@ def test_retune_changes_a_model_that_was_protected_in_place(tmp_path):
     defence = parsed(folder.parent / "m_reverse_sigmoid" / "config.pbtxt")
     assert defence.parameters["beta"].string_value == "0.7"
     assert undoing.undo(folder, poll_s=0).removed == ["m_classifier", "m_reverse_sigmoid"]
+
+
+@pytest.mark.parametrize("brackets", ["{}", "<>"])
+def test_steps_that_are_written_one_by_one_are_understood(tmp_path, brackets):
+    folder = pipeline(tmp_path / "models", backend="fil")
+    config, (opened, closed) = folder / "config.pbtxt", brackets
+    text = config.read_text().replace("step [\n", "").replace("\n  ]\n}", "\n}")
+    text = text.replace("    {\n", f"  step {opened}\n").replace("    },", f"    {closed}")
+    text = text.replace('"answer" }\n    }', f"'answer'; }}\n    {closed};")
+    config.write_text(text)
+    before = parsed(config)
+    protect(folder, "fil")
+    after = parsed(config)
+    last = after.ensemble_scheduling.step.pop()
+    assert last.model_name == "pipe_reverse_sigmoid"
+    assert after.ensemble_scheduling.step[1].output_map.pop("scores") == "victim_scores"
+    assert before.ensemble_scheduling.step[1].output_map.pop("scores") == "answer"
+    assert after == before
