@@ -202,6 +202,19 @@ def graph_file(path, nodes, inputs, outputs, weights=None, *, opset=17, ir=8, ty
     return path
 
 
+def passing(shape, dtype=np.float32, opset=17):
+    """A graph whose scores are its input."""
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    graph = helper.make_graph(
+        [node("Identity", ["x"], ["scores"])],
+        "classifier",
+        [helper.make_tensor_value_info("x", kind, shape)],
+        [helper.make_tensor_value_info("scores", kind, shape)],
+    )
+    opsets = [helper.make_opsetid("", opset)] if opset else [helper.make_opsetid("ai.onnx.ml", 3)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
 def linear_file(
     path, *activation, features=6, classes=4, batch="N", kind=FLOAT, more=(),
     more_outputs=(), opset=17, output="scores",

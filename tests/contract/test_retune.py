@@ -288,7 +288,7 @@ def test_a_bad_value_in_the_file_is_mended(ensemble):
 def test_protect_with_force_says_which_parameters_it_replaced(one_model):
     assert command("retune", one_model, "--beta", "0.9", cwd=one_model)[0] == 0
     onnx_file, repository = one_model.parent.parent / "m.onnx", one_model.parent
-    todo = ("protect", onnx_file, "--repository", repository, "--layout", "fused", "--force")
-    code, _, err = command(*todo, cwd=repository)
+    words = ("protect", onnx_file, "--repository", repository, "--layout", "fused", "--force")
+    code, _, err = command(*words, cwd=repository)
     assert code == 0, err
     assert "--force replaced its parameters: beta 0.9 -> 1.5; retune" in err

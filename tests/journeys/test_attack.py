@@ -139,11 +139,11 @@ def test_a_folder_of_before_a_retune_is_refused_with_the_way_out(repository, tmp
         repository, ports=free_ports(), log=tmp_path / "triton.log", control_mode="poll"
     ) as running:
         out = tmp_path / "theft"
-        todo = options(running, out, "--victim", CLASSIFIER, steps=1)
-        first = run_command("attack", "sample", *todo, cwd=tmp_path)
+        words = options(running, out, "--victim", CLASSIFIER, steps=1)
+        first = run_command("attack", "sample", *words, cwd=tmp_path)
         assert first.returncode == 0, first.stderr
         paid = (out / "sample" / "transfer_set.csv").read_bytes()
-        again = run_command("attack", *command, *todo, cwd=tmp_path)
+        again = run_command("attack", *command, *words, cwd=tmp_path)
         assert again.returncode == 0, again.stderr
         for model in ("digits", CLASSIFIER):
             assert f"{model}: 8 test images asked again, of no thief's budget" in again.stderr
@@ -155,7 +155,7 @@ def test_a_folder_of_before_a_retune_is_refused_with_the_way_out(repository, tmp
             while np.abs(live(DIGITS.x_test[:8]) - before).max() < 1e-3:
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
-        refused = run_command("attack", *command, *todo, cwd=tmp_path)
+        refused = run_command("attack", *command, *words, cwd=tmp_path)
         assert refused.returncode == 1
         assert (
             f"--out {out}: holds answers of digits, which now answers otherwise"
@@ -172,17 +172,17 @@ def test_a_defence_that_draws_at_random_is_known_again_by_its_top_classes(reposi
     )
     config.write_text(drawing)
     with TritonServer(repository, ports=free_ports(), log=tmp_path / "triton.log") as running:
-        todo = options(running, tmp_path / "theft", steps=1)
-        assert run_command("attack", "sample", *todo, cwd=tmp_path).returncode == 0
-        again = run_command("attack", "sample", *todo, cwd=tmp_path)
+        words = options(running, tmp_path / "theft", steps=1)
+        assert run_command("attack", "sample", *words, cwd=tmp_path).returncode == 0
+        again = run_command("attack", "sample", *words, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "same top classes, as it draws its answers at random" in again.stderr
 
 
 def test_the_report_tells_of_all_thieves_of_a_folder(own, tmp_path):
-    todo = options(own, tmp_path / "theft", steps=1)
+    words = options(own, tmp_path / "theft", steps=1)
     for more in ((), ("--labels-only",)):
-        done = run_command("attack", "sample", *more, *todo, cwd=tmp_path)
+        done = run_command("attack", "sample", *more, *words, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "theft" / "report.json").read_text())
     assert [each["name"] for each in report["results"]] == ["sample", "sample-labels"]

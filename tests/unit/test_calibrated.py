@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from victims import passing
 
 from exporters import fused
 from postprocess import calibration, defence_config
@@ -18,11 +18,7 @@ from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 from postprocess.scores import BadRowsError
 
-TYPES = {
-    np.float16: TensorProto.FLOAT16,
-    np.float32: TensorProto.FLOAT,
-    np.float64: TensorProto.DOUBLE,
-}
+TYPES = (np.float16, np.float32, np.float64)
 CUTS = (-1.0, 0.5, 2.0, 6.0)
 
 
@@ -47,16 +43,8 @@ def ensemble(rows, table, **changes):
 
 
 def in_graph(rows, table, *, opset=17, **changes):
-    kind = TYPES[rows.dtype.type]
     shape = ["rows", *rows.shape[1:]]
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["x"], ["scores"])],
-        "classifier",
-        [helper.make_tensor_value_info("x", kind, shape)],
-        [helper.make_tensor_value_info("scores", kind, shape)],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
-    model.ir_version = 8
+    model = passing(shape, rows.dtype, opset)
     fused.fuse(model, "scores", parameters(**changes), table)
     fused.refuse_altered(model)
     onnx.checker.check_model(model, full_check=True)
@@ -163,12 +151,8 @@ def test_rows_that_are_no_scores_are_refused_and_not_answered():
 
 def test_a_fused_graph_keeps_its_table_when_it_is_retuned():
     table = table_of(3)
-    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 3]) for name in "xy"]
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["x"], ["y"])], "g", value[:1], value[1:]
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    fused.fuse(model, "y", parameters(), table)
+    model = passing(["rows", 3])
+    fused.fuse(model, "scores", parameters(), table)
     before = model.SerializeToString(deterministic=True)
     fused.retune(model, parameters())
     assert fused.read_table(model) == table

@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 import oracle
 import pytest
-from onnx import TensorProto, helper
+from victims import passing
 
 from exporters import fused
 from postprocess.errors import InputError
@@ -13,31 +13,11 @@ from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 from postprocess.scores import BadRowsError
 
-TYPES = {
-    np.float16: TensorProto.FLOAT16,
-    np.float32: TensorProto.FLOAT,
-    np.float64: TensorProto.DOUBLE,
-}
 SHIPPED = {"beta": 1.5, "gamma": 0.2, "margin": 0.01}
 
 
 def parameters(**changes):
     return Parameters(**{"scores": "logits", **SHIPPED, **changes})
-
-
-def classifier(shape, dtype=np.float32, opset=17):
-    """A graph whose scores are its input."""
-    kind = TYPES[dtype]
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["x"], ["scores"])],
-        "classifier",
-        [helper.make_tensor_value_info("x", kind, shape)],
-        [helper.make_tensor_value_info("scores", kind, shape)],
-    )
-    opsets = [helper.make_opsetid("", opset)] if opset else [helper.make_opsetid("ai.onnx.ml", 3)]
-    model = helper.make_model(graph, opset_imports=opsets)
-    model.ir_version = 8
-    return model
 
 
 def session(model):
@@ -48,7 +28,7 @@ def session(model):
 
 
 def answer(scores, given, *, opset=17):
-    model = classifier(["rows", *scores.shape[1:]], scores.dtype.type, opset)
+    model = passing(["rows", *scores.shape[1:]], scores.dtype.type, opset)
     fused.fuse(model, "scores", given)
     return session(model).run(None, {"x": scores})[0]
 
@@ -227,7 +207,7 @@ def test_a_bad_yes_or_no_is_no_answer(scores, bad):
     ],
 )
 def test_what_onnx_cannot_express_is_refused_with_the_reason(changes, reason):
-    model = classifier(["rows", 3])
+    model = passing(["rows", 3])
     before = model.SerializeToString()
     with pytest.raises(InputError, match=reason):
         fused.fuse(model, "scores", parameters(**changes))
@@ -236,8 +216,8 @@ def test_what_onnx_cannot_express_is_refused_with_the_reason(changes, reason):
 
 def test_an_old_graph_and_a_fused_one_are_refused():
     with pytest.raises(InputError, match="expected opset 11 or newer, got 9"):
-        fused.fuse(classifier(["rows", 3], opset=9), "scores", parameters())
-    model = classifier(["rows", 3])
+        fused.fuse(passing(["rows", 3], opset=9), "scores", parameters())
+    model = passing(["rows", 3])
     fused.fuse(model, "scores", parameters())
     with pytest.raises(InputError, match="holds a defence already"):
         fused.fuse(model, "scores", parameters())
@@ -245,11 +225,11 @@ def test_an_old_graph_and_a_fused_one_are_refused():
 
 def test_retuned_means_fused_with_the_other_parameters():
     logits, other = many_rows(10), parameters(beta=0.9, gamma=0.1, decimals=3)
-    model = classifier(["rows", 10])
+    model = passing(["rows", 10])
     fused.fuse(model, "scores", parameters())
     assert fused.read_parameters(model, where="graph") == parameters()
     fused.retune(model, other)
-    anew = classifier(["rows", 10])
+    anew = passing(["rows", 10])
     fused.fuse(anew, "scores", other)
     assert model == anew
     assert fused.read_parameters(model, where="graph") == other
@@ -257,7 +237,7 @@ def test_retuned_means_fused_with_the_other_parameters():
 
 
 def test_a_defence_that_was_changed_by_hand_is_noticed():
-    model = classifier(["rows", 10])
+    model = passing(["rows", 10])
     with pytest.raises(InputError, match="the graph holds none"):
         fused.refuse_altered(model)
     fused.fuse(model, "scores", parameters())

@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 import oracle
 import pytest
-from onnx import helper
+from victims import passing
 
 from exporters import fused
 from postprocess import kernel
@@ -36,14 +36,7 @@ def protect(rows, *, native, **changes):
 
 
 def fuse(rows, shape, **changes):
-    kind = helper.np_dtype_to_tensor_dtype(rows.dtype)
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["x"], ["scores"])],
-        "classifier",
-        [helper.make_tensor_value_info("x", kind, shape)],
-        [helper.make_tensor_value_info("scores", kind, shape)],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = passing(shape, rows.dtype)
     fused.fuse(model, "scores", Parameters(**{**SHIPPED, **changes}))
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(
