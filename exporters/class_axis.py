@@ -71,18 +71,20 @@ def _sums_along(scores: NDArray[np.floating[Any]], axis: int, *, rounded: bool) 
     return bool(len(near) and within.all() and near.all())
 
 
-def find(signs: Signs, asked: int | None, *, alone: bool) -> int:
+def find(signs: Signs, asked: int | None, *, multi_label: bool | None) -> int:
     """Return the axis of the classes: -1 for the last, else counted from 0.
 
     Args:
         signs: what tells it.
         asked: as a person says it, None if nobody does.
-        alone: every score is a yes or no of its own, so that no axis matters.
+        multi_label: every score is a yes or no of its own, so that no axis matters; None if nobody
+            says so, and a Sigmoid at the end does.
 
     Raises:
         InputError: it is not clear, or what was asked is not what the graph shows.
     """
-    rank = len(signs.shape)
+    rank, end = len(signs.shape), signs.end
+    alone = multi_label is True or (end is not None and end.op == "Sigmoid" and multi_label is None)
     if signs.end is not None and signs.end.op.endswith("Softmax") and signs.end.axis is None:
         raise InputError(
             f"ends in a {signs.end.op} over several axes at once, so that none holds the classes; "

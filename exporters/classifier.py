@@ -298,10 +298,8 @@ def _find_axis(run: _Run, found: Value, shape: tuple[int, ...], end: Ending | No
         frozenset(graph_ending.argmax_axes(run.model, tensors, len(shape))),
         class_axis.sums_to_one(seen, rounded=graph_ending.quantised(run.model)),
     )
-    multi = run.asked.multi_label
-    alone = multi is True or (end is not None and end.op == "Sigmoid" and multi is None)
     try:
-        return class_axis.find(signs, run.asked.class_axis, alone=alone)
+        return class_axis.find(signs, run.asked.class_axis, multi_label=run.asked.multi_label)
     except InputError as error:
         raise InputError(f"output {found.name}: {error}") from None
 

@@ -8,7 +8,6 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,11 @@ from exporters import (
     versions,
 )  # fmt: skip
 from exporters.classifier import Classifier, Head, ProtectOptions, understand
-from exporters.onnx_run import Feed, OnnxSession
+from exporters.onnx_run import OnnxSession
 from exporters.placing import place
 from exporters.verify import CutError, Verified, verify, verify_fused
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
-from postprocess.postprocessor import Postprocessor
 from postprocess.question import path_in, text_of
 
 LAYOUTS = ("ensemble", "fused")
@@ -183,18 +181,14 @@ def _write_questions(
     """Keep questions that health checks can ask, and warn where they tell them little."""
     runner, kept = OnnxSession(model_repository.onnx_path(folder, name)), []
     for head in heads:
-        model = question.AnswerSource(
-            partial(_raw, runner, head.value.name),
-            Postprocessor(head.parameters),
+        chosen = question.of_answers(
+            runner,
+            classifier.source,
+            head.evidence,
             head.parameters,
             head.value.name,
-            classifier.signature.batched,
-            axis=head.class_axis,
+            batched=classifier.signature.batched,
         )
-        candidates = question.most_confident(
-            classifier.source, head.evidence, single=head.scores.multi_label
-        )
-        chosen = question.choose(model, candidates)
         if chosen is None or not chosen.looks.tells_raw:
             said = (
                 "on no row tried does a protected answer differ enough from a raw one for health "
@@ -204,10 +198,6 @@ def _write_questions(
         kept += [] if chosen is None else [chosen]
     if kept:
         path_in(folder, name).write_text(text_of(kept), encoding="utf-8")
-
-
-def _raw(runner: OnnxSession, output: str, feed: Feed) -> Any:
-    return runner(feed, [output])[output]
 
 
 def _scores_only(classifier: Classifier, heads: list[Head]) -> Any:

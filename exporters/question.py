@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from exporters.evidence import Evidence
-from exporters.onnx_run import Feed, Source
+from exporters.onnx_run import Feed, GraphRunner, Source
 from postprocess.arrays import Array, Float64
 from postprocess.parameters import Parameters
+from postprocess.postprocessor import Postprocessor
 from postprocess.question import DTYPES, Looks, Question, QuestionTensor, as_rows, readings
 
 #: How far a raw score has to be from the protected ones for bounds to be kept, and how far those
@@ -40,6 +41,34 @@ class AnswerSource:
     output: str
     batched: bool
     axis: int = -1  #: of the classes in the scores
+
+
+def of_answers(
+    runner: GraphRunner,
+    source: Source,
+    evidence: Evidence,
+    parameters: Parameters,
+    output: str,
+    *,
+    batched: bool,
+) -> Question | None:
+    """Return the question to keep beside a protected model, of its own confident rows, or None.
+
+    Args:
+        runner: of the victim.
+        source: of inputs that it runs on.
+        evidence: what it gave on those.
+        parameters: of the defence.
+        output: of the victim's scores, and of the protected ones.
+        batched: the first axis of every tensor is the batch.
+    """
+
+    def raw(feed: Feed) -> Array:
+        return runner(feed, [output])[output]
+
+    defence, axis = Postprocessor(parameters), parameters.class_axis
+    model = AnswerSource(raw, defence, parameters, output, batched, axis=axis)
+    return choose(model, most_confident(source, evidence, single=parameters.multi_label))
 
 
 def choose(model: AnswerSource, candidates: Iterable[Feed]) -> Question | None:

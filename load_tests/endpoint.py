@@ -203,10 +203,9 @@ class Endpoint:
             InputError: the rows have other inputs than the model.
         """
         made = tensors.arrays(self._inputs, rows, where=f"model {self.model}")
-        sent = []
-        for one in self._inputs:
-            sent.append(self._grpc.InferInput(one.name, made[one.name].shape, one.datatype))
-            sent[-1].set_data_from_numpy(made[one.name])
+        sent = [
+            tensors.filled_input(one.name, one.datatype, made[one.name]) for one in self._inputs
+        ]
         try:
             answer = self._client.infer(
                 self.model,

@@ -42,12 +42,3 @@ def filled(one: Any, shape: Sequence[int], fill: np.random.Generator | int) -> N
     if dtype.kind == "O":
         return np.array([str(one).encode() for one in values.flat], dtype=object).reshape(shape)
     return values.astype(dtype)
-
-
-def tensor(name: str, datatype: str, values: NDArray[Any]) -> Any:
-    """Return tritonclient's InferInput over gRPC, filled."""
-    from tritonclient.grpc import InferInput
-
-    made = InferInput(name, values.shape, datatype)
-    made.set_data_from_numpy(values)
-    return made

@@ -150,3 +150,12 @@ def arrange(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     if fits((size,), shape):
         return values.reshape(len(values), -1)
     return values.reshape(len(values)) if size == 1 and fits((), shape) else values
+
+
+def filled_input(name: str, datatype: str, values: NDArray[Any]) -> Any:
+    """Return tritonclient's InferInput over gRPC, filled."""
+    from tritonclient.grpc import InferInput
+
+    made = InferInput(name, values.shape, datatype)
+    made.set_data_from_numpy(values)
+    return made

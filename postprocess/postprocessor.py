@@ -1,6 +1,7 @@
 """Scores in, protected probabilities out: the one door to the defence."""
 
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -119,6 +120,8 @@ class Postprocessor:
         at_once = SCORES_AT_ONCE // 4 if single else SCORES_AT_ONCE  # each a row of two
         some = max(1, at_once // scores.shape[1])
         protect = self._protect_pairs if single else self._protect_rows
+        if self._table is not None:
+            protect = partial(self._calibrate, self._table)
         answer, capped_rows = np.empty(scores.shape, scores.dtype), 0
         for start in range(0, len(scores), some):
             part = protect(scores[start : start + some], probabilities=probabilities)
@@ -129,10 +132,6 @@ class Postprocessor:
 
     def _protect_rows(self, scores: Scores, *, probabilities: bool) -> ProtectedRows:
         """Protect rows of K >= 2 classes, none of them bad."""
-        if self._table is not None:
-            return ProtectedRows(
-                calibrated.rows(scores, self._table, probabilities=probabilities), 0
-            )
         logits = to_logits(scores, probabilities=probabilities)
         if self._kernel_of_logits is not None:
             perturbed, capped_rows, _ = _run(self._kernel_of_logits, logits)
@@ -147,10 +146,6 @@ class Postprocessor:
 
     def _protect_pairs(self, scores: Scores, *, probabilities: bool) -> ProtectedRows:
         """Protect every entry as a yes-or-no classifier of its own."""
-        if self._table is not None:
-            return ProtectedRows(
-                calibrated.sides(scores, self._table, probabilities=probabilities), 0
-            )
         batch = pseudo_logits.from_logits(
             to_pair(scores.reshape(-1, 1), probabilities=probabilities)
         )
@@ -160,6 +155,13 @@ class Postprocessor:
             top1.keep_side(answer, batch)
         capped_rows = np.count_nonzero(capped.reshape(scores.shape).any(axis=1))
         return ProtectedRows(answer.reshape(scores.shape), int(capped_rows))
+
+    def _calibrate(
+        self, table: Calibration, scores: Scores, *, probabilities: bool
+    ) -> ProtectedRows:
+        """Answer by the table in the place of either."""
+        answer = calibrated.sides if table.single else calibrated.rows
+        return ProtectedRows(answer(scores, table, probabilities=probabilities), 0)
 
     def _perturb(self, batch: PseudoLogits) -> tuple[Float32, NDArray[np.bool_]]:
         """Return rows that sum to 1, shape (rows, K >= 2), and which were constrained."""

@@ -11,9 +11,10 @@ import typer
 from deploy.commands import options
 from deploy.commands.console import err_console, say
 from postprocess.errors import InputError
-from postprocess.parameters import CHOICES
+from postprocess.parameters import CHOICES, Parameters
 
 if TYPE_CHECKING:
+    from exporters.classifier import ProtectOptions
     from exporters.onnx_signature import OnnxTensor
     from exporters.protect import ProtectedFile
 
@@ -109,8 +110,20 @@ class ProtectCommand:
             return
         self._protect_file()
 
-    def _protect_file(self) -> None:
+    def understood(self) -> "tuple[ProtectOptions, Parameters]":
+        """Return what a person says of the model, and of its defence.
+
+        Raises:
+            InputError: a value is none of its option's.
+        """
         from exporters.classifier import ProtectOptions
+
+        if self.scores not in ("", *CHOICES["scores"]):
+            raise InputError(f"--scores: expected logits or probabilities, got {self.scores!r}")
+        asked = options.settings(ProtectOptions, self, output=tuple(self.output or ()))
+        return asked, options.parameters(self.beta, self.gamma, self.margin)
+
+    def _protect_file(self) -> None:
         from exporters.protect import protect
 
         for given, option in ((self.undo, "--undo"), (self.url, "--url")):
@@ -122,10 +135,7 @@ class ProtectCommand:
                 f"{self.model}"
             )
         repository = self.repository
-        if self.scores not in ("", *CHOICES["scores"]):
-            raise InputError(f"--scores: expected logits or probabilities, got {self.scores!r}")
-        asked = options.settings(ProtectOptions, self, output=tuple(self.output or ()))
-        defence = options.parameters(self.beta, self.gamma, self.margin)
+        asked, defence = self.understood()
         with err_console.status(f"reading and verifying {self.model}"):
             before = self._settings_there(repository) if self.force else {}
             done = protect(self.model, repository, defence, asked)

@@ -3,10 +3,8 @@
 import json
 from typing import TYPE_CHECKING, Any
 
-from deploy.commands import options
 from deploy.commands.console import err_console, say
 from postprocess.errors import InputError
-from postprocess.parameters import CHOICES
 
 if TYPE_CHECKING:
     from deploy.commands.protect import ProtectCommand
@@ -29,7 +27,6 @@ def run(command: "ProtectCommand") -> None:
         _undo(command)
         return
     from deploy.existing.protecting import protect
-    from exporters.classifier import ProtectOptions
 
     for option, why in _OF_FILES.items():
         if getattr(command, option):
@@ -41,10 +38,7 @@ def run(command: "ProtectCommand") -> None:
         )
     if command.force:
         raise InputError("--force: of a folder, nothing that exists is replaced; see --undo")
-    if command.scores not in ("", *CHOICES["scores"]):
-        raise InputError(f"--scores: expected logits or probabilities, got {command.scores!r}")
-    asked = options.settings(ProtectOptions, command, output=tuple(command.output or ()))
-    defence = options.parameters(command.beta, command.gamma, command.margin)
+    asked, defence = command.understood()
     with err_console.status(f"asking and protecting {command.model}"):
         done = protect(
             command.model.absolute(), defence, asked, url=command.url, out=command.repository

@@ -144,10 +144,12 @@ def _output(made: list[Value], asked: ProtectOptions) -> Value:
         raise InputError(
             "--output: of a model that stands in a repository, one output is protected; give one"
         )
-    for name in asked.output:
-        if name not in [one.name for one in floats]:
+    if asked.output:
+        (name,) = asked.output
+        found = [one for one in floats if one.name == name]
+        if not found:
             raise InputError(f"--output {name}: no such output of floats; there are {there}")
-        return next(one for one in floats if one.name == name)
+        return found[0]
     named = [one for one in floats if one.name.lower() in NAMES]
     for candidates in (floats, named):
         if len(candidates) == 1:
@@ -174,11 +176,9 @@ def _axis(
             f"output {found.name}: config.pbtxt declares {len(free)} axes, the batch among them, "
             f"and it answers with {len(shape)}"
         )
-    multi = asked.multi_label
-    alone = multi is True or (end is not None and end.op == "Sigmoid" and multi is None)
     signs = Signs(shape, free, batched, end, frozenset(), sums)
     try:
-        return class_axis.find(signs, asked.class_axis, alone=alone)
+        return class_axis.find(signs, asked.class_axis, multi_label=asked.multi_label)
     except InputError as error:
         raise InputError(f"output {found.name}: {error}") from None
 

@@ -3,7 +3,6 @@
 import os
 import shutil
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from deploy.existing.staging import Staged, Take
 from exporters import question, servable_path
 from exporters.classifier import ProtectOptions
 from exporters.evidence import as_rows
-from exporters.onnx_run import Feed, GraphRunner, one_line
+from exporters.onnx_run import GraphRunner, one_line
 from exporters.protect import folder_beside
 from exporters.score_output import top
 from exporters.verify import defended
@@ -144,7 +143,18 @@ def _asked(
 
     try:
         found = asking.ask(model, runner, asked)
-        return _Known(found, _of(found, parameters), _question(model, found, runner, parameters))
+        parameters = _of(found, parameters)
+        kept = None
+        if found.source is not None:
+            kept = question.of_answers(
+                runner,
+                found.source,
+                found.head.evidence,
+                parameters,
+                found.output,
+                batched=model.batched,
+            )
+        return _Known(found, parameters, kept)
     except (InputError, InferenceServerException) as error:
         raise InputError(f"{model.folder}: {one_line(error)}") from None
 
@@ -158,30 +168,6 @@ def _of(found: Understood, parameters: Parameters) -> Parameters:
         multi_label=scores.multi_label,
         class_axis=found.head.class_axis,
     )
-
-
-def _question(
-    model: ExistingModel, found: Understood, runner: GraphRunner, parameters: Parameters
-) -> Question | None:
-    """Return a question that health checks can ask."""
-    if found.source is None:
-        return None
-    parameters = _of(found, parameters)
-    source = question.AnswerSource(
-        partial(_raw, runner, found.output),
-        Postprocessor(parameters),
-        parameters,
-        found.output,
-        model.batched,
-        axis=parameters.class_axis,
-    )
-    single = parameters.multi_label
-    candidates = question.most_confident(found.source, found.head.evidence, single=single)
-    return question.choose(source, candidates)
-
-
-def _raw(runner: GraphRunner, output: str, feed: Feed) -> Any:
-    return runner(feed, [output])[output]
 
 
 def _refuse_leaks(model: ExistingModel, found: Understood) -> None:
@@ -220,7 +206,7 @@ def _verify(
         for feed, raw in found.answers:
             expected = defended(raw, postprocessor, flat=False)
             try:
-                answer = _raw(runner, found.output, feed)
+                answer = runner(feed, [found.output])[found.output]
             except Exception as error:
                 if np.isnan(expected).any():  # a request with a bad row gets no answer at all
                     continue

@@ -8,6 +8,7 @@ from typing import Any
 from deploy.triton.server import ServerError, on_free_ports
 from exporters import question
 from exporters.onnx_run import Feed, one_line
+from load_tests import tensors
 from load_tests.endpoint import connect
 from postprocess.arrays import Array
 from postprocess.errors import InputError
@@ -28,13 +29,12 @@ class AskedModel:
 
     def __call__(self, feed: Feed, outputs: list[str]) -> dict[str, Array]:
         """Return the named outputs of one call; whatever tritonclient raises comes through."""
-        from tritonclient.grpc import InferInput, InferRequestedOutput
+        from tritonclient.grpc import InferRequestedOutput
 
-        inputs = []
-        for one in question.tensors(feed, batched=self._batched):
-            given = InferInput(one.name, list(one.values.shape), one.datatype)
-            given.set_data_from_numpy(one.values)
-            inputs.append(given)
+        inputs = [
+            tensors.filled_input(one.name, one.datatype, one.values)
+            for one in question.tensors(feed, batched=self._batched)
+        ]
         wanted = [InferRequestedOutput(name) for name in outputs]
         result = self._client.infer(self.name, inputs, outputs=wanted, client_timeout=TIMEOUT_S)
         return {name: result.as_numpy(name) for name in outputs}
@@ -52,7 +52,7 @@ def here(repository: Path, name: str, *, batched: bool) -> Iterator[AskedModel]:
             server = stack.enter_context(on_free_ports(repository))
         except ModuleNotFoundError as error:
             raise NotServedHereError(
-                f"{one_line(error)}; pip install 'triton-reverse-sigmoid[serve]'"
+                f"{one_line(error)}; python -m pip install -e '.[serve]' in the clone"
             ) from None
         except ServerError as error:
             raise NotServedHereError(one_line(error)) from None

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from load_tests import inputs
+from load_tests import inputs, tensors
 from postprocess.errors import ReverseSigmoidError
 from postprocess.question import Question
 
@@ -77,12 +77,12 @@ def infer(client: Any, model: str, asked: Tensors, *, timeout_s: float) -> Any:
     """
     from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-    tensors = [
-        inputs.tensor(name, np_to_triton_dtype(values.dtype), values)
+    sent = [
+        tensors.filled_input(name, np_to_triton_dtype(values.dtype), values)
         for name, values in asked.items()
     ]
     try:
-        return client.infer(model, tensors, client_timeout=timeout_s)
+        return client.infer(model, sent, client_timeout=timeout_s)
     except InferenceServerException as error:
         raise probe_error(error, timeout_s) from None
 
@@ -98,7 +98,7 @@ def alive(client: Any) -> bool:
 
 
 def _signature(client: Any, model: str) -> tuple[Any, Any]:
-    """Return what Triton tells of a model's tensors, and its configuration."""
+    """Return what Triton tells of a model's sent, and its configuration."""
     from tritonclient.utils import InferenceServerException
 
     try:

@@ -82,4 +82,4 @@ class Preparer:
             raise RefusedError(f"{self._model} takes no batches")
         shape = inputs.closed(one.shape, batched=batched, rows=rows, size=size)
         values = fill if isinstance(fill, np.ndarray) else inputs.filled(one, shape, fill)
-        return inputs.tensor(one.name, one.datatype, values)
+        return tensors.filled_input(one.name, one.datatype, values)
