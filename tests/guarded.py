@@ -13,7 +13,8 @@ END_STREAM, END_HEADERS = 1, 4
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 MOST_WINDOW = 2**31 - 1
 EPOLL_CTL = {"x86_64": 233, "aarch64": 21}[platform.machine()]
-EPOLL_PWAIT = {"x86_64": 281, "aarch64": 22}[platform.machine()]
+#: What tritonserver waits with: epoll_wait, and epoll_pwait where there is no such call.
+EPOLL_WAIT = {"x86_64": 232, "aarch64": 22}[platform.machine()]
 EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLET
 AGAIN = None
 
@@ -60,7 +61,7 @@ class Guarded:
         """Say whether the reader is told that there is something to read."""
         got = (Event * 4)()
         count = self.guard.syscall(
-            *(EPOLL_PWAIT, self.epoll.fileno(), ctypes.addressof(got), 4),
+            *(EPOLL_WAIT, self.epoll.fileno(), ctypes.addressof(got), 4),
             *(int(timeout * 1000), None, 8),
         )
         return any(one.events & select.EPOLLIN for one in got[: max(count, 0)])

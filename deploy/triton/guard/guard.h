@@ -38,6 +38,7 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h> /* else SYS_epoll_wait, below, is not known */
 #include <sys/types.h>
 #include <pthread.h>
 

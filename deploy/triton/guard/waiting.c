@@ -3,7 +3,6 @@
 
 #include <malloc.h>
 #include <signal.h>
-#include <sys/syscall.h>
 #include <time.h>
 
 struct connection *connections[MOST_FDS];
