@@ -3,9 +3,13 @@
 It answers what ``pseudo_logits``, ``top1`` and ``reverse_sigmoid`` answer, several times
 faster. Those stay the reference, and they run wherever the kernel does not: it was not
 compiled, gamma is above 1, or beta is so large that float32 exponentials would show.
+
+``python -m postprocess.kernel`` ends with 1 where there is none: the image is built by it.
 """
 
 import ctypes
+import sys
+from collections.abc import Iterator
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,18 @@ MAX_GAMMA = 1.0
 
 #: Coefficients of (1 - y)^gamma, as in _kernel.c.
 _TERMS = 7
+
+#: How what is compiled at an install comes to be there.
+COMPILE = (
+    "Install a C compiler (Debian and Ubuntu: apt install gcc libc6-dev) and then this package "
+    "again: pip install --force-reinstall --no-deps --no-cache-dir, from where it came"
+)
+#: What is said where there is no kernel.
+MISSING = (
+    "the defence's kernel was not compiled at the install, so that NumPy answers, with several "
+    f"times the CPU time. {COMPILE}. Where the package was copied beside model.py, protect the "
+    "model again with --self-contained"
+)
 
 
 class _Settings(ctypes.Structure):
@@ -44,19 +60,23 @@ class _Settings(ctypes.Structure):
     )
 
 
+def files(package: Path) -> Iterator[Path]:
+    """Yield what was compiled of the kernel in a copy of this package."""
+    paths = (package / f"_kernel{suffix}" for suffix in EXTENSION_SUFFIXES)
+    return (path for path in paths if path.is_file())
+
+
 def open_library() -> ctypes.CDLL | None:
     """Return the compiled kernel that lies beside this file, or None where there is none."""
-    for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_kernel{suffix}")
-        if path.exists():
-            try:
-                library = ctypes.CDLL(str(path))
-            except OSError:  # compiled for another machine
-                continue
-            function = library.reverse_sigmoid
-            function.restype = ctypes.c_int64
-            function.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int64] * 2
-            return library
+    for path in files(Path(__file__).parent):
+        try:
+            library = ctypes.CDLL(str(path))
+        except OSError:  # compiled for another machine
+            continue
+        function = library.reverse_sigmoid
+        function.restype = ctypes.c_int64
+        function.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int64] * 2
+        return library
     return None
 
 
@@ -138,13 +158,23 @@ def kernel_for(parameters: Parameters, *, impossible: bool = False) -> Kernel | 
         impossible: take a logit of -inf as a class of probability 0. Otherwise such a row is
             bad.
     """
+    if _library is None or not in_reach(parameters):
+        return None
+    return Kernel(_library, parameters, impossible=impossible)
+
+
+def in_reach(parameters: Parameters) -> bool:
+    """Say whether a compiled kernel does what these parameters ask."""
     beta, gamma = parameters.beta or np.inf, parameters.gamma or np.inf
     plain = parameters.defense == "reverse_sigmoid" and not (
         parameters.multi_label or parameters.decimals or parameters.key_file
     )
-    if _library is None or not plain or gamma > MAX_GAMMA or beta > MAX_BETA:
-        return None
-    return Kernel(_library, parameters, impossible=impossible)
+    return plain and gamma <= MAX_GAMMA and beta <= MAX_BETA
+
+
+def is_missing(parameters: Parameters) -> bool:
+    """Say whether NumPy has to do what a kernel would do, were it compiled."""
+    return _library is None and in_reach(parameters)
 
 
 def _powers(gamma: float) -> list[float]:
@@ -156,3 +186,7 @@ def _powers(gamma: float) -> list[float]:
     points = 0.25 + 0.25 * np.cos(np.pi * (np.arange(_TERMS) + 0.5) / _TERMS)
     powers = np.vander(points, _TERMS, increasing=True)
     return [float(value) for value in np.linalg.solve(powers, (1 - points) ** gamma)]
+
+
+if __name__ == "__main__" and _library is None:
+    sys.exit(f"{Path(__file__).parent}: {MISSING}")

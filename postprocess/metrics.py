@@ -36,18 +36,23 @@ COUNTERS = {
     "perturbation_kl_nats": "Sum over the measured rows of KL(y || yhat), in nats",
     "top1_margin": "Sum over the measured rows of the top probability less the next",
 }
+GAUGES = {
+    "config_not_in_force": "1 if config.pbtxt is no longer what this instance was loaded with",
+    "kernel": "1 if the compiled kernel makes the answers, 0 if NumPy does, which takes longer",
+}
 
 
 class Metrics:
     """The counts of one instance of the defence: ``add`` gathers, ``publish`` sends."""
 
-    def __init__(self, model: str, version: str, config: Path) -> None:
+    def __init__(self, model: str, version: str, config: Path, *, native: bool) -> None:
         """Register the metrics with Triton.
 
         Args:
             model: the defence's name, a label.
             version: its version, a label.
             config: its config.pbtxt, watched for edits that are not in force.
+            native: whether the kernel answers, and not NumPy.
         """
         labels = {"model": model, "version": version}
         self._sums = dict.fromkeys(COUNTERS, 0.0)
@@ -61,13 +66,17 @@ class Metrics:
             )
             self._families.append(family)
             self._counters[name] = family.Metric(labels=labels)
-        family = pb_utils.MetricFamily(
-            name="reverse_sigmoid_config_not_in_force",
-            description="1 if config.pbtxt is no longer what this instance was loaded with",
-            kind=pb_utils.MetricFamily.GAUGE,
-        )
-        self._families.append(family)
-        self._not_in_force = family.Metric(labels=labels)
+        gauges = {}
+        for name, description in GAUGES.items():
+            family = pb_utils.MetricFamily(
+                name=f"reverse_sigmoid_{name}",
+                description=description,
+                kind=pb_utils.MetricFamily.GAUGE,
+            )
+            self._families.append(family)
+            gauges[name] = family.Metric(labels=labels)
+        gauges["kernel"].set(float(native))
+        self._not_in_force = gauges["config_not_in_force"]
         self._config, self._loaded = config, _content(config)
         self._last_not_in_force = 0.0
         self._not_in_force.set(0.0)

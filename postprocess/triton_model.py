@@ -15,7 +15,7 @@ import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
 import postprocess
-from postprocess import defence_config
+from postprocess import defence_config, kernel
 from postprocess.defence_config import ANY_SCORES, INPUT_NAME, MAX_BATCH_SIZE, OUTPUT_NAME
 from postprocess.errors import InputError
 from postprocess.metrics import Metrics
@@ -58,12 +58,19 @@ class TritonPythonModel:
         )
         self.suspicion = Suspicion()
         self.path = directory / "config.pbtxt"
-        self.metrics = Metrics(self.name, args["model_version"], self.path)
+        self.metrics = Metrics(
+            self.name,
+            args["model_version"],
+            self.path,
+            native=self.postprocessor.kernel is not None,
+        )
         self.complain = SparingLog(lambda text: self._log(text, error=True))
         self._log(
             f"{self.config.parameters}, from triton-reverse-sigmoid {postprocess.__version__} "
             f"at {Path(postprocess.__file__).parent}"
         )
+        if kernel.is_missing(self.config.parameters):
+            pb_utils.Logger.log_warn(f"{self.name}: {kernel.MISSING}")
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Return one response per request: protected probabilities, or an error."""

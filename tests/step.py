@@ -67,7 +67,9 @@ def load_step(monkeypatch, tmp_path):
     backend = ModuleType("triton_python_backend_utils")
     backend.MetricFamily, backend.TritonError, backend.Tensor = Family, TritonError, Tensor
     backend.TritonModelException = RuntimeError
-    backend.Logger = SimpleNamespace(log_error=log.append, log_info=lambda text: None)
+    backend.Logger = SimpleNamespace(
+        log_error=log.append, log_warn=log.append, log_info=lambda text: None
+    )
     backend.InferenceResponse = SimpleNamespace
     backend.get_input_tensor_by_name = lambda request, name: request
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", backend)

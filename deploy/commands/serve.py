@@ -181,6 +181,7 @@ def _probe_of(behind: "GatedTriton", timeout_s: float) -> "GatewayProbe":
 def _say_ready(server: "TritonServer", behind: list[str] | None) -> None:
     """Say who listens where, and what is served."""
     from deploy.triton import cancel_guard
+    from postprocess import kernel
 
     say(f"Triton {server.version()} is ready")
     for line in behind or [
@@ -196,6 +197,8 @@ def _say_ready(server: "TritonServer", behind: list[str] | None) -> None:
     out_console.print(table)
     if behind is None and any(model.summary.startswith("ensemble") for model in models):
         say("Whoever reaches these ports can also call the victim behind an ensemble, raw.")
+    if kernel.open_library() is None:
+        say(f"WARNING: {kernel.MISSING}", console=err_console)
     if cancel_guard.find() is None:
         say(f"WARNING: {cancel_guard.MISSING}", console=err_console)
 

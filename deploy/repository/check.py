@@ -15,7 +15,7 @@ import numpy as np
 from deploy.repository import ensemble_check, fused_check, model_config, version_check
 from deploy.repository.finding import Finding, error, warning
 from exporters import onnx_graph, servable_path, versions
-from postprocess import defence_config, lint
+from postprocess import defence_config, kernel, lint
 from postprocess.defence_config import DefenceConfig
 from postprocess.errors import InputError
 
@@ -80,6 +80,7 @@ def check(repository: Path) -> Checked:
                 findings.append(error("defence", name, str(refusal)))
             else:
                 findings += _check_settings(repository / name, defences[name])
+                findings += _check_kernel(repository / name, config, defences[name])
     for name, config in configs.items():
         marked = model_config.fused_output(config)
         if marked is not None:
@@ -193,6 +194,18 @@ def _check_tables(
                 )
                 found.append(warning("calibration-victim", fed.defence, message))
     return found
+
+
+def _check_kernel(folder: Path, config: Any, defence: DefenceConfig) -> list[Finding]:
+    """Look whether the compiled kernel is where the defence runs, were that here."""
+    if not kernel.in_reach(defence.parameters):
+        return []
+    copies = [file.parent / "postprocess" for file in _files(folder, config)]
+    without = [copy for copy in copies if copy.is_dir() and not any(kernel.files(copy))]
+    if not without and (any(map(Path.is_dir, copies)) or kernel.open_library() is not None):
+        return []
+    where = without[0] if without else folder
+    return [warning("no-kernel", folder.name, f"{where}: {kernel.MISSING}")]
 
 
 def _check_settings(folder: Path, defence: DefenceConfig) -> list[Finding]:

@@ -10,13 +10,13 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from postprocess.errors import InputError
+from postprocess.kernel import COMPILE
 
 #: What is said where it is not there.
 MISSING = (
     "a client that cancels its calls can crash this Triton, and what keeps it from that was not "
-    "compiled at the install. Install a C compiler (Debian and Ubuntu: apt install gcc libc6-dev) "
-    "and then this package again: pip install --force-reinstall --no-deps --no-cache-dir, from "
-    "where it came. Or put the gateway before a Triton of 25.06 or newer, see deploy/README.md"
+    f"compiled at the install. {COMPILE}. Or put the gateway before a Triton of 25.06 or newer, "
+    "see deploy/README.md"
 )
 
 
