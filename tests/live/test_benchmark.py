@@ -92,7 +92,7 @@ def resident_mib(server):
 
 
 @pytest.mark.parametrize("layout", ["ensemble", "fused"])
-def test_a_thousand_big_requests_leave_memory_flat(tmp_path, layout):
+def test_a_thousand_big_requests_leave_memory_flat(tmp_path, layout, monkeypatch):
     path = graph_file(
         tmp_path / "m.onnx",
         [helper.make_node("Identity", ["x"], ["scores"])],
@@ -102,16 +102,27 @@ def test_a_thousand_big_requests_leave_memory_flat(tmp_path, layout):
     asked = ProtectOptions(layout=layout, scores="logits")
     protect(path, tmp_path / "models", SHIPPED, asked)
     rows = np.random.default_rng(0).normal(size=(256, 1000)).astype(np.float32) * 3
+    # What is freed goes back to the system at once: by itself glibc keeps a heap for each thread,
+    # and they grow for 1500 requests before they stand still.
+    for name, value in (("ARENA_MAX", 1), ("MMAP_THRESHOLD_", 2**16), ("TRIM_THRESHOLD_", 2**16)):
+        monkeypatch.setenv(f"MALLOC_{name}", str(value))
     with (
         TritonServer(tmp_path / "models", ports=free_ports(), log=tmp_path / "log") as server,
         connect(server.grpc_url) as client,
     ):
-        for _ in range(400):
-            ask(client, "m", "x", rows)
-        before = resident_mib(server)
-        for _ in range(1000):
-            answer = ask(client, "m", "x", rows)
-        after = resident_mib(server)
-    assert answer.shape == rows.shape
-    # The heap moves by some 5 MiB from request to request; a request is 1 MiB.
-    assert after - before <= 0.1 * before
+
+        def least_mib(requests):
+            held = []
+            for number in range(requests):
+                answer = ask(client, "m", "x", rows)
+                assert answer.shape == rows.shape
+                if number % 10 == 0:
+                    held.append(resident_mib(server))
+            return min(held)
+
+        least_mib(200)
+        before = least_mib(100)
+        least_mib(800)
+        after = least_mib(100)
+    # A request is 1 MiB, and a hundredth of each kept would be 9 MiB.
+    assert after - before <= 0.05 * before
