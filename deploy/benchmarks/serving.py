@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -16,15 +17,21 @@ from deploy.benchmarks import rivals
 from deploy.triton.server import TritonServer, on_free_ports
 from exporters import datasets
 from exporters.pipeline import Stage
-from load_tests.endpoint import connect
+from load_tests.endpoint import EndpointError, connect
 from load_tests.timing import interleaved
 from load_tests.timing.closed_loop import ClosedLoop, Request, Slice
 from load_tests.timing.interleaved import Load
 from load_tests.timing.machine import machine
 from load_tests.timing.paired_rounds import CONFIDENCE, RESAMPLES, Rounds, ratios, summary
-from load_tests.timing.prepared import Preparer
+from load_tests.timing.prepared import Preparer, RefusedError
+from postprocess.errors import ReverseSigmoidError
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+#: For which a client sends a single request.
+SHORT_S = 1e-3
+#: How often a way that was too slow is asked whether it has done what was asked of it.
+CLEARED = 3
+Report = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,20 +50,25 @@ class ServingOptions:
     data_dir: Path | None = None
 
 
-def run(asked: ServingOptions, *, stages: Any) -> dict[str, Any]:
-    """Return the report: what it was measured with, and ``cells``.
+def run(
+    asked: ServingOptions, *, stages: Any, keep: Callable[[Report], None] = lambda report: None
+) -> Report:
+    """Return the report: what it was measured with, ``cells``, and what was ``skipped``.
 
     A cell has, by way, the measures of ``paired_rounds``, ``cpu_seconds_per_1000_rows`` of all
-    of Triton's processes, and ``ratio``, all of it over the victim alone.
+    of Triton's processes, and ``ratio``, all of it over the victim alone. Skipped is, with the
+    reason, a way that refuses a batch, or that failed or was silent when each client asked once;
+    if it is the victim, so is the cell.
 
     Args:
         asked: what to measure.
         stages: given their number, returns what shows them.
+        keep: takes the report as it grows, after every cell.
 
     Raises:
         InputError: the model is not of the ensemble layout.
         ServerError: Triton does not start with all of them.
-        EndpointError: a way does not answer.
+        EndpointError: Triton does not know one of them.
     """
     images = datasets.load(asked.data, asked.data_dir).x_test if asked.data else None
     grid = [(rows, clients) for rows in asked.batches for clients in asked.concurrencies]
@@ -75,13 +87,19 @@ def run(asked: ServingOptions, *, stages: Any) -> dict[str, Any]:
         run_ = _Run(asked, server, loop)
         report = _about(asked, server)
         for rows, clients in grid:
-            requests = {
-                way: preparer.request(rows, rng=np.random.default_rng([asked.seed, rows]))
-                for way, preparer in preparers.items()
-            }
             with stage(f"batch {rows}, {clients} at once"):
-                report["cells"].append(run_.cell(requests, rows, clients))
+                ways, skipped = run_.cell(preparers, rows, clients)
+            cell = {"batch": rows, "concurrency": clients}
+            if ways:
+                rounds = ways[rivals.VICTIM].pop("rounds")
+                report["cells"].append({**cell, "rounds": rounds, "ways": ways})
+            report["skipped"] += [{**cell, "way": way, "why": why} for way, why in skipped.items()]
+            keep(report)
     return report
+
+
+class ProcessGoneError(ReverseSigmoidError):
+    """A process that is measured has ended."""
 
 
 class _Run:
@@ -90,9 +108,50 @@ class _Run:
     def __init__(self, asked: ServingOptions, server: TritonServer, loop: ClosedLoop) -> None:
         self._asked, self._server, self._loop = asked, server, loop
         self._rng = np.random.default_rng(asked.seed)
+        self._requests: dict[tuple[str, int], Request] = {}
 
-    def cell(self, requests: dict[str, Request], rows: int, clients: int) -> dict[str, Any]:
-        """Return a cell of the report."""
+    def cell(
+        self, preparers: dict[str, Preparer], rows: int, clients: int
+    ) -> tuple[Report, dict[str, str]]:
+        """Return what was measured, by way, and why others were skipped; the victim first."""
+        requests: dict[str, Request] = {}
+        skipped: dict[str, str] = {}
+        for way, preparer in preparers.items():
+            try:
+                request = self._request(way, preparer, rows)
+                self._try(request, clients)
+            except (RefusedError, EndpointError) as error:
+                skipped[way] = str(error)
+                if way == rivals.VICTIM:
+                    return {}, skipped
+            else:
+                requests[way] = request
+        try:
+            return self._measure(requests, rows, clients), skipped
+        except ProcessGoneError as error:
+            return {}, dict.fromkeys(preparers, str(error)) | skipped
+
+    def _request(self, way: str, preparer: Preparer, rows: int) -> Request:
+        """Return a way's request of so many rows, made once."""
+        if (way, rows) not in self._requests:
+            rng = np.random.default_rng([self._asked.seed, rows])
+            self._requests[way, rows] = preparer.request(rows, rng=rng)
+        return self._requests[way, rows]
+
+    def _try(self, request: Request, clients: int) -> None:
+        """Have each client ask once: a way that cannot keep up would spend hours to say so.
+
+        Raises:
+            EndpointError: somebody got no answer.
+        """
+        tried = self._loop.run([request], clients=clients, seconds=SHORT_S)
+        if tried.errors:
+            for _ in range(CLEARED):  # what was given up is worked on, in the way of what follows
+                if not self._loop.run([request], clients=1, seconds=SHORT_S).errors:
+                    break
+            raise EndpointError(f"{tried.errors} of {clients} clients got no answer: {tried.error}")
+
+    def _measure(self, requests: dict[str, Request], rows: int, clients: int) -> Report:
         meters = {way: _Meter(self._server, self._loop) for way in requests}
         loads: dict[str, Load] = {
             way: partial(meters[way].slice, request, clients) for way, request in requests.items()
@@ -107,7 +166,8 @@ class _Run:
             found[way] = dict(summary(ones))
             found[way]["cpu_seconds_per_1000_rows"] = meters[way].cpu_seconds_per_1000_rows(rows)
             found[way]["ratio"] = ratios(ones, alone, rng=self._rng)
-        return {"batch": rows, "concurrency": clients, "rounds": len(alone), "ways": found}
+        found[rivals.VICTIM]["rounds"] = len(alone)
+        return found
 
 
 class _Meter:
@@ -133,7 +193,10 @@ class _Meter:
     def _used(self) -> float:
         ticks = 0
         for pid in self._pids:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            try:
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                raise ProcessGoneError(f"process {pid} of Triton's is gone") from None
             ticks += int(fields[11]) + int(fields[12])  # user and system
         return ticks / _TICKS
 
@@ -155,4 +218,5 @@ def _about(asked: ServingOptions, server: TritonServer) -> dict[str, Any]:
         "confidence": CONFIDENCE,
         "resamples": RESAMPLES,
         "cells": [],
+        "skipped": [],
     }

@@ -11,14 +11,14 @@ from rich.table import Table
 
 from deploy.benchmarks import rivals
 from deploy.commands import asking, options
-from deploy.commands.console import command_line, say, show
+from deploy.commands.console import command_line, err_console, say, show
 from deploy.commands.progress import stages
 from exporters.atomic_file import write_json
 from load_tests.page import digits
 from postprocess.errors import InputError
 
 #: Characters that the table takes.
-WIDTH = 110
+WIDTH = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +65,19 @@ class BenchmarkCommand:
             batches=asking.batches(self.batch),
             concurrencies=asking.concurrencies(self.concurrency),
         )
-        report = run(asked, stages=stages)
-        report["command"] = command_line()
-        if self.out is not None:
-            write_json(self.out, report, indent=1)
+
+        def keep(report: dict[str, Any]) -> None:
+            if self.out is not None:
+                write_json(self.out, {**report, "command": command_line()}, indent=1)
+
+        report = run(asked, stages=stages, keep=keep)
+        for one in report["skipped"]:
+            cell = f"batch {one['batch']}, {one['concurrency']} at once"
+            say(f"skipped {one['way']}, {cell}: {one['why']}", console=err_console)
+        if not report["cells"]:
+            raise InputError("benchmark: no cell could be measured, see above")
         if self.as_json:
-            print(json.dumps(report, indent=1))
+            print(json.dumps({**report, "command": command_line()}, indent=1))
             return
         show(_table(report), width=WIDTH)
         machine, versions = report["machine"], report["versions"]
@@ -96,14 +103,16 @@ class BenchmarkCommand:
 
 def _table(report: dict[str, Any]) -> Table:
     table = Table(title=f"{report['model']}: what each way costs")
-    for heading in ("batch", "at once", "way", "p50, ms", "ratio", "p99, ms", "rows/s", "ratio",
-                    "CPU s / 1000"):  # fmt: skip
-        table.add_column(heading, justify="left" if heading == "way" else "right")
+    for heading in ("rows x\nclients", "way", "p50, ms", "ratio", "p99, ms", "rows/s", "ratio",
+                    "CPU s/\n1000"):  # fmt: skip
+        # A long name is broken over lines, a number is not.
+        way = heading == "way"
+        table.add_column(heading, justify="left" if way else "right", no_wrap=not way)
     for cell in report["cells"]:
-        where = [str(cell["batch"]), str(cell["concurrency"])]
+        where = f"{cell['batch']} x {cell['concurrency']}"
         for way, found in cell["ways"].items():
             table.add_row(
-                *where,
+                where,
                 way if not found["errors"] else f"{way}, {found['errors']} errors",
                 digits(found["latency_p50_ms"]),
                 _interval(found["ratio"]["latency_p50_ms"]),
@@ -112,7 +121,7 @@ def _table(report: dict[str, Any]) -> Table:
                 _interval(found["ratio"]["rows_per_second"]),
                 digits(found["cpu_seconds_per_1000_rows"]),
             )
-            where = ["", ""]
+            where = ""
         table.add_section()
     return table
 
@@ -121,4 +130,4 @@ def _interval(ratio: dict[str, float | None]) -> str:
     value, low, high = (ratio[key] for key in ("value", "low", "high"))
     if value is None or low is None or high is None:
         return "-"
-    return f"{value:.2f} ({low:.2f}-{high:.2f})"
+    return f"{value:.2f} {low:.2f}-{high:.2f}"

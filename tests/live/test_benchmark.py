@@ -2,6 +2,8 @@
 
 import json
 import os
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,13 @@ from commands import run_command, wait_for_no_process_naming
 from onnx import TensorProto, helper
 from victims import graph_file
 
-from deploy.benchmarks import rivals
+from deploy.benchmarks import rivals, serving
 from deploy.triton.server import TritonServer, free_ports
 from exporters.classifier import ProtectOptions
 from exporters.model_repository import SHIPPED
 from exporters.protect import protect
 from load_tests.endpoint import connect
+from load_tests.timing.closed_loop import ClosedLoop
 
 PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
@@ -38,6 +41,63 @@ def test_every_way_is_measured_beside_the_victim_alone(exported, tmp_path):
     assert cell["ways"][rivals.VICTIM]["ratio"]["latency_p50_ms"]["value"] == 1
     assert report["machine"]["cpu_count"] == os.cpu_count()
     wait_for_no_process_naming(tmp_path)
+
+
+def test_what_a_way_refuses_is_named_and_the_rest_is_kept(exported, tmp_path):
+    out, models = tmp_path / "benchmark.json", tmp_path / "models"
+    onnx = exported / "digits_classifier" / "1" / "model.onnx"
+    made = run_command("protect", onnx, "--name", "digits", "--repository", models,
+                       "--max-client-batch", 1, cwd=tmp_path)  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    least = ("--batch", "1,2,300", "--concurrency", 1, "--seconds", 0.2, "--rounds", 2)
+    options = ("--model", "digits", "--ways", "ensemble,labels only", "--out", out)
+    done = run_command("benchmark", "--repository", models, *options, *least, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(out.read_text())
+    assert [(one["batch"], sorted(one["ways"])) for one in report["cells"]] == [
+        (1, ["ensemble", "labels only", "victim alone"]),
+        (2, ["labels only", "victim alone"]),
+    ]
+    assert [(one["batch"], one["way"]) for one in report["skipped"]] == [
+        (2, "ensemble"), (300, "victim alone"),
+    ]  # fmt: skip
+    for one in report["skipped"]:
+        assert "batch-size must be <=" in one["why"]
+        assert f"skipped {one['way']}, batch {one['batch']}, 1 at once: {one['why']}" in done.stderr
+    assert report["command"].startswith("reverse-sigmoid benchmark")
+    assert "2 x 1" in done.stdout
+    assert max(map(len, done.stdout.split("Ratios to")[0].splitlines())) <= 100
+    nothing = run_command("benchmark", "--repository", models, "--model", "digits", *least[2:],
+                          "--batch", 300, "--ways", "ensemble", cwd=tmp_path)  # fmt: skip
+    assert nothing.returncode == 1
+    assert nothing.stderr.endswith("benchmark: no cell could be measured, see above\n")
+
+
+class Overwhelmed(ClosedLoop):
+    """Clients of whom the second gets no answer of one model, as from one that is too slow."""
+
+    def run(self, requests, *, clients, seconds):
+        made = super().run(requests, clients=clients, seconds=seconds)
+        late = clients > 1 and requests[0].model == "digits"
+        return replace(made, errors=1, error="Deadline Exceeded") if late else made
+
+
+def test_a_way_that_is_too_slow_for_so_many_costs_no_other_cell(exported, monkeypatch):
+    monkeypatch.setattr(serving, "ClosedLoop", Overwhelmed)
+    asked = serving.ServingOptions(
+        repository=exported, model="digits", ways=(rivals.VICTIM, rivals.ENSEMBLE, rivals.LABELS),
+        batches=(1,), concurrencies=(1, 2), seconds=0.2, rounds=2, seed=0,
+    )  # fmt: skip
+    kept = []
+    report = serving.run(
+        asked, stages=lambda _: nullcontext, keep=lambda report: kept.append(len(report["cells"]))
+    )
+    assert [sorted(cell["ways"]) for cell in report["cells"]] == [
+        ["ensemble", "labels only", "victim alone"], ["labels only", "victim alone"],
+    ]  # fmt: skip
+    why = "1 of 2 clients got no answer: Deadline Exceeded"
+    assert report["skipped"] == [{"batch": 1, "concurrency": 2, "way": "ensemble", "why": why}]
+    assert kept == [1, 2]
 
 
 def test_the_ways_that_defend_give_the_same_answers(exported, tmp_path):
