@@ -91,7 +91,7 @@ def gateway_before(
         listen=Address("127.0.0.1", ports.grpc),
         tls=tls,
         models=(model,),
-        clients=(Client("benchmark", key, BUDGET),),
+        clients=(Client("benchmark", key, BUDGET, (model,)),),
         rate=None,
         limits=Limits(),
         statistics=Address("127.0.0.1", ports.http),

@@ -1,14 +1,19 @@
 """``reverse-sigmoid check``: what is wrong with a model repository, before it is served."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deploy.commands import options
 from deploy.commands.console import say
+from postprocess.errors import InputError
+
+if TYPE_CHECKING:
+    from deploy.repository.finding import Finding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +24,21 @@ class CheckCommand:
     """
 
     repository: Annotated[Path, typer.Argument(metavar="MODEL_REPOSITORY")]
+    gateway: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="operator.yaml",
+            help="Also hold this file against the repository: which client may ask what.",
+        ),
+    ] = None
     as_json: options.AsJson = False
 
     def run(self) -> None:
         from deploy.repository.check import check
 
         checked = check(self.repository)
+        if self.gateway is not None:
+            checked.findings.extend(_of_gateway(self.gateway, self.repository))
         if self.as_json:
             print(json.dumps(checked.as_json(), indent=2))
         else:
@@ -37,3 +51,19 @@ class CheckCommand:
             )
         if checked.errors:
             raise typer.Exit(1)
+
+
+def _of_gateway(path: Path, repository: Path) -> "Iterator[Finding]":
+    """Yield what an operator's file opens that it should not, and who gets raw scores."""
+    from deploy.gateway import models, operator_file
+    from deploy.repository.check import read_configs
+    from deploy.repository.finding import error, warning
+
+    try:
+        configs = read_configs(repository)
+        operator = models.against(path, operator_file.read(path), configs)
+    except InputError as refusal:
+        yield error("gateway", "", str(refusal))
+    else:
+        for line in models.raw_access(operator):
+            yield warning("raw-access", "", f"{path}: {line}")

@@ -58,6 +58,7 @@ class GatewayCommand:
 
         from deploy.gateway.envoy.bootstrap import Upstream
         from deploy.gateway.envoy.bounds import Module, installed
+        from deploy.gateway.models import raw_access
         from deploy.gateway.operator_file import read
         from deploy.gateway.process import validate, write_configuration, write_private
         from deploy.gateway.rules import budget_rules, shared_budgets
@@ -95,5 +96,8 @@ class GatewayCommand:
             ("ratelimit.yaml", shared_budgets(operator)),
         ):
             write_text(self.out / name, yaml.safe_dump(content, sort_keys=False, width=1000))
-        say(f"{configuration}: Envoy takes it; models {', '.join(operator.models)}")
+        opened = ", ".join((*operator.models, *operator.raw_models))
+        say(f"{configuration}: Envoy takes it; models {opened}")
+        for line in raw_access(operator):
+            say(line)
         say(f"{key_file}: give it to Triton, see deploy/README.md")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deploy.gateway import early
+from deploy.gateway import early, models
 from deploy.gateway.envoy.bootstrap import Upstream
 from deploy.gateway.envoy.bounds import installed
 from deploy.gateway.envoy.counted import counts_here
@@ -72,7 +72,7 @@ class GatedTriton:
                 request than the budgets count.
         """
         with server.connect() as client:
-            self._refuse_models(client)
+            self.operator = self._against(client)
             self._gateway = self._make(server, client)
         return self._gateway
 
@@ -95,7 +95,7 @@ class GatedTriton:
         try:
             self.operator = read(self.path)
             with server.connect() as client:
-                self._refuse_models(client)
+                self.operator = self._against(client)
                 following = self._make(server, client)
             following.check(instead_of=self._gateway.operator)
             self._replace(self._gateway, following)
@@ -108,6 +108,8 @@ class GatedTriton:
             self.operator = _without_probe(self._gateway.operator)
             return
         self._refused = ""
+        for line in models.raw_access(self.operator):
+            say(line)
         say(f"the gateway takes {self.path} as it is now; what was spent stays spent")
 
     def _replace(self, before: Gateway, following: Gateway) -> None:
@@ -181,32 +183,20 @@ class GatedTriton:
         listen, statistics = operator.listen, operator.statistics
         return [
             f"  gateway  {listen}, gRPC and {scheme}, {_clients(operator)}, "
-            f"models {', '.join(operator.models)}",
+            f"models {', '.join((*operator.models, *operator.raw_models))}",
+            *(f"  {line}" for line in models.raw_access(operator)),
             *([f"  budgets  {operator.budgets_file}"] if _kept_here(operator) else []),
             f"  metrics  http://{statistics}/stats/prometheus",
         ]
 
-    def _refuse_models(self, client: Any) -> None:
-        found = {one.name for one in protected.find(client)}
-        counted = any(one.budget for one in self.operator.clients) or self.operator.rate
-        for model in self.operator.models:
-            if model not in found:
-                raise InputError(
-                    f"{self.path}: models: {model} is no protected model of this repository; "
-                    f"those are {', '.join(sorted(found)) or 'none'}"
-                )
-            rows = max(1, client.get_model_config(model).config.max_batch_size)
-            if counted and rows > self.operator.queries_per_request:
-                raise InputError(
-                    f"{self.path}: queries_per_request: a request to {model} may have {rows} "
-                    f"rows, and is counted as {self.operator.queries_per_request}; write {rows}, "
-                    "or protect the model with --max-client-batch 1"
-                )
+    def _against(self, client: Any) -> Operator:
+        return models.against(self.path, self.operator, protected.read_configs(client))
 
 
 def _with_probe(operator: Operator, key: str) -> Operator:
     """Return what the gateway is to enforce, with one more client: ``serve`` itself."""
-    return replace(operator, clients=(*operator.clients, Client(PROBE, key, budget=None)))
+    probe = Client(PROBE, key, budget=None, models=operator.models)
+    return replace(operator, clients=(*operator.clients, probe))
 
 
 def _without_probe(operator: Operator) -> Operator:

@@ -40,6 +40,8 @@ class Client:
     name: str
     key: str
     budget: Budget | None  #: None where the file says ``unlimited``
+    models: tuple[str, ...]  #: that it may ask, and no other
+    raw: bool = False  #: they may be models that no defence stands behind
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Operator:
 
     listen: Address
     tls: Tls | None
-    models: tuple[str, ...]
+    models: tuple[str, ...]  #: protected ones: that somebody without ``raw`` may ask
     clients: tuple[Client, ...]
     rate: Budget | None
     limits: Limits
@@ -79,6 +81,12 @@ class Operator:
     files: tuple[Path, ...]  #: every file that was read for it
     budgets_file: Path | None = None  #: where what was spent is kept; None for memory
 
+    @property
+    def raw_models(self) -> tuple[str, ...]:
+        """The models that only clients with ``raw`` may ask."""
+        named = dict.fromkeys(model for one in self.clients if one.raw for model in one.models)
+        return tuple(model for model in named if model not in self.models)
+
 
 def read(path: Path) -> Operator:
     """Return what the file says; paths in it are relative to its folder.
@@ -87,8 +95,9 @@ def read(path: Path) -> Operator:
     | --- | --- | --- |
     | ``listen`` | HOST:PORT for clients | has to be said |
     | ``tls`` | ``certificate`` and ``key``, PEM files; or ``off`` | has to be said |
-    | ``models`` | the public names | has to be said |
+    | ``models`` | the public names, of every client that has no list of its own | none |
     | ``clients`` | name to ``key_file``, ``queries`` (or ``unlimited``), ``per`` | has to be said |
+    | | ``models``, a list of its own; ``raw: true``, it may name unprotected ones | as above |
     | ``rate`` | ``queries`` and ``per``, of every client | none |
     | ``queries_per_request`` | what one request counts as | 1 |
     | ``limits`` | ``request_mib``, ``timeout_seconds``, ``connections`` | 16, 30, 1024 |
@@ -141,13 +150,15 @@ class _Reader:
         fields = self._mapping(
             "the file",
             said,
-            required=("listen", "tls", "models", "clients"),
+            required=("listen", "tls", "clients"),
             optional=(
-                *("rate", "queries_per_request", "limits", "statistics"),
+                *("models", "rate", "queries_per_request", "limits", "statistics"),
                 *("ratelimit_service", "budgets_file"),
             ),
         )
-        tls, clients = self._tls(fields["tls"]), self._clients(fields["clients"])
+        tls = self._tls(fields["tls"])
+        models = self._models("models", fields["models"]) if "models" in fields else ()
+        clients = self._clients(fields["clients"], models)
         service = fields.get("ratelimit_service")
         rate = None if "rate" not in fields else self._budget("rate", fields["rate"])
         cost = self._whole("queries_per_request", fields.get("queries_per_request", 1), 1, 65536)
@@ -161,10 +172,11 @@ class _Reader:
                     f"at least queries_per_request, {cost}, or no request is ever granted",
                     budget.queries,
                 )
+        asked = (model for client in clients if not client.raw for model in client.models)
         return Operator(
             listen=self._own("listen", fields["listen"]),
             tls=tls,
-            models=self._models(fields["models"]),
+            models=tuple(dict.fromkeys((*models, *asked))),
             clients=clients,
             rate=rate,
             limits=self._limits(fields.get("limits", {})),
@@ -236,29 +248,52 @@ class _Reader:
             self._file("tls: key", fields["key"]),
         )
 
-    def _models(self, value: Any) -> tuple[str, ...]:
+    def _models(self, key: str, value: Any) -> tuple[str, ...]:
         if not isinstance(value, list) or not value:
-            raise self._error("models", "a list of public model names", value)
+            raise self._error(key, "a list of public model names", value)
         for one in value:
             if not isinstance(one, str):
-                raise self._error("models", "a public model name, in quotes if need be", one)
-            refuse_name(one, where=f"{self._path}: models")
+                raise self._error(key, "a public model name, in quotes if need be", one)
+            refuse_name(one, where=f"{self._path}: {key}")
         return tuple(dict.fromkeys(value))
 
-    def _clients(self, value: Any) -> tuple[Client, ...]:
+    def _clients(self, value: Any, models: tuple[str, ...]) -> tuple[Client, ...]:
         if not isinstance(value, dict) or not value:
             raise self._error("clients", "a mapping of names to key_file, queries, per", value)
         clients: list[Client] = []
         for name, said in value.items():
             key = f"clients: {self._name('clients', name)}"
-            fields = self._mapping(key, said, required=("key_file", "queries"), optional=("per",))
+            fields = self._mapping(
+                key, said, required=("key_file", "queries"), optional=("per", "models", "raw")
+            )
             secret = self._secret(f"{key}: key_file", fields["key_file"])
             if any(secret == other.key for other in clients):
                 raise InputError(f"{self._path}: {key}: key_file: the key of another client")
             budget = {name: fields[name] for name in ("queries", "per") if name in fields}
             unlimited = budget == {"queries": "unlimited"}
-            clients.append(Client(name, secret, None if unlimited else self._budget(key, budget)))
+            spends = None if unlimited else self._budget(key, budget)
+            clients.append(Client(name, secret, spends, *self._may_ask(key, fields, models)))
         return tuple(clients)
+
+    def _may_ask(
+        self, key: str, fields: Mapping[str, Any], models: tuple[str, ...]
+    ) -> tuple[tuple[str, ...], bool]:
+        """Return what a client may ask, ``models`` without a list, and whether it may be raw."""
+        raw = fields.get("raw", False)
+        if not isinstance(raw, bool):
+            raise self._error(f"{key}: raw", "true or false", raw)
+        if "models" in fields:
+            return self._models(f"{key}: models", fields["models"]), raw
+        if raw:
+            raise InputError(
+                f"{self._path}: {key}: raw: expected with it a list of models of this client's own"
+            )
+        if not models:
+            raise InputError(
+                f"{self._path}: {key}: models is missing: give this client a list, or all clients "
+                "without one a list at the top of the file"
+            )
+        return models, raw
 
     def _budgets_file(self, value: Any) -> Path:
         if value is None:

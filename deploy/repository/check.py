@@ -6,6 +6,7 @@ an error; what loads and defends badly is a warning.
 """
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,16 @@ def check(repository: Path) -> Checked:
         if finding.code != "version-no-defence"  # said above, for all versions at once
     ]
     return Checked(findings, defences, len(folders))
+
+
+def read_configs(repository: Path) -> dict[str, Any]:
+    """Return the ``ModelConfig`` of every model that has one which can be read, by name."""
+    configs = {}
+    for path in sorted(repository.glob("*/config.pbtxt")):
+        with suppress(InputError):
+            configs[path.parent.name] = model_config.read(path)
+            configs[path.parent.name].name = path.parent.name
+    return configs
 
 
 def _check_path(repository: Path) -> list[Finding]:

@@ -217,3 +217,48 @@ def test_what_is_no_repository_gets_one_clear_line(tmp_path):
     spaced = tmp_path / "my models"
     spaced.mkdir()
     assert "hangs on a path with white space" in run_command("check", spaced, cwd=tmp_path).stdout
+
+
+def operator_file(folder, clients):
+    (folder / "alice.key").write_text("alice-0123456789abcdef")
+    (folder / "alice.key").chmod(0o600)
+    path = folder / "operator.yaml"
+    path.write_text(
+        "listen: 127.0.0.1:8443\ntls: off\nclients:\n"
+        f"  alice: {{key_file: alice.key, queries: unlimited, {clients}}}\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("clients", "level", "said"),
+    [
+        ("models: [digits]", None, None),
+        ("models: [digts]", "error", "models: digts, for alice, is no protected model of this "
+         "repository; those are digits"),
+        (f"models: [{VICTIM}]", "error", "raw scores are for a client with a list of its own and "
+         "raw: true"),
+        (f"models: [digits, {VICTIM}], raw: true", "warning",
+         f"RAW: alice gets the scores of {VICTIM}, as its raw: true says"),
+        ("models: [digits], raw: true", "error", "all protected; leave raw out"),
+        ("modles: [digits]", "error", "unknown key 'modles'; did you mean models?"),
+    ],
+)  # fmt: skip
+def test_an_operators_file_is_held_against_the_repository(
+    repository, tmp_path, clients, level, said
+):
+    path = operator_file(tmp_path, clients)
+    done = run_command("check", repository, "--gateway", path, "--json", cwd=tmp_path)
+    findings = [one for one in json.loads(done.stdout)["findings"]
+                if one["code"] in ("gateway", "raw-access")]  # fmt: skip
+    assert done.returncode == (level == "error")
+    assert [one["level"] for one in findings] == ([level] if level else [])
+    assert all(said in one["message"] for one in findings)
+
+
+def test_a_defence_called_none_opens_raw_scores_and_is_refused_as_such(repository, tmp_path):
+    edit(repository, DEFENCE, '"reverse_sigmoid"', '"none"')
+    path = operator_file(tmp_path, "models: [digits]")
+    done = run_command("check", repository, "--gateway", path, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "models: digits, for alice, is no protected model" in " ".join(done.stdout.split())

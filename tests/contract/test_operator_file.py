@@ -39,6 +39,19 @@ def test_a_file_is_read_whole(tmp_path):
     assert operator.limits.request_mib == 4
 
 
+def test_a_client_has_the_models_of_its_own_list_or_of_all(tmp_path):
+    path = edited(tmp_path, "queries: unlimited", "queries: unlimited, models: [more, my.net]")
+    path.write_text(path.read_text().replace("per: day", "per: day, models: [net], raw: true"))
+    operator = read(path)
+    assert [(one.models, one.raw) for one in operator.clients] == [
+        (("net",), True),
+        (("more", "my.net"), False),
+    ]
+    assert operator.models == ("digits", "more", "my.net")
+    assert operator.raw_models == ("net",)
+    validate(write_configuration(operator, UPSTREAM, "s" * 32, tmp_path))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -60,6 +73,20 @@ def test_a_file_is_read_whole(tmp_path):
         ("key_file: alice.key", "key_file: no.key", "no.key: No such file or directory"),
         ("bob.key", "alice.key", "clients: bob: key_file: the key of another client"),
         ("queries: unlimited", "per: day", "clients: bob: queries is missing"),
+        ("models: [digits]", "", "clients: alice: models is missing: give this client a list, or "
+         "all clients without one a list at the top of the file"),
+        ("unlimited", "unlimited, models: []",
+         "clients: bob: models: expected a list of public model names, got []"),
+        ("unlimited", "unlimited, models: digits",
+         "clients: bob: models: expected a list of public model names, got 'digits'"),
+        ("unlimited", "unlimited, models: ['a|b']",
+         "clients: bob: models: expected a model name of 1 to 100"),
+        ("unlimited", "unlimited, raw: true",
+         "clients: bob: raw: expected with it a list of models of this client's own"),
+        ("unlimited", "unlimited, models: [x], raw: yes please",
+         "clients: bob: raw: expected true or false, got 'yes please'"),
+        ("unlimited", "unlimited, model: [x]",
+         "clients: bob: unknown key 'model'; did you mean models?"),
         ("certificate: server.pem, ", "", "tls: certificate is missing"),
         ("listen: 127.0.0.1:", "listen: 127.0.0.1/",
          "listen: expected HOST:PORT, got '127.0.0.1/"),

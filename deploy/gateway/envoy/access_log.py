@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.gateway.envoy.counted import CLIENT_METADATA
+from deploy.gateway.envoy.routes import ALLOWED
 from deploy.gateway.envoy.typed import named
 
 #: Of what is refused and whom nobody knows, in percent, where both go to one stream.
@@ -50,6 +51,8 @@ def _file(path: str, only: dict[str, Any]) -> dict[str, Any]:
         # Not from a header, which anybody can send.
         "client": f"%DYNAMIC_METADATA({namespace}:{key})%",
         "address": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+        # By which policy it was let through, which is called as its model.
+        "model": f"%DYNAMIC_METADATA({ALLOWED}:enforced_effective_policy_id)%",
         "method": "%REQ(:METHOD)%",
         "path": "%REQ(:PATH)%",
         "status": "%RESPONSE_CODE%",

@@ -14,6 +14,7 @@ from deploy.gateway.envoy.routes import (
     HEALTH_METHODS,
     MODEL_FIELD,
     SHARED_BUDGET,
+    path_of,
 )
 from deploy.gateway.envoy.scrub import scrubber
 from deploy.gateway.envoy.typed import HTTP, named, typed
@@ -24,6 +25,8 @@ from postprocess.ready import KEY_HEADER
 #: Triton's names of the header that its restricted APIs demand, over HTTP and gRPC.
 SECRET_HEADERS = (KEY_HEADER, TRITON_KEY_HEADER)
 DOMAIN = "reverse_sigmoid"
+#: Follows, in the access log, the name of a model that only ``raw: true`` lets ask.
+RAW = " (raw)"
 
 
 def http_filters(
@@ -89,16 +92,19 @@ def _model_names(folder: Path) -> dict[str, Any]:
 
 
 def _allowed(operator: Operator) -> dict[str, Any]:
-    """Let a public model be named over gRPC; over HTTP the routes have seen to it.
+    """Let each client name the models of its list, by a policy for each model.
 
     Only what the guard of messages has let pass goes on: a gateway without it lets nothing through.
+    Who asks is read from where no client can write; health alone is for everybody.
     """
-    policies: dict[str, Any] = {
-        method: _policy(_path(f"{SERVICE}/{method}"), _names(operator, field))
-        for method, field in MODEL_FIELD.items()
-    }
-    policies |= {method: _policy(_path(f"{SERVICE}/{method}")) for method in HEALTH_METHODS}
-    policies["http"] = _policy({"url_path": {"path": {"prefix": "/v2/"}}})
+    health = [f"{SERVICE}/{method}" for method in HEALTH_METHODS]
+    health += ["/v2/health/live", "/v2/health/ready"]
+    policies = {"(health)": _policy([{"any": True}], [_path({"exact": path}) for path in health])}
+    for model in (*operator.models, *operator.raw_models):
+        clients = [_client(one.name) for one in operator.clients if model in one.models]
+        mark = RAW if model in operator.raw_models else ""
+        if clients:
+            policies[f"{model}{mark}"] = _policy(clients, _asking(model))
     return named(
         ALLOWED,
         f"{HTTP}.rbac.v3.RBAC",
@@ -106,24 +112,38 @@ def _allowed(operator: Operator) -> dict[str, Any]:
     )
 
 
-def _policy(*rules: dict[str, Any]) -> dict[str, Any]:
+def _policy(who: list[dict[str, Any]], what: list[dict[str, Any]]) -> dict[str, Any]:
     seen = _metadata(*SEEN, {"string_match": {"exact": "yes"}})
     return {
-        "principals": [{"any": True}],
-        "permissions": [{"and_rules": {"rules": [*rules, seen]}}],
+        "principals": who,
+        "permissions": [{"and_rules": {"rules": [seen, {"or_rules": {"rules": what}}]}}],
     }
 
 
-def _path(path: str) -> dict[str, Any]:
-    return {"url_path": {"path": {"exact": path}}}
+def _client(name: str) -> dict[str, Any]:
+    return _metadata(*CLIENT_METADATA, {"string_match": {"exact": name}})
 
 
-def _names(operator: Operator, field: str) -> dict[str, Any]:
-    one_of = [
-        _metadata(EXTRACTION, field, {"list_match": {"one_of": {"string_match": {"exact": model}}}})
-        for model in operator.models
+def _asking(model: str) -> list[dict[str, Any]]:
+    """Return the ways to ask for a model, each as a permission."""
+    name = {"list_match": {"one_of": {"string_match": {"exact": model}}}}
+    over_grpc = [
+        {
+            "and_rules": {
+                "rules": [
+                    _path({"exact": f"{SERVICE}/{method}"}),
+                    _metadata(EXTRACTION, field, name),
+                ]
+            }
+        }
+        for method, field in MODEL_FIELD.items()
     ]
-    return {"or_rules": {"rules": one_of}}
+    path = f"{path_of(model)}(/infer|/ready)?"
+    return [*over_grpc, _path({"safe_regex": {"regex": path}})]
+
+
+def _path(match: dict[str, Any]) -> dict[str, Any]:
+    return {"url_path": {"path": match}}
 
 
 def _metadata(namespace: str, key: str, value: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """What the gateway says when it refuses: one line, in gRPC's message or as JSON over HTTP."""
 
+import re
 from typing import Any
 
+from deploy.gateway.envoy.counted import CLIENT_METADATA
 from deploy.gateway.envoy.routes import GRPC_CONTENT, SMALL_KIB, STREAMING
 from deploy.gateway.operator_file import Operator
 
@@ -19,11 +21,10 @@ _SPENT = (
 
 def local_replies(operator: Operator) -> dict[str, Any]:
     """Return the texts by HTTP status; Envoy turns the status into gRPC's own."""
-    open_ways = f"only inference and metadata of {', '.join(operator.models)}, and health, "
     texts = {
         400: "no valid request",
         401: "no valid API key; send yours as x-api-key",
-        403: f"{open_ways}are open to clients",
+        403: "only inference, metadata and health are open to clients",
         404: "compressed messages are not taken; send them as they are",
         408: "the request was not sent in time",
         413: f"the request is larger than {operator.limits.request_mib} MiB",
@@ -49,6 +50,7 @@ def local_replies(operator: Operator) -> dict[str, Any]:
             _mapper([_REASON], f"%DYNAMIC_METADATA({':'.join(REASON)})%", grpc),
             _mapper([_status(503), _FULL], "the gateway has no memory to spare; ask again", grpc),
             _mapper([_status(403), _STREAMS], "streaming is not open; ask by ModelInfer", grpc),
+            *(_mapper([_status(403), who], text, grpc) for who, text in _open_ways(operator)),
             _mapper([_status(413), _SMALL], f"the request is larger than {SMALL_KIB} KiB", grpc),
             *(_mapper([_status(status)], text, grpc) for status, text in said.items()),
             _mapper([], "refused", grpc),
@@ -56,18 +58,27 @@ def local_replies(operator: Operator) -> dict[str, Any]:
     return {"mappers": mappers}
 
 
+def _open_ways(operator: Operator) -> list[tuple[dict[str, Any], str]]:
+    """Return what is told to whom: to nobody the name of a model that others may ask."""
+    asking: dict[tuple[str, ...], list[str]] = {}
+    for client in operator.clients:
+        asking.setdefault(client.models, []).append(client.name)
+    told = []
+    for models, names in asking.items():
+        these = {"safe_regex": {"regex": "|".join(map(re.escape, names))}}
+        text = f"only inference and metadata of {', '.join(models)}, and health, are open"
+        told.append((_metadata(*CLIENT_METADATA, {"string_match": these}), f"{text} to this key"))
+    return told
+
+
+def _metadata(namespace: str, key: str, value: dict[str, Any]) -> dict[str, Any]:
+    matcher = {"filter": namespace, "path": [{"key": key}], "value": value}
+    return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}
+
+
 #: Envoy's own mark of a request that its overload manager has refused.
 _FULL = {"response_flag_filter": {"flags": ["OM"]}}
-_REASON = {
-    "metadata_filter": {
-        "matcher": {
-            "filter": REASON[0],
-            "path": [{"key": REASON[1]}],
-            "value": {"present_match": True},
-        },
-        "match_if_key_not_found": False,
-    }
-}
+_REASON = _metadata(*REASON, {"present_match": True})
 _SMALL = {
     "header_filter": {
         "header": {

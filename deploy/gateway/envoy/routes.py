@@ -29,12 +29,15 @@ API_KEY, BUFFER, GUARD, EXTRACTION, ALLOWED, AT_ONCE, BUDGET, SHARED_BUDGET = (
 )
 
 
+def path_of(*models: str) -> str:
+    """Return a pattern of what the paths of these models begin with, over HTTP."""
+    return f"/v2/models/({'|'.join(map(re.escape, models))})(/versions/[0-9]+)?"
+
+
 def virtual_host(operator: Operator) -> dict[str, Any]:
     """Return the routes, the last of which forbids whatever no other one takes."""
-    models = "|".join(re.escape(model) for model in operator.models)
     infer_timeout = f"{operator.limits.timeout_seconds}s"
-    version = "(/versions/[0-9]+)?"
-    model = f"/v2/models/({models}){version}"
+    model = path_of(*operator.models, *operator.raw_models)
     off = _off(*_limits(operator)) | _small()
     open_to_all = off | _off(API_KEY, AT_ONCE)
     shared = {"rate_limits": [counted(operator)]} if operator.ratelimit_service else {}
