@@ -5,7 +5,8 @@
 | ``serving`` | all ways to serve a classifier, ``rivals``: the command ``benchmark`` |
 | ``gateway`` | a request: direct, through Envoy alone, through the gateway, with TLS |
 | ``scrub`` | what the gateway takes for an error that a client has made long |
-| ``cost`` | how cost grows with classes, size and concurrency; ``cost_page`` shows it |
+| ``cost`` | how cost grows with classes, size and concurrency, and what a start takes,
+|  | by ``start_cost``; ``cost_page`` shows it |
 | ``soak`` | half an hour at half load: failures, memory |
 | ``hostile`` | half an hour of every attack: whether honest clients notice |
 | ``mutation`` | mutated messages and requests: what breaks, leaks or comes late |

@@ -1,8 +1,9 @@
-"""How cost grows: ``python -m deploy.benchmarks.cost --out DIR [step|protect|attack ...]``.
+"""How cost grows: ``python -m deploy.benchmarks.cost --out DIR [step|start|protect|attack ...]``.
 
 | part | measures | against |
 | --- | --- | --- |
 | ``step`` | the defence of a batch: the C kernel, NumPy, fused in onnxruntime | classes, rows |
+| ``start`` | ``--help``, ``check``, ``protect``; ``serve`` to ready against Triton alone | |
 | ``protect`` | seconds and memory of ``reverse-sigmoid protect`` | size of the ONNX file |
 | ``attack`` | queries per second of the attack driver, of a live endpoint | concurrency |
 
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from deploy.benchmarks import arguments
+from deploy.benchmarks.start_cost import start
 from exporters import datasets, fused
 from exporters.atomic_file import write_json
 from exporters.model_repository import SHIPPED
@@ -48,15 +50,16 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; default: all")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=15, help="default: %(default)s")
-    parser.add_argument("--repository", type=Path, help="of the model that is attacked")
+    parser.add_argument("--repository", type=Path, help="of the model that is served")
     parser.add_argument("--model", default="digits", help="default: %(default)s")
     parser.add_argument("--data", default="digits", help="default: %(default)s")
     asked = parser.parse_args()
     parts = asked.parts or list(PARTS)
     if set(parts) - set(PARTS):
         parser.error(f"expected {', '.join(PARTS)}, got {' '.join(parts)}")
-    if "attack" in parts and asked.repository is None:
-        parser.error("attack: needs --repository")
+    serving = {"attack", "start"} & set(parts)
+    if serving and asked.repository is None:
+        parser.error(f"{', '.join(sorted(serving))}: needs --repository")
     asked.out.mkdir(parents=True, exist_ok=True)
     for part in parts:
         measured = PARTS[part](asked)
@@ -224,6 +227,7 @@ def attack(asked: argparse.Namespace) -> list[dict[str, Any]]:
 
 PARTS: dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]] = {
     "step": step,
+    "start": start,
     "protect": protect,
     "attack": attack,
 }

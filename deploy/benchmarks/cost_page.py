@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from exporters.atomic_file import write_text
 from load_tests.page import markdown
 from load_tests.plots import figure, svg
@@ -63,6 +65,47 @@ def _say_step(rows: _Rows) -> str:
     )
 
 
+def _draw_start(rows: _Rows) -> str:
+    made, axes = figure(6.4, 2.8)
+    names = [row["command"] for row in rows]
+    axes.barh(names, [_median(row, "seconds") for row in rows], color="C0")
+    left = 0.0
+    for colour, stage in enumerate(rows[-1]["rounds"][0]["stages"], start=1):
+        took = float(np.median([one["stages"][stage] for one in rows[-1]["rounds"]]))
+        axes.barh(names[-1], took, left=left, color=f"C{colour}", label=f"serve: {stage}")
+        left += took
+    axes.invert_yaxis()
+    axes.set(xlabel="seconds, median")
+    axes.legend(fontsize="x-small")
+    return svg(made)
+
+
+def _say_start(rows: _Rows) -> str:
+    lines = []
+    for row in rows:
+        seconds = [one["seconds"] for one in row["rounds"]]
+        cpu = f"{_median(row, 'cpu_seconds'):.2f}" if "cpu_seconds" in row["rounds"][0] else "-"
+        lines.append(
+            [f"`{row['command']}`", f"{np.median(seconds):.2f}", f"{max(seconds):.2f}", cpu]
+        )
+    alone, serve = rows[-2:]
+    pairs = zip(serve["rounds"], alone["rounds"], strict=True)
+    ratio = np.median([one["seconds"] / other["seconds"] for one, other in pairs])
+    stages = "; ".join(
+        f"{stage} {np.median([one['stages'][stage] for one in serve['rounds']]):.2f} s"
+        for stage in serve["rounds"][0]["stages"]
+    )
+    return (
+        f"Of {len(serve['rounds'])} rounds by turns. `serve` is ready after {ratio:.2f} times what "
+        f"Triton alone takes with the same models. It waits for: {stages}.\n\n"
+        + markdown(("command", "median, s", "longest, s", "CPU, s"), lines, "---", "---:")
+    )
+
+
+def _median(row: dict[str, Any], key: str) -> float:
+    return float(np.median([one[key] for one in row["rounds"]]))
+
+
 def _draw_protect(rows: _Rows) -> str:
     made, axes = figure(6.4, 4.4)
     for layout in ("ensemble", "fused"):
@@ -117,6 +160,7 @@ def _say_attack(rows: _Rows) -> str:
 
 _PARTS = {
     "step": ("The step", _draw_step, _say_step),
+    "start": ("Until it begins", _draw_start, _say_start),
     "protect": ("protect", _draw_protect, _say_protect),
     "attack": ("The attack driver", _draw_attack, _say_attack),
 }
