@@ -16,7 +16,7 @@ from deploy.commands.needs import refuse_missing
 from deploy.commands.progress import stages
 from exporters.quiet_import import import_quietly
 from load_tests.stealing.losses import LOSSES
-from load_tests.stealing.thief import ATTACKS, RECOVERIES, Thief, suite
+from load_tests.stealing.thief import ATTACKS, LEARNERS, RECOVERIES, Thief, suite
 from postprocess.errors import InputError
 
 if TYPE_CHECKING:
@@ -78,6 +78,9 @@ class AttackCommand:
     ] = False
     recover: Annotated[
         str, typer.Option(help=f"Undo the defence first: {', '.join(RECOVERIES)}.")
+    ] = ""
+    learn: Annotated[
+        str, typer.Option(help=f"Make more of the answers: {', '.join(LEARNERS)}.")
     ] = ""
     beta: options.Beta = options.BETA
     gamma: options.Gamma = options.GAMMA
@@ -154,11 +157,11 @@ class AttackCommand:
     def _thieves(self) -> list[Thief]:
         if self.name != "all":
             return [options.settings(Thief, self, attack=self.name, unprotected=False)]
-        of_one = self.loss != "cross_entropy" or self.labels_only or self.recover
+        of_one = self.loss != "cross_entropy" or self.labels_only or self.recover or self.learn
         if of_one or self.from_transfer_set is not None:
             raise InputError(
                 "attack all: runs every loss and recovery itself; --loss, --labels-only, "
-                "--recover and --from-transfer-set go with one attack"
+                "--recover, --learn and --from-transfer-set go with one attack"
             )
         return suite(with_victim=bool(self.victim))
 

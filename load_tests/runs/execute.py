@@ -20,7 +20,7 @@ from load_tests.stealing.attacks import registry
 from load_tests.stealing.attacks.base import Means
 from load_tests.stealing.attacks.jacobian import real_images
 from load_tests.stealing.collect import drive
-from load_tests.stealing.recovery.recover import Knowledge, shadow_prior
+from load_tests.stealing.recovery.recover import POOL_ROWS, Knowledge, shadow_prior
 from load_tests.stealing.steal import Loot, steal
 from load_tests.stealing.substitute import Recipe
 from load_tests.stealing.transfer_set import Queries, TransferSet, joined
@@ -167,6 +167,7 @@ def _theft(
             run.parameters, scores="probabilities", key_file=None, decoy=None, seed=None
         ),
         prior=lambda asked: shadow_prior(asked, victim.pool, recipe),
+        pool=victim.pool[:POOL_ROWS],
         seed=recipe.seed,
         true_answers=lambda _: true,
     )

@@ -55,6 +55,7 @@ class Run:
     loss: str = "cross_entropy"
     labels_only: bool = False
     recover: str = ""
+    learn: str = ""
     seed: int = 0  #: of the attack, of the substitute and of a defence that draws
     judged_on: int = 0  #: images of the test set that are used, 0 for all
 
@@ -88,6 +89,7 @@ class Run:
             loss=self.loss,
             labels_only=self.labels_only,
             recover=self.recover,
+            learn=self.learn,
         )
 
     def but(self, **changes: Any) -> "Run":
@@ -104,8 +106,11 @@ class Run:
         return f"{'-'.join(parts)}-s{self.seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as it stands in its file."""
-        return asdict(self)
+        """Return it as it stands in its file, whose name hangs on all of it.
+
+        What was added since the first files is left out where it is not used.
+        """
+        return {key: value for key, value in asdict(self).items() if key not in _SINCE or value}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Run":
@@ -123,4 +128,5 @@ class Run:
             raise InputError(f"run: {error}") from None
 
 
+_SINCE = ("learn",)
 _SHOWN = ("beta", "gamma", "rho", "frequency", "decimals", "decoy")

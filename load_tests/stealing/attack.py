@@ -189,7 +189,7 @@ def _report(campaign: Campaign, prices: tuple[float, float]) -> dict[str, Any]:
         "test_images": len(campaign.drawn.test),
         "lost_queries": campaign.lost,
         "protection": campaign.protection(),
-        "summary": verdict.summary(results, prices=prices),
+        "summary": verdict.summary(results, prices=prices, classes=campaign.classes),
         "results": results,
     }
 

@@ -34,7 +34,7 @@ from load_tests.stealing.attacks import registry
 from load_tests.stealing.attacks.base import PHOTOS, Means
 from load_tests.stealing.claim import claim, read
 from load_tests.stealing.collect import Manner, Plan, collect
-from load_tests.stealing.recovery.recover import Knowledge, shadow_prior
+from load_tests.stealing.recovery.recover import POOL_ROWS, Knowledge, shadow_prior
 from load_tests.stealing.steal import steal
 from load_tests.stealing.substitute import Recipe
 from load_tests.stealing.thief import Thief
@@ -236,6 +236,7 @@ class Campaign:
         knowledge = Knowledge(
             defence=self._defence(),
             prior=lambda asked: self._prior(thief, asked),
+            pool=features(self.pool)[:POOL_ROWS],
             seed=self.recipe.seed,
             true_answers=None if self._victim is None else lambda asked: self._true(asked.rows),
         )

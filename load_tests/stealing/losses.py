@@ -6,6 +6,11 @@
 | ``mse`` | the answers, by their squared differences (Table 4) |
 | ``logits`` | the logarithms of the answers, up to a constant for each row |
 | ``same_layer`` | the answers, by the substitute's own behind a copy of the defence (Table 4) |
+| ``smoothed`` | labels, a tenth of each spread over all classes (Szegedy et al., 2016) |
+| ``tempered`` | labels, at twice the temperature |
+| ``spread`` | labels, as logits with one lead for all rows, by their squared differences |
+
+The last three are controls: what a way of training is worth that has nothing but labels.
 """
 
 from collections.abc import Callable
@@ -20,6 +25,10 @@ from postprocess.parameters import Parameters
 LossFunction = Callable[[Any, Any], Any]
 #: Answers are at least this before a logarithm: what float32 tells from 0 beside 1.
 EPSILON = 1e-7
+SMOOTHING = 0.1
+TEMPERATURE = 2.0
+#: Of the label's logit over the others', in ``spread``: a probability of .98 of ten classes.
+LEAD = 6.0
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class Loss:
     make: Callable[[Parameters | None], LossFunction]
     #: Whether it copies the defence, and so learns from protected answers alone.
     behind_defence: bool = False
+    of_labels: bool = False  #: whether it is for labels alone
 
 
 def find(name: str) -> Loss:
@@ -64,6 +74,20 @@ def _logits(answers: Any, logits: Any) -> Any:
     return ops.mean(ops.square(given - wanted), axis=-1)
 
 
+def _smoothed(labels: Any, logits: Any) -> Any:
+    return _cross_entropy((1 - SMOOTHING) * labels + SMOOTHING / labels.shape[-1], logits)
+
+
+def _tempered(labels: Any, logits: Any) -> Any:
+    return _cross_entropy(labels, logits / TEMPERATURE)
+
+
+def _spread(labels: Any, logits: Any) -> Any:
+    from keras import ops
+
+    return _logits(ops.softmax(LEAD * labels), logits)
+
+
 def _same_layer(defence: Parameters | None) -> LossFunction:
     if defence is None or defence.defense != "reverse_sigmoid":
         raise InputError("--loss same_layer: expected the beta and gamma of Reverse Sigmoid")
@@ -82,4 +106,7 @@ LOSSES = {
     "mse": Loss(lambda _: _mse),
     "logits": Loss(lambda _: _logits),
     "same_layer": Loss(_same_layer, behind_defence=True),
+    "smoothed": Loss(lambda _: _smoothed, of_labels=True),
+    "tempered": Loss(lambda _: _tempered, of_labels=True),
+    "spread": Loss(lambda _: _spread, of_labels=True),
 }

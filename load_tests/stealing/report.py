@@ -61,7 +61,10 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
             f"{at['queries']} queries: best adaptive attack {at['best']} {at['best_agreement']:.3f}"
         )
         if at["honest_score"] is not None:
-            line += f", labels only {at['labels_only']:.3f}: honest score {at['honest_score']:+.3f}"
+            line += (
+                f", best label thief {at['best_label_thief']} {at['labels_only']:.3f}: "
+                f"honest score {at['honest_score']:+.3f}"
+            )
         lines.append(line)
     tried = [name for name, points in verdict.curves(report["results"]).items() if points]
     for need in report["summary"]["queries_needed"]:

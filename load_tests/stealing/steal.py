@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from exporters.train import Progress
 from load_tests.stealing.attacks import registry
+from load_tests.stealing.learning import learn
 from load_tests.stealing.recovery.recover import Knowledge, recover
 from load_tests.stealing.substitute import Recipe, train_substitute
 from load_tests.stealing.thief import Thief
@@ -51,5 +53,9 @@ def steal(
         recipe = replace(
             recipe, loss=thief.loss, labels_only=thief.labels_only, defence=knowledge.defence
         )
-        substitute = train_substitute(recovered, recipe, progress=progress, watch=watch)
+        train = partial(train_substitute, progress=progress, watch=watch)
+        if thief.learn:
+            substitute = learn.find(thief.learn)(recovered, recipe, knowledge.pool, train)
+        else:
+            substitute = train(recovered, recipe)
     return Loot(asked, recovered, substitute)

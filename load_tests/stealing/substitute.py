@@ -40,6 +40,7 @@ def train_substitute(
     transfer_set: TransferSet,
     recipe: Recipe,
     *,
+    model: Any = None,
     progress: Progress | None = None,
     watch: Callable[[Any, int], None] | None = None,
 ) -> Any:
@@ -48,6 +49,7 @@ def train_substitute(
     Args:
         transfer_set: the endpoint's answers.
         recipe: how to train.
+        model: to go on with, of that architecture; a fresh one without.
         progress: called after every step.
         watch: called after every step with (the model as it is then, steps done).
 
@@ -62,7 +64,8 @@ def train_substitute(
 
     keras.utils.set_random_seed(recipe.seed)
     classes = transfer_set.scores.shape[1]
-    model = architectures.build(recipe.architecture, transfer_set.features.shape[1:], classes)
+    if model is None:
+        model = architectures.build(recipe.architecture, transfer_set.features.shape[1:], classes)
     targets = transfer_set.scores
     if recipe.labels_only:
         targets = one_hot(targets.argmax(axis=1), classes)

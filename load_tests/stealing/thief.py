@@ -5,12 +5,17 @@ from dataclasses import dataclass
 from load_tests.stealing import losses
 from load_tests.stealing.attacks import registry
 from load_tests.stealing.attacks.registry import ATTACKS
+from load_tests.stealing.learning import learn as learners
+from load_tests.stealing.learning.learn import LEARNERS
 from load_tests.stealing.losses import LOSSES
 from load_tests.stealing.recovery import recover as recoveries
 from load_tests.stealing.recovery.recover import RECOVERIES
 from postprocess.errors import InputError
 
-__all__ = ["ATTACKS", "LABELS", "LOSSES", "NAIVE", "RECOVERIES", "UNPROTECTED", "Thief", "suite"]
+__all__ = [
+    "ATTACKS", "LABELS", "LEARNERS", "LOSSES", "NAIVE", "RECOVERIES", "UNPROTECTED", "Thief",
+    "suite",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +30,20 @@ class Thief:
     loss: str = "cross_entropy"  #: see ``losses``
     labels_only: bool = False  #: keep the top-1 classes and nothing else
     recover: str = ""  #: see ``recovery.recover``; none where it is empty
+    learn: str = ""  #: see ``learning.learn``; one training where it is empty
     unprotected: bool = False  #: asks the victim itself, for comparison
 
     def __post_init__(self) -> None:
         attack, loss = registry.find(self.attack), losses.find(self.loss)
         recovery = recoveries.find(self.recover) if self.recover else None
-        if self.labels_only and (recovery or self.loss != "cross_entropy"):
+        if self.labels_only and (recovery or not (loss.of_labels or self.loss == "cross_entropy")):
             raise InputError("--labels-only: leaves nothing to --recover or for another --loss")
+        if loss.of_labels and not self.labels_only:
+            raise InputError(f"--loss {self.loss}: is of labels, and goes with --labels-only")
+        if self.learn:
+            learners.find(self.learn)
+            if loss.behind_defence:
+                raise InputError(f"--loss {self.loss}: learns from protected answers, not --learn")
         if recovery and loss.behind_defence:
             raise InputError(f"--loss {self.loss}: learns from protected answers, not --recover")
         if recovery and recovery.with_true_pairs and attack.average:
@@ -49,6 +61,8 @@ class Thief:
             parts.append(self.recover)
         if self.loss != "cross_entropy":
             parts.append(self.loss)
+        if self.learn:
+            parts.append(self.learn)
         return "-".join(parts)
 
     @property
@@ -62,6 +76,22 @@ class Thief:
 NAIVE = Thief(attack="sample")
 LABELS = Thief(attack="sample", labels_only=True)
 UNPROTECTED = Thief(attack="sample", unprotected=True)
+#: Recoveries whose solutions are matched as logits too, which is stronger with few queries.
+MATCHED = ("analytic", "mixture")
+
+
+#: What labels alone are worth in better hands. Each trick that is played with probabilities is
+#: played with labels too: whoever is better than the best of them has made something of the rest.
+LABEL_CONTROLS = (
+    LABELS,
+    *(
+        Thief(attack="sample", labels_only=True, loss=name)
+        for name, loss in LOSSES.items()
+        if loss.of_labels
+    ),
+    *(Thief(attack="sample", labels_only=True, learn=name) for name in LEARNERS),
+    *(Thief(attack=name, labels_only=True) for name, attack in ATTACKS.items() if attack.chooses),
+)
 
 
 def suite(*, with_victim: bool) -> list[Thief]:
@@ -75,13 +105,19 @@ def suite(*, with_victim: bool) -> list[Thief]:
     others = [name for name in ATTACKS if name not in (NAIVE.attack, *averaging)]
     thieves = [
         NAIVE,
-        LABELS,
-        *(Thief(attack="sample", loss=loss) for loss in LOSSES if loss != NAIVE.loss),
+        *LABEL_CONTROLS,
+        *(
+            Thief(attack="sample", loss=name)
+            for name, loss in LOSSES.items()
+            if name != NAIVE.loss and not loss.of_labels
+        ),
+        *(Thief(attack="sample", learn=name) for name in LEARNERS),
         *(
             Thief(attack="sample", recover=name)
             for name, recovery in RECOVERIES.items()
             if with_victim or not recovery.with_true_pairs
         ),
+        *(Thief(attack="sample", recover=name, loss="logits") for name in MATCHED),
         *(Thief(attack=name, recover=way) for name in averaging for way in ("", "table")),
         *(Thief(attack=name) for name in others),
     ]

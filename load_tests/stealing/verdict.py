@@ -1,33 +1,39 @@
-"""What a campaign comes to: the best attack, the labels-only thief, and what theft costs.
+"""What a campaign comes to: the best attack, the best label thief, and what theft costs.
 
 No defence that keeps the top-1 class stops a thief who keeps only the labels. So the honest
-score of a defence is *best adaptive attack minus labels-only*: at or below 0, probabilities are
-worth nothing to any thief that we know.
+score of a defence is *best attack minus best label thief*, each the best of all that were run: at
+or below 0, probabilities are worth nothing to any thief that we know.
 """
 
 import math
 from typing import Any
 
-from load_tests.stealing.thief import LABELS, NAIVE, UNPROTECTED
+from load_tests.stealing.thief import NAIVE, UNPROTECTED
 
 #: Agreements whose price is told.
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+#: Queries for each class from which on the honest score is told; with fewer it is luck.
+LEAST_A_CLASS = 5
 
 Result = dict[str, Any]
 Curve = list[tuple[int, float]]
 
 
-def summary(results: list[Result], *, prices: tuple[float, float]) -> dict[str, Any]:
+def summary(
+    results: list[Result], *, prices: tuple[float, float], classes: int = 1
+) -> dict[str, Any]:
     """Return the comparison of all thieves.
 
     Args:
         results: of ``Campaign.measure``.
         prices: dollars for 1,000 queries, from and to.
+        classes: K; with fewer than ``LEAST_A_CLASS`` queries for each there is no honest score.
 
     The keys: ``budgets``, a list with, for each query budget, ``best`` (the best outsider's
-    name), ``best_agreement``, ``labels_only`` and ``honest_score``, each None where it was not
-    run; and ``queries_needed``, a list with, for each agreement, the queries of four thieves
-    (None: not reached with the largest budget) and their price in dollars.
+    name), ``best_agreement``, ``best_label_thief``, its agreement ``labels_only`` and
+    ``honest_score``, each None where it was not run; and ``queries_needed``, a list with, for
+    each agreement, the queries of four thieves (None: not reached with the largest budget) and
+    their price in dollars.
     """
     compared, needed = curves(results), []
     for level in LEVELS:
@@ -43,7 +49,7 @@ def summary(results: list[Result], *, prices: tuple[float, float]) -> dict[str, 
             }
         )
     return {
-        "budgets": [_at(results, queries) for queries in budgets(results)],
+        "budgets": [_at(results, queries, classes) for queries in budgets(results)],
         "queries_needed": needed,
         "dollars_per_1000_queries": list(prices),
     }
@@ -55,7 +61,7 @@ def curves(results: list[Result]) -> dict[str, Curve]:
         "unprotected": curve(results, UNPROTECTED.name),
         "naive": curve(results, NAIVE.name),
         "best": best_curve(results),
-        "labels_only": curve(results, LABELS.name),
+        "labels_only": best_curve(results, labels_only=True),
     }
 
 
@@ -71,10 +77,15 @@ def curve(results: list[Result], name: str) -> Curve:
     )
 
 
-def best_curve(results: list[Result]) -> Curve:
-    """Return (queries, agreement) of whichever outsider is best, labels-only thieves aside."""
-    found = [(queries, _best(results, queries)) for queries in budgets(results)]
-    return [(queries, best["agreement"]) for queries, best in found if best is not None]
+def best_curve(results: list[Result], *, labels_only: bool = False) -> Curve:
+    """Return (queries, agreement) of whichever outsider is best, labels-only thieves aside.
+
+    Args:
+        results: of ``Campaign.measure``.
+        labels_only: the best of these in their place.
+    """
+    best = [_best(results, queries, labels_only=labels_only) for queries in budgets(results)]
+    return [(one["queries"], one["agreement"]) for one in best if one is not None]
 
 
 def queries_needed(points: Curve, level: float) -> float | None:
@@ -93,22 +104,28 @@ def queries_needed(points: Curve, level: float) -> float | None:
     return None
 
 
-def _best(results: list[Result], queries: int) -> Result | None:
+def _best(results: list[Result], queries: int, *, labels_only: bool) -> Result | None:
     rivals = [
         result
         for result in results
-        if result["queries"] == queries and result["outsider"] and not result["labels_only"]
+        if result["queries"] == queries
+        and result["outsider"]
+        and result["labels_only"] == labels_only
     ]
     return max(rivals, key=lambda result: float(result["agreement"]), default=None)
 
 
-def _at(results: list[Result], queries: int) -> dict[str, Any]:
-    best = _best(results, queries)
-    labels = dict(curve(results, LABELS.name)).get(queries)
-    return {
+def _at(results: list[Result], queries: int, classes: int) -> dict[str, Any]:
+    best = _best(results, queries, labels_only=False)
+    labels = _best(results, queries, labels_only=True)
+    found: dict[str, Any] = {
         "queries": queries,
         "best": best and best["name"],
         "best_agreement": best and best["agreement"],
-        "labels_only": labels,
-        "honest_score": best["agreement"] - labels if best and labels is not None else None,
+        "best_label_thief": labels and labels["name"],
+        "labels_only": labels and labels["agreement"],
+        "honest_score": None,
     }
+    if best and labels and queries >= LEAST_A_CLASS * classes:
+        found["honest_score"] = best["agreement"] - labels["agreement"]
+    return found

@@ -25,7 +25,7 @@ def test_the_copy_of_the_defence_computes_equation_2(settings, classes):
     assert np.abs(keras.ops.convert_to_numpy(copied) - expected).max() < 2e-5
 
 
-@pytest.mark.parametrize("name", losses.LOSSES)
+@pytest.mark.parametrize("name", [n for n, loss in losses.LOSSES.items() if not loss.of_labels])
 def test_every_loss_is_least_where_the_substitute_answers_as_the_endpoint_did(name):
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(50, 6)).astype(np.float32)
@@ -39,6 +39,28 @@ def test_every_loss_is_least_where_the_substitute_answers_as_the_endpoint_did(na
     for _ in range(20):
         moved = logits + rng.normal(size=logits.shape).astype(np.float32)
         assert (keras.ops.convert_to_numpy(loss(answers, moved)) >= least - 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        # Where the label has the probability .91 of ten classes: the tenth is spread over all.
+        ("smoothed", np.log(0.91 / 0.01)),
+        ("spread", losses.LEAD),
+    ],
+)
+def test_a_loss_of_labels_wants_one_lead_of_the_label(name, least):
+    labels = np.eye(10, dtype=np.float32)[[3]]
+    loss = losses.find(name).make(None)
+    leads = np.linspace(0, 12, 2401).astype(np.float32)
+    values = [float(loss(labels, lead * labels)[0]) for lead in leads]
+    assert leads[int(np.argmin(values))] == pytest.approx(least, abs=0.01)
+
+
+def test_at_a_higher_temperature_the_same_logits_are_less_sure():
+    labels = np.eye(3, dtype=np.float32)
+    loss = losses.find("tempered").make(None)
+    assert float(loss(labels, 4 * labels)[0]) == pytest.approx(np.log(1 + 2 * np.exp(-2)), abs=1e-5)
 
 
 def test_an_unknown_loss_and_one_without_its_defence_are_refused():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from load_tests.stealing.recovery import analytic, inverse, table, tail_ranking
+from load_tests.stealing.recovery import analytic, bayes, d_dae, inverse, table, tail_ranking
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
@@ -65,6 +65,29 @@ def test_the_table_finds_what_it_holds():
     copy = Postprocessor(PARAMETERS)
     recovered = table.recover(copy(true[:50]), true, copy)
     assert np.array_equal(recovered, true[:50])
+
+
+def test_partial_bayes_takes_the_mean_of_what_comes_near_and_has_the_same_top_class():
+    shadow = np.array([[0.7, 0.3], [0.69, 0.31], [0.2, 0.8]], np.float32)
+    near = bayes.recover(np.array([[0.695, 0.305], [0.45, 0.55]], np.float32), shadow, np.copy)
+    assert 0.69 < near[0, 0] < 0.7
+    assert near[1] == pytest.approx([0.2, 0.8])  # the only one whose top class it is
+
+
+def test_partial_bayes_comes_nearer_to_the_truth_than_the_answers_are():
+    true, shadow, copy = victims(300), victims(4000, seed=1), Postprocessor(PARAMETERS)
+    answers = copy(true)
+    assert l1(bayes.recover(answers, shadow, copy), true) < l1(answers, true) / 2
+
+
+@pytest.mark.slow
+def test_a_network_taught_with_many_settings_undoes_one_that_it_was_not_taught():
+    true, shadow = victims(500), victims(2000, seed=1)
+    answers = Postprocessor(PARAMETERS)(true)
+    known = Parameters(scores="probabilities", beta=1, gamma=1)  # not looked at
+    assert l1(d_dae.recover(answers, shadow, known, seed=0), true) < l1(answers, true) / 1.5
+    with pytest.raises(InputError, match="--recover d_dae: expected answers of Reverse Sigmoid"):
+        d_dae.recover(answers, shadow, Parameters(scores="logits", defense="none"), seed=0)
 
 
 def test_the_reversed_tail_is_read_as_the_true_order():

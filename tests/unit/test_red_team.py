@@ -33,8 +33,18 @@ def test_the_best_attack_is_an_outsiders_who_keeps_more_than_labels():
     assert best_curve(RESULTS) == [(100, 0.5), (400, 0.9)]
     small, large = summary(RESULTS, prices=(1, 10))["budgets"]
     assert small["best"] == large["best"] == "sample-table"
+    assert (small["best_label_thief"], large["best_label_thief"]) == (
+        "sample-labels", "random-labels",
+    )  # fmt: skip
     assert small["honest_score"] == pytest.approx(-0.1)
-    assert large["honest_score"] == pytest.approx(0.1)
+    assert large["honest_score"] == pytest.approx(-0.05)
+
+
+def test_with_fewer_than_five_queries_a_class_there_is_no_honest_score():
+    small, large = summary(RESULTS, prices=(1, 10), classes=21)["budgets"]
+    assert small["honest_score"] is None
+    assert (small["best_agreement"], small["labels_only"]) == (0.5, 0.6)
+    assert large["honest_score"] is not None
 
 
 def test_what_an_agreement_takes_is_told_of_thieves_who_were_run_alone():
@@ -69,6 +79,7 @@ def test_every_thief_of_the_suite_has_a_name_of_its_own():
     names = [thief.name for thief in suite(with_victim=True)]
     assert len(set(names)) == len(names)
     assert {"sample", "sample-labels", "sample-unprotected", "sample-table"} <= set(names)
+    assert {"sample-analytic-logits", "k_center-labels", "sample-labels-consistency"} <= set(names)
     assert all(thief.outsider for thief in suite(with_victim=False))
 
 
@@ -81,6 +92,12 @@ def test_every_thief_of_the_suite_has_a_name_of_its_own():
         ({"attack": "sample", "labels_only": True, "loss": "mse"}, "--labels-only: leaves nothing"),
         ({"attack": "sample", "loss": "same_layer", "recover": "table"}, "--loss same_layer: "),
         ({"attack": "duplicates", "recover": "mlp"}, "--recover mlp: is not for the mean"),
+        ({"attack": "sample", "learn": "x"}, "--learn: expected self_training, .* got 'x'"),
+        ({"attack": "sample", "loss": "smoothed"}, "--loss smoothed: is of labels, and goes with"),
+        (
+            {"attack": "sample", "loss": "same_layer", "learn": "self_training"},
+            "--loss same_layer: learns from protected answers, not --learn",
+        ),
     ],
 )
 def test_thieves_that_make_no_sense_are_refused(settings, said):

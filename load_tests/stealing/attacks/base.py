@@ -77,6 +77,9 @@ class StealingAttack:
     #: Makes one row to learn from of several answers; its input is none that was asked about.
     average: Callable[[TransferSet], TransferSet] | None = None
 
+    #: Whether it chooses among the adversary's rows, for thieves of labels too.
+    chooses: bool = False
+
     def digest(self, taken: TransferSet) -> TransferSet:
         """Return what of the answers is learnt from."""
         return taken if self.average is None else self.average(taken)

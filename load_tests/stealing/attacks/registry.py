@@ -2,7 +2,9 @@
 
 from load_tests.stealing.attacks.base import PHOTOS, Means, StealingAttack, no_arrays
 from load_tests.stealing.attacks.jacobian import jacobian
+from load_tests.stealing.attacks.k_center import k_center
 from load_tests.stealing.attacks.knockoff import Others, knockoff
+from load_tests.stealing.attacks.margin import margin
 from load_tests.stealing.attacks.near_duplicates import COPIES, average, near_duplicates
 from load_tests.stealing.attacks.random_images import random_images
 from load_tests.stealing.attacks.sample import sample
@@ -36,6 +38,14 @@ ATTACKS = {
         no_arrays,
         limit=lambda pool: COPIES * len(pool),
         average=average,
+    ),
+    "margin": StealingAttack(
+        lambda m: margin(m.pool, budget=m.budget, rng=m.rng, recipe=m.recipe),
+        limit=len,
+        chooses=True,
+    ),
+    "k_center": StealingAttack(
+        lambda m: k_center(m.pool, budget=m.budget, rng=m.rng), limit=len, chooses=True
     ),
 }
 

@@ -5,7 +5,8 @@ curve's minimum an answer falls as the probability rises, right of it it rises. 
 are solved from many starting points (how sure the victim was, and which class besides the top
 one might be right of the minimum), by damped Gauss-Newton steps on the victim's logits, with the
 accuracy constraint in the equations. The solution is taken whose protected form is nearest, and
-of several exact ones the surest: victims are sure of most inputs.
+of several exact ones the surest: victims are sure of most inputs. A substitute that matches its
+logits gets more of it than one that matches its probabilities, which say little but the label.
 """
 
 import numpy as np
@@ -19,13 +20,14 @@ from postprocess.parameters import Parameters
 #: Starting points: how far the top class's logit leads, and the spread of the others'.
 LEADS = (1.0, 3.0, 6.0, 10.0, 15.0)
 SPREADS = (0.3, 1.0)
-STEPS = 25
+STEPS = 60
 #: The work grows with the third power of the classes. Of more than so many, one starting point in
 #: so many is taken: every lead, with the smaller spread and no class lifted.
 MANY, ONE_IN = 32, 4
 CHUNK = 512  #: answers at a time
 #: Squared distances below it are float32's: such a solution is one, not nearly one.
 EXACT = 1e-13
+DONE = 1e-16  #: nothing is gained below it
 TINY = 1e-300
 _H = 1e-6  #: of the numerical derivative, in logits
 
@@ -40,10 +42,12 @@ def recover(answers: Answers, parameters: Parameters) -> Answers:
     Raises:
         InputError: they are not of a Reverse Sigmoid.
     """
-    if parameters.defense != "reverse_sigmoid":
-        raise InputError("--recover analytic: expected the beta and gamma of Reverse Sigmoid")
-    parts = np.array_split(answers.astype(np.float64), -(-len(answers) // CHUNK))
-    return np.concatenate([_recover(part, parameters) for part in parts])
+    found, distance = solutions(answers, parameters)
+    exact = distance < EXACT
+    sure = np.where(exact, found.max(axis=2), -np.inf)
+    best = np.where(exact.any(axis=0), sure.argmax(axis=0), distance.argmin(axis=0))
+    recovered: Answers = softmax(found[best, np.arange(len(answers))], axis=1).astype(np.float32)
+    return recovered
 
 
 def protect(logits: Float64, parameters: Parameters) -> Float64:
@@ -69,18 +73,31 @@ def protect(logits: Float64, parameters: Parameters) -> Float64:
     return protected
 
 
-def _recover(answers: Float64, parameters: Parameters) -> Answers:
-    found = np.log(answers.clip(1e-12))
-    least = _distance(found, answers, parameters)
-    for start in _starts(answers):
-        logits = _solve(start, answers, parameters)
-        distance = _distance(logits, answers, parameters)
-        surer = log_softmax(logits, axis=1).max(axis=1) > log_softmax(found, axis=1).max(axis=1)
-        exact = np.maximum(distance, least) < EXACT
-        better = np.where(exact, surer, distance < least)
-        found[better], least[better] = logits[better], distance[better]
-    recovered: Answers = softmax(found, axis=1).astype(np.float32)
-    return recovered
+def solutions(answers: Answers, parameters: Parameters) -> tuple[Float64, Float64]:
+    """Return what every starting point leads to, and how far its protected form is from the answer.
+
+    Args:
+        answers, parameters: see ``recover``.
+
+    Returns:
+        log-probabilities, shape (starts, n, K), and squared distances, shape (starts, n).
+
+    Raises:
+        InputError: see ``recover``.
+    """
+    if parameters.defense != "reverse_sigmoid":
+        raise InputError("--recover analytic: expected the beta and gamma of Reverse Sigmoid")
+    parts = np.array_split(answers.astype(np.float64), -(-len(answers) // CHUNK))
+    found = np.concatenate([_solutions(part, parameters) for part in parts], axis=1)
+    distance = [_distance(each, answers.astype(np.float64), parameters) for each in found]
+    return found, np.stack(distance)
+
+
+def _solutions(answers: Float64, parameters: Parameters) -> Float64:
+    as_they_are = np.log(answers.clip(1e-12))
+    led_to = [_solve(start, answers, parameters) for start in _starts(answers)]
+    found: Float64 = log_softmax(np.stack([as_they_are, *led_to]), axis=2)
+    return found
 
 
 def _distance(logits: Float64, answers: Float64, parameters: Parameters) -> Float64:
@@ -111,22 +128,32 @@ def _starts(answers: Float64) -> list[Float64]:
 
 def _solve(logits: Float64, answers: Float64, parameters: Parameters) -> Float64:
     """Return where damped Gauss-Newton steps from some logits lead."""
-    classes = logits.shape[1]
+    solved = logits.copy()
     damping = np.full(len(logits), 1e-3)
     residual = protect(logits, parameters) - answers
     for _ in range(STEPS):
-        moved = np.stack(
-            [protect(logits + _H * unit, parameters) for unit in np.eye(classes)], axis=2
-        )
-        jacobian = (moved - (residual + answers)[:, :, None]) / _H
-        normal = jacobian.transpose(0, 2, 1) @ jacobian
-        scale = np.einsum("njj->n", normal)[:, None] / classes + 1e-18
-        damped = normal + (damping[:, None] * scale)[:, :, None] * np.eye(classes)
-        step = np.linalg.solve(damped, np.einsum("nij,ni->nj", jacobian, residual)[..., None])
-        tried = log_softmax(logits - np.clip(step[..., 0], -3, 3), axis=1)
-        left = protect(tried, parameters) - answers
-        better = np.square(left).sum(axis=1) < np.square(residual).sum(axis=1)
-        logits = np.where(better[:, None], tried, logits)
-        residual = np.where(better[:, None], left, residual)
-        damping = np.clip(np.where(better, damping / 5, damping * 5), 1e-12, 1e6)
-    return logits
+        left = np.flatnonzero(np.square(residual).sum(axis=1) > DONE)
+        if not len(left):
+            break
+        start, off, wanted = solved[left], residual[left], answers[left]
+        tried = log_softmax(start - _step(start, off, wanted, parameters, damping[left]), axis=1)
+        after = protect(tried, parameters) - wanted
+        better = np.square(after).sum(axis=1) < np.square(off).sum(axis=1)
+        solved[left[better]], residual[left[better]] = tried[better], after[better]
+        damping[left] = np.clip(np.where(better, 0.2, 5.0) * damping[left], 1e-12, 1e6)
+    return solved
+
+
+def _step(
+    logits: Float64, residual: Float64, answers: Float64, parameters: Parameters, damping: Float64
+) -> Float64:
+    """Return a damped Gauss-Newton step."""
+    classes = logits.shape[1]
+    moved = np.stack([protect(logits + _H * unit, parameters) for unit in np.eye(classes)], axis=2)
+    jacobian = (moved - (residual + answers)[:, :, None]) / _H
+    normal = jacobian.transpose(0, 2, 1) @ jacobian
+    scale = np.einsum("njj->n", normal)[:, None] / classes + 1e-18
+    damped = normal + (damping[:, None] * scale)[:, :, None] * np.eye(classes)
+    step = np.linalg.solve(damped, np.einsum("nij,ni->nj", jacobian, residual)[..., None])
+    clipped: Float64 = np.clip(step[..., 0], -3, 3)
+    return clipped

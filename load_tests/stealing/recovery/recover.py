@@ -5,7 +5,10 @@
 | ``tail`` | a shadow: a substitute of the labels alone, whose answers stand for the victim's |
 | ``table`` | a shadow, and beta and gamma |
 | ``neural`` | a shadow, and beta and gamma |
+| ``bayes`` | a shadow, and beta and gamma |
+| ``d_dae`` | a shadow |
 | ``analytic`` | beta and gamma |
+| ``mixture`` | beta and gamma |
 | ``linear`` | pairs of protected and true answers, which no outsider has |
 | ``mlp`` | the same |
 """
@@ -19,15 +22,15 @@ import numpy as np
 from exporters.datasets import Images
 from exporters.train import augment, predict
 from load_tests.endpoint import Answers
-from load_tests.stealing.recovery import inverse, table, tail_ranking
+from load_tests.stealing.recovery import bayes, d_dae, inverse, table, tail_ranking
 from load_tests.stealing.substitute import Recipe, train_substitute
 from load_tests.stealing.transfer_set import TransferSet
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 
-#: Most rows of the prior: of what the adversary has and shifted copies of images.
-PRIOR_ROWS = 20_000
+#: Most rows that are learnt from without answers; of the prior, shifted copies among them.
+POOL_ROWS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,7 @@ class Knowledge:
 
     defence: Parameters  #: what they take the defence to be
     prior: Callable[[TransferSet], Answers]  #: probabilities of the shadow, see ``shadow_prior``
+    pool: Images  #: features of rows that nobody needs to be asked about
     seed: int  #: of the MLPs
     #: The victim's own answers to a transfer set's rows; None for an outsider.
     true_answers: Callable[[TransferSet], Answers] | None = None
@@ -98,8 +102,8 @@ def shadow_prior(transfer_set: TransferSet, pool: Images, recipe: Recipe) -> Ans
     recipe = recipe.on_labels(seed=recipe.seed + 1)
     shadow = train_substitute(transfer_set, recipe)
     rng = np.random.default_rng(recipe.seed)
-    pool = pool[rng.permutation(len(pool))[:PRIOR_ROWS]]
-    copies = min(20, PRIOR_ROWS // len(pool) - 1) if pool.ndim == 4 else 0
+    pool = pool[rng.permutation(len(pool))[:POOL_ROWS]]
+    copies = min(20, POOL_ROWS // len(pool) - 1) if pool.ndim == 4 else 0
     moved = [augment(pool, rng, flips=recipe.flips) for _ in range(copies)]
     prior: Answers = softmax(predict(shadow, np.concatenate([pool, *moved])), axis=1)
     return prior
@@ -116,6 +120,16 @@ def _analytic(taken: TransferSet, known: Knowledge) -> Answers:
     return analytic.recover(taken.scores, known.defence)
 
 
+def _mixture(taken: TransferSet, known: Knowledge) -> Answers:
+    from load_tests.stealing.recovery import mixture
+
+    return mixture.recover(taken.scores, known.defence)
+
+
+def _d_dae(taken: TransferSet, known: Knowledge) -> Answers:
+    return d_dae.recover(taken.scores, known.prior(taken), known.defence, seed=known.seed)
+
+
 def _crosswise(
     fit: Callable[..., inverse.Inverse], taken: TransferSet, known: Knowledge
 ) -> Answers:
@@ -129,7 +143,12 @@ RECOVERIES = {
         lambda taken, known: table.recover(taken.scores, known.prior(taken), known.copy)
     ),
     "neural": Recovery(_neural),
+    "bayes": Recovery(
+        lambda taken, known: bayes.recover(taken.scores, known.prior(taken), known.copy)
+    ),
+    "d_dae": Recovery(_d_dae),
     "analytic": Recovery(_analytic),
+    "mixture": Recovery(_mixture),
     "linear": Recovery(partial(_crosswise, inverse.linear), with_true_pairs=True),
     "mlp": Recovery(
         lambda taken, known: _crosswise(partial(inverse.mlp, seed=known.seed), taken, known),
