@@ -5,6 +5,7 @@ In the first, each of several heads has a defence of its own.
 """
 
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
@@ -261,11 +262,26 @@ def _refuse_existing(repository: Path, models: tuple[str, ...], *, force: bool) 
         folder = repository / model
         if folder.exists() and not force:
             raise InputError(f"{folder} exists; give --force to replace it")
+        if folder.exists():
+            _refuse_anothers(folder, models[0])
         for version in versions.folders(folder):
             if version.name != "1":
                 raise InputError(
                     f"{version} exists, and Triton serves the highest version; remove it"
                 )
+
+
+def _refuse_anothers(folder: Path, name: str) -> None:
+    """Refuse to replace a model that another public one than ``name`` has as a step."""
+    step = re.compile(
+        rf"""^[^#]*\bmodel_name\s*:\s*["']{re.escape(folder.name)}["']""", re.MULTILINE
+    )
+    for config in folder.parent.glob("*/config.pbtxt"):
+        if config.parent.name != name and step.search(config.read_text("utf-8", "replace")):
+            raise InputError(
+                f"{folder}: {config.parent.name} runs it, so --force would break that; choose "
+                "another --name, or --repository"
+            )
 
 
 def folder_beside(repository: Path) -> tempfile.TemporaryDirectory[str]:

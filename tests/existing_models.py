@@ -4,7 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import victims
+from google.protobuf import text_format
 from onnx import TensorProto
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from deploy.existing import protecting
+from exporters.classifier import ProtectOptions
+from exporters.model_repository import SHIPPED
 
 GOLDEN = Path(__file__).parent / "golden" / "existing"
 
@@ -206,3 +212,15 @@ def contents(folder):
         str(path.relative_to(folder)): None if path.is_dir() else path.read_bytes()
         for path in sorted(folder.rglob("*"))
     }
+
+
+def protect(folder, backend, **more):
+    """Protect a model of a backend that does not run here, by what a person says of it."""
+    _, scores, labels = ELSEWHERE[backend][1]
+    asked = ProtectOptions(scores=scores, multi_label=labels == "--multi-label")
+    return protecting.protect(folder, SHIPPED, asked, **more)
+
+
+def parsed(path):
+    """Read a config by Triton's own schema."""
+    return text_format.Parse(path.read_text(), ModelConfig())

@@ -21,7 +21,7 @@ the help, and ``run`` does the work. To add one, add its module and its line in
 | ``overhead``, ``benchmark`` | measures what the defence costs, here or beside other ways |
 | ``paper`` | makes the paper's tables and figures again |
 
-They share ``options`` and, where a model is asked, those of ``asking``; ``console``, to talk to
-people; ``progress``, what these see meanwhile; ``needs``, which packages have to be there; and
-``signals``, by which a command ends.
+They share ``options`` and, where a model is asked, those of ``asking``; ``many``, which tries each
+of several models; ``console``, to talk to people; ``progress``, what these see meanwhile;
+``needs``, which packages have to be there; and ``signals``, by which a command ends.
 """

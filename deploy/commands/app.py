@@ -20,11 +20,11 @@ COMMANDS = {
     "demo": "Train, export, protect, serve and attack a classifier, of handwritten digits or of "
     "yours.",
     "export": "Train a classifier and write it, protected, to a model repository.",
-    "protect": "Protect an ONNX classifier, or a model of any backend in a Triton repository.",
+    "protect": "Protect ONNX classifiers, or models of any backend in a Triton repository.",
     "check": "Look for what would stop a model repository from loading, leak, or defend badly.",
-    "retune": "Change the parameters of a protected model's defence, in place, of either layout.",
+    "retune": "Change the parameters of protected models' defences, in place, of either layout.",
     "calibrate": "Answer with the label and one of a few calibrated levels of confidence, offline.",
-    "tune": "Find beta and gamma for a protected model, offline: no server is asked or restarted.",
+    "tune": "Find beta and gamma for protected models, offline: no server is asked or restarted.",
     "serve": "Serve a model repository with the embedded Triton until Ctrl-C or SIGTERM.",
     "audit": "Try from the outside every way round the defence that is known.",
     "gateway": "Write Envoy's configuration, checked by Envoy itself, and what Prometheus and "

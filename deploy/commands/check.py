@@ -23,7 +23,12 @@ class CheckCommand:
     Exits with 1 if there is an error; warnings do not change the exit code.
     """
 
-    repository: Annotated[Path, typer.Argument(metavar="MODEL_REPOSITORY")]
+    repository: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL_REPOSITORY", help="A repository, or one model of it, REPOSITORY/NAME."
+        ),
+    ]
     gateway: Annotated[
         Path | None,
         typer.Option(
@@ -38,7 +43,9 @@ class CheckCommand:
 
         checked = check(self.repository)
         if self.gateway is not None:
-            checked.findings.extend(_of_gateway(self.gateway, self.repository))
+            alone = (self.repository / "config.pbtxt").exists()
+            repository = self.repository.absolute().parent if alone else self.repository
+            checked.findings.extend(_of_gateway(self.gateway, repository))
         if self.as_json:
             print(json.dumps(checked.as_json(), indent=2))
         else:

@@ -1,19 +1,23 @@
 """``reverse-sigmoid protect``: a classifier that exists, protected: a file, or a served model."""
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
 from deploy.commands import options
-from deploy.commands.console import err_console, say
+from deploy.commands.console import err_console, say, show
 from postprocess.errors import InputError
 from postprocess.parameters import CHOICES, Parameters
 
 if TYPE_CHECKING:
+    from deploy.commands.many import Told
+    from deploy.existing.listing import Listing
     from exporters.classifier import ProtectOptions
     from exporters.onnx_signature import OnnxTensor
     from exporters.protect import ProtectedFile
@@ -21,14 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ProtectCommand:
-    """Protect an ONNX classifier, or a model of any backend in a Triton repository."""
+    """Protect ONNX classifiers, or models of any backend in a Triton repository.
 
-    model: Annotated[
-        Path,
+    Of several, each is tried: one that fails loses none of the others.
+    """
+
+    models: Annotated[
+        list[Path],
         typer.Argument(
-            metavar="MODEL",
-            help="A classifier: an .onnx file, which is only read, or a folder REPOSITORY/NAME, "
-            "protected in place.",
+            metavar="MODEL...",
+            help="Classifiers: .onnx files, which are only read; folders REPOSITORY/NAME, "
+            "protected in place; or a REPOSITORY, all of it that is not protected yet.",
         ),
     ]
     repository: Annotated[
@@ -103,12 +110,80 @@ class ProtectCommand:
     as_json: options.AsJson = False
 
     def run(self) -> None:
-        if self.model.suffix != ".onnx" and (self.model.is_dir() or self.undo):
-            from deploy.commands import protect_existing
+        from deploy.commands import many, protect_existing
 
-            protect_existing.run(self)
+        if self.undo:
+            protect_existing.undo(self)
             return
-        self._protect_file()
+        already: list[Path] = []
+
+        def unprotected(found: "Listing") -> list[Path]:
+            already.extend(found.protected)
+            return [*found.protected, *found.unprotected]
+
+        paths = many.expanded(self.models, unprotected, "no model there")
+        if paths == self.models and len(paths) == 1:
+            self._tell({paths[0]: self._protect(paths[0])})
+            return
+        paths = [path for path in paths if path not in already]
+        self._refuse_for_many(paths)
+        done, failed = many.try_each(paths, self._protect)
+        self._tell(done, failed, already)
+
+    def _protect(self, path: Path) -> "Told":
+        from deploy.commands import protect_existing
+
+        if path.suffix != ".onnx" and path.is_dir():
+            return protect_existing.protect(self, path)
+        return self._protect_file(path)
+
+    def _refuse_for_many(self, paths: list[Path]) -> None:
+        """Refuse what cannot be meant of several models, before the first is written."""
+        self.understood()
+        if self.name:
+            raise InputError("--name: is one model's, and several are given")
+        written: dict[Path, Path] = {}
+        for path in paths:
+            place = (self.repository or path.parent) / path.stem
+            first = written.setdefault(place, path)
+            if first != path:
+                raise InputError(
+                    f"{first} and {path}: would both be called {path.stem}; protect one by itself "
+                    "under another --name"
+                )
+
+    def _tell(
+        self,
+        done: "dict[Path, Told]",
+        failed: dict[Path, str] | None = None,
+        already: Sequence[Path] = (),
+    ) -> None:
+        """Print what was done: of one model at length, of several as a table."""
+        told = [one.as_dict for one in done.values()]
+        for one in done.values():
+            which = "" if failed is None else f"{one.as_dict['models'][0]}: "
+            for warning in one.warnings:
+                say(f"warning: {which}{warning}", console=err_console)
+        if failed is None:
+            (only,) = done.values()
+            lines = [json.dumps(only.as_dict)] if self.as_json else only.lines
+            for line in lines:
+                say(line)
+            return
+        if self.as_json:
+            errors = [{"model": str(path), "error": why} for path, why in failed.items()]
+            print(json.dumps(told + errors))
+        else:
+            table = Table("model", "served as", "scores", "classes", "rows verified")
+            for path, one in done.items():
+                table.add_row(str(path), *_row(one.as_dict))
+            for path in already:
+                table.add_row(str(path), path.name, "protected already")
+            for path in failed:
+                table.add_row(str(path), "", "not protected")
+            show(table, width=options.WIDTH)
+        if failed:
+            raise typer.Exit(1)
 
     def understood(self) -> "tuple[ProtectOptions, Parameters]":
         """Return what a person says of the model, and of its defence.
@@ -123,44 +198,39 @@ class ProtectCommand:
         asked = options.settings(ProtectOptions, self, output=tuple(self.output or ()))
         return asked, options.parameters(self.beta, self.gamma, self.margin)
 
-    def _protect_file(self) -> None:
+    def _protect_file(self, path: Path) -> "Told":
+        from deploy.commands.many import Told
         from exporters.protect import protect
 
-        for given, option in ((self.undo, "--undo"), (self.url, "--url")):
-            if given:
-                raise InputError(f"{option}: of a folder REPOSITORY/NAME, not of a file")
+        if self.url:
+            raise InputError("--url: of a folder REPOSITORY/NAME, not of a file")
         if self.repository is None:
             raise InputError(
                 "Missing option '--repository': without it, expected a folder REPOSITORY/NAME, got "
-                f"{self.model}"
+                f"{path}"
             )
         repository = self.repository
         asked, defence = self.understood()
-        with err_console.status(f"reading and verifying {self.model}"):
-            before = self._settings_there(repository) if self.force else {}
-            done = protect(self.model, repository, defence, asked)
-        for warning in done.classifier.warnings:
-            say(f"warning: {warning}", console=err_console)
-        lost = _replaced(before, done)
+        with err_console.status(f"reading and verifying {path}"):
+            name = self.name or path.stem
+            before = _settings_there(repository / name) if self.force else {}
+            done = protect(path, repository, defence, asked)
+        warnings, lost = list(done.classifier.warnings), _replaced(before, done)
         if lost:
-            say(
-                f"warning: {done.repository / done.name}: --force replaced its parameters: {lost}; "
-                "retune sets them again",
-                console=err_console,
+            warnings.append(
+                f"{done.repository / done.name}: --force replaced its parameters: {lost}; "
+                "retune sets them again"
             )
-        if self.as_json:
-            print(json.dumps(_as_dict(done)))
-            return
-        for line in _lines(done):
-            say(line)
+        return Told(_as_dict(done), _lines(done), warnings)
 
-    def _settings_there(self, repository: Path) -> dict[str, Any]:
-        """Return the parameters of the model that stands in the place of the new one."""
-        from deploy.repository.retuning import plan
 
-        with suppress(InputError, OSError):
-            return dict(plan(repository / (self.name or self.model.stem), {})[0].before)
-        return {}
+def _settings_there(folder: Path) -> dict[str, Any]:
+    """Return the parameters of the model that stands in the place of the new one."""
+    from deploy.repository.retuning import plan
+
+    with suppress(InputError, OSError):
+        return dict(plan(folder, {})[0].before)
+    return {}
 
 
 def _replaced(before: dict[str, Any], done: "ProtectedFile") -> str:
@@ -171,6 +241,13 @@ def _replaced(before: dict[str, Any], done: "ProtectedFile") -> str:
         for name, old in before.items()
         if name not in found and old != after[name]
     )
+
+
+def _row(said: dict[str, Any]) -> tuple[str, ...]:
+    """Return a line of the table of several models."""
+    heads = said.get("heads", [said])
+    columns = [[str(one[key]) for one in heads] for key in ("scores", "classes", "verified_rows")]
+    return said["models"][0], *map(", ".join, columns)
 
 
 def _as_dict(done: "ProtectedFile") -> dict[str, Any]:

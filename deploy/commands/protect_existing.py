@@ -1,9 +1,13 @@
 """``reverse-sigmoid protect REPOSITORY/NAME``: what it takes of the options, and what it says."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from deploy.commands.console import err_console, say
+from deploy.commands.many import Told, expanded, fail
 from postprocess.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,16 +21,13 @@ _OF_FILES = {
 }
 
 
-def run(command: "ProtectCommand") -> None:
-    """Protect a model of a repository, or give it back.
+def protect(command: "ProtectCommand", path: Path) -> Told:
+    """Protect a model of a repository, and return what is told of it.
 
     Raises:
         InputError: an option does not apply, or it cannot be done.
     """
-    if command.undo:
-        _undo(command)
-        return
-    from deploy.existing.protecting import protect
+    from deploy.existing import protecting
 
     for option, why in _OF_FILES.items():
         if getattr(command, option):
@@ -39,35 +40,54 @@ def run(command: "ProtectCommand") -> None:
     if command.force:
         raise InputError("--force: of a folder, nothing that exists is replaced; see --undo")
     asked, defence = command.understood()
-    with err_console.status(f"asking and protecting {command.model}"):
-        done = protect(
-            command.model.absolute(), defence, asked, url=command.url, out=command.repository
+    with err_console.status(f"asking and protecting {path}"):
+        done = protecting.protect(
+            path.absolute(), defence, asked, url=command.url, out=command.repository
         )
-    for warning in done.warnings:
-        say(f"warning: {warning}", console=err_console)
-    if command.as_json:
-        print(json.dumps(_as_dict(done)))
-        return
-    for line in _lines(done, in_place=command.repository is None):
-        say(line)
+    return Told(_as_dict(done), _lines(done, in_place=command.repository is None), done.warnings)
 
 
-def _undo(command: "ProtectCommand") -> None:
-    from deploy.existing.undoing import undo
+def undo(command: "ProtectCommand") -> None:
+    """Give models back as they were, and say so.
+
+    Raises:
+        InputError: an option does not apply, or the only model cannot be given back.
+    """
+    from deploy.existing import undoing
 
     others = ("name", "scores", "output", "sample", "repository", "self_contained",
               "max_batch_size", "max_client_batch", "class_axis", "multi_label")  # fmt: skip
     for option in others:
         if getattr(command, option) not in (None, "", False, []):
             raise InputError(f"--{option.replace('_', '-')}: not with --undo")
-    with err_console.status(f"giving back {command.model}"):
-        done = undo(command.model.absolute(), url=command.url, force=command.force)
+    none = "nothing to undo: no model there was protected in place"
+    paths = expanded(command.models, lambda found: found.undoable, none)
+    for path in paths:
+        if path.suffix == ".onnx" and not path.is_dir():
+            raise InputError("--undo: of a folder REPOSITORY/NAME, not of a file")
+    with err_console.status("giving back") as status:
+        done, failed = undoing.undo_each(
+            [path.absolute() for path in paths],
+            url=command.url,
+            force=command.force,
+            tell=status.update,
+        )
+    if len(command.models) == len(paths) == 1 and failed:
+        raise next(iter(failed.values()))
+    why = {path: fail(path, error) for path, error in failed.items()}
     if command.as_json:
-        print(json.dumps({"model": str(done.folder), "removed": done.removed, "kept": done.kept}))
-        return
-    say(f"{done.folder} is as it was; {' and '.join(done.removed)} removed")
-    for file in done.kept:
-        say(f"  kept       {file}, which came since")
+        told: list[dict[str, Any]] = [
+            {"model": str(one.folder), "removed": one.removed, "kept": one.kept} for one in done
+        ]
+        told += [{"model": str(path), "error": error} for path, error in why.items()]
+        print(json.dumps(told[0] if paths == command.models and len(told) == 1 else told))
+    else:
+        for one in done:
+            say(f"{one.folder} is as it was; {' and '.join(one.removed)} removed")
+            for file in one.kept:
+                say(f"  kept       {file}, which came since")
+    if failed:
+        raise typer.Exit(1)
 
 
 def _as_dict(done: "ProtectedInPlace") -> dict[str, Any]:

@@ -4,12 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deploy.commands import options
 from deploy.commands.console import err_console, say
+from deploy.commands.many import expanded, try_each
 from postprocess.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,13 +21,16 @@ NONE = "none"
 
 @dataclass(frozen=True, kw_only=True)
 class RetuneCommand:
-    """Change the parameters of a protected model's defence, in place, of either layout.
+    """Change the parameters of protected models' defences, in place, of either layout.
 
     Files are replaced whole: a Triton that polls takes them over without a failed request.
     """
 
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A model's folder: MODEL_REPOSITORY/NAME.")
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL...", help="Models' folders, MODEL_REPOSITORY/NAME, or a repository: all."
+        ),
     ]
     output: Annotated[
         str,
@@ -46,26 +50,39 @@ class RetuneCommand:
     as_json: options.AsJson = False
 
     def run(self) -> None:
-        from deploy.repository.retuning import plan
-
         keys = ("beta", "gamma", "margin", "decimals")
         given = {key: getattr(self, key) for key in keys}
         changes = {key: None if value == NONE else value for key, value in given.items() if value}
         if not changes:
             raise InputError(f"expected at least one of {', '.join(f'--{key}' for key in keys)}")
-        planned = plan(self.model, changes, self.output)
-        if not self.dry_run:
-            write(self.model, planned)
+        paths = expanded(self.models, lambda found: found.protected, "no protected model there")
+        failed: dict[Path, str] = {}
+        if len(paths) == 1:
+            planned = self._retune(paths[0], changes)
+        else:
+            done, failed = try_each(paths, lambda path: self._retune(path, changes))
+            planned = [one for each in done.values() for one in each]
         if self.as_json:
-            said = [
+            said: list[dict[str, Any]] = [
                 {"file": str(one.file), "written": not self.dry_run, "changes": one.changes()}
                 for one in planned
             ]
+            said += [{"model": str(path), "error": why} for path, why in failed.items()]
             print(json.dumps(said))
-            return
-        show_changes(planned)
-        if self.dry_run:
-            say("nothing was written", console=err_console)
+        else:
+            show_changes(planned)
+            if self.dry_run:
+                say("nothing was written", console=err_console)
+        if failed:
+            raise typer.Exit(1)
+
+    def _retune(self, model: Path, changes: dict[str, str | None]) -> "list[Retuning]":
+        from deploy.repository.retuning import plan
+
+        planned = plan(model, changes, self.output)
+        if not self.dry_run:
+            write(model, planned)
+        return planned
 
 
 def write(model: Path, planned: Sequence["Retuning"]) -> None:

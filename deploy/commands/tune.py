@@ -1,15 +1,17 @@
 """``reverse-sigmoid tune``: a setting of the defence for a classifier of yours."""
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 from rich.table import Table
 
 from deploy.commands import asking, options
 from deploy.commands.console import err_console, say, show
+from deploy.commands.many import try_each
 from deploy.commands.needs import refuse_missing, refuse_missing_backend
 from deploy.commands.progress import Countdown
 from deploy.commands.retune import NONE, show_changes, write
@@ -18,20 +20,32 @@ from exporters.atomic_file import write_json, write_text
 from postprocess.errors import InputError
 
 if TYPE_CHECKING:
+    from deploy.repository.retuning import Retuning
     from load_tests.tune.tuning import Wanted
+
+#: A model, and one of its outputs, "" for the only one.
+Head: TypeAlias = tuple[str, str]
+SETTING, PLOT = ("beta", "gamma", "margin", "decimals"), "frontier.svg"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuneCommand:
-    """Find beta and gamma for a protected model, offline: no server is asked or restarted.
+    """Find beta and gamma for protected models, offline: no server is asked or restarted.
 
     Every finished training is kept in --out: the same command goes on where it was stopped.
     """
 
     repository: Annotated[Path, typer.Option(help="The model repository.")]
-    model: options.PublicModel
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            help="The protected model; several, or heads, get a folder each in --out.",
+            show_default="all of the repository",
+        ),
+    ] = None
     output: Annotated[
-        str, typer.Option(help="Which of several outputs.", show_default="the only one")
+        str, typer.Option(help="Which of several outputs.", show_default="all, one by one")
     ] = ""
     data: asking.DataKind = ""
     data_dir: asking.DataDir = None
@@ -84,26 +98,73 @@ class TuneCommand:
     as_json: options.AsJson = False
 
     def run(self) -> None:
-        from deploy.repository import retuning
-        from load_tests.tune import report
-
         wanted = self._wanted()
         refuse_missing_backend()
         refuse_missing("scipy", "matplotlib")
-        found, chosen = self._search(wanted)
-        write_json(self.out / "tune.json", found, indent=1)
-        plot = self.out / "frontier.svg"
-        write_text(plot, report.plot(found))
-        folder = self.repository / self.model
+        heads = self._heads()
+        if len(heads) == 1:
+            ((_, head),) = heads.items()
+            found, planned = self._tune(head, self.out, wanted)
+            if self.as_json:
+                print(json.dumps(found))
+                return
+            _show(found, self.out / PLOT)
+            self._show_changes(planned)
+            return
+        done, failed = try_each(
+            heads, lambda name: self._tune(heads[name], self.out / name, wanted)
+        )
+        if self.as_json:
+            said = [found for found, _ in done.values()]
+            said += [{"model": name, "error": why} for name, why in failed.items()]
+            print(json.dumps(said))
+        else:
+            _show_many({name: found for name, (found, _) in done.items()}, list(failed))
+            self._show_changes([one for _, planned in done.values() for one in planned])
+        if failed:
+            raise typer.Exit(1)
+
+    def _heads(self) -> dict[str, Head]:
+        """Return what is to be tuned, by its folder in --out: a model, or one of its outputs."""
+        from deploy.existing import listing
+        from deploy.repository import retuning
+
+        models = list(dict.fromkeys(self.models or ()))
+        if not models:
+            models = [one.name for one in listing.look(self.repository).protected]
+        if not models:
+            raise InputError(f"{self.repository}: no protected model there")
+        heads = {}
+        for model in models:
+            outputs = [self.output]
+            if not self.output:
+                with suppress(InputError):  # says the search too, of this model alone
+                    outputs = retuning.outputs_of(self.repository / model)
+            for output in outputs:
+                folder = f"{model}/{output.replace('/', '_')}" if len(outputs) > 1 else model
+                heads[folder] = (model, output)
+        return heads
+
+    def _tune(
+        self, head: Head, out: Path, wanted: "Wanted"
+    ) -> tuple[dict[str, Any], "list[Retuning]"]:
+        """Return what was found for a head, and what it makes of the model's files."""
+        from deploy.repository import retuning
+        from load_tests.tune import report
+
+        model, output = head
+        found, chosen = self._search(head, out, wanted)
+        write_json(out / "tune.json", found, indent=1)
+        write_text(out / PLOT, report.plot(found))
+        folder = self.repository / model
         planned = retuning.plan(
-            folder, {key: _text(value) for key, value in chosen.items()}, self.output
+            folder, {key: _text(value) for key, value in chosen.items()}, output
         )
         if self.write:
             write(folder, planned)
-        if self.as_json:
-            print(json.dumps(found))
-            return
-        _show(found, plot)
+        return found, planned
+
+    def _show_changes(self, planned: "list[Retuning]") -> None:
         show_changes(planned)
         if not self.write and any(one.changes() for one in planned):
             say("Nothing was written; --write does.")
@@ -120,7 +181,9 @@ class TuneCommand:
             raise InputError("--min-cosine and --max-stolen: go with --criterion frontier")
         return options.settings(Wanted, self)
 
-    def _search(self, wanted: "Wanted") -> tuple[dict[str, Any], dict[str, float | None]]:
+    def _search(
+        self, head: Head, out: Path, wanted: "Wanted"
+    ) -> tuple[dict[str, Any], dict[str, float | None]]:
         """Return what was found, and the setting that is recommended."""
         from deploy.repository import victim_graph
         from load_tests.runs.run import Run, Victim
@@ -128,7 +191,7 @@ class TuneCommand:
         from load_tests.tune import candidates, recorded, report
         from load_tests.tune.tuning import Tuning
 
-        classifier, now = victim_graph.find(self.repository, self.model, self.output)
+        classifier, now = victim_graph.find(self.repository, *head)
         if now.multi_label or now.defense != "reverse_sigmoid":
             raise InputError(
                 f"tune: expected reverse_sigmoid of one choice among K classes, got {now}"
@@ -144,7 +207,7 @@ class TuneCommand:
         data = self.data or self.query_set
         victim = Victim(data=data, architecture=architecture, steps=0, seed=self.split_seed)
         with err_console.status(f"asking {classifier.path}"):
-            logits = recorded.record(classifier, drawn, self.out / "victims", victim)
+            logits = recorded.record(classifier, drawn, out / "victims", victim)
         tried = candidates.make(
             logits,
             now,
@@ -159,12 +222,33 @@ class TuneCommand:
             victim=victim, substitute=substitute, queries=queries, steps=self.steps, seed=self.seed
         )
         progress, jobs = Countdown(), self.jobs
-        with Runner(self.out, data_dir=self.data_dir, jobs=jobs, tell=progress.tell) as runner:
+        with Runner(out, data_dir=self.data_dir, jobs=jobs, tell=progress.tell) as runner:
             tuning = Tuning(tried, thief, _kept(now), runner, jobs=jobs, expect=progress.expect)
             chosen = tuning.run(wanted)
-        said: dict[str, Any] = {"model": self.model, "data": data, "wanted": asdict(wanted)}
+        said: dict[str, Any] = {"model": head[0], "data": data, "wanted": asdict(wanted)}
         said["meets_criterion"] = tuning.meets(wanted, chosen)
         return said | report.as_dict(tuning, chosen, candidates=len(tried)), chosen.setting
+
+
+def _show_many(found: dict[str, dict[str, Any]], failed: list[str]) -> None:
+    """Print what is recommended for each of several models."""
+    table = Table("model", *SETTING, "cosine", "stolen", "labels only", "")
+    for name, report in found.items():
+        chosen = report["recommended"]
+        (shown,) = [
+            one for one in report["settings"] if {key: one[key] for key in chosen} == chosen
+        ]
+        table.add_row(
+            name,
+            *(_text(chosen[key]) or "" for key in SETTING),
+            f"{shown['cosine']:.3f}",
+            f"{shown['stolen']['agreement']:.3f}",
+            f"{report['labels_only']:.3f}",
+            "" if report["meets_criterion"] else "stops less than was asked for",
+        )
+    for name in failed:
+        table.add_row(name, *[""] * (len(SETTING) + 3), "not tuned")
+    show(table, width=options.WIDTH)
 
 
 def _show(found: dict[str, Any], plot: Path) -> None:

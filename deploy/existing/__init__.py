@@ -1,5 +1,6 @@
 """A model that already stands in a Triton repository, protected where it stands, and back again.
 
+``listing`` says which models of a repository are public.
 ``reading`` says what a model is by its config.pbtxt, and refuses what cannot be protected;
 ``config_text`` makes small edits of that file. ``asking`` finds out of the model itself what its
 scores are; ``served`` is the model behind a Triton, the embedded one or a named one.

@@ -121,7 +121,7 @@ def read(folder: Path, *, in_place: bool = True) -> ExistingModel:
 
 def _refuse_protected(model: ExistingModel) -> None:
     name, folder = model.name, model.folder
-    if model_config.is_defence(model.config):
+    if model_config.may_be_defence(model.config):
         raise InputError(f"{folder}: it is a defence itself; give the public model")
     found = protected.among(model.others)
     for one in found:
@@ -132,6 +132,12 @@ def _refuse_protected(model: ExistingModel) -> None:
             )
         if name in one.models:
             raise InputError(f"{folder}: it stands behind {one.name}, which is protected already")
+    for step in model.config.ensemble_scheduling.step:
+        if model_config.may_be_defence(model.others.get(step.model_name, model.config)):
+            raise InputError(
+                f"{folder}: its step {step.model_name} is a defence whose parameters are refused; "
+                "check says why, and retune mends them"
+            )
 
 
 def _refuse_place(model: ExistingModel) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,33 +42,86 @@ def undo(
     Raises:
         InputError: there is nothing to undo, or something has changed since.
     """
+    done, failed = undo_each([folder], url=url, force=force, poll_s=poll_s)
+    for error in failed.values():
+        raise error
+    return done[0]
+
+
+def undo_each(
+    folders: Sequence[Path],
+    *,
+    url: str = "",
+    force: bool = False,
+    poll_s: float = placing_in.POLL_S,
+    tell: Callable[[str], object] = lambda said: None,
+) -> tuple[list[Undone], dict[Path, InputError]]:
+    """Give models back as they were, which is waited for once, and return what stands, what fails.
+
+    Args:
+        folders: of the public models.
+        url: as of ``undo``, and so are ``force`` and ``poll_s``.
+        tell: gets a line that says what is waited for.
+    """
+    restored: list[_Restored] = []
+    failed: dict[Path, InputError] = {}
+    done = []
+    for folder in folders:
+        try:
+            restored.append(_give_back(folder, force=force))
+        except InputError as error:
+            failed[folder] = error
+    names = ", ".join(one.folder.name for one in restored)
+    if restored and not url:
+        tell(
+            f"{names}: back in place. Waiting {poll_s:g} s, in which a server that polls the "
+            "repository takes it up, before what stood behind goes; with --url only as long as "
+            "that server needs"
+        )
+        time.sleep(poll_s)
+    for one in restored:
+        try:
+            if url:
+                tell(f"{one.folder.name}: back in place. Waiting until {url} serves it")
+                _wait_for_original(one.folder.name, one.steps[-1], url)
+            with placing_in.beside(one.folder.parent) as work:
+                placing_in.take_away(one.folder.parent, one.steps, work)
+            done.append(Undone(one.folder, one.steps, one.kept))
+        except InputError as error:
+            failed[one.folder] = error
+    return done, failed
+
+
+@dataclass(frozen=True)
+class _Restored:
+    """A model that stands as it was, and what stands behind it still."""
+
+    folder: Path
+    steps: list[str]  #: the defence last
+    kept: list[str]
+
+
+def _give_back(folder: Path, *, force: bool) -> _Restored:
+    """Put the original in its place, if it does not stand there."""
     kept = record.read(folder)
     repository, defence = folder.parent, record.holder(folder).parent.name
     classifier = classifier_name(folder.name)
     steps = [classifier, defence] if kept.holder == classifier else [defence]
-    path, more = folder / "config.pbtxt", []
+    path = folder / "config.pbtxt"
+    if path.is_file() and path.read_bytes() == kept.config:
+        return _Restored(folder, steps, [])
+    _refuse_another(folder, defence)
     with placing_in.beside(repository) as work:
-        if path.is_file() and path.read_bytes() == kept.config:
-            time.sleep(poll_s)  # a server may be loading the steps still
-        else:
-            _refuse_another(folder, defence)
-            more = _restore(folder, kept, work / folder.name, force=force)
-            placing_in.touch(work / folder.name)
-            try:
-                if folder.exists():
-                    placing_in.exchange(work / folder.name, folder)
-                else:
-                    os.rename(work / folder.name, folder)
-            except OSError as error:
-                raise InputError(f"{folder}: cannot be moved: {error.strerror}") from None
-            _wait_for_original(folder.name, defence, url, poll_s)
-        placing_in.take_away(repository, steps, _empty(work / "gone"))
-    return Undone(folder, steps, more)
-
-
-def _empty(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
+        more = _restore(folder, kept, work / folder.name, force=force)
+        placing_in.touch(work / folder.name)
+        try:
+            if folder.exists():
+                placing_in.exchange(work / folder.name, folder)
+            else:
+                os.rename(work / folder.name, folder)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be moved: {error.strerror}") from None
+    return _Restored(folder, steps, more)
 
 
 def _refuse_another(folder: Path, defence: str) -> None:
@@ -114,13 +168,10 @@ def _restore(folder: Path, kept: Record, target: Path, *, force: bool) -> list[s
     return more
 
 
-def _wait_for_original(name: str, defence: str, url: str, poll_s: float) -> None:
-    """Return once a server serves the original, as far as can be told."""
+def _wait_for_original(name: str, defence: str, url: str) -> None:
+    """Return once a server serves the original."""
     from tritonclient.utils import InferenceServerException
 
-    if not url:
-        time.sleep(poll_s)
-        return
     reason, end = "", time.monotonic() + SERVED_S
     with connect(url) as client:
         while time.monotonic() < end:

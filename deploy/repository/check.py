@@ -53,12 +53,16 @@ class Checked:
 def check(repository: Path) -> Checked:
     """Return what is wrong with a model repository, and what is weak about its defences.
 
+    Args:
+        repository: a folder of models, or one model of such, which is looked at with all that it
+            runs.
+
     Raises:
         InputError: there is no such folder.
     """
-    if not repository.is_dir():
-        what = "expected a folder of models" if repository.exists() else "no such model repository"
-        raise InputError(f"{repository}: {what}")
+    if (repository / "config.pbtxt").exists():
+        return _of_one(repository.absolute())
+    _refuse_no_folder(repository)
     folders = sorted(path for path in repository.iterdir() if path.is_dir())
     findings = _check_path(repository)
     if not any((folder / "config.pbtxt").exists() for folder in folders):
@@ -114,6 +118,27 @@ def read_configs(repository: Path) -> dict[str, Any]:
     return configs
 
 
+def _refuse_no_folder(repository: Path) -> None:
+    if not repository.is_dir():
+        what = "expected a folder of models" if repository.exists() else "no such model repository"
+        raise InputError(f"{repository}: {what}")
+
+
+def _of_one(folder: Path) -> Checked:
+    """Return what concerns a model, of all that is found in its repository."""
+    checked, names = check(folder.parent), [folder.name]
+    for name in names:  # grows meanwhile
+        with suppress(InputError):
+            config = model_config.read(folder.parent / name / "config.pbtxt")
+            steps = [step.model_name for step in config.ensemble_scheduling.step]
+            names += [step for step in steps if step not in names]
+    return Checked(
+        [one for one in checked.findings if one.model in ("", *names)],
+        {name: one for name, one in checked.defences.items() if name in names},
+        len(names),
+    )
+
+
 def _check_path(repository: Path) -> list[Finding]:
     try:
         servable_path.refuse(repository)
@@ -124,8 +149,6 @@ def _check_path(repository: Path) -> list[Finding]:
 
 def _no_models(repository: Path) -> Finding:
     message = "no model there: expected folders with a config.pbtxt each"
-    if (repository / "config.pbtxt").exists():
-        message = f"it is a model's own; give {repository.absolute().parent}"
     return error("no-models", "", f"{repository}: {message}")
 
 

@@ -58,6 +58,11 @@ def is_defence(config: Any) -> bool:
     return True
 
 
+def may_be_defence(config: Any) -> bool:
+    """Say whether it is a defence, be it one with parameters that are refused."""
+    return config.backend == "python" and "scores" in config.parameters
+
+
 def fused_output(config: Any) -> str | None:
     """Return the output that a defence in the model's own graph makes, None without one."""
     if config.backend != "onnxruntime" or FUSED_MARK not in config.parameters:

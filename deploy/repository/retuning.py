@@ -8,7 +8,6 @@ import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from deploy.repository import model_config
 from deploy.repository.config_edit import set_parameters
@@ -79,7 +78,7 @@ def plan(
         return [_plan_graph(file, changes, table) for file in files]
     if config.ensemble_scheduling.step:
         return [_plan_text(one, changes) for one in defences_of(folder, output)]
-    if not _may_be_defence(config):
+    if not model_config.may_be_defence(config):
         raise InputError(f"{path}: expected a defence, a fused model or an ensemble with a defence")
     refuse_other_output(path, output, [tensor.name for tensor in config.output])
     return [_plan_text(path, changes)]
@@ -95,23 +94,40 @@ def defences_of(folder: Path, output: str = "") -> list[Path]:
     Raises:
         InputError: no defence among its steps, or none that makes the output.
     """
+    found = _by_output(folder)
+    refuse_other_output(folder / "config.pbtxt", output, found)
+    return [found[output]] if output else list(dict.fromkeys(found.values()))
+
+
+def outputs_of(folder: Path) -> list[str]:
+    """Return the outputs of a model that a defence makes, [""] for an only one.
+
+    Raises:
+        InputError: it is no protected model.
+    """
+    fused_output = model_config.fused_output(model_config.read(folder / "config.pbtxt"))
+    found = list(_by_output(folder)) if fused_output is None else [fused_output]
+    return found if len(found) > 1 else [""]
+
+
+def _by_output(folder: Path) -> dict[str, Path]:
+    """Return the config.pbtxt of each defence of an ensemble, by the tensor that it makes."""
     where = folder / "config.pbtxt"
-    found: dict[str, Path] = {}  # by the tensor that it makes
+    found: dict[str, Path] = {}
     steps = list(model_config.read(where).ensemble_scheduling.step)
     for one in steps:
         path = folder.parent / one.model_name / "config.pbtxt"
         if not path.is_file():
             continue
         step = model_config.read(path)
-        if _may_be_defence(step):
+        if model_config.may_be_defence(step):
             found |= dict.fromkeys(one.output_map.values(), path)
     if not found:
         names = ", ".join(one.model_name for one in steps) or "none"
         raise InputError(
             f"{where}: expected a protected model, got no defence among its steps: {names}"
         )
-    refuse_other_output(where, output, found)
-    return [found[output]] if output else list(dict.fromkeys(found.values()))
+    return found
 
 
 def refuse_other_output(where: Path, output: str, made: Collection[str]) -> None:
@@ -124,11 +140,6 @@ def refuse_other_output(where: Path, output: str, made: Collection[str]) -> None
         raise InputError(
             f"{where}: --output {output}: no defence makes it; expected {' or '.join(made)}"
         )
-
-
-def _may_be_defence(config: Any) -> bool:
-    """Say whether it is a defence, be it one with parameters that are refused."""
-    return config.backend == "python" and "scores" in config.parameters
 
 
 def _plan_text(path: Path, changes: Mapping[str, str | None]) -> Retuning:

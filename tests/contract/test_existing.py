@@ -6,13 +6,18 @@ import sys
 
 import pytest
 from commands import COMMAND, run_command
-from existing_models import ELSEWHERE, GOLDEN, contents, elsewhere, linear, pipeline
-from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig
+from existing_models import (
+    ELSEWHERE,
+    GOLDEN,
+    contents,
+    elsewhere,
+    linear,
+    parsed,
+    pipeline,
+    protect,
+)
 
-from deploy.existing import placing_in, protecting, staging, undoing
-from exporters.classifier import ProtectOptions
-from exporters.model_repository import SHIPPED
+from deploy.existing import placing_in, staging, undoing
 from exporters.versions import folders
 from postprocess.errors import InputError
 
@@ -20,21 +25,6 @@ from postprocess.errors import InputError
 @pytest.fixture(autouse=True)
 def no_server_polls(monkeypatch):
     monkeypatch.setattr(placing_in, "SCAN_S", 0)
-
-
-def asked(options):
-    """Return what the options of the command line say, as the function takes it."""
-    scores = options[1]
-    return ProtectOptions(scores=scores, multi_label=options[2] == "--multi-label")
-
-
-def protect(folder, backend, **more):
-    return protecting.protect(folder, SHIPPED, asked(ELSEWHERE[backend][1]), **more)
-
-
-def parsed(path):
-    """Read a config by Triton's own schema."""
-    return text_format.Parse(path.read_text(), ModelConfig())
 
 
 @pytest.mark.parametrize("backend", ELSEWHERE)

@@ -127,6 +127,23 @@ def test_both_layouts_are_the_same_classifier_and_limits_are_kept(repository, tm
     assert "holds the scores of another classifier or data set" in other.stderr
 
 
+def test_all_models_of_a_repository_are_tuned_and_one_that_fails_loses_no_other(
+    repository, tmp_path
+):
+    words = ("tune", "--repository", repository, "--out", "out", *LEAST, *GRID)
+    done = run_command(*words, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [found["model"] for found in json.loads(done.stdout)] == ["m", "one"]
+    for name in ("m", "one"):
+        assert json.loads((tmp_path / "out" / name / "tune.json").read_text())["model"] == name
+    done = run_command(*words, "--model", "m", "--model", "nothing", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "nothing/config.pbtxt: cannot be read" in done.stderr
+    rows = {line.split()[1]: line for line in done.stdout.splitlines() if "│" in line}
+    assert "0.2" in rows["m"] or "0.4" in rows["m"]
+    assert "not tuned" in rows["nothing"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
