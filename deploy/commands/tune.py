@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from load_tests.tune.tuning import Wanted
 
 #: A model, and one of its outputs, "" for the only one.
-Head: TypeAlias = tuple[str, str]
+_Head: TypeAlias = tuple[str, str]
 SETTING, PLOT = ("beta", "gamma", "margin", "decimals"), "frontier.svg"
 
 
@@ -124,7 +124,7 @@ class TuneCommand:
         if failed:
             raise typer.Exit(1)
 
-    def _heads(self) -> dict[str, Head]:
+    def _heads(self) -> dict[str, _Head]:
         """Return what is to be tuned, by its folder in --out: a model, or one of its outputs."""
         from deploy.existing import listing
         from deploy.repository import retuning
@@ -146,7 +146,7 @@ class TuneCommand:
         return heads
 
     def _tune(
-        self, head: Head, out: Path, wanted: "Wanted"
+        self, head: _Head, out: Path, wanted: "Wanted"
     ) -> tuple[dict[str, Any], "list[Retuning]"]:
         """Return what was found for a head, and what it makes of the model's files."""
         from deploy.repository import retuning
@@ -182,7 +182,7 @@ class TuneCommand:
         return options.settings(Wanted, self)
 
     def _search(
-        self, head: Head, out: Path, wanted: "Wanted"
+        self, head: _Head, out: Path, wanted: "Wanted"
     ) -> tuple[dict[str, Any], dict[str, float | None]]:
         """Return what was found, and the setting that is recommended."""
         from deploy.repository import victim_graph
