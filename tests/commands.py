@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import warnings
 from pathlib import Path
 
 COMMAND = str(Path(sys.prefix) / "bin" / "reverse-sigmoid")
@@ -46,6 +48,68 @@ def run_command(*arguments, cwd, timeout=PATIENCE_S, env=None):
         check=False,
         env=env,
     )
+
+
+def call_command(*arguments, cwd):
+    """Do the same within this process: no Python starts, and nothing is imported twice.
+
+    Both outputs are caught where a program writes to them, so what libraries say counts too.
+    """
+    from deploy import entry
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_kept_as_they_are())
+        out, err = (stack.enter_context(_caught(number)) for number in (1, 2))
+        os.chdir(cwd)
+        sys.argv = [COMMAND, *map(str, arguments)]
+        sys.stdout, sys.stderr = out, err
+        try:
+            entry.main()
+        except SystemExit as end:
+            code = int(end.code) if isinstance(end.code, (int, type(None))) else 1
+        said = []
+        for each in (out, err):
+            each.flush()
+            each.seek(0)
+            said.append(each.read())
+    return subprocess.CompletedProcess(sys.argv, code, *said)
+
+
+@contextlib.contextmanager
+def _caught(number):
+    """Give a file in place of one of the process's two outputs."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+        kept = os.dup(number)
+        os.dup2(file.fileno(), number)
+        try:
+            yield file
+        finally:
+            os.dup2(kept, number)
+            os.close(kept)
+
+
+@contextlib.contextmanager
+def _kept_as_they_are():
+    """Take back what a command changes in its process, and show its warnings as Python does."""
+    handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)}
+    environment, folder, hook = dict(os.environ), Path.cwd(), sys.unraisablehook
+    kept = sys.argv, sys.stdout, sys.stderr
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        for hidden in (DeprecationWarning, PendingDeprecationWarning, ImportWarning,
+                       ResourceWarning):  # fmt: skip
+            warnings.simplefilter("ignore", hidden)
+        warnings.showwarning = lambda *said: sys.stderr.write(warnings.formatwarning(*said[:4]))
+        try:
+            yield
+        finally:
+            sys.argv, sys.stdout, sys.stderr = kept
+            sys.unraisablehook = hook
+            os.chdir(folder)
+            os.environ.clear()
+            os.environ.update(environment)
+            for one, handler in handlers.items():
+                signal.signal(one, handler)
 
 
 def processes_naming(path):

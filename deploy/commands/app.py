@@ -44,6 +44,10 @@ UsageError: Any = typer.BadParameter.__mro__[1]
 _INTERRUPTED = 128 + signal.SIGINT
 
 
+#: Of a help. Rich's table of options would cut long names where a terminal is narrow.
+_AS_WIDE_AS_THE_TERMINAL = {"max_content_width": sys.maxsize}
+
+
 class _Commands(TyperGroup):
     """Lists commands by a line for each, and imports the one that is called."""
 
@@ -60,8 +64,8 @@ def _imported(name: str) -> Any:
     def call(**given: Any) -> None:
         made(**given).run()
 
-    alone = typer.Typer(add_completion=False)
-    alone.command(name)(call)
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+    alone.command(name, context_settings=_AS_WIDE_AS_THE_TERMINAL)(call)
     return typer.main.get_command(alone)
 
 

@@ -1,8 +1,14 @@
-"""What an adversary makes of scores that may be logits."""
+"""What an adversary makes of scores that may be logits.
+
+SciPy is imported where it is needed: the command line's help names attacks, and does not wait.
+"""
+
+from typing import Any
 
 import numpy as np
-from scipy.special import softmax
 
+from exporters.datasets import Images
+from exporters.train import predict
 from load_tests.endpoint import Answers, Query
 from postprocess.errors import InputError
 
@@ -26,7 +32,18 @@ def as_probabilities(scores: Answers) -> Answers:
         raise InputError("scores: expected finite numbers")
     if (scores >= 0).all() and (np.abs(scores.sum(axis=1) - 1) <= TOLERANCE).all():
         return scores
-    probabilities: Answers = softmax(scores, axis=1)
+    return _softmax(scores)
+
+
+def told(model: Any, rows: Images) -> Answers:
+    """Return what a trained network says of rows, as probabilities."""
+    return _softmax(predict(model, rows))
+
+
+def _softmax(logits: Answers) -> Answers:
+    from scipy.special import softmax
+
+    probabilities: Answers = softmax(logits, axis=1)
     return probabilities
 
 

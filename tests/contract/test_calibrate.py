@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import onnxruntime
 import pytest
-from commands import run_command
+from commands import call_command
 from victims import linear_file
 
 from exporters import fused, onnx_graph
@@ -42,7 +42,7 @@ def model(request, query_set, tmp_path):
 
 
 def calibrate(model, query_set, *more, kind="labelled"):
-    return run_command(
+    return call_command(
         "calibrate", model, "--query-set", query_set / f"{kind}.npz", *more, cwd=model.parent
     )
 
@@ -70,17 +70,17 @@ def test_a_model_answers_with_calibrated_levels_and_goes_back(model, query_set):
     assert (report["levels"], report["written"], table.levels) == (5, True, 5)
     assert report["answers"]["calibrated"]["ece"] < 0.06 < report["answers"]["raw"]["ece"]
     assert abs(np.mean(table.table) - 0.75) < 0.05
-    checked = run_command("check", model.parent, "--json", cwd=model.parent)
+    checked = call_command("check", model.parent, "--json", cwd=model.parent)
     said = json.loads(checked.stdout)
     assert checked.returncode == 0
     assert [one["defense"] for one in said["defences"].values()] == ["calibrated"]
     assert "calibration-victim" not in [one["code"] for one in said["findings"]]
 
-    back = run_command("calibrate", model, "--undo", cwd=model.parent)
+    back = call_command("calibrate", model, "--undo", cwd=model.parent)
     assert back.returncode == 0, back.stderr
     now = {path: path.read_bytes() for path in model.parent.rglob("*") if path.is_file()}
     assert now.keys() - {*tables_of(model)} == before.keys()
-    said = json.loads(run_command("check", model.parent, "--json", cwd=model.parent).stdout)
+    said = json.loads(call_command("check", model.parent, "--json", cwd=model.parent).stdout)
     ((_, defence),) = said["defences"].items()
     assert (defence["defense"], defence["beta"], defence["gamma"]) == ("reverse_sigmoid", 1.5, 0.2)
 
@@ -131,13 +131,13 @@ def test_check_names_a_classifier_that_changed_since_and_a_table_of_other_classe
     assert calibrate(model, query_set, "--write").returncode == 0
     other = linear_file(tmp_path / "other.onnx", ("Neg", {}))
     shutil.copyfile(other, model.parent / "m_classifier" / "1" / "model.onnx")
-    done = run_command("check", model.parent, cwd=tmp_path)
+    done = call_command("check", model.parent, cwd=tmp_path)
     assert "another classifier than the one that m_reverse_sigmoid" in done.stdout
 
     (path,) = tables_of(model)
     said = json.loads(path.read_text())
     path.write_text(json.dumps(said | {"classes": 3, "confidence": said["confidence"][:3]}))
-    done = run_command("check", model.parent, cwd=tmp_path)
+    done = call_command("check", model.parent, cwd=tmp_path)
     assert done.returncode == 1
     assert f"expected a table of {said['classes']} classes, as dims say, got 3" in done.stdout
 
@@ -148,7 +148,7 @@ def test_no_rows_no_such_model_and_too_few_rows_are_one_clear_line_each(query_se
     small = np.load(query_set / "labelled.npz")
     np.savez(query_set / "small.npz", **{key: small[key][:100] for key in small.files})
     for done, said in (
-        (run_command("calibrate", model, cwd=tmp_path), "--data, --query-set"),
+        (call_command("calibrate", model, cwd=tmp_path), "--data, --query-set"),
         (calibrate(model.parent / "n", query_set), "n/config.pbtxt"),
         (calibrate(model, query_set, kind="small"), "at least 40 held-out rows, got 20"),
         (calibrate(model, query_set, "--levels", "0"), "levels"),

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import run_command
+from commands import call_command
 
 ROOT = Path(__file__).parents[2]
 DEFENCE, VICTIM = "digits_reverse_sigmoid", "digits_classifier"
@@ -45,7 +45,7 @@ def parameter(name, text):
 
 
 def check(repository):
-    done = run_command("check", repository, "--json", cwd=repository.parent)
+    done = call_command("check", repository, "--json", cwd=repository.parent)
     assert done.stderr == ""
     report = json.loads(done.stdout)
     found = [(each["level"], each["code"]) for each in report["findings"]]
@@ -71,7 +71,7 @@ def test_the_worked_example_has_no_fault_but_that_its_victim_can_be_reached(repo
 
 def test_people_get_a_line_for_each_finding_and_a_sum(repository):
     set_parameter(repository, "beta", "-1")
-    done = run_command("check", repository, cwd=repository.parent)
+    done = call_command("check", repository, cwd=repository.parent)
     assert done.returncode == 1
     first, *_, last = done.stdout.splitlines()
     config = repository / DEFENCE / "config.pbtxt"
@@ -197,7 +197,7 @@ def test_a_config_of_name_backend_and_parameters_alone_is_whole(repository):
 
 
 def test_what_is_no_repository_is_refused(tmp_path):
-    done = run_command("check", tmp_path / "absent", cwd=tmp_path)
+    done = call_command("check", tmp_path / "absent", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr == f"reverse-sigmoid: {tmp_path / 'absent'}: no such model repository\n"
     empty = tmp_path / "empty"
@@ -207,16 +207,16 @@ def test_what_is_no_repository_is_refused(tmp_path):
 
 def test_what_is_no_repository_gets_one_clear_line(tmp_path):
     (tmp_path / "other" / "folder").mkdir(parents=True)
-    done = run_command("check", tmp_path / "other", cwd=tmp_path)
+    done = call_command("check", tmp_path / "other", cwd=tmp_path)
     assert done.returncode == 1
     assert "no model there: expected folders with a config.pbtxt each" in done.stdout
     file = tmp_path / "file"
     file.touch()
-    done = run_command("check", file, cwd=tmp_path)
+    done = call_command("check", file, cwd=tmp_path)
     assert done.stderr == f"reverse-sigmoid: {file}: expected a folder of models\n"
     spaced = tmp_path / "my models"
     spaced.mkdir()
-    assert "hangs on a path with white space" in run_command("check", spaced, cwd=tmp_path).stdout
+    assert "hangs on a path with white space" in call_command("check", spaced, cwd=tmp_path).stdout
 
 
 def operator_file(folder, clients):
@@ -248,7 +248,7 @@ def test_an_operators_file_is_held_against_the_repository(
     repository, tmp_path, clients, level, said
 ):
     path = operator_file(tmp_path, clients)
-    done = run_command("check", repository, "--gateway", path, "--json", cwd=tmp_path)
+    done = call_command("check", repository, "--gateway", path, "--json", cwd=tmp_path)
     findings = [one for one in json.loads(done.stdout)["findings"]
                 if one["code"] in ("gateway", "raw-access")]  # fmt: skip
     assert done.returncode == (level == "error")
@@ -259,6 +259,6 @@ def test_an_operators_file_is_held_against_the_repository(
 def test_a_defence_called_none_opens_raw_scores_and_is_refused_as_such(repository, tmp_path):
     edit(repository, DEFENCE, '"reverse_sigmoid"', '"none"')
     path = operator_file(tmp_path, "models: [digits]")
-    done = run_command("check", repository, "--gateway", path, cwd=tmp_path)
+    done = call_command("check", repository, "--gateway", path, cwd=tmp_path)
     assert done.returncode == 1
     assert "models: digits, for alice, is no protected model" in " ".join(done.stdout.split())

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 import typer
-from commands import run_command
+from commands import call_command, run_command
+from typer.testing import CliRunner
 
 from deploy.commands.app import COMMANDS, app
 
@@ -69,7 +70,7 @@ NUMBER = "expected a number from 0.001 to 100"
     ],
 )
 def test_bad_input_exits_with_1_and_one_line_and_writes_nothing(tmp_path, arguments, said):
-    done = run_command(*arguments, cwd=tmp_path)
+    done = call_command(*arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith("reverse-sigmoid: ")
@@ -83,7 +84,7 @@ def test_export_does_not_overwrite_silently(tmp_path):
     onnx = tmp_path / "model_repository" / "digits_classifier" / "1" / "model.onnx"
     onnx.parent.mkdir(parents=True)
     onnx.write_text("theirs")
-    done = run_command("export", "digits", cwd=tmp_path)
+    done = call_command("export", "digits", cwd=tmp_path)
     assert done.returncode == 1
     assert "exists; give --force to train anew and replace it" in done.stderr
     assert onnx.read_text() == "theirs"
@@ -91,7 +92,7 @@ def test_export_does_not_overwrite_silently(tmp_path):
     config = tmp_path / "model_repository" / "digits_reverse_sigmoid" / "config.pbtxt"
     config.parent.mkdir()
     config.write_text("theirs")
-    done = run_command("export", "digits", "--force", "--beta", "0.5", cwd=tmp_path)
+    done = call_command("export", "digits", "--force", "--beta", "0.5", cwd=tmp_path)
     assert done.returncode == 1
     assert "exists; set beta, gamma and margin in it" in done.stderr
 
@@ -163,19 +164,37 @@ def test_help_names_every_command_and_imports_none():
     assert not imported & {*HEAVY, "numpy", "exporters", "load_tests"}
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_help_of_a_command_is_whole_and_imports_little(name):
-    text, imported = helped(name)
-    assert COMMANDS[name] in text
+def parameters(name):
+    """Return a command's arguments and options, as they are declared."""
     group = typer.main.get_command(app)
     with group.make_context("reverse-sigmoid", [name]) as context:
         _, command, _ = group.resolve_command(context, [name])
     assert command.params
-    for option in command.params:
+    return command.params
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_is_whole_and_imports_little(name):
+    text, imported = helped(name)
+    assert COMMANDS[name] in text
+    for option in parameters(name):
         if option.param_type_name == "option":
             assert option.help
-            assert re.search(rf"{option.opts[0]} .*{re.escape(option.help)}", text), option.help
+            written, said = option.opts[0], re.escape(option.help)
+            assert re.search(rf"{written} .*(\n *)?{said}", text), option.help
     assert not imported & HEAVY
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_a_narrow_terminal_cuts_no_name(name):
+    words = [name, "--help"] if name else ["--help"]
+    shown = CliRunner().invoke(app, words, env={"COLUMNS": "80"}).output
+    assert max(map(len, shown.splitlines())) <= 80
+    for option in parameters(name) if name else []:
+        for written in (*option.opts, *option.secondary_opts, option.envvar):
+            if option.param_type_name == "option" and written:
+                assert re.search(rf"{re.escape(written)}(?![\w-])", shown), written
+    assert "…" not in shown
 
 
 def test_no_command_shows_the_help(tmp_path):

@@ -4,7 +4,7 @@ import os
 import re
 
 import pytest
-from commands import run_command
+from commands import call_command
 from existing_models import config, contents, elsewhere, linear, pipeline
 
 from deploy.existing import placing_in, protecting
@@ -248,7 +248,7 @@ OPTIONS = {
 def test_options_that_do_not_apply_are_refused(tmp_path, options):
     folder = linear(tmp_path / "models")
     before = contents(tmp_path)
-    done = run_command("protect", folder, *options.split(), cwd=tmp_path)
+    done = call_command("protect", folder, *options.split(), cwd=tmp_path)
     assert done.returncode == 1
     assert OPTIONS[options] in " ".join(done.stderr.split())
     assert contents(tmp_path) == before
@@ -257,6 +257,6 @@ def test_options_that_do_not_apply_are_refused(tmp_path, options):
 @pytest.mark.parametrize("options", ["--undo", "--url 127.0.0.1:1", ""])
 def test_a_file_takes_no_options_of_folders(tmp_path, options):
     file = linear(tmp_path / "models") / "1" / "model.onnx"
-    done = run_command("protect", file, *options.split(), cwd=tmp_path)
+    done = call_command("protect", file, *options.split(), cwd=tmp_path)
     assert done.returncode == 1
     assert "option '--repository'" in done.stderr or "not of a file" in done.stderr

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import onnxruntime
 import pytest
-from commands import run_command
+from commands import call_command
 from victims import SIGMOID, SOFTMAX, linear_file, sklearn_strings_file
 
 from exporters.classifier import ProtectOptions
@@ -76,7 +76,7 @@ def test_retune_brings_the_question_up_to_date(tmp_path, layout, part):
     folder = tmp_path / "models" / part
 
     def retune(*options):
-        done = run_command("retune", folder, *options, cwd=tmp_path)
+        done = call_command("retune", folder, *options, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         (asked,) = read(path_in(tmp_path / "models", "m"))
         return asked, done.stderr
@@ -98,6 +98,6 @@ def test_a_dry_run_leaves_the_question_as_it_is(tmp_path):
     kept(tmp_path, path)
     file = path_in(tmp_path / "models", "m")
     before = file.read_bytes()
-    done = run_command("retune", file.parent, "--beta", "0.3", "--dry-run", cwd=tmp_path)
+    done = call_command("retune", file.parent, "--beta", "0.3", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert file.read_bytes() == before

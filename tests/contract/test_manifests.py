@@ -9,7 +9,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
-from commands import run_command
+from commands import call_command
 from gateways import write_files
 
 from deploy.gateway.envoy.bounds import ENVOY_VERSION, installed
@@ -214,7 +214,7 @@ def test_gateway_writes_what_envoy_prometheus_and_the_rate_limit_service_read(tm
     command = ("gateway", files.path, "--out", out, "--seen-at", "/etc/gateway",
                "--socket-folder", "/run/gateway", "--budgets-folder", "/var/lib/gateway",
                "--triton-grpc", "triton:8001")  # fmt: skip
-    done = run_command(*command, cwd=tmp_path)
+    done = call_command(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     written = (out / "envoy.yaml").read_text()
     assert str(tmp_path) not in written
@@ -229,10 +229,10 @@ def test_gateway_writes_what_envoy_prometheus_and_the_rate_limit_service_read(tm
     }  # fmt: skip
     assert "alice" in (out / "budget_alerts.yaml").read_text()
     key = (out / "triton.key").read_text()
-    again = run_command(*command, cwd=tmp_path)
+    again = call_command(*command, cwd=tmp_path)
     assert again.returncode == 1
     assert "give --force" in again.stderr
-    assert run_command(*command, "--force", cwd=tmp_path).returncode == 0
+    assert call_command(*command, "--force", cwd=tmp_path).returncode == 0
     assert (out / "triton.key").read_text() == key
     for private in ("envoy.yaml", "triton.key", "triton_key.yaml", "tls.key"):
         assert (out / private).stat().st_mode & 0o077 == 0, private

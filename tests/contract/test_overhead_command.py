@@ -1,5 +1,5 @@
 import pytest
-from commands import run_command
+from commands import call_command
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ NOBODY = ("--url", "127.0.0.1:1", *MODELS)
     ],
 )
 def test_bad_input_exits_with_1_and_one_line_and_writes_nothing(tmp_path, arguments, said):
-    done = run_command("overhead", *arguments, "--out", "report.json", cwd=tmp_path)
+    done = call_command("overhead", *arguments, "--out", "report.json", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith("reverse-sigmoid: ")
@@ -54,14 +54,14 @@ def test_bad_input_exits_with_1_and_one_line_and_writes_nothing(tmp_path, argume
 
 def test_a_report_is_not_overwritten_silently(tmp_path):
     (tmp_path / "report.json").write_text("theirs")
-    done = run_command("overhead", *NOBODY, "--out", "report.json", cwd=tmp_path)
+    done = call_command("overhead", *NOBODY, "--out", "report.json", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr == ("reverse-sigmoid: report.json exists; give --force to replace it\n")
     assert (tmp_path / "report.json").read_text() == "theirs"
 
 
 def test_help_says_what_is_measured_and_the_defaults(tmp_path):
-    said = run_command("overhead", "--help", cwd=tmp_path).stdout
+    said = call_command("overhead", "--help", cwd=tmp_path).stdout
     for text in ("interleaved", "1,32,256", "1,8,32", "--under-attack", "--seconds", "--json"):
         assert text in said
-    assert "overhead" in run_command("--help", cwd=tmp_path).stdout
+    assert "overhead" in call_command("--help", cwd=tmp_path).stdout

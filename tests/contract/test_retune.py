@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from commands import run_command
+from commands import call_command
 from victims import graph_file, linear_file
 
 from exporters import fused, onnx_graph
@@ -39,7 +39,7 @@ def one_model(tmp_path):
 
 
 def command(*arguments, cwd):
-    done = run_command(*arguments, cwd=cwd)
+    done = call_command(*arguments, cwd=cwd)
     return done.returncode, done.stdout, done.stderr
 
 

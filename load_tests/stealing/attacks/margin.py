@@ -1,10 +1,10 @@
 """Margin sampling (Scheffer et al., 2001; Pal et al., 2020): ask where the substitute wavers."""
 
 import numpy as np
-from scipy.special import softmax
 
-from exporters.train import BATCH, predict
+from exporters.train import BATCH
 from load_tests.rows import Rows, features
+from load_tests.stealing import probabilities
 from load_tests.stealing.attacks.jacobian import RHO
 from load_tests.stealing.attacks.sample import sample
 from load_tests.stealing.collect import Plan
@@ -43,7 +43,7 @@ def margin(
         asked = len(chosen)
         while asked < budget:
             model = train_substitute(known, recipe.with_steps(RHO * -(-len(known) // BATCH)))
-            told = softmax(predict(model, features(pool)[left]), axis=1)
+            told = probabilities.told(model, features(pool)[left])
             highest = np.partition(told, -2, axis=1)[:, -2:]
             count = min(asked, budget - asked)
             wavering = (highest[:, 1] - highest[:, 0]).argsort(kind="stable")[: SPREAD * count]

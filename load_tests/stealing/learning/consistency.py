@@ -9,10 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
 
 from exporters.datasets import Images
-from exporters.train import predict
+from load_tests.stealing import probabilities
 from load_tests.stealing.learning.self_training import surest, with_words
 from load_tests.stealing.substitute import Recipe, train_substitute
 from load_tests.stealing.transfer_set import TransferSet
@@ -33,7 +32,7 @@ def consistency(
     model = train_substitute(answered, recipe)
     steps = -(-recipe.steps // ROUNDS)
     for left in reversed(range(ROUNDS)):
-        told = softmax(predict(model, pool), axis=1)
+        told = probabilities.told(model, pool)
         believed = surest(told)
         words = TransferSet(disturbed(pool[believed], rng), told[believed])
         go_on = train_substitute if left else train

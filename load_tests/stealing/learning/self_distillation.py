@@ -4,10 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from scipy.special import softmax
-
 from exporters.datasets import Images
-from exporters.train import one_hot, predict
+from exporters.train import one_hot
+from load_tests.stealing import probabilities
 from load_tests.stealing.learning.self_training import with_words
 from load_tests.stealing.substitute import Recipe, train_substitute
 from load_tests.stealing.transfer_set import TransferSet
@@ -26,7 +25,7 @@ def self_distillation(
     if recipe.labels_only:
         answers = one_hot(answers.argmax(axis=1), answers.shape[1])
         recipe = replace(recipe, labels_only=False, loss="cross_entropy")
-    said = softmax(predict(first, answered.features), axis=1)
+    said = probabilities.told(first, answered.features)
     mean = TransferSet(answered.features, (answers + said) / 2)
-    words = TransferSet(pool, softmax(predict(first, pool), axis=1))
+    words = TransferSet(pool, probabilities.told(first, pool))
     return train(with_words(mean, words), replace(recipe, seed=recipe.seed + 1))

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from exporters.datasets import Images
-from exporters.train import predict
 from load_tests.endpoint import Answers
+from load_tests.stealing import probabilities
 from load_tests.stealing.substitute import Recipe, train_substitute
 from load_tests.stealing.transfer_set import TransferSet, joined
 
@@ -24,7 +23,7 @@ def self_training(
 
     See ``learn.Learner``.
     """
-    told = softmax(predict(train_substitute(answered, recipe), pool), axis=1)
+    told = probabilities.told(train_substitute(answered, recipe), pool)
     believed = surest(told)
     return train(with_words(answered, TransferSet(pool[believed], told[believed])), recipe)
 
