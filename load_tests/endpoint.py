@@ -1,5 +1,7 @@
 """A model on a live Triton, as a callable from rows to scores."""
 
+import os
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from load_tests import tensors
 from load_tests.deferred_signals import deferred_signals
 from load_tests.drawn import Drawn
+from load_tests.failures import tls_misfit
 from load_tests.rows import Rows
 from postprocess.errors import InputError, ReverseSigmoidError
 
@@ -58,8 +61,10 @@ def connect(url: str, access: Access = OPEN, *, own_connection: bool = False) ->
     connection, unless each is to have its own.
 
     Raises:
-        InputError: the file of certificates cannot be read.
+        InputError: the file of certificates cannot be read, or holds none.
     """
+    # Before gRPC is imported: what it prints of a failed handshake, errors say.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from tritonclient.grpc import InferenceServerClient, InferenceServerClientPlugin
 
     unlimited = -1  # what tritonclient sets itself, unless it is given options
@@ -72,7 +77,9 @@ def connect(url: str, access: Access = OPEN, *, own_connection: bool = False) ->
     tls: dict[str, Any] = {}
     if access.tls_ca is not None:
         try:
-            access.tls_ca.read_bytes()
+            ssl.create_default_context(cafile=access.tls_ca)
+        except ssl.SSLError:
+            raise InputError(f"--tls-ca {access.tls_ca}: expected certificates in PEM") from None
         except OSError as error:
             raise InputError(f"--tls-ca {access.tls_ca}: {error.strerror}") from None
         tls = {"ssl": True, "root_certificates": str(access.tls_ca)}
@@ -220,7 +227,8 @@ class Endpoint:
 
     def _error(self, error: Exception) -> EndpointError:
         status = str(getattr(error, "status", str)() or "").removeprefix("StatusCode.")
-        return EndpointError(f"{self.url}, model {self.model}: {error}", status)
+        why = tls_misfit(str(error)) or error
+        return EndpointError(f"{self.url}, model {self.model}: {why}", status)
 
 
 def ask(query: Query, rows: Rows, *, batch_size: int = 64) -> Answers:

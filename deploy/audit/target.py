@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from load_tests.endpoint import Access, EndpointError, connect
+from load_tests.failures import one_line
 from load_tests.inputs import closed, filled
 
 TIMEOUT_S = 10.0
@@ -80,7 +81,7 @@ def find(grpc: str, http: str, public: str, access: Access, *, inner: Iterable[s
         try:
             metadata = client.get_model_metadata(public, client_timeout=TIMEOUT_S)
         except InferenceServerException as error:
-            raise EndpointError(f"{grpc}, model {public}: {error.message()}") from None
+            raise EndpointError(f"{grpc}, model {public}: {one_line(error)}") from None
         names = [*inner, f"{public}_classifier", f"{public}_reverse_sigmoid"]
         with contextlib.suppress(InferenceServerException):
             config = client.get_model_config(public, client_timeout=TIMEOUT_S).config

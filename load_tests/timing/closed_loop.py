@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from load_tests.endpoint import OPEN, Access, connect
+from load_tests.failures import one_line
 
 #: Of every request. Whoever is not answered by then counts an error.
 TIMEOUT_S = 30.0
@@ -36,11 +37,6 @@ class Slice:
     seconds: float  #: from the first request sent to the last one answered
     errors: int = 0
     error: str = ""  #: the first one
-
-
-def one_line(error: Any) -> str:
-    """Return what Triton says in an InferenceServerException, without line breaks."""
-    return " ".join(str(error.message()).removeprefix("[request id: <id_unknown>] ").split())
 
 
 class ClosedLoop:

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from load_tests import inputs, tensors
 from load_tests.endpoint import EndpointError
+from load_tests.failures import one_line
 from load_tests.rows import Rows
-from load_tests.timing.closed_loop import TIMEOUT_S, Request, one_line
+from load_tests.timing.closed_loop import TIMEOUT_S, Request
 from postprocess.errors import ReverseSigmoidError
 
 
