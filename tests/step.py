@@ -39,6 +39,14 @@ class Tensor:
         return self._values
 
 
+class Request:
+    def __init__(self, tensors):
+        self._tensors = tensors
+
+    def inputs(self):
+        return self._tensors
+
+
 class Step:
     """A loaded defence; ``log`` and ``metrics`` are what an operator sees of it."""
 
@@ -48,7 +56,7 @@ class Step:
 
     def __call__(self, *requests):
         """Return what each request of one batch gets: an array, or the error."""
-        given = [Tensor("victim_scores", values) for values in requests]
+        given = [Request([Tensor("victim_scores", values)]) for values in requests]
         answers = [
             getattr(answer, "error", None) or answer.output_tensors[0].as_numpy()
             for answer in self._model.execute(given)
@@ -71,7 +79,6 @@ def load_step(monkeypatch, tmp_path):
         log_error=log.append, log_warn=log.append, log_info=lambda text: None
     )
     backend.InferenceResponse = SimpleNamespace
-    backend.get_input_tensor_by_name = lambda request, name: request
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", backend)
     for name in ("postprocess.metrics", "postprocess.triton_model"):
         monkeypatch.delitem(sys.modules, name, raising=False)

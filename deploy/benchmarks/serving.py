@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -56,9 +57,11 @@ def run(
     """Return the report: what it was measured with, ``cells``, and what was ``skipped``.
 
     A cell has, by way, the measures of ``paired_rounds``, ``cpu_seconds_per_1000_rows`` of all
-    of Triton's processes, and ``ratio``, all of it over the victim alone. Skipped is, with the
-    reason, a way that refuses a batch, or that failed or was silent when each client asked once;
-    if it is the victim, so is the cell.
+    of Triton's processes, ``cpu_seconds_by_process`` of those that worked (Triton itself is
+    ``triton``, a Python process its model), and ``ratio``, over the victim alone.
+
+    Skipped is, with the reason, a way that refuses a batch, or that failed or was silent when each
+    client asked once; if it is the victim, so is the cell.
 
     Args:
         asked: what to measure.
@@ -164,7 +167,9 @@ class _Run:
         found: dict[str, dict[str, Any]] = {}
         for way, ones in rounds.items():
             found[way] = dict(summary(ones))
-            found[way]["cpu_seconds_per_1000_rows"] = meters[way].cpu_seconds_per_1000_rows(rows)
+            spent = meters[way].cpu_seconds_per_1000_rows(rows)
+            found[way]["cpu_seconds_per_1000_rows"] = sum(spent.values()) if spent else None
+            found[way]["cpu_seconds_by_process"] = spent
             found[way]["ratio"] = ratios(ones, alone, rng=self._rng)
         found[rivals.VICTIM]["rounds"] = len(alone)
         return found
@@ -175,30 +180,35 @@ class _Meter:
 
     def __init__(self, server: TritonServer, loop: ClosedLoop) -> None:
         self._loop = loop
-        self._pids = [server.pid, *(pid for pids in server.stubs().values() for pid in pids)]
-        self._seconds, self._answered = 0.0, 0
+        #: Every process, and what it is called.
+        self._names = {pid: name for name, pids in server.stubs().items() for pid in pids}
+        self._names[int(server.pid or 0)] = "triton"
+        self._ticks: Counter[str] = Counter()
+        self._answered = 0
 
     def slice(self, request: Request, clients: int, seconds: float) -> Slice:
         """Return a slice of load, metered."""
         before = self._used()
         made = self._loop.run([request], clients=clients, seconds=seconds)
-        self._seconds += self._used() - before
+        self._ticks += self._used() - before
         self._answered += len(made.latencies_ms)
         return made
 
-    def cpu_seconds_per_1000_rows(self, rows: int) -> float | None:
+    def cpu_seconds_per_1000_rows(self, rows: int) -> dict[str, float]:
         """Return the mean of all slices, the warming up among them; ticks are of 10 ms."""
-        return 1000 * self._seconds / (self._answered * rows) if self._answered else None
+        thousands = self._answered * rows / 1000
+        return {name: ticks / _TICKS / thousands for name, ticks in self._ticks.items()
+                if thousands}  # fmt: skip
 
-    def _used(self) -> float:
-        ticks = 0
-        for pid in self._pids:
+    def _used(self) -> Counter[str]:
+        ticks: Counter[str] = Counter()
+        for pid, name in self._names.items():
             try:
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             except OSError:
                 raise ProcessGoneError(f"process {pid} of Triton's is gone") from None
-            ticks += int(fields[11]) + int(fields[12])  # user and system
-        return ticks / _TICKS
+            ticks[name] += int(fields[11]) + int(fields[12])  # user and system
+        return ticks
 
 
 def _about(asked: ServingOptions, server: TritonServer) -> dict[str, Any]:

@@ -16,8 +16,10 @@ from postprocess.errors import InputError
 
 VICTIM, ENSEMBLE, FUSED = "victim alone", "ensemble", "fused"
 ONE_PROCESS, BLS, ART, LABELS = "one Python model", "BLS", "ART", "labels only"
+#: An ensemble whose last step passes the scores on: what the hop costs, whatever is done in it.
+EMPTY = "empty step"
 #: What is measured, in the order of the tables.
-WAYS = (VICTIM, ENSEMBLE, FUSED, ONE_PROCESS, BLS, ART, LABELS)
+WAYS = (VICTIM, ENSEMBLE, EMPTY, FUSED, ONE_PROCESS, BLS, ART, LABELS)
 
 
 def build(repository: Path, name: str, ways: tuple[str, ...], folder: Path) -> dict[str, str]:
@@ -43,6 +45,8 @@ def build(repository: Path, name: str, ways: tuple[str, ...], folder: Path) -> d
     for model in (name, *(step.model_name for step in steps)):
         shutil.copytree(repository / model, folder / model, dirs_exist_ok=True)
     models = {VICTIM: _copy(folder / victim, config, f"{name}_alone"), ENSEMBLE: name}
+    if EMPTY in ways:
+        models[EMPTY] = _write_empty(folder, name)
     if FUSED in ways:
         models[FUSED] = f"{name}_fused"
         asked = ProtectOptions(
@@ -93,6 +97,26 @@ def _python(config: Any, name: str) -> Any:
     made.backend = "python"
     made.parameters.clear()
     return made
+
+
+def _write_empty(folder: Path, name: str) -> str:
+    """Return the name of the ensemble, written anew with steps that do nothing for its defences."""
+    config = model_config.read(folder / name / "config.pbtxt")
+    made = _named(config, f"{name}_empty")
+    for step in made.ensemble_scheduling.step:
+        model, step.model_name = step.model_name, f"{step.model_name}_empty"
+        one = model_config.read(folder / model / "config.pbtxt")
+        if model_config.is_defence(one):
+            passing = _python(one, step.model_name)
+            passing.parameters["way"].string_value = "empty"
+            _write(folder, passing)
+            shutil.copyfile(
+                Path(__file__).with_name("model.py"), folder / step.model_name / "1" / "model.py"
+            )
+        else:
+            _copy(folder / model, one, step.model_name)
+    _write(folder, made)
+    return str(made.name)
 
 
 def _write(folder: Path, config: Any) -> None:

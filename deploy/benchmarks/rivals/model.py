@@ -7,6 +7,7 @@ The parameter ``way`` says which:
 | ``one_process`` | runs the classifier and our defence in one Python model |
 | ``bls`` | asks the classifier through business logic scripting, then runs our defence |
 | ``art`` | runs the classifier and the Reverse Sigmoid of ART in one Python model |
+| ``empty`` | passes on what it gets, as the last step of an ensemble |
 """
 
 import json
@@ -29,7 +30,11 @@ class TritonPythonModel:
         given = {key: value["string_value"] for key, value in config["parameters"].items()}
         (self.input,) = [tensor["name"] for tensor in config["input"]]
         (self.output,) = [tensor["name"] for tensor in config["output"]]
-        self.victim, way = given["victim"], given["way"]
+        way = given["way"]
+        if way == "empty":
+            self.execute = self._pass_on  # type: ignore[method-assign]
+            return
+        self.victim = given["victim"]
         self.protect: Callable[[Any], Any]
         self.scores = self._asked if way == "bls" else self._run
         if way != "bls":
@@ -56,6 +61,13 @@ class TritonPythonModel:
         return [
             pb_utils.InferenceResponse([pb_utils.Tensor(self.output, part)])
             for part in np.split(answers, ends[:-1])
+        ]
+
+    def _pass_on(self, requests: list[Any]) -> list[Any]:
+        return [
+            pb_utils.InferenceResponse([pb_utils.Tensor(self.output, tensor.as_numpy())])
+            for request in requests
+            for tensor in request.inputs()
         ]
 
     def _run(self, batch: Any) -> Any:
