@@ -49,6 +49,7 @@ class ProtectOptions:
     self_contained: bool = False
     layout: str = "ensemble"
     force: bool = False
+    also: str = ""  #: what ends the name of a second public model, which is written anew too
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,8 @@ def protect(
     elif asked.layout != "ensemble":
         raise InputError(f"--layout: expected {' or '.join(LAYOUTS)}, got {asked.layout!r}")
     models = _models(name, asked)
-    _refuse_existing(repository, models, force=asked.force)
+    anew = {name, f"{name}_{asked.also}"}
+    _refuse_existing(repository, models, anew, force=asked.force)
     try:
         classifier = understand(path, asked)
         with folder_beside(repository) as folder:
@@ -255,7 +256,9 @@ def _refuse_for_fused(
             )
 
 
-def _refuse_existing(repository: Path, models: tuple[str, ...], *, force: bool) -> None:
+def _refuse_existing(
+    repository: Path, models: tuple[str, ...], anew: set[str], *, force: bool
+) -> None:
     if repository.exists() and not repository.is_dir():
         raise InputError(f"--repository {repository}: expected a folder")
     for model in models:
@@ -263,7 +266,7 @@ def _refuse_existing(repository: Path, models: tuple[str, ...], *, force: bool) 
         if folder.exists() and not force:
             raise InputError(f"{folder} exists; give --force to replace it")
         if folder.exists():
-            _refuse_anothers(folder, models[0])
+            _refuse_anothers(folder, anew)
         for version in versions.folders(folder):
             if version.name != "1":
                 raise InputError(
@@ -271,13 +274,13 @@ def _refuse_existing(repository: Path, models: tuple[str, ...], *, force: bool) 
                 )
 
 
-def _refuse_anothers(folder: Path, name: str) -> None:
-    """Refuse to replace a model that another public one than ``name`` has as a step."""
+def _refuse_anothers(folder: Path, anew: set[str]) -> None:
+    """Refuse to replace a model that a public one has as a step which is not written anew."""
     step = re.compile(
         rf"""^[^#]*\bmodel_name\s*:\s*["']{re.escape(folder.name)}["']""", re.MULTILINE
     )
     for config in folder.parent.glob("*/config.pbtxt"):
-        if config.parent.name != name and step.search(config.read_text("utf-8", "replace")):
+        if config.parent.name not in anew and step.search(config.read_text("utf-8", "replace")):
             raise InputError(
                 f"{folder}: {config.parent.name} runs it, so --force would break that; choose "
                 "another --name, or --repository"

@@ -103,6 +103,17 @@ class Calibration:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
 
 
+def labels_alone(classes: int, *, single: bool) -> Calibration:
+    """Return the table whose answers tell the label and nothing else: one level, sure of it.
+
+    Args:
+        classes: K; of yes or no outputs, how many there are.
+        single: every score is a yes or no of its own.
+    """
+    rows = classes * 2 if single else classes
+    return Calibration(classes=classes, single=single, log_odds=(), confidence=((1.0,),) * rows)
+
+
 def parse(text: str) -> Calibration:
     """Return the table that a text holds.
 

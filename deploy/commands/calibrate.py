@@ -1,7 +1,6 @@
 """``reverse-sigmoid calibrate``: answers that honest clients can use, for a protected model."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,15 +15,11 @@ from deploy.commands.retune import show_changes, write
 from exporters.atomic_file import write_text
 from postprocess import calibration
 from postprocess.errors import InputError
-from postprocess.parameters import HARDENED
 
 if TYPE_CHECKING:
-    from deploy.repository.retuning import Retuning
     from load_tests.tune.recorded import OnnxVictim
     from postprocess.calibration import Calibration
     from postprocess.parameters import Parameters
-
-DECEPTIVE: Mapping[str, str | None] = {"defense": "reverse_sigmoid", "calibration": None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,19 +53,15 @@ class CalibrateCommand:
     as_json: options.AsJson = False
 
     def run(self) -> None:
-        from deploy.repository import retuning
+        from deploy.repository import answers, retuning
 
         if self.undo:
-            planned = retuning.plan(self.model, DECEPTIVE, self.output)
+            planned = retuning.plan(self.model, answers.DECEPTIVE, self.output)
             write(self.model, planned)
             show_changes(planned)
             return
-        refuse_missing("scipy", "matplotlib")
-        table, report = self._make()
-        # beta, gamma and margin stay for the way back.
-        changes: dict[str, str | None] = dict.fromkeys(HARDENED)
-        changes |= {"defense": "calibrated", "calibration": table.file_name}
-        planned = retuning.plan(self.model, changes, self.output, table)
+        table, report = self.made()
+        planned = retuning.plan(self.model, answers.by_table(table), self.output, table)
         if self.plot is not None:
             if not report["answers"]:
                 raise InputError("--plot: without labels there is nothing to show")
@@ -78,17 +69,23 @@ class CalibrateCommand:
 
             write_text(self.plot, calibration_report.plot(report))
         if self.write:
-            _place(self.model, planned, table)
+            answers.place(planned, table)
+            write(self.model, planned)
         if self.as_json:
             print(json.dumps(report | {"model": str(self.model), "written": self.write}))
             return
-        _show(report)
+        show_worth(report)
         show_changes(planned)
         if not self.write:
             say("Nothing was written; --write does.")
 
-    def _make(self) -> "tuple[Calibration, dict[str, Any]]":
-        """Return the table, and what it is worth."""
+    def made(self) -> "tuple[Calibration, dict[str, Any]]":
+        """Return the table, and what it is worth.
+
+        Raises:
+            InputError: the model or the rows do not make one.
+        """
+        refuse_missing("scipy", "matplotlib")
         from deploy.repository import victim_graph
         from load_tests.calibrate import calibration_report
         from load_tests.tune import recorded
@@ -138,19 +135,8 @@ def _digest(classifier: "OnnxVictim") -> str:
     return "" if inside else onnx_graph.digest(classifier.path)
 
 
-def _place(model: Path, planned: "list[Retuning]", table: "Calibration") -> None:
-    """Write the table beside the defence, then the config, by which a polling Triton reads both."""
-    for one in planned:
-        if one.file.name == "config.pbtxt":
-            named = {table.file_name, one.before["calibration"]}
-            for old in one.file.parent.glob("calibration-*.json"):
-                if old.name not in named:  # of what is served, the last may still be read
-                    old.unlink()
-            write_text(one.file.parent / table.file_name, table.text())
-    write(model, planned)
-
-
-def _show(report: dict[str, Any]) -> None:
+def show_worth(report: dict[str, Any]) -> None:
+    """Print what a table is worth."""
     from load_tests.calibrate.calibration_report import HEAD, table_rows
 
     levels, classes = report["levels"], report["classes"]

@@ -94,6 +94,32 @@ class ProtectCommand:
         str,
         typer.Option(help="ensemble: three models, all modes of the defence; fused: one, fastest."),
     ] = "ensemble"
+    answers: Annotated[
+        str,
+        typer.Option(
+            metavar="deceptive|calibrated|labels",
+            help="What clients get: misleading probabilities, the label with a level of confidence "
+            "to believe, or the label alone.",
+            show_default="deceptive, or as it is",
+        ),
+    ] = ""
+    also: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND",
+            help="Write NAME_KIND too, with such answers, over the same classifier.",
+            show_default="none",
+        ),
+    ] = ""
+    query_set: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE.npz",
+            help="Rows that calibrated answers are made of: an array for each input, by its name, "
+            "and labels.",
+            show_default=False,
+        ),
+    ] = ""
     undo: Annotated[
         bool,
         typer.Option("--undo", help="Give a model that was protected in place back as it was."),
@@ -199,6 +225,7 @@ class ProtectCommand:
         return asked, options.parameters(self.beta, self.gamma, self.margin)
 
     def _protect_file(self, path: Path) -> "Told":
+        from deploy.commands import protect_answers
         from deploy.commands.many import Told
         from exporters.protect import protect
 
@@ -211,17 +238,20 @@ class ProtectCommand:
             )
         repository = self.repository
         asked, defence = self.understood()
+        public = repository / (self.name or path.stem)
+        protect_answers.refuse(self, public)
         with err_console.status(f"reading and verifying {path}"):
-            name = self.name or path.stem
-            before = _settings_there(repository / name) if self.force else {}
+            # With other answers, the parameters were asked to be others.
+            before = _settings_there(public) if self.force and not self.answers else {}
             done = protect(path, repository, defence, asked)
-        warnings, lost = list(done.classifier.warnings), _replaced(before, done)
-        if lost:
-            warnings.append(
-                f"{done.repository / done.name}: --force replaced its parameters: {lost}; "
-                "retune sets them again"
-            )
-        return Told(_as_dict(done), _lines(done), warnings)
+            warnings, lost = list(done.classifier.warnings), _replaced(before, done)
+            if lost:
+                warnings.append(
+                    f"{done.repository / done.name}: --force replaced its parameters: {lost}; "
+                    "retune sets them again"
+                )
+            told = Told(_as_dict(done), _lines(done), warnings)
+            return protect_answers.make(self, public, told)
 
 
 def _settings_there(folder: Path) -> dict[str, Any]:
@@ -246,7 +276,9 @@ def _replaced(before: dict[str, Any], done: "ProtectedFile") -> str:
 def _row(said: dict[str, Any]) -> tuple[str, ...]:
     """Return a line of the table of several models."""
     heads = said.get("heads", [said])
-    columns = [[str(one[key]) for one in heads] for key in ("scores", "classes", "verified_rows")]
+    columns = [
+        [str(one.get(key, "")) for one in heads] for key in ("scores", "classes", "verified_rows")
+    ]
     return said["models"][0], *map(", ".join, columns)
 
 

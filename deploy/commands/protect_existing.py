@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from deploy.commands import protect_answers
 from deploy.commands.console import err_console, say
 from deploy.commands.many import Told, expanded, fail
 from postprocess.errors import InputError
@@ -40,11 +41,25 @@ def protect(command: "ProtectCommand", path: Path) -> Told:
     if command.force:
         raise InputError("--force: of a folder, nothing that exists is replaced; see --undo")
     asked, defence = command.understood()
+    public = path.absolute() if command.repository is None else command.repository / path.name
+    protect_answers.refuse(command, public)
+    there = bool(command.answers or command.also) and _is_protected(public)
+    told = Told({"model": str(path), "models": [path.name]}, [f"{path}, protected already"], [])
     with err_console.status(f"asking and protecting {path}"):
-        done = protecting.protect(
-            path.absolute(), defence, asked, url=command.url, out=command.repository
-        )
-    return Told(_as_dict(done), _lines(done, in_place=command.repository is None), done.warnings)
+        if not there:
+            done = protecting.protect(
+                path.absolute(), defence, asked, url=command.url, out=command.repository
+            )
+            lines = _lines(done, in_place=command.repository is None)
+            told = Told(_as_dict(done), lines, done.warnings)
+        return protect_answers.make(command, public, told)
+
+
+def _is_protected(folder: Path) -> bool:
+    from deploy.repository import check, protected
+
+    found = protected.among(check.read_configs(folder.parent))
+    return folder.name in {one.name for one in found}
 
 
 def undo(command: "ProtectCommand") -> None:
@@ -55,8 +70,9 @@ def undo(command: "ProtectCommand") -> None:
     """
     from deploy.existing import undoing
 
-    others = ("name", "scores", "output", "sample", "repository", "self_contained",
-              "max_batch_size", "max_client_batch", "class_axis", "multi_label")  # fmt: skip
+    others = ("answers", "also", "query_set", "name", "scores", "output", "sample", "repository",
+              "self_contained", "max_batch_size", "max_client_batch", "class_axis",
+              "multi_label")  # fmt: skip
     for option in others:
         if getattr(command, option) not in (None, "", False, []):
             raise InputError(f"--{option.replace('_', '-')}: not with --undo")

@@ -6,7 +6,7 @@
 scores are; ``served`` is the model behind a Triton, the embedded one or a named one.
 ``staging`` writes the protected models beside the repository, ``placing_in`` moves them in under a
 server, ``record`` keeps what undoing needs, and ``undoing`` does it. ``protecting`` is the whole
-way.
+way. ``second`` sets another public model over the same classifier.
 
 Weights are linked, never copied: the model keeps its files and becomes ``NAME_classifier``.
 """

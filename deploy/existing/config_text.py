@@ -5,6 +5,7 @@ one and compare it with what they wanted.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deploy.repository.config_edit import STRING, without_comments
@@ -103,6 +104,17 @@ def string_at(text: str, span: Span) -> str:
 def renamed(text: str, name: str) -> str:
     """Return a model's config with another name; one that has none takes its folder's."""
     return edited(text, [(span, f'"{name}"') for span in named(fields(text), "name")])
+
+
+def with_steps_renamed(text: str, names: Mapping[str, str]) -> str:
+    """Return an ensemble's config with other models in some of its steps, by their names."""
+    edits: list[Edit] = []
+    for scheduling in named(fields(text), "ensemble_scheduling"):
+        for step in named(fields(text, scheduling), "step"):
+            for span in named(fields(text, step), "model_name"):
+                if string_at(text, span) in names:
+                    edits.append((span, f'"{names[string_at(text, span)]}"'))
+    return edited(text, edits)
 
 
 def without_labels_file(text: str, output: str) -> str:

@@ -12,6 +12,8 @@ from pathlib import Path
 from exporters.model_repository import defence_name
 from postprocess.errors import InputError
 
+#: The folder that a record stands in.
+HOLDER = ".reverse_sigmoid"
 _CONFIG, _FILES = "config.pbtxt", "files.json"
 
 
@@ -28,7 +30,7 @@ class Record:
 
 def holder(folder: Path) -> Path:
     """Return where the record of a public model's folder stands, if it does."""
-    return folder.parent / defence_name(folder.name) / ".reverse_sigmoid"
+    return folder.parent / defence_name(folder.name) / HOLDER
 
 
 def contents(folder: Path) -> tuple[list[str], list[str]]:

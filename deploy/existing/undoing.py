@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.existing import placing_in, record, staging
+from deploy.existing import placing_in, record, second, staging
 from deploy.existing.record import Record
 from deploy.repository import model_config
 from exporters.model_repository import classifier_name
@@ -107,6 +107,7 @@ def _give_back(folder: Path, *, force: bool) -> _Restored:
     repository, defence = folder.parent, record.holder(folder).parent.name
     classifier = classifier_name(folder.name)
     steps = [classifier, defence] if kept.holder == classifier else [defence]
+    steps = [*second.written(folder), *steps]
     path = folder / "config.pbtxt"
     if path.is_file() and path.read_bytes() == kept.config:
         return _Restored(folder, steps, [])

@@ -7,7 +7,7 @@ in our defence.
 ``fused_check`` the defences inside graphs, ``version_check`` every version that feeds a defence;
 a ``finding`` is what they say.
 
-``retuning`` writes other parameters, in a config.pbtxt by ``config_edit``; ``question_refresh``
-then brings the kept questions up to date. ``victim_graph`` is the classifier behind a protected
-model, to be run by itself.
+``retuning`` writes other parameters, in a config.pbtxt by ``config_edit``, and ``answers`` another
+kind of answers; ``question_refresh`` then brings the kept questions up to date. ``victim_graph`` is
+the classifier behind a protected model, to be run by itself.
 """

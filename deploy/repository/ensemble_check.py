@@ -97,7 +97,7 @@ def check_ways_round(
         defending: the names of the defences among them.
     """
     found = []
-    ensembles: dict[str, str] = {}  # victim to the ensemble that protects it
+    ensembles: dict[str, list[str]] = {}  # victim to the ensembles that protect it
     used: set[str] = set()
     for name, config in configs.items():
         steps = list(config.ensemble_scheduling.step)
@@ -115,13 +115,13 @@ def check_ways_round(
                     "defence makes, got what none has perturbed"
                 )
                 found.append(error("raw-output", name, message))
-        ensembles |= {
-            step.model_name: name for step in steps if raw & set(step.output_map.values())
-        }
-    for victim, ensemble in ensembles.items():
+        for step in steps:
+            if raw & set(step.output_map.values()):
+                ensembles.setdefault(step.model_name, []).append(name)
+    for victim, names in ensembles.items():
         message = (
             f"{victim}: whoever reaches Triton can call it and gets raw scores; let clients reach "
-            f"{ensemble} only"
+            f"{' and '.join(names)} only"
         )
         found.append(warning("raw-reachable", victim, message))
     for name, config in configs.items():

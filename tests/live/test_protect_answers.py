@@ -1,0 +1,59 @@
+"""Two more public models over one classifier, the second set beside it while it is served."""
+
+import time
+
+import numpy as np
+import oracle
+from commands import SOON_S, run_command
+from tritonclient.utils import InferenceServerException
+from victims import linear_file
+
+from deploy.triton.server import TritonServer, free_ports
+from exporters.onnx_run import OnnxSession
+from load_tests.endpoint import Endpoint, EndpointError
+from postprocess import calibration
+
+SETTINGS = {"beta": 1.5, "gamma": 0.2, "margin": 0.01, "preserve_top1": True}
+
+
+def test_each_public_model_answers_in_its_own_way_from_one_copy_of_the_weights(tmp_path):
+    path, repository = linear_file(tmp_path / "m.onnx"), tmp_path / "models"
+    rng = np.random.default_rng(11)
+    x = rng.normal(size=(600, 6)).astype(np.float32)
+    logits = OnnxSession(path)({"x": x}, ["scores"])["scores"]
+    classes = logits.shape[1]
+    labels = (logits.argmax(1) + (rng.random(600) < 0.2)) % classes
+    np.savez(tmp_path / "rows.npz", x=x, labels=labels)
+    also = ("--also", "calibrated", "--query-set", tmp_path / "rows.npz")
+    done = run_command("protect", path, "--repository", repository, *also, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with TritonServer(
+        repository, ports=free_ports(), log=tmp_path / "log", control_mode="poll", poll_s=1
+    ) as server:
+
+        def answers(name):
+            with Endpoint(server.grpc_url, name, timeout_s=SOON_S) as endpoint:
+                return np.concatenate([endpoint(x[at : at + 200]) for at in range(0, 600, 200)])
+
+        def unknown(name):
+            try:
+                answers(name)
+            except (EndpointError, InferenceServerException):
+                return True
+            return False
+
+        assert unknown("m_labels")
+        done = run_command("protect", repository / "m", "--also", "labels", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        deadline = time.monotonic() + SOON_S
+        while unknown("m_labels"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        said = {name: answers(name) for name in ("m", "m_calibrated", "m_labels")}
+    assert np.abs(said["m"] - oracle.protected(logits, kind="logits", **SETTINGS)).max() < 1e-5
+    assert all((one.argmax(1) == logits.argmax(1)).all() for one in said.values())
+    assert (said["m_labels"] == np.eye(classes)[logits.argmax(1)]).all()
+    (file,) = (repository / "m_calibrated_reverse_sigmoid").glob("calibration-*.json")
+    levels = calibration.read(file, where="").levels
+    assert classes < len(np.unique(said["m_calibrated"], axis=0)) <= classes * levels
+    assert len(list(repository.rglob("*.onnx"))) == 1
