@@ -11,5 +11,6 @@ The rooms: ``stealing`` is the attacks, from their questions to the report; ``ti
 the defence costs under load; ``users`` are the normal users and the thieves of Locust, whose door
 is ``locustfile``; ``runs`` makes trainings in this process, many at a time and each to be repeated.
 ``calibrate`` makes the table of calibrated answers. On them stand ``paper``, the paper's tables and
-figures made again, and ``tune``, which finds a setting for a classifier.
+figures made again, ``tune``, which finds a setting for a classifier, and ``frontier``, which sets
+what an answer leaves to honest clients against what it gives to thieves.
 """

@@ -7,6 +7,7 @@
 | ``scrub`` | what the gateway takes for an error that a client has made long |
 | ``cost`` | how cost grows with classes, size and concurrency, and what a start takes,
 |  | by ``start_cost``; ``cost_page`` shows it |
+| ``frontier`` | what each kind of answers leaves to honest clients, and gives to thieves |
 | ``soak`` | half an hour at half load: failures, memory |
 | ``hostile`` | half an hour of every attack: whether honest clients notice |
 | ``mutation`` | mutated messages and requests: what breaks, leaks or comes late |

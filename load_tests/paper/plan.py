@@ -9,10 +9,7 @@ from load_tests.paper.grids import NAMES, DefenceSettings
 from load_tests.paper.scales import Scale
 from load_tests.paper.thieves import AGAINST_HARDENED, HARDENED, TABLE_4, Changes
 from load_tests.runs.criterion import Tried, choose
-from load_tests.runs.run import Measures, Run, Victim
-
-#: A run's measures, or None while it has not been made.
-Known = Callable[[Run], Measures | None]
+from load_tests.runs.run import Known, Run, Victim
 
 
 class PaperPlan:

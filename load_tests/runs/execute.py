@@ -12,8 +12,10 @@ from scipy.special import softmax
 from exporters.datasets import Images
 from exporters.train import BATCH, predict
 from load_tests import measures
+from load_tests.calibrate import honest
 from load_tests.endpoint import Answers
 from load_tests.rows import features
+from load_tests.runs import answers
 from load_tests.runs.run import Run
 from load_tests.runs.victims import TrainedVictim
 from load_tests.stealing.attacks import registry
@@ -46,27 +48,31 @@ def execute(run: Run, victim: TrainedVictim) -> dict[str, Any]:
     thief made of the answers with what M said, and ``asked`` the answers themselves; ``stolen``
     the substitute with M, and ``curve`` the same along its training (before its last quarter, at
     the full learning rate), on at most ``CHECKPOINT_IMAGES`` images, each with its ``queries``,
-    the images shown so far.
+    the images shown so far. With ``held_out`` rows, ``honest`` is what clients can do with the
+    answers.
 
     Args:
         run: what to do.
         victim: the run's victim, trained.
     """
     drawn = victim.drawn
-    count = run.judged_on or len(drawn.test)
-    images = features(drawn.test)[:count]
-    labels = None if drawn.labels is None else drawn.labels[:count]
-    truth = _probabilities(victim.test_logits[:count])
-    answers = _Answers(run, victim)
+    judged = _judged(run, len(drawn.test))
+    images = features(drawn.test)[judged]
+    labels = None if drawn.labels is None else drawn.labels[judged]
+    truth = _probabilities(victim.test_logits[judged])
+    asked = _Answers(run, victim)
+    given = asked.protect(victim.test_logits[judged])
     result: dict[str, Any] = {
         "victim": _worth(truth, labels),
-        "protected": judge(answers.protect(victim.test_logits[:count]), truth, labels),
+        "protected": judge(given, truth, labels),
     }
+    if run.held_out and labels is not None:
+        result["honest"] = honest.worth(given, labels)
     if not run.steals:
         return result
     curve = []
     checkpoints = {max(1, round(share * run.steps)) for share in CHECKPOINTS}
-    some = slice(min(count, CHECKPOINT_IMAGES))
+    some = slice(min(len(images), CHECKPOINT_IMAGES))
 
     def watch(model: Any, done: int) -> None:
         if done in checkpoints:
@@ -78,7 +84,7 @@ def execute(run: Run, victim: TrainedVictim) -> dict[str, Any]:
                 }
             )
 
-    loot, true = _theft(run, victim, answers, watch)
+    loot, true = _theft(run, victim, asked, watch)
     if run.recover:
         result["asked"] = _compare(loot.asked.scores, true)
         result["recovered"] = _compare(loot.recovered.scores, true)
@@ -92,6 +98,12 @@ def execute(run: Run, victim: TrainedVictim) -> dict[str, Any]:
         result["curve"] = curve
         keras.backend.clear_session()
     return result
+
+
+def _judged(run: Run, rows: int) -> NDArray[np.intp]:
+    """Return which rows of the test set judge."""
+    every = np.arange(rows)
+    return (every[every % run.held_out > 0] if run.held_out else every)[: run.judged_on or rows]
 
 
 def judge(scores: Answers, truth: Answers, labels: _Labels) -> dict[str, float]:
@@ -123,6 +135,11 @@ class _Answers:
         self.protect: Callable[[Answers], Answers] = _probabilities
         if parameters.defense != "none":
             self.protect = Postprocessor(parameters, key=_KEY if parameters.key_file else b"")
+        if run.answers:
+            held = slice(0, None, run.held_out or None)
+            labels = victim.drawn.labels
+            known = None if labels is None else labels[held]
+            self.protect = answers.find(run.answers, victim.test_logits[held], known)
         self._victim = victim
 
     def to(self, queries: Queries) -> tuple[Answers, Answers]:
@@ -135,7 +152,7 @@ class _Answers:
 
 
 def _theft(
-    run: Run, victim: TrainedVictim, answers: _Answers, watch: Callable[[Any, int], None]
+    run: Run, victim: TrainedVictim, asked: _Answers, watch: Callable[[Any, int], None]
 ) -> tuple[Loot, Answers]:
     """Return what the thief makes of the answers, and the victim's own beside them."""
     recipe = Recipe(
@@ -155,7 +172,7 @@ def _theft(
     truths: list[TransferSet] = []
 
     def ask(queries: Queries) -> TransferSet:
-        scores, true = answers.to(queries)
+        scores, true = asked.to(queries)
         truths.append(TransferSet(queries.rows, true))
         return TransferSet(queries.rows, scores)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -58,11 +59,17 @@ class Run:
     learn: str = ""
     seed: int = 0  #: of the attack, of the substitute and of a defence that draws
     judged_on: int = 0  #: images of the test set that are used, 0 for all
+    #: What is answered in the place of the defence's answers, see ``answers``; nothing if empty.
+    answers: str = ""
+    #: One row of the test set in so many judges nothing: tables of answers are made of them.
+    held_out: int = 0
 
     def __post_init__(self) -> None:
         _ = self.parameters
         if self.substitute:
             architectures.find(self.substitute)
+        if self.held_out == 1 or (self.answers.startswith("calibrated") and not self.held_out):
+            raise InputError("run: expected held_out of at least 2, for calibrated answers too")
         if self.steals:
             _ = self.thief
             if self.queries < 1 or (self.substitute and self.steps < 1):
@@ -128,5 +135,8 @@ class Run:
             raise InputError(f"run: {error}") from None
 
 
-_SINCE = ("learn",)
+#: A run's measures, or None while it has not been made.
+Known = Callable[[Run], Measures | None]
+
+_SINCE = ("learn", "answers", "held_out")
 _SHOWN = ("beta", "gamma", "rho", "frequency", "decimals", "decoy")

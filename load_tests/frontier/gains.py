@@ -1,0 +1,67 @@
+"""What the best thief of an answer gains over the best thief of labels, and what others lose."""
+
+import statistics
+from dataclasses import dataclass
+
+from load_tests.frontier.study import LABELS, Kind, Study
+from load_tests.runs.run import Known, Measures
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over seeds."""
+
+    value: float
+    error: float  #: its standard error
+    seeds: int
+
+
+def mean(values: list[float]) -> Mean | None:
+    """Return the mean, None of fewer than two seeds."""
+    if len(values) < 2:
+        return None
+    error = statistics.stdev(values) / len(values) ** 0.5
+    return Mean(statistics.fmean(values), error, len(values))
+
+
+def gain(study: Study, kind: Kind, a_class: int, known: Known) -> Mean | None:
+    """Return by how much the best thief of an answer agrees more than that of labels."""
+    theirs, labels = (_made(study, each, a_class, known) for each in (kind, LABELS))
+    return mean(
+        [
+            theirs[seed]["stolen"]["agreement"] - labels[seed]["stolen"]["agreement"]
+            for seed in theirs
+            if seed in labels
+        ]
+    )
+
+
+def stolen(study: Study, kind: Kind, a_class: int, known: Known) -> Mean | None:
+    """Return the agreement of the best thief of an answer."""
+    made = _made(study, kind, a_class, known).values()
+    return mean([one["stolen"]["agreement"] for one in made])
+
+
+def honest(study: Study, kind: Kind, known: Known) -> dict[str, Mean]:
+    """Return what honest clients get, see ``calibrate.honest``, and the answers' agreement."""
+    by_seed = {}
+    for a_class in study.budgets:
+        for seed, one in _made(study, kind, a_class, known).items():
+            by_seed[seed] = one["honest"] | {"agreement": one["protected"]["agreement"]}
+    found = {}
+    for key in next(iter(by_seed.values()), ()):
+        told = mean([one[key] for one in by_seed.values()])
+        if told is not None:
+            found[key] = told
+    return found
+
+
+def _made(study: Study, kind: Kind, a_class: int, known: Known) -> dict[int, Measures]:
+    """Return the measures of the chosen thief, by seed."""
+    found = {}
+    for seed in study.told:
+        run = study.best(kind, a_class, seed, known)
+        result = None if run is None else known(run)
+        if result is not None:
+            found[seed] = result
+    return found

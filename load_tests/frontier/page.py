@@ -1,0 +1,159 @@
+"""``frontier.json`` of a study's runs, and ``FRONTIER.md`` and its plots of ``frontier.json``."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from exporters.atomic_file import write_json, write_text
+from load_tests.calibrate.honest import HEAD
+from load_tests.frontier.gains import Mean, gain, honest, stolen
+from load_tests.frontier.study import LABELS, PILOT_BUDGET, Kind, Study
+from load_tests.page import markdown
+from load_tests.plots import panels, svg
+from load_tests.runs.run import Known
+
+NAME = "frontier.json"
+#: What calibrated answers are to hold: gain over labels, share of what raw probabilities give where
+#: that is more than ``WORTH``, and the area under the risk-coverage curve over the raw model's.
+MOST_GAIN, MOST_SHARE, WORTH, MOST_AURC = 0.015, 0.4, 0.02, 1.15
+_RAW, _BAR = "raw probabilities", "calibrated, 10 levels"
+
+
+def write(out: Path, studies: Sequence[Study], known: Known, *, command: str) -> Path:
+    """Write what the runs say, and the page of it, and return its path."""
+    found = {"command": command, "studies": [summary(study, known) for study in studies]}
+    write_json(out / NAME, found, indent=1)
+    return show(out)
+
+
+def summary(study: Study, known: Known) -> dict[str, Any]:
+    """Return what a study's runs say, as far as they are made, ready for JSON."""
+    about = asdict(study)
+    del about["kinds"]
+    kinds = []
+    for kind in (LABELS, *study.kinds):
+        worth, thief = honest(study, kind, known), study.chosen(kind, known)
+        if thief is not None and worth:
+            kinds.append(
+                {
+                    "title": kind.title,
+                    "thief": called(thief),
+                    "honest": {key: asdict(one) for key, one in worth.items()},
+                    "stolen": _told(study, kind, stolen, known),
+                    "gains": {} if kind is LABELS else _told(study, kind, gain, known),
+                }
+            )
+    return {**about, "data": Path(study.data).stem, "answers": kinds}
+
+
+def called(change: dict[str, Any]) -> str:
+    """Return what a thief is called, by how it differs from the naive one."""
+    words = [str(value) for key, value in change.items() if key != "labels_only"]
+    return ", ".join(words) or "plain"
+
+
+def _told(
+    study: Study, kind: Kind, measure: Callable[..., Mean | None], known: Known
+) -> dict[str, Any]:
+    """Return a measure by queries, where there is one."""
+    found = {study.queries(one): measure(study, kind, one, known) for one in study.budgets}
+    return {str(queries): asdict(one) for queries, one in found.items() if one is not None}
+
+
+def show(out: Path) -> Path:
+    """Write the page and the plots of what ``frontier.json`` in a folder says; return its path."""
+    said = json.loads((out / NAME).read_text())
+    lines = [
+        "# What an answer leaves to honest clients, and gives to thieves",
+        "",
+        f"Made by `{said['command']}`, of the runs that it has made; the numbers are in "
+        f"[{NAME}]({NAME}). A gain is the agreement of the best thief of an answer minus that of "
+        "the best thief of labels, who may smooth labels, train on rows without answers, demand "
+        "consistency and distil as the others do. Who is best is decided on a pilot seed, with "
+        f"{PILOT_BUDGET} queries a class, of which nothing is told. Means of seeds, each with a "
+        "victim, a hold-off and thieves of its own; in brackets their standard errors. Of ECE, "
+        "AURC and Brier less is better.",
+    ]
+    for study in said["studies"]:
+        path = f"frontier_{study['data']}.svg"
+        if not study["answers"]:
+            continue
+        write_text(out / path, plot(study))
+        lines += ["", f"## {study['data']}, {study['classes']} classes", "", *_about(study)]
+        lines += ["", f"![honest loss against gain]({path})", "", _table(study), *_bars(study)]
+    page = out / "FRONTIER.md"
+    write_text(page, "\n".join(lines) + "\n")
+    return page
+
+
+def _about(study: dict[str, Any]) -> list[str]:
+    seeds = {one["seeds"] for each in study["answers"] for one in each["stolen"].values()}
+    shown = " to ".join(str(one) for one in sorted({min(seeds), max(seeds)}))
+    thieves = "; ".join(f"{one['title']}: {one['thief']}" for one in study["answers"])
+    return [
+        f"{study['architecture']} as victim ({study['victim_steps']} steps of 64) and as thief "
+        f"({study['steps']}), {shown} seeds. The best thieves of {thieves}."
+    ]
+
+
+def _table(study: dict[str, Any]) -> str:
+    budgets = sorted({int(at) for one in study["answers"] for at in one["gains"]})
+    head = ("answers", *HEAD.values(), "P agreement", *(f"gain, {at:,} queries" for at in budgets))
+    rows = []
+    for one in study["answers"]:
+        worth = [f"{one['honest'][key]['value']:.4f}" for key in HEAD]
+        told = [
+            f"{each['value']:+.3f} ({each['error']:.3f})" if each else ""
+            for each in (one["gains"].get(str(at)) for at in budgets)
+        ]
+        rows.append([one["title"], *worth, f"{one['honest']['agreement']['value']:.3f}", *told])
+    return markdown(head, rows, "---:")
+
+
+def _bars(study: dict[str, Any]) -> list[str]:
+    """Return, a line for each bar of calibrated answers, whether it holds, and by how much not."""
+    named = {one["title"]: one for one in study["answers"]}
+    if _RAW not in named or _BAR not in named:
+        return []
+    raw, bar = named[_RAW], named[_BAR]
+    lines = ["", f"{_BAR.capitalize()}:", ""]
+    worth = {key: (bar["honest"][key]["value"], raw["honest"][key]["value"]) for key in HEAD}
+    lines.append(_bar("ECE at most the raw model's", *worth["ece"]))
+    ours, theirs = worth["aurc"]
+    lines.append(_bar(f"AURC at most {MOST_AURC} times the raw model's", ours, MOST_AURC * theirs))
+    lines.append(_bar("P changes no class", 1 - bar["honest"]["agreement"]["value"], 0))
+    for queries, one in bar["gains"].items():
+        of_raw, most = raw["gains"].get(queries), MOST_GAIN
+        if of_raw is not None and of_raw["value"] > WORTH:
+            most = min(most, MOST_SHARE * of_raw["value"])
+        lines.append(_bar(f"{int(queries):,} queries: gain at most {most:.4f}", one["value"], most))
+    return lines
+
+
+def _bar(what: str, value: float, most: float) -> str:
+    holds = value <= most + 1e-12
+    return f"- {'holds' if holds else 'DOES NOT HOLD'}: {what}: {value:.4f}"
+
+
+def plot(study: dict[str, Any]) -> str:
+    """Return the frontier as SVG: each measure of honest clients against the thief's gain."""
+    made, row = panels(len(HEAD), 3.2 * len(HEAD), 3.6, sharey=True)
+    told = [one for one in study["answers"] if one["gains"]]
+    for axes, (key, title) in zip(row, HEAD.items(), strict=True):
+        for colour, one in enumerate(told):
+            least = min(one["gains"], key=int)
+            each, worth = one["gains"][least], one["honest"][key]
+            axes.errorbar(
+                worth["value"], each["value"], xerr=worth["error"], yerr=each["error"],
+                fmt="o", color=f"C{colour}", label=one["title"],
+            )  # fmt: skip
+        axes.axhline(0, color="0.4", linestyle=":", linewidth=1)
+        axes.set_xlabel(title)
+    row[0].set_ylabel("gain over the best label thief,\nfewest queries")
+    made.legend(
+        *row[0].get_legend_handles_labels(),
+        frameon=False, fontsize="small", loc="outside lower center", ncols=3,
+    )  # fmt: skip
+    return svg(made)

@@ -1,0 +1,149 @@
+"""Which answers, thieves, budgets and seeds are compared, as runs.
+
+All thieves are run on a pilot seed with one budget, and nothing is told of it. The best of each
+kind of answers, and of labels, is run on the seeds that are told of, with every budget: the best of
+many on the same seed would be best by luck too.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from load_tests.runs.run import Known, Run, Victim
+
+#: Queries for each class; with fewer, what a thief gets is luck.
+BUDGETS = (5, 10, 20, 40)
+#: One row of the test set in so many makes tables of calibrated answers, and judges nothing.
+HELD_OUT = 3
+
+#: The seed that chooses thieves, and its queries for each class.
+PILOT, PILOT_BUDGET = 0, 10
+
+#: How a thief differs from the naive one.
+Change = dict[str, Any]
+#: Thieves of labels: of all that is done with probabilities, what needs none.
+OF_LABELS: tuple[Change, ...] = tuple(
+    {"labels_only": True, **change}
+    for change in (
+        {},
+        {"loss": "smoothed"},
+        {"loss": "spread"},
+        {"learn": "self_training"},
+        {"learn": "consistency"},
+        {"learn": "self_distillation"},
+    )
+)
+#: Thieves of whatever is answered.
+OF_ANSWERS: tuple[Change, ...] = (
+    {},
+    {"loss": "logits"},
+    {"learn": "self_training"},
+    {"learn": "self_distillation"},
+    {"learn": "self_distillation", "loss": "logits"},
+)
+#: Thieves who undo a deceptive answer first.
+UNDOING: tuple[Change, ...] = (
+    {"recover": "tail"},
+    {"recover": "bayes"},
+    {"recover": "analytic", "loss": "logits"},
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One kind of answers."""
+
+    title: str
+    answers: str = ""  #: see ``load_tests.runs.answers``; what the defence says where it is empty
+    defence: tuple[tuple[str, Any], ...] = ()  #: its parameters
+    thieves: tuple[Change, ...] = OF_ANSWERS
+
+
+DECEPTIVE = (("defense", "reverse_sigmoid"), ("beta", 1.5), ("gamma", 0.2), ("margin", 0.01))
+#: The bar is set by the first two.
+KINDS = (
+    Kind(title="raw probabilities"),
+    Kind(title="calibrated, 10 levels", answers="calibrated 10"),
+    Kind(title="rounded to 1 decimal", answers="rounded 1"),
+    Kind(title="rounded to 2 decimals", answers="rounded 2"),
+    Kind(title="calibrated, 4 levels", answers="calibrated 4"),
+    Kind(title="calibrated, 1 level", answers="calibrated 1"),
+    Kind(title="top-1 probability alone", answers="top1"),
+    Kind(title="Reverse Sigmoid", defence=DECEPTIVE, thieves=(*OF_ANSWERS[:2], *UNDOING)),
+    Kind(
+        title="Reverse Sigmoid, 3 decimals",
+        defence=(*DECEPTIVE, ("decimals", 3)),
+        thieves=(*OF_ANSWERS[:2], *UNDOING),
+    ),
+)
+LABELS = Kind(title="labels alone", answers="labels", thieves=OF_LABELS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One data set; every seed has a victim, a hold-off and thieves of its own."""
+
+    data: str
+    classes: int
+    pool: int  #: rows that a thief can ask about
+    architecture: str = "mlp"
+    victim_steps: int = 600
+    steps: int = 300
+    seeds: int = 5  #: that are told of
+    budgets: tuple[int, ...] = BUDGETS
+    kinds: tuple[Kind, ...] = KINDS
+
+    def queries(self, a_class: int) -> int:
+        """Return a budget's queries, at most all rows."""
+        return min(a_class * self.classes, self.pool)
+
+    def run(self, kind: Kind, a_class: int, seed: int, thief: Change) -> Run:
+        """Return one thief's run."""
+        victim = Victim(
+            data=self.data, architecture=self.architecture, steps=self.victim_steps, seed=seed
+        )
+        return Run(
+            victim=victim,
+            defence=dict(kind.defence),
+            answers=kind.answers,
+            held_out=HELD_OUT,
+            substitute=self.architecture,
+            queries=self.queries(a_class),
+            steps=self.steps,
+            seed=seed,
+        ).but(**thief)
+
+    def pilots(self, kind: Kind) -> list[Run]:
+        """Return the runs that choose among the thieves of a kind of answers, in their order."""
+        return [self.run(kind, PILOT_BUDGET, PILOT, thief) for thief in kind.thieves]
+
+    def chosen(self, kind: Kind, known: Known) -> Change | None:
+        """Return the thief that was best on the pilot seed; None while it has not been run."""
+        results = [known(run) for run in self.pilots(kind)]
+        stolen = [result["stolen"]["agreement"] for result in results if result is not None]
+        if len(stolen) < len(results):
+            return None
+        return kind.thieves[stolen.index(max(stolen))]
+
+    @property
+    def told(self) -> range:
+        """The seeds that are told of."""
+        return range(PILOT + 1, PILOT + 1 + self.seeds)
+
+    def pilot(self) -> Iterator[Run]:
+        """Yield the runs of the pilot seed."""
+        for kind in (LABELS, *self.kinds):
+            yield from self.pilots(kind)
+
+    def best(self, kind: Kind, a_class: int, seed: int, known: Known) -> Run | None:
+        """Return the run of the chosen thief; None while there is none."""
+        thief = self.chosen(kind, known)
+        return None if thief is None else self.run(kind, a_class, seed, thief)
+
+    def of_seed(self, seed: int, known: Known) -> Iterator[Run]:
+        """Yield the runs of one seed, labels alone first; none while the pilot is missing."""
+        for a_class in self.budgets:
+            for kind in (LABELS, *self.kinds):
+                run = self.best(kind, a_class, seed, known)
+                if run is not None:
+                    yield run

@@ -1,0 +1,128 @@
+"""What a study of answers asks for, and what it tells."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from load_tests.frontier import page
+from load_tests.frontier.gains import gain, honest, mean
+from load_tests.frontier.study import KINDS, LABELS, PILOT, PILOT_BUDGET, Study
+from load_tests.runs import answers
+from postprocess.errors import InputError
+
+STUDY = Study(data="digits", classes=10, pool=300, seeds=3, kinds=KINDS[:2])
+RNG = np.random.default_rng(0)
+LOGITS = (RNG.normal(size=(4000, 10)) * 3).astype(np.float32)
+CLASSES = np.array([RNG.choice(10, p=row) for row in softmax(LOGITS.astype(float), axis=1)])
+
+
+class Results:
+    """Runs that have been made, each with the agreement that a function of it says."""
+
+    def __init__(self, agreement):
+        self.made, self.agreement = {}, agreement
+
+    def make(self, runs):
+        for run in runs:
+            worth = {"accuracy": 0.9, "ece": 0.01, "aurc": 0.02, "brier": 0.1, "top5": 0.99}
+            self.made[run.name] = {
+                "stolen": {"agreement": self.agreement(run)},
+                "protected": {"agreement": 1.0},
+                "honest": worth,
+            }
+
+    def __call__(self, run):
+        return self.made.get(run.name)
+
+
+def agreement(run):
+    """Labels .5 and a bit by seed; raw .1 more; a thief who distils best, and on seed 2 worst."""
+    distils = run.thief.learn == "self_distillation" and run.loss == "cross_entropy"
+    sign = -1 if run.seed == 2 else 1
+    return 0.5 + run.seed / 100 + 0.1 * (run.answers == "") + 0.02 * sign * distils
+
+
+def test_thieves_are_chosen_on_a_seed_that_is_not_told_of():
+    known = Results(agreement)
+    assert list(STUDY.of_seed(1, known)) == []
+    known.make(STUDY.pilot())
+    assert {run.seed for run in STUDY.pilot()} == {PILOT}
+    assert {run.queries for run in STUDY.pilot()} == {10 * PILOT_BUDGET}
+    assert PILOT not in STUDY.told
+    runs = [run for seed in STUDY.told for run in STUDY.of_seed(seed, known)]
+    assert {run.learn for run in runs} == {"self_distillation"}  # on seed 2 as well
+    assert len(runs) == len(STUDY.told) * len(STUDY.budgets) * 3
+    assert len({run.name for run in runs}) == len(runs)
+    assert max(run.queries for run in runs) == 300  # the pool
+
+
+def test_a_gain_is_the_mean_over_seeds_of_what_is_above_labels():
+    known = Results(agreement)
+    known.make(STUDY.pilot())
+    assert gain(STUDY, KINDS[0], 5, known) is None
+    for seed in STUDY.told:
+        known.make(STUDY.of_seed(seed, known))
+    told = gain(STUDY, KINDS[0], 5, known)
+    assert (told.value, told.error, told.seeds) == (pytest.approx(0.1), pytest.approx(0), 3)
+    assert gain(STUDY, KINDS[1], 5, known).value == pytest.approx(0)
+    assert honest(STUDY, LABELS, known)["agreement"].value == 1
+
+
+def test_an_error_is_that_of_a_mean():
+    assert mean([1.0]) is None
+    assert mean([1.0, 2.0, 3.0, 4.0]).error == pytest.approx(np.std([1, 2, 3, 4], ddof=1) / 2)
+
+
+def test_the_page_says_which_bar_does_not_hold_and_is_made_of_its_file_alone(tmp_path):
+    def leaking(run):
+        return agreement(run) + (0.05 if run.answers == "calibrated 10" else 0)
+
+    known = Results(leaking)
+    known.make(STUDY.pilot())
+    for seed in STUDY.told:
+        known.make(STUDY.of_seed(seed, known))
+    path = page.write(tmp_path, [STUDY], known, command="frontier")
+    text = path.read_text()
+    assert "- DOES NOT HOLD: 50 queries: gain at most 0.0150: 0.0500" in text
+    assert "- holds: ECE at most the raw model's: 0.0100" in text
+    assert (
+        "| raw probabilities | 0.0100 | 0.0200 | 0.1000 | 0.9900 | 1.000 | +0.100 (0.000)" in text
+    )
+    assert json.loads((tmp_path / page.NAME).read_text())["studies"][0]["data"] == "digits"
+    path.unlink()
+    assert page.show(tmp_path).read_text() == text
+
+
+@pytest.mark.parametrize(
+    "name", ["labels", "top1", "rounded 1", "rounded 2", "calibrated 1", "calibrated 10"]
+)
+def test_whatever_is_answered_the_top_class_stays_and_rows_sum_to_one(name):
+    asked = LOGITS[2000:]
+    given = answers.find(name, LOGITS[:2000], CLASSES[:2000])(asked)
+    assert np.array_equal(given.argmax(axis=1), asked.argmax(axis=1))
+    assert np.abs(given.sum(axis=1) - 1).max() < 1e-5
+    truth = softmax(asked.astype(np.float64), axis=1)
+    different = len(np.unique(given, axis=0))
+    if name == "labels":
+        assert different == 10
+    elif name.startswith("calibrated"):
+        assert different <= 10 * int(name.split()[1])
+    elif name == "top1":
+        assert np.abs(given.max(axis=1) - truth.max(axis=1)).max() < 1e-6
+    else:
+        assert np.abs(given - truth).mean() < 10.0 ** -int(name.split()[1]) / 2
+
+
+def test_of_many_classes_rounding_leaves_the_top_one():
+    flat = np.zeros((1, 150), np.float32)
+    flat[0, 7] = 0.5
+    given = answers.find("rounded 1", flat, None)(flat)
+    assert given[0].argmax() == 7
+    assert given[0].max() == pytest.approx(1)
+
+
+def test_unknown_answers_are_refused():
+    with pytest.raises(InputError, match="answers: expected labels, top1, rounded D or calibra"):
+        answers.find("rounded", LOGITS, None)
