@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from deploy.commands import asking, options
-from deploy.commands.console import err_console, say, show
+from deploy.commands.console import command_line, err_console, say, show
 from deploy.commands.many import try_each
 from deploy.commands.needs import refuse_missing, refuse_missing_backend
 from deploy.commands.progress import Countdown
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 #: A model, and one of its outputs, "" for the only one.
 _Head: TypeAlias = tuple[str, str]
 SETTING, PLOT = ("beta", "gamma", "margin", "decimals"), "frontier.svg"
+#: The folder of what other kinds of answers would leave and give.
+ANSWERS = "answers"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,13 @@ class TuneCommand:
         str,
         typer.Option(help="Decimals to choose among, such as none,2,3.", show_default="as it is"),
     ] = ""
+    answers: Annotated[
+        bool,
+        typer.Option(
+            "--answers",
+            help="Set calibrated, rounded and other answers beside it, by 36 trainings more.",
+        ),
+    ] = False
     exhaustive: Annotated[
         bool, typer.Option("--exhaustive", help="Train a thief on every setting.")
     ] = False
@@ -186,9 +195,10 @@ class TuneCommand:
     ) -> tuple[dict[str, Any], dict[str, float | None]]:
         """Return what was found, and the setting that is recommended."""
         from deploy.repository import victim_graph
+        from load_tests.frontier import page
         from load_tests.runs.run import Run, Victim
         from load_tests.runs.runner import Runner
-        from load_tests.tune import candidates, recorded, report
+        from load_tests.tune import answers_tried, candidates, recorded, report
         from load_tests.tune.tuning import Tuning
 
         classifier, now = victim_graph.find(self.repository, *head)
@@ -197,6 +207,8 @@ class TuneCommand:
                 f"tune: expected reverse_sigmoid of one choice among K classes, got {now}"
             )
         drawn = asking.drawn(self)
+        if drawn.labels is None and self.answers:
+            raise InputError("--answers: the rows to judge by need an array labels")
         if drawn.labels is None and wanted.criterion == "paper":
             raise InputError(
                 "--criterion paper: is about accuracy, so the rows to judge by need an array "
@@ -225,6 +237,12 @@ class TuneCommand:
         with Runner(out, data_dir=self.data_dir, jobs=jobs, tell=progress.tell) as runner:
             tuning = Tuning(tried, thief, _kept(now), runner, jobs=jobs, expect=progress.expect)
             chosen = tuning.run(wanted)
+            if self.answers:
+                classes, pool = logits.shape[1], len(drawn.pool)
+                defence = tuning.run_of(chosen).defence
+                asked = answers_tried.study(thief, defence, classes=classes, pool=pool)
+                answers_tried.make(asked, runner)
+                page.write(out / ANSWERS, [asked], runner.known, command=command_line())
         said: dict[str, Any] = {"model": head[0], "data": data, "wanted": asdict(wanted)}
         said["meets_criterion"] = tuning.meets(wanted, chosen)
         return said | report.as_dict(tuning, chosen, candidates=len(tried)), chosen.setting

@@ -9,7 +9,7 @@ from typing import Any
 from exporters.atomic_file import write_json, write_text
 from load_tests.calibrate.honest import HEAD
 from load_tests.frontier.gains import Mean, gain, honest, stolen
-from load_tests.frontier.study import LABELS, PILOT_BUDGET, Kind, Study
+from load_tests.frontier.study import LABELS, Kind, Study
 from load_tests.page import markdown
 from load_tests.plots import panels, svg
 from load_tests.runs.run import Known
@@ -31,7 +31,7 @@ def write(out: Path, studies: Sequence[Study], known: Known, *, command: str) ->
 def summary(study: Study, known: Known) -> dict[str, Any]:
     """Return what a study's runs say, as far as they are made, ready for JSON."""
     about = asdict(study)
-    del about["kinds"]
+    del about["kinds"], about["recorded"]
     kinds = []
     for kind in (LABELS, *study.kinds):
         worth, thief = honest(study, kind, known), study.chosen(kind, known)
@@ -71,10 +71,9 @@ def show(out: Path) -> Path:
         f"Made by `{said['command']}`, of the runs that it has made; the numbers are in "
         f"[{NAME}]({NAME}). A gain is the agreement of the best thief of an answer minus that of "
         "the best thief of labels, who may smooth labels, train on rows without answers, demand "
-        "consistency and distil as the others do. Who is best is decided on a pilot seed, with "
-        f"{PILOT_BUDGET} queries a class, of which nothing is told. Means of seeds, each with a "
-        "victim, a hold-off and thieves of its own; in brackets their standard errors. Of ECE, "
-        "AURC and Brier less is better.",
+        "consistency and distil as the others do. Who is best is decided on a pilot seed, of which "
+        "nothing is told. Means of seeds; in brackets their standard errors. Of ECE, AURC and "
+        "Brier less is better.",
     ]
     for study in said["studies"]:
         path = f"frontier_{study['data']}.svg"
@@ -92,9 +91,12 @@ def _about(study: dict[str, Any]) -> list[str]:
     seeds = {one["seeds"] for each in study["answers"] for one in each["stolen"].values()}
     shown = " to ".join(str(one) for one in sorted({min(seeds), max(seeds)}))
     thieves = "; ".join(f"{one['title']}: {one['thief']}" for one in study["answers"])
+    trained = study["victim_steps"]
+    victim = f"victims of {trained} steps of 64, each with a hold-off of its own" if trained else ""
     return [
-        f"{study['architecture']} as victim ({study['victim_steps']} steps of 64) and as thief "
-        f"({study['steps']}), {shown} seeds. The best thieves of {thieves}."
+        f"{study['architecture']}, {victim or 'one victim'}; thieves of {study['steps']} steps, "
+        f"{shown} seeds, the pilot with {study['pilot_budget']} queries a class. The best thieves: "
+        f"{thieves}."
     ]
 
 

@@ -16,8 +16,8 @@ BUDGETS = (5, 10, 20, 40)
 #: One row of the test set in so many makes tables of calibrated answers, and judges nothing.
 HELD_OUT = 3
 
-#: The seed that chooses thieves, and its queries for each class.
-PILOT, PILOT_BUDGET = 0, 10
+#: The seed that chooses thieves.
+PILOT = 0
 
 #: How a thief differs from the naive one.
 Change = dict[str, Any]
@@ -38,14 +38,17 @@ OF_ANSWERS: tuple[Change, ...] = (
     {},
     {"loss": "logits"},
     {"learn": "self_training"},
+    {"learn": "consistency"},
     {"learn": "self_distillation"},
-    {"learn": "self_distillation", "loss": "logits"},
 )
-#: Thieves who undo a deceptive answer first.
+#: Thieves of a deceptive answer.
 UNDOING: tuple[Change, ...] = (
-    {"recover": "tail"},
-    {"recover": "bayes"},
     {"recover": "analytic", "loss": "logits"},
+    {"recover": "tail"},
+    {"recover": "analytic", "learn": "consistency"},
+    {"recover": "bayes"},
+    {},
+    {"loss": "logits"},
 )
 
 
@@ -56,10 +59,15 @@ class Kind:
     title: str
     answers: str = ""  #: see ``load_tests.runs.answers``; what the defence says where it is empty
     defence: tuple[tuple[str, Any], ...] = ()  #: its parameters
-    thieves: tuple[Change, ...] = OF_ANSWERS
+    thieves: tuple[Change, ...] = OF_ANSWERS  #: the most telling first
 
 
-DECEPTIVE = (("defense", "reverse_sigmoid"), ("beta", 1.5), ("gamma", 0.2), ("margin", 0.01))
+def deceptive(title: str, **defence: Any) -> Kind:
+    """Return the answers of a defence, before thieves who undo it, with its parameters."""
+    return Kind(title=title, defence=tuple(defence.items()), thieves=UNDOING)
+
+
+SHIPPED_SETTING = {"defense": "reverse_sigmoid", "beta": 1.5, "gamma": 0.2, "margin": 0.01}
 #: The bar is set by the first two.
 KINDS = (
     Kind(title="raw probabilities"),
@@ -69,12 +77,8 @@ KINDS = (
     Kind(title="calibrated, 4 levels", answers="calibrated 4"),
     Kind(title="calibrated, 1 level", answers="calibrated 1"),
     Kind(title="top-1 probability alone", answers="top1"),
-    Kind(title="Reverse Sigmoid", defence=DECEPTIVE, thieves=(*OF_ANSWERS[:2], *UNDOING)),
-    Kind(
-        title="Reverse Sigmoid, 3 decimals",
-        defence=(*DECEPTIVE, ("decimals", 3)),
-        thieves=(*OF_ANSWERS[:2], *UNDOING),
-    ),
+    deceptive("Reverse Sigmoid", **SHIPPED_SETTING),
+    deceptive("Reverse Sigmoid, 3 decimals", **SHIPPED_SETTING, decimals=3),
 )
 LABELS = Kind(title="labels alone", answers="labels", thieves=OF_LABELS)
 
@@ -91,7 +95,10 @@ class Study:
     steps: int = 300
     seeds: int = 5  #: that are told of
     budgets: tuple[int, ...] = BUDGETS
+    pilot_budget: int = 10  #: queries for each class of the pilot seed
+    thieves: int = 99  #: of each kind of answers that are tried, at most
     kinds: tuple[Kind, ...] = KINDS
+    recorded: Victim | None = None  #: a victim that is there already, for all seeds
 
     def queries(self, a_class: int) -> int:
         """Return a budget's queries, at most all rows."""
@@ -103,7 +110,7 @@ class Study:
             data=self.data, architecture=self.architecture, steps=self.victim_steps, seed=seed
         )
         return Run(
-            victim=victim,
+            victim=self.recorded or victim,
             defence=dict(kind.defence),
             answers=kind.answers,
             held_out=HELD_OUT,
@@ -115,7 +122,7 @@ class Study:
 
     def pilots(self, kind: Kind) -> list[Run]:
         """Return the runs that choose among the thieves of a kind of answers, in their order."""
-        return [self.run(kind, PILOT_BUDGET, PILOT, thief) for thief in kind.thieves]
+        return [self.run(kind, self.pilot_budget, PILOT, one) for one in self._tried(kind)]
 
     def chosen(self, kind: Kind, known: Known) -> Change | None:
         """Return the thief that was best on the pilot seed; None while it has not been run."""
@@ -123,7 +130,10 @@ class Study:
         stolen = [result["stolen"]["agreement"] for result in results if result is not None]
         if len(stolen) < len(results):
             return None
-        return kind.thieves[stolen.index(max(stolen))]
+        return self._tried(kind)[stolen.index(max(stolen))]
+
+    def _tried(self, kind: Kind) -> tuple[Change, ...]:
+        return kind.thieves[: self.thieves]
 
     @property
     def told(self) -> range:

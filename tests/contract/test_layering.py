@@ -24,7 +24,7 @@ ROOMS = {
         "users": {"stealing", "timing"},
         "locustfile": {"stealing", "timing", "users"},
         "frontier": {"runs", "calibrate"},
-        "tune": {"stealing", "timing", "runs"},
+        "tune": {"stealing", "timing", "runs", "frontier"},
         "paper": {"stealing", "timing", "runs"},
     },
     "deploy": {

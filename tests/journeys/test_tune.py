@@ -163,3 +163,18 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(repository, tmp_pa
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out" / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_setting_is_set_beside_other_answers_that_clients_might_get(repository, tmp_path):
+    out = tmp_path / "out"
+    done = tune(repository, out, "--answers", "--betas", "1.5", "--gammas", "0.2", "--steps", 1)
+    assert done.returncode == 0, done.stderr
+    (study,) = json.loads((out / "answers" / "frontier.json").read_text())["studies"]
+    told = {one["title"]: one for one in study["answers"]}
+    assert {"labels alone", "raw probabilities", "top-1 probability alone"} <= set(told)
+    assert told["recommended setting"]["honest"]["agreement"]["value"] == 1
+    assert told["raw probabilities"]["gains"]["60"]["seeds"] == 2
+    page = (out / "answers" / "FRONTIER.md").read_text()
+    assert "| recommended setting |" in page
+    assert (out / "answers" / "frontier_digits.svg").read_text().startswith("<svg")

@@ -8,8 +8,10 @@ from scipy.special import softmax
 
 from load_tests.frontier import page
 from load_tests.frontier.gains import gain, honest, mean
-from load_tests.frontier.study import KINDS, LABELS, PILOT, PILOT_BUDGET, Study
+from load_tests.frontier.study import KINDS, LABELS, PILOT, Study
 from load_tests.runs import answers
+from load_tests.runs.run import Run, Victim
+from load_tests.tune import answers_tried
 from postprocess.errors import InputError
 
 STUDY = Study(data="digits", classes=10, pool=300, seeds=3, kinds=KINDS[:2])
@@ -49,7 +51,7 @@ def test_thieves_are_chosen_on_a_seed_that_is_not_told_of():
     assert list(STUDY.of_seed(1, known)) == []
     known.make(STUDY.pilot())
     assert {run.seed for run in STUDY.pilot()} == {PILOT}
-    assert {run.queries for run in STUDY.pilot()} == {10 * PILOT_BUDGET}
+    assert {run.queries for run in STUDY.pilot()} == {100}
     assert PILOT not in STUDY.told
     runs = [run for seed in STUDY.told for run in STUDY.of_seed(seed, known)]
     assert {run.learn for run in runs} == {"self_distillation"}  # on seed 2 as well
@@ -126,3 +128,19 @@ def test_of_many_classes_rounding_leaves_the_top_one():
 def test_unknown_answers_are_refused():
     with pytest.raises(InputError, match="answers: expected labels, top1, rounded D or calibra"):
         answers.find("rounded", LOGITS, None)
+
+
+def test_a_tuned_classifier_is_stolen_by_few_thieves_as_often_as_is_said():
+    victim = Victim(data="digits", architecture="mlp", steps=0, seed=3)
+    thief = Run(victim=victim, substitute="mlp", queries=480, steps=300)
+    setting = {"defense": "reverse_sigmoid", "beta": 1.2, "gamma": 0.1}
+    asked = answers_tried.study(thief, setting, classes=10, pool=482)
+    known = Results(agreement)
+    known.make(asked.pilot())
+    runs = [*asked.pilot(), *(run for seed in asked.told for run in asked.of_seed(seed, known))]
+    assert len({run.name for run in runs}) == 36
+    assert {run.victim for run in runs} == {victim}
+    assert {run.queries for run in runs} == {480}
+    undone = [run for run in runs if run.defence]
+    assert {run.recover for run in undone} == {"analytic", "tail"}
+    assert all(run.defence == setting for run in undone)

@@ -1,0 +1,49 @@
+"""What other kinds of answers would leave and give, of the classifier that is tuned."""
+
+from typing import Any
+
+from load_tests.frontier.study import KINDS, Study, deceptive
+from load_tests.runs.run import Run
+from load_tests.runs.runner import Runner
+
+#: Thieves of each kind, seeds that are told of, and queries for each class at least.
+THIEVES, SEEDS, LEAST_A_CLASS = 2, 2, 5
+
+
+def study(thief: Run, defence: dict[str, Any], *, classes: int, pool: int) -> Study:
+    """Return the study of a recorded classifier, few thieves of each kind of answers.
+
+    Args:
+        thief: the naive one, before the classifier without a defence.
+        defence: parameters of the setting that is recommended.
+        classes: K.
+        pool: rows that a thief can ask about.
+    """
+    others = [kind for kind in KINDS if not kind.defence]
+    a_class = max(LEAST_A_CLASS, thief.queries // classes)
+    return Study(
+        data=thief.victim.data,
+        classes=classes,
+        pool=min(pool, max(thief.queries, LEAST_A_CLASS * classes)),
+        architecture=thief.substitute,
+        victim_steps=0,
+        steps=thief.steps,
+        seeds=SEEDS,
+        budgets=(a_class,),
+        pilot_budget=a_class,
+        thieves=THIEVES,
+        kinds=(*others, deceptive("recommended setting", **defence)),
+        recorded=thief.victim,
+    )
+
+
+def make(asked: Study, runner: Runner) -> None:
+    """Make the runs that are missing; returns nothing.
+
+    Raises:
+        RunError: one of them failed.
+    """
+    runner.make(runner.missing(asked.pilot()))
+    for seed in asked.told:
+        runner.make(runner.missing(asked.of_seed(seed, runner.known)))
+    runner.refuse_failed()
