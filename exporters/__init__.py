@@ -18,6 +18,7 @@ three models). ``query_files`` writes what an adversary asks.
 
 Both need ``onnx_signature`` (what a graph takes and gives), ``config_pbtxt`` and
 ``defence_parameters`` (the texts of the models), ``versions`` (which of a model's are served),
-``servable_path`` (where a repository may lie), ``atomic_file`` (a file whole or not at all) and
-``quiet_import``.
+``servable_path`` (where a repository may lie), ``atomic_file`` (a file whole or not at all),
+``owned_folders`` (gone also where a process was killed), ``linking`` (no copies of what is large)
+and ``quiet_import``.
 """

@@ -33,8 +33,7 @@ def place(staged: Path, repository: Path, relative: list[str]) -> None:
             if old is not None:
                 _keep(path, old)
             saved.append((path, old))
-            with atomic_file(path) as part:
-                shutil.move(staged / name, part)
+            _move(staged / name, path)
     except BaseException:
         for path, old in reversed(saved):
             if old is not None:
@@ -45,6 +44,15 @@ def place(staged: Path, repository: Path, relative: list[str]) -> None:
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise
+
+
+def _move(file: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.replace(file, path)
+    except OSError:  # another file system
+        with atomic_file(path) as part:
+            shutil.move(file, part)
 
 
 def _keep(path: Path, old: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,17 @@ from exporters import (
     versions,
 )  # fmt: skip
 from exporters.classifier import Classifier, Head, ProtectOptions, understand
+from exporters.linking import link_or_copy
 from exporters.onnx_run import OnnxSession
+from exporters.owned_folders import owned_folder
 from exporters.placing import place
 from exporters.verify import CutError, Verified, verify, verify_fused
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.question import path_in, text_of
 
+#: Of the hidden folder in which models are written before they are moved to their places.
+PREFIX = ".reverse-sigmoid-"
 LAYOUTS = ("ensemble", "fused")
 
 
@@ -85,8 +90,7 @@ def protect(
     _refuse_existing(repository, models, anew, force=asked.force)
     try:
         classifier = understand(path, asked)
-        with folder_beside(repository) as folder:
-            staged = Path(folder)
+        with folder_beside(repository) as staged:
             heads = _write_verified(classifier, classifier.heads, staged, name, parameters)
             files = _in_order(staged, (*models[1:], name))
             place(staged, repository, files)
@@ -223,7 +227,17 @@ def _write_onnx(classifier: Classifier, path: Path, model: Any) -> None:
         target = path.parent / location
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
-            shutil.copyfile(classifier.path.parent / location, target)
+            _take(classifier.path.parent / location, target)
+
+
+def _take(weights: Path, target: Path) -> None:
+    """Make a file of weights stand in a model too, readable to whom a new file would be."""
+    umask = os.umask(0)
+    os.umask(umask)
+    if weights.stat().st_mode & 0o444 & ~umask == 0o444 & ~umask:
+        link_or_copy(weights.resolve(), target)
+    else:
+        shutil.copyfile(weights, target)
 
 
 def _models(name: str, asked: ProtectOptions) -> tuple[str, ...]:
@@ -287,13 +301,13 @@ def _refuse_anothers(folder: Path, anew: set[str]) -> None:
             )
 
 
-def folder_beside(repository: Path) -> tempfile.TemporaryDirectory[str]:
+def folder_beside(repository: Path) -> AbstractContextManager[Path]:
     """Return a temporary folder, on the repository's file system if may be, but not in it."""
     parent = repository.absolute().parent
     while not parent.is_dir():
         parent = parent.parent
     writable = os.access(parent, os.W_OK)
-    return tempfile.TemporaryDirectory(dir=parent if writable else None, prefix=".reverse-sigmoid-")
+    return owned_folder(parent if writable else Path(tempfile.gettempdir()), PREFIX)
 
 
 def _in_order(staged: Path, models: tuple[str, ...]) -> list[str]:

@@ -10,11 +10,12 @@ import contextlib
 import ctypes
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from exporters.owned_folders import owned_folder
+from exporters.protect import PREFIX
 from postprocess.errors import InputError
 
 #: How long a scan of the repository that has begun may take.
@@ -37,8 +38,8 @@ def beside(repository: Path) -> Iterator[Path]:
             f"{parent}: expected a folder on the file system of {repository.name} that can be "
             "written to, for files are moved in from there; give --repository OUT"
         )
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".reverse-sigmoid-") as folder:
-        yield Path(folder)
+    with owned_folder(parent, PREFIX) as folder:
+        yield folder
 
 
 def exchange(one: Path, other: Path) -> None:

@@ -16,6 +16,7 @@ from deploy.existing.staging import Staged, Take
 from exporters import question, servable_path
 from exporters.classifier import ProtectOptions
 from exporters.evidence import as_rows
+from exporters.linking import link_or_copy
 from exporters.onnx_run import GraphRunner, one_line
 from exporters.protect import folder_beside
 from exporters.score_output import top
@@ -79,8 +80,8 @@ def protect(
     if out is not None and out.resolve() == model.repository.resolve():
         raise InputError(f"--repository {out}: the model's own; leave it out, to protect in place")
     servable_path.refuse(repository)
-    with placing_in.beside(repository) if out is None else folder_beside(repository) as name:
-        work, take = Path(name), staging.link if out is None else staging.link_or_copy
+    with placing_in.beside(repository) if out is None else folder_beside(repository) as work:
+        take = staging.link if out is None else link_or_copy
         if out is None:
             placing_in.refuse_without_exchange(work)
         known = _understand(model, parameters, asked, url=url, work=work, take=take)
@@ -255,6 +256,8 @@ def _place_out(model: ExistingModel, staged: Staged, out: Path, take: Take) -> N
         for name in names:
             shutil.move(os.fspath(staged.folder / name), out / name)
     except OSError as error:
+        for name in names:
+            shutil.rmtree(out / name, ignore_errors=True)
         raise InputError(f"{error.filename or out}: cannot be written: {error.strerror}") from None
 
 

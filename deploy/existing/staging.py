@@ -4,7 +4,6 @@ Files of the model are linked; what is written is small.
 """
 
 import os
-import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,8 +26,6 @@ _CLASSIFIER = """\
 # The victim: the classifier itself. Whoever can reach this name gets its raw scores, so let
 # clients reach the ensemble "{name}" only. All below is as it was, but for the name.
 """
-#: What is smaller may be edited in its place, and then another model would change too.
-EDITED_BYTES = 2**20
 #: How a file comes to another place: by a link, or where that may be by a copy.
 Take = Callable[[Path, Path], None]
 
@@ -51,16 +48,6 @@ def link(file: Path, target: Path) -> None:
             f"{file}: no second name for it can be made ({error.strerror}), so nothing can be "
             "protected in place without copying it; give --repository OUT"
         ) from None
-
-
-def link_or_copy(file: Path, target: Path) -> None:
-    """Make a file stand at another place too: what people edit by a copy, the rest as may be."""
-    try:
-        if file.lstat().st_size < EDITED_BYTES:
-            raise OSError
-        os.link(file, target, follow_symlinks=False)
-    except OSError:
-        shutil.copy2(file, target, follow_symlinks=False)
 
 
 def copy_mode(source: Path, target: Path) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from deploy.processes import die_with_parent, group, homes
+from deploy.processes import die_with_parent, group
+from exporters import owned_folders
 from load_tests.deferred_signals import deferred_signals
 from postprocess.errors import InputError
 
@@ -85,9 +86,9 @@ class Child(ABC):
 
     def _make_home(self, prefix: str) -> Path:
         """Return a new folder that lives as long as the server."""
-        homes.remove_orphans()
+        owned_folders.remove_orphans(Path(tempfile.gettempdir()), "reverse-sigmoid-")
         self._home = tempfile.TemporaryDirectory(prefix=prefix)
-        self._owner = homes.own(Path(self._home.name))
+        self._owner = owned_folders.own(Path(self._home.name))
         return Path(self._home.name).resolve()
 
     def _run(

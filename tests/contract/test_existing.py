@@ -1,10 +1,15 @@
 """`protect REPOSITORY/NAME` as files: what is written of any backend, and what is given back."""
 
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+import victims
 from commands import COMMAND, call_command
 from existing_models import (
     ELSEWHERE,
@@ -106,23 +111,126 @@ def test_the_command_says_what_was_told_and_what_was_not_verified(tmp_path):
     assert "0 errors" in checked.stdout, checked.stdout
 
 
-def test_weights_of_gigabytes_are_moved_and_never_read(tmp_path):
-    folder = elsewhere(tmp_path / "models", "tensorrt")
-    weights = folder / "1" / "model.plan"
-    os.truncate(weights, 2 * 2**30)
-    inode = weights.stat().st_ino
+MOST_KIB = 200 * 1024
+
+
+def peak_kib(*arguments, cwd):
+    """Return what the command or one of its children held at most."""
     # Linux counts for a process what its parent held when it was started: here a small one.
     code = (
         "import resource, subprocess, sys\n"
         "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
     )
-    command = [COMMAND, "protect", str(folder), *ELSEWHERE["tensorrt"][1]]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *command], stdout=subprocess.PIPE, text=True, check=True
+    command = [sys.executable, "-c", code, COMMAND, *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=cwd)
+    return int(done.stdout)
+
+
+@pytest.mark.slow
+def test_weights_beside_an_onnx_file_are_linked_and_only_what_is_used_is_read(tmp_path):
+    """An embedding of 2 GiB, of which each request reads some rows."""
+    rows, width = 2**22, 128
+    weights = {"W": victims.rng().normal(size=(width + 3, 4)).astype(np.float32)}
+    path = victims.graph_file(
+        tmp_path / "big.onnx",
+        [
+            victims.node("Gather", ["E", "ids"], ["each"]),
+            victims.node("ReduceMean", ["each"], ["mean"], axes=[1], keepdims=0),
+            victims.node("Concat", ["mean", "x"], ["both"], axis=1),
+            victims.node("MatMul", ["both", "W"], ["scores"]),
+        ],
+        [("ids", victims.INT64, ("N", "L")), ("x", victims.FLOAT, ("N", 3))],
+        [("scores", victims.FLOAT, ("N", 4))],
+        weights,
     )
-    assert int(done.stdout) < 200 * 1024  # KiB
+    model = onnx.load(path)
+    big = model.graph.initializer.add(name="E", data_type=victims.FLOAT, dims=[rows, width])
+    big.data_location = onnx.TensorProto.EXTERNAL
+    big.external_data.add(key="location", value="big.data")
+    path.write_bytes(model.SerializeToString())
+    data = tmp_path / "big.data"
+    data.touch()
+    os.truncate(data, rows * width * 4)
+    mode = data.stat().st_mode
+    assert peak_kib("protect", path, "--repository", "models", cwd=tmp_path) < MOST_KIB
+    assert (tmp_path / "models" / "big_classifier" / "1" / "big.data").samefile(data)
+    assert data.stat().st_mode == mode
+    # The same model as it would stand in a repository, asked through the embedded Triton.
+    folder = tmp_path / "own" / "big"
+    os.makedirs(folder / "1")
+    for file, name in ((path, "model.onnx"), (data, "big.data")):
+        os.link(file, folder / "1" / name)
+    config = (tmp_path / "models" / "big_classifier" / "config.pbtxt").read_text()
+    (folder / "config.pbtxt").write_text(config.replace("big_classifier", "big"))
+    assert peak_kib("protect", folder, cwd=tmp_path) < MOST_KIB
+    assert (tmp_path / "own" / "big_classifier" / "1" / "big.data").samefile(data)
+
+
+def test_weights_of_gigabytes_are_moved_and_never_read(tmp_path):
+    folder = elsewhere(tmp_path / "models", "tensorrt")
+    weights = folder / "1" / "model.plan"
+    os.truncate(weights, 2 * 2**30)
+    inode = weights.stat().st_ino
+    assert peak_kib("protect", folder, *ELSEWHERE["tensorrt"][1], cwd=tmp_path) < MOST_KIB
     assert (tmp_path / "models" / "m_classifier" / "1" / "model.plan").stat().st_ino == inode
+
+
+#: Protects or undoes, and is killed before one of its 3 moves into or out of the repository, the
+#: first being 1, or as the 4th after the last.
+KILLED = """\
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from deploy.existing import placing_in, undoing
+from existing_models import protect
+folder, moves = Path(sys.argv[2]), 0
+placing_in.SCAN_S = 0
+
+def killed_at(moves):
+    if moves == int(sys.argv[4]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def counted(move):
+    def moved(one, other):
+        global moves
+        here = folder.parent in (Path(one).parent, Path(other).parent)
+        moves += here
+        killed_at(moves)
+        move(one, other)
+        if here and moves == 3:
+            moves = 4
+            killed_at(moves)
+    return moved
+
+os.rename, placing_in.exchange = counted(os.rename), counted(placing_in.exchange)
+protect(folder, "fil") if sys.argv[3] == "protect" else undoing.undo(folder, poll_s=0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moves", range(1, 5))
+@pytest.mark.parametrize("command", ["protect", "undo"])
+def test_a_kill_at_any_step_leaves_a_whole_model_and_nothing_that_stays(tmp_path, command, moves):
+    folder = elsewhere(tmp_path / "models", "fil")
+    before = contents(tmp_path)
+    if command == "undo":
+        protect(folder, "fil")
+    script = [sys.executable, "-c", KILLED, str(Path(__file__).parents[1]), folder, command, moves]
+    killed = subprocess.run(list(map(str, script)), check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert [one for one in os.listdir(tmp_path) if one.startswith(".reverse-sigmoid-")]
+    config = parsed(folder / "config.pbtxt")
+    holder = "m_classifier" if config.ensemble_scheduling.step else "m"
+    assert (folder.parent / holder / "1" / "xgboost.json").read_bytes() == b"fil 1/xgboost.json"
+    for step in config.ensemble_scheduling.step:
+        assert (folder.parent / step.model_name / "config.pbtxt").is_file()
+    if (folder.parent / "m_reverse_sigmoid").exists():
+        undoing.undo(folder, poll_s=0)
+    else:
+        protect(folder, "fil")
+        undoing.undo(folder, poll_s=0)
+    assert contents(tmp_path) == before
 
 
 STATES = {

@@ -1,4 +1,4 @@
-"""Temporary folders of servers that outlived a killed process of ours, keys and all."""
+"""Temporary folders that their process removes, and where it was killed the next one's start."""
 
 import contextlib
 import fcntl
@@ -6,11 +6,23 @@ import io
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-#: Begins the names of all such folders.
-PREFIX = "reverse-sigmoid-"
 _OWNER = ".owner"
+
+
+@contextlib.contextmanager
+def owned_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Yield a new folder in another, gone after the block; those of killed processes go before.
+
+    Args:
+        parent: the other folder.
+        prefix: of the names of such folders.
+    """
+    remove_orphans(parent, prefix)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as name, own(Path(name)):
+        yield Path(name)
 
 
 def own(folder: Path) -> io.IOBase:
@@ -25,9 +37,9 @@ def own(folder: Path) -> io.IOBase:
     return lock
 
 
-def remove_orphans() -> None:
+def remove_orphans(parent: Path, prefix: str) -> None:
     """Remove this user's folders whose owner was killed; what has no lock is left alone."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    for folder in parent.glob(f"{prefix}*"):
         with contextlib.suppress(OSError):
             if folder.is_symlink() or folder.stat().st_uid != os.getuid():
                 continue

@@ -2,18 +2,17 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 
-from deploy.processes import homes
+from exporters import owned_folders
 
 OWNS = (
-    "import sys, time, pathlib; from deploy.processes import homes;"
-    "lock = homes.own(pathlib.Path(sys.argv[1])); print('owned', flush=True); time.sleep(600)"
+    "import sys, time, pathlib; from exporters import owned_folders;"
+    "lock = owned_folders.own(pathlib.Path(sys.argv[1]));"
+    "print('owned', flush=True); time.sleep(600)"
 )
 
 
-def test_a_folder_goes_once_its_owner_was_killed_and_not_before(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_a_folder_goes_once_its_owner_was_killed_and_not_before(tmp_path):
     folder, foreign = tmp_path / "reverse-sigmoid-gateway-a", tmp_path / "reverse-sigmoid-mine"
     for each in (folder, foreign):
         each.mkdir()
@@ -21,9 +20,9 @@ def test_a_folder_goes_once_its_owner_was_killed_and_not_before(tmp_path, monkey
     command = [sys.executable, "-c", OWNS, str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout.readline() == "owned\n"
-        homes.remove_orphans()
+        owned_folders.remove_orphans(tmp_path, "reverse-sigmoid-")
         assert (folder / "tls.key").is_file()
         os.kill(owner.pid, signal.SIGKILL)
-    homes.remove_orphans()
+    owned_folders.remove_orphans(tmp_path, "reverse-sigmoid-")
     assert not folder.exists()
     assert (foreign / "tls.key").is_file()
