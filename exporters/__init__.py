@@ -13,8 +13,9 @@ the protected model, and ``placing`` puts all files in their places or none.
 
 ``pipeline`` starts from a data set. Read in its order: ``datasets`` (images, features or texts, and
 the third held off for the adversary), ``architectures`` (the networks of the paper, ``mlp``, and
-``tokens``, which makes ids of texts), ``train``, ``keras_to_onnx`` and ``model_repository`` (the
-three models). ``query_files`` writes what an adversary asks.
+``tokens``, which makes ids of texts), ``train`` (by ``trainer``, which keeps what it compiled),
+``keras_to_onnx`` and ``model_repository`` (the three models). ``query_files`` writes what an
+adversary asks.
 
 Both need ``onnx_signature`` (what a graph takes and gives), ``config_pbtxt`` and
 ``defence_parameters`` (the texts of the models), ``versions`` (which of a model's are served),

@@ -1,6 +1,9 @@
 """Training, the same for a victim and for an adversary's substitute."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -8,6 +11,7 @@ from numpy.typing import NDArray
 
 from exporters import architectures
 from exporters.datasets import Dataset, HoldOff, Images
+from exporters.trainer import LossFunction, Trainer, kept
 from postprocess.errors import InputError
 
 #: Called after every step with (steps done, steps in all).
@@ -19,6 +23,18 @@ SHIFT_SHARE = 0.125
 BATCH = 64
 #: Steps from one look at a network's weights to the next; the loss is seen at every step.
 LOOK_AT_WEIGHTS = 100
+#: How long steps are taken in one call: until then nobody hears of them, and no signal is heard.
+UNHEARD_S = 0.5
+
+Targets = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Somebody who looks at a network while it is trained."""
+
+    at: frozenset[int]  #: after so many steps
+    look: Callable[[Any, int], None]  #: called with (the model as it is then, steps done)
 
 
 def train_victim(
@@ -43,10 +59,7 @@ def train_victim(
     Raises:
         InputError: an unknown architecture, or see ``train``.
     """
-    import keras
-
-    keras.utils.set_random_seed(seed)
-    model = architectures.build(architecture, dataset.input_shape, dataset.classes)
+    model, trainer = fresh(architecture, dataset.input_shape, dataset.classes, seed=seed)
     train(
         model,
         held_off.victim_images,
@@ -54,22 +67,52 @@ def train_victim(
         steps=steps,
         seed=seed,
         flips=dataset.flips,
+        trainer=trainer,
         progress=progress,
     )
     return model
 
 
+def fresh(
+    architecture: str,
+    shape: architectures.Shape,
+    classes: int,
+    *,
+    seed: int,
+    loss: LossFunction | None = None,
+) -> tuple[Any, Trainer]:
+    """Return a network with the initial weights of a seed, and the trainer of its kind.
+
+    Args:
+        architecture: one of ``architectures.ARCHITECTURES``.
+        shape: of its inputs.
+        classes: K.
+        seed: of the initial weights.
+        loss: a function of (targets, logits); without one, cross-entropy.
+
+    Raises:
+        InputError: an unknown architecture, or one for other inputs.
+    """
+    import keras
+
+    trainer = kept(architecture, shape, classes, loss or cross_entropy)
+    keras.utils.set_random_seed(seed)
+    return architectures.build(architecture, shape, classes), trainer
+
+
 def train(
     model: Any,
     images: Images,
-    targets: NDArray[np.float32],
+    targets: Targets,
     *,
     steps: int,
     seed: int,
     flips: bool,
     batch_size: int = BATCH,
-    loss: Callable[[Any, Any], Any] | None = None,
+    loss: LossFunction | None = None,
+    trainer: Trainer | None = None,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> None:
     """Train a model in place by its architecture's optimizer; returns nothing.
 
@@ -80,8 +123,12 @@ def train(
         steps: batches to train on. They are drawn epoch by epoch, each a new shuffle.
         seed: of the shuffles and the augmentation. The initial weights are the caller's.
         flips: whether to mirror half of the images too.
+        batch_size: images of a batch.
         loss: a function of (targets, logits); without one, cross-entropy.
-        progress: called after every step.
+        trainer: of the model's kind, with a loss and an optimizer of its own, see ``fresh``;
+            without one, the model's own.
+        progress: called for every step, some time after it.
+        watch: somebody who looks at the model meanwhile.
 
     The rate is halved for the last quarter of the steps; the paper names no schedule.
 
@@ -89,31 +136,62 @@ def train(
         InputError: there is nothing to learn from, images or targets are not finite, or the
             training diverged.
     """
-    import keras
-
     _refuse_unfit(model, images, targets)
-    optimizer = architectures.optimizer(model)
-    learning_rate = float(optimizer.learning_rate)
-    loss = loss or keras.losses.CategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer=optimizer, loss=loss)
-    rng = np.random.default_rng(seed)
-    order = np.empty(0, np.intp)
-    for step in range(steps):
-        if step == steps * 3 // 4:
-            optimizer.learning_rate = learning_rate / 2
-        while len(order) < batch_size:
-            order = np.concatenate([order, rng.permutation(len(images))])
-        batch, order = order[:batch_size], order[batch_size:]
-        value = model.train_on_batch(augment(images[batch], rng, flips=flips), targets[batch])
+    if trainer is None:
+        trainer = Trainer(model, architectures.optimizer(model), loss or cross_entropy)
+    trainer.begin(model)
+    watched = frozenset() if watch is None else watch.at
+    batches = _batches(images, targets, np.random.default_rng(seed), batch_size, flips=flips)
+    stops = {*range(LOOK_AT_WEIGHTS, steps, LOOK_AT_WEIGHTS), *watched, steps}
+    for done, value in enumerate(_losses(trainer, batches, steps, stops), start=1):
         if not np.isfinite(value):
-            raise InputError(f"{model.name}: training diverged at step {step + 1}: loss {value}")
-        if (step + 1) % LOOK_AT_WEIGHTS == 0 or step + 1 == steps:
-            refuse_diverged(model, step + 1)
+            raise InputError(f"{model.name}: training diverged at step {done}: loss {value}")
+        if done % LOOK_AT_WEIGHTS == 0 or done == steps:
+            refuse_diverged(trainer.model, done)
+        if watch is not None and done in watched:
+            trainer.give(model)
+            watch.look(model, done)
         if progress is not None:
-            progress(step + 1, steps)
+            progress(done, steps)
+    trainer.give(model)
 
 
-def _refuse_unfit(model: Any, images: Images, targets: NDArray[np.float32]) -> None:
+def _losses(
+    trainer: Trainer, batches: Iterator[tuple[Images, Targets]], steps: int, stops: set[int]
+) -> Iterator[float]:
+    """Yield the loss of each step; at a stop, the trainer has gone no further."""
+    slower = steps * 3 // 4
+    done, count = 0, 1
+    while done < steps:
+        until = min(done + count, *(stop for stop in (*stops, slower) if stop > done))
+        start = time.monotonic()
+        some = zip(*islice(batches, until - done), strict=True)
+        rate = trainer.rate / 2 if done >= slower else trainer.rate
+        yield from trainer.advance(*(np.stack(each) for each in some), rate=rate)
+        count = max(1, count // 2 if time.monotonic() - start > UNHEARD_S else count * 2)
+        done = until
+
+
+def cross_entropy(targets: Any, logits: Any) -> Any:
+    """Return the cross-entropy of logits for each row, shape (batch,)."""
+    from keras import ops
+
+    return ops.categorical_crossentropy(targets, logits, from_logits=True)
+
+
+def _batches(
+    images: Images, targets: Targets, rng: np.random.Generator, size: int, *, flips: bool
+) -> Iterator[tuple[Images, Targets]]:
+    """Yield batch after batch without end, epoch by epoch in a new order."""
+    order = np.empty(0, np.intp)
+    while True:
+        while len(order) < size:
+            order = np.concatenate([order, rng.permutation(len(images))])
+        batch, order = order[:size], order[size:]
+        yield augment(images[batch], rng, flips=flips), targets[batch]
+
+
+def _refuse_unfit(model: Any, images: Images, targets: Targets) -> None:
     """Refuse what no network can learn from, and what would go through one unseen.
 
     A layer may make numbers of NaN: the pooling of some processors' libraries does.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from exporters.datasets import Images
-from exporters.train import BATCH, predict
+from exporters.train import BATCH, Watch, predict
 from load_tests import measures
 from load_tests.calibrate import honest
 from load_tests.endpoint import Answers
@@ -71,32 +71,24 @@ def execute(run: Run, victim: TrainedVictim) -> dict[str, Any]:
     if not run.steals:
         return result
     curve = []
-    checkpoints = {max(1, round(share * run.steps)) for share in CHECKPOINTS}
+    checkpoints = frozenset(max(1, round(share * run.steps)) for share in CHECKPOINTS)
     some = slice(min(len(images), CHECKPOINT_IMAGES))
 
-    def watch(model: Any, done: int) -> None:
-        if done in checkpoints:
-            scores = _probabilities(predict(model, images[some]))
-            curve.append(
-                {
-                    "queries": done * BATCH,
-                    **judge(scores, truth[some], None if labels is None else labels[some]),
-                }
-            )
+    def look(model: Any, done: int) -> None:
+        scores = _probabilities(predict(model, images[some]))
+        judged = judge(scores, truth[some], None if labels is None else labels[some])
+        curve.append({"queries": done * BATCH, **judged})
 
-    loot, true = _theft(run, victim, asked, watch)
+    loot, true = _theft(run, victim, asked, Watch(checkpoints, look))
     if run.recover:
         result["asked"] = _compare(loot.asked.scores, true)
         result["recovered"] = _compare(loot.recovered.scores, true)
     if run.attack == "jacobian":
         result["examples"] = _examples(run, loot.asked, true, len(victim.pool))
     if run.substitute:
-        import keras
-
         substitute = predict(loot.substitute, images)
         result["stolen"] = judge(_probabilities(substitute), truth, labels)
         result["curve"] = curve
-        keras.backend.clear_session()
     return result
 
 
@@ -151,9 +143,7 @@ class _Answers:
         return self.protect(logits), _probabilities(logits)
 
 
-def _theft(
-    run: Run, victim: TrainedVictim, asked: _Answers, watch: Callable[[Any, int], None]
-) -> tuple[Loot, Answers]:
+def _theft(run: Run, victim: TrainedVictim, asked: _Answers, watch: Watch) -> tuple[Loot, Answers]:
     """Return what the thief makes of the answers, and the victim's own beside them."""
     recipe = Recipe(
         steps=max(1, run.steps),

@@ -93,8 +93,6 @@ def prepare_victim(victim: Victim, folder: Path, data_dir: Path | None) -> None:
     Raises:
         InputError: the data set cannot be read, or the victim is not trained but recorded.
     """
-    import keras
-
     if victim.steps < 1:
         raise InputError(f"{victim.name}: is a recorded classifier; tune puts it there again")
     dataset, held_off = _dataset(victim.data, data_dir), _held_off(victim, data_dir)
@@ -108,7 +106,6 @@ def prepare_victim(victim: Victim, folder: Path, data_dir: Path | None) -> None:
     logits = {"test": dataset.x_test, "pool": held_off.adversary_images}
     with atomic_file(home / "logits.npz") as part, part.open("wb") as file:
         np.savez(file, **{which: predict(model, images) for which, images in logits.items()})
-    keras.backend.clear_session()
     about = {"victim": victim.name, "made_with": made_with(dataset.digest)}
     write_json(home / _LAST, about, indent=None)
 

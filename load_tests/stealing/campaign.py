@@ -231,8 +231,6 @@ class Campaign:
         return self.out / "results" / f"{thief.name}-{queries}.json"
 
     def _steal(self, thief: Thief, taken: TransferSet, progress: Progress) -> dict[str, Any]:
-        import keras
-
         knowledge = Knowledge(
             defence=self._defence(),
             prior=lambda asked: self._prior(thief, asked),
@@ -242,7 +240,6 @@ class Campaign:
         )
         loot = steal(taken, thief, knowledge, self.recipe, progress=progress)
         logits = predict(loot.substitute, features(self.drawn.test))
-        keras.backend.clear_session()
         scores: Answers = softmax(logits, axis=1)
         return _judge(scores, self._reference["reference"], self.drawn.labels)
 

@@ -15,14 +15,15 @@ The last three are controls: what a way of training is worth that has nothing bu
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+from exporters.train import cross_entropy
+from exporters.trainer import LossFunction
 from load_tests.stealing import defence_layer
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
-#: Of (answers, logits), both of shape (batch, K).
-LossFunction = Callable[[Any, Any], Any]
 #: Answers are at least this before a logarithm: what float32 tells from 0 beside 1.
 EPSILON = 1e-7
 SMOOTHING = 0.1
@@ -53,12 +54,6 @@ def find(name: str) -> Loss:
     return LOSSES[name]
 
 
-def _cross_entropy(answers: Any, logits: Any) -> Any:
-    from keras import ops
-
-    return ops.categorical_crossentropy(answers, logits, from_logits=True)
-
-
 def _mse(answers: Any, logits: Any) -> Any:
     from keras import ops
 
@@ -75,11 +70,11 @@ def _logits(answers: Any, logits: Any) -> Any:
 
 
 def _smoothed(labels: Any, logits: Any) -> Any:
-    return _cross_entropy((1 - SMOOTHING) * labels + SMOOTHING / labels.shape[-1], logits)
+    return cross_entropy((1 - SMOOTHING) * labels + SMOOTHING / labels.shape[-1], logits)
 
 
 def _tempered(labels: Any, logits: Any) -> Any:
-    return _cross_entropy(labels, logits / TEMPERATURE)
+    return cross_entropy(labels, logits / TEMPERATURE)
 
 
 def _spread(labels: Any, logits: Any) -> Any:
@@ -88,6 +83,7 @@ def _spread(labels: Any, logits: Any) -> Any:
     return _logits(ops.softmax(LEAD * labels), logits)
 
 
+@cache  # known again, it is compiled once
 def _same_layer(defence: Parameters | None) -> LossFunction:
     if defence is None or defence.defense != "reverse_sigmoid":
         raise InputError("--loss same_layer: expected the beta and gamma of Reverse Sigmoid")
@@ -102,7 +98,7 @@ def _same_layer(defence: Parameters | None) -> LossFunction:
 
 
 LOSSES = {
-    "cross_entropy": Loss(lambda _: _cross_entropy),
+    "cross_entropy": Loss(lambda _: cross_entropy),
     "mse": Loss(lambda _: _mse),
     "logits": Loss(lambda _: _logits),
     "same_layer": Loss(_same_layer, behind_defence=True),

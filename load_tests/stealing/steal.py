@@ -1,11 +1,10 @@
 """What a thief makes of answers: what is learnt from, the defence undone, a substitute trained."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from exporters.train import Progress
+from exporters.train import Progress, Watch
 from load_tests.stealing.attacks import registry
 from load_tests.stealing.learning import learn
 from load_tests.stealing.recovery.recover import Knowledge, recover
@@ -30,7 +29,7 @@ def steal(
     recipe: Recipe | None,
     *,
     progress: Progress | None = None,
-    watch: Callable[[Any, int], None] | None = None,
+    watch: Watch | None = None,
 ) -> Loot:
     """Return what a thief makes of the answers that an attack paid for.
 

@@ -1,11 +1,9 @@
 """The adversary's substitute: a network trained to answer as the endpoint did."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from exporters import architectures
-from exporters.train import Progress, one_hot, train
+from exporters.train import Progress, Watch, fresh, one_hot, train
 from load_tests.stealing import losses
 from load_tests.stealing.transfer_set import TransferSet
 from postprocess.errors import InputError
@@ -42,7 +40,7 @@ def train_substitute(
     *,
     model: Any = None,
     progress: Progress | None = None,
-    watch: Callable[[Any, int], None] | None = None,
+    watch: Watch | None = None,
 ) -> Any:
     """Return a Keras model from features to logits, trained on a transfer set.
 
@@ -50,8 +48,7 @@ def train_substitute(
         transfer_set: the endpoint's answers.
         recipe: how to train.
         model: to go on with, of that architecture; a fresh one without.
-        progress: called after every step.
-        watch: called after every step with (the model as it is then, steps done).
+        progress, watch: see ``exporters.train.train``.
 
     Raises:
         InputError: the transfer set is empty, the recipe names what is unknown, or the training
@@ -60,22 +57,13 @@ def train_substitute(
     if not len(transfer_set):
         raise InputError("transfer set: expected at least one answered query, got none")
     loss = losses.find(recipe.loss).make(recipe.defence)
-    import keras
-
-    keras.utils.set_random_seed(recipe.seed)
     classes = transfer_set.scores.shape[1]
-    if model is None:
-        model = architectures.build(recipe.architecture, transfer_set.features.shape[1:], classes)
+    shape = transfer_set.features.shape[1:]
+    made, trainer = fresh(recipe.architecture, shape, classes, seed=recipe.seed, loss=loss)
+    model = model or made
     targets = transfer_set.scores
     if recipe.labels_only:
         targets = one_hot(targets.argmax(axis=1), classes)
-
-    def after(done: int, total: int) -> None:
-        if watch is not None:
-            watch(model, done)
-        if progress is not None:
-            progress(done, total)
-
     train(
         model,
         transfer_set.features,
@@ -83,7 +71,8 @@ def train_substitute(
         steps=recipe.steps,
         seed=recipe.seed,
         flips=recipe.flips,
-        loss=loss,
-        progress=after,
+        trainer=trainer,
+        progress=progress,
+        watch=watch,
     )
     return model

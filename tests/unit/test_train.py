@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from exporters import architectures
-from exporters.train import one_hot, predict, train
+from exporters.train import Watch, fresh, one_hot, predict, train
+from load_tests.stealing import losses
 from postprocess.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -99,3 +100,73 @@ def test_the_papers_allconv_learns_at_its_rate():
     logits = predict(model, images)
     assert np.isfinite(logits).all()
     assert (logits.argmax(axis=1) == labels).mean() > 0.9
+
+
+def substitute(loss, seed=3, images=IMAGES, progress=None):
+    """Return the weights of a network trained by the trainer of its kind."""
+    model, trainer = fresh("simple", (8, 8, 1), 3, seed=seed, loss=loss)
+    train(
+        model, images, TARGETS, steps=30, seed=seed, flips=True, trainer=trainer, progress=progress
+    )
+    return [weight.numpy() for weight in model.weights]
+
+
+def test_what_was_trained_before_by_the_same_trainer_leaves_no_trace():
+    loss = losses.find("mse").make(None)
+    first = substitute(loss)
+    substitute(loss, seed=4, images=1 - IMAGES)
+    with pytest.raises(ZeroDivisionError):  # a training that ends early
+        substitute(loss, progress=lambda done, total: 1 / (done - 20))
+    again = substitute(loss)
+    keras.utils.set_random_seed(3)
+    model = architectures.build("simple", (8, 8, 1), 3)
+    train(model, IMAGES, TARGETS, steps=30, seed=3, flips=True, loss=loss)  # by one of its own
+    for one, other, alone in zip(first, again, model.weights, strict=True):
+        assert np.array_equal(one, other)
+        assert np.array_equal(one, alone.numpy())
+
+
+def test_a_network_keeps_its_weights_while_others_of_its_kind_are_trained():
+    model, trainer = fresh("mlp", (8, 8, 1), 3, seed=0)
+    train(model, IMAGES, TARGETS, steps=5, seed=0, flips=False, trainer=trainer)
+    before = [weight.numpy() for weight in model.weights]
+    other, same = fresh("mlp", (8, 8, 1), 3, seed=1)
+    assert same is trainer
+    train(other, IMAGES, TARGETS, steps=5, seed=1, flips=False, trainer=trainer)
+    assert all(np.array_equal(old, now) for old, now in zip(before, model.weights, strict=True))
+
+
+def test_whoever_watches_sees_the_weights_of_that_step_and_progress_counts_each():
+    seen, done = {}, []
+
+    def look(model, step):
+        seen[step] = [weight.numpy() for weight in model.weights]
+
+    model, trainer = fresh("mlp", (8, 8, 1), 3, seed=0)
+    train(
+        model, IMAGES, TARGETS, steps=40, seed=0, flips=False, trainer=trainer,
+        watch=Watch(frozenset({7, 40}), look), progress=lambda step, total: done.append(step),
+    )  # fmt: skip
+    assert done == list(range(1, 41))
+    other, _ = fresh("mlp", (8, 8, 1), 3, seed=0)
+    train(other, IMAGES, TARGETS, steps=40, seed=0, flips=False, trainer=trainer,
+          watch=Watch(frozenset({7}), lambda *_: None))  # fmt: skip
+    for at, expected in ((40, model), (40, other)):
+        assert all(np.array_equal(a, b) for a, b in zip(seen[at], expected.weights, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(seen[7], seen[40], strict=True))
+
+
+def test_steps_are_keras_s_own_and_the_last_quarter_is_at_half_the_rate():
+    model, trainer = fresh("mlp", (8, 8, 1), 3, seed=0)
+    theirs = keras.models.clone_model(model)
+    theirs.set_weights(model.get_weights())
+    optimizer = keras.optimizers.RMSprop(1e-3)
+    theirs.compile(optimizer, keras.losses.CategoricalCrossentropy(from_logits=True))
+    blank = IMAGES[:64] * 0  # which shifts leave as they are
+    train(model, blank, TARGETS[:64], steps=4, seed=0, flips=False, trainer=trainer)
+    for step in range(4):
+        if step == 3:
+            optimizer.learning_rate = 5e-4
+        theirs.train_on_batch(blank, TARGETS[:64])
+    for mine, other in zip(model.weights, theirs.weights, strict=True):
+        assert np.allclose(mine, other, atol=1e-5)

@@ -6,10 +6,13 @@ the shadow, and a copy of the defence.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from exporters.train import refuse_diverged
+from exporters.train import BATCH, cross_entropy, train
+from exporters.trainer import Trainer
 from load_tests.endpoint import Answers
 
 Inverse = Callable[[Answers], Answers]
@@ -17,7 +20,6 @@ Inverse = Callable[[Answers], Answers]
 #: Hidden units of the MLP for each class (section 4.4: "5 x K neurons").
 UNITS_PER_CLASS = 5
 EPOCHS = 100
-BATCH = 64
 
 
 def linear(answers: Answers, probabilities: Answers) -> Inverse:
@@ -50,24 +52,21 @@ def mlp(answers: Answers, probabilities: Answers, *, seed: int) -> Inverse:
     """
     import keras
 
-    keras.utils.set_random_seed(seed)
     classes = answers.shape[1]
+    trainer = _trainer(classes)
+    keras.utils.set_random_seed(seed)
+    model = _network(classes)
     mean, deviation = answers.mean(axis=0), answers.std(axis=0) + 1e-9
-    model = keras.Sequential(
-        [
-            keras.Input((classes,)),
-            keras.layers.Dense(UNITS_PER_CLASS * classes, activation="relu"),
-            keras.layers.Dense(classes),
-        ]
-    )
-    model.compile(
-        keras.optimizers.Adam(3e-3), keras.losses.CategoricalCrossentropy(from_logits=True)
-    )
     epochs = max(1, min(EPOCHS, 300_000 // len(answers)))
-    model.fit(
-        (answers - mean) / deviation, probabilities, batch_size=BATCH, epochs=epochs, verbose=0
+    train(
+        model,
+        (answers - mean) / deviation,
+        probabilities,
+        steps=epochs * -(-len(answers) // BATCH),
+        seed=seed,
+        flips=False,
+        trainer=trainer,
     )
-    refuse_diverged(model, epochs * -(-len(answers) // BATCH))
 
     def inverse(protected: Answers) -> Answers:
         logits = keras.ops.convert_to_numpy(model((protected - mean) / deviation, training=False))
@@ -75,6 +74,21 @@ def mlp(answers: Answers, probabilities: Answers, *, seed: int) -> Inverse:
         return _normalised(weights)
 
     return inverse
+
+
+def _network(classes: int) -> Any:
+    import keras
+
+    hidden = keras.layers.Dense(UNITS_PER_CLASS * classes, activation="relu")
+    layers = [keras.Input((classes,)), hidden, keras.layers.Dense(classes)]
+    return keras.Sequential(layers, name="inverse")
+
+
+@lru_cache(maxsize=1)
+def _trainer(classes: int) -> Trainer:
+    import keras
+
+    return Trainer(_network(classes), keras.optimizers.Adam(3e-3), cross_entropy)
 
 
 def crosswise(
