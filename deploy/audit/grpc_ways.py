@@ -6,13 +6,11 @@ from typing import Any
 
 from deploy.audit.door import Door
 from deploy.audit.target import TIMEOUT_S
-from deploy.audit.way import Way
+from deploy.audit.way import SpentError, Way
 from load_tests.endpoint import SERVICE, TRITON_KEY_HEADER
 
 #: Refused, as far as a client can see. NOT_FOUND: there is no model of that name.
-_REFUSED = frozenset(
-    ["PERMISSION_DENIED", "UNAUTHENTICATED", "UNIMPLEMENTED", "NOT_FOUND", "RESOURCE_EXHAUSTED"]
-)
+_REFUSED = frozenset(["PERMISSION_DENIED", "UNAUTHENTICATED", "UNIMPLEMENTED", "NOT_FOUND"])
 #: Triton's own refusals, which come with a status that also stands for other things.
 _REFUSALS = (
     "This protocol is restricted",
@@ -93,6 +91,8 @@ class Grpc:
             answer = call()
         except self.error as error:
             status, said = error.code().name, str(error.details())
+            if status == "RESOURCE_EXHAUSTED":
+                raise SpentError from None
             if status in _REFUSED or any(refusal in said for refusal in _REFUSALS):
                 return None
             if status in ("UNAVAILABLE", "INTERNAL") and _refused_by_proxy(said):
@@ -119,7 +119,7 @@ def ways(door: Door, inner: Iterable[str]) -> Iterator[Way]:
         yield way(f"{method} {public}", method, message, wanted=True)
     yield Way(f"gRPC stream {public}", lambda: grpc.stream(grpc.right))
     for model in inner:
-        yield from _inner(grpc, model)
+        yield from closed(grpc, model)
     yield way(f"config {public}", "ModelConfig", pb.ModelConfigRequest(name=public))
     yield way("statistics", "ModelStatistics", pb.ModelStatisticsRequest())
     yield way("server metadata", "ServerMetadata", pb.ServerMetadataRequest())
@@ -130,7 +130,8 @@ def ways(door: Door, inner: Iterable[str]) -> Iterator[Way]:
     yield from _shared_memory(grpc)
 
 
-def _inner(grpc: Grpc, model: str) -> Iterator[Way]:
+def closed(grpc: Grpc, model: str) -> Iterator[Way]:
+    """Return every way to ask a model that the key of a door may not ask."""
     pb, public, way = grpc.pb, grpc.public, grpc.way
     outer, asked = grpc.right.SerializeToString(), pb.ModelInferRequest()
     asked.CopyFrom(grpc.right)

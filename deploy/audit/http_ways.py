@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from deploy.audit.door import Door
 from deploy.audit.http1 import ask, head
-from deploy.audit.way import Way
+from deploy.audit.way import SpentError, Way
 
-_REFUSED = frozenset([401, 403, 404, 405, 429])
+_REFUSED = frozenset([401, 403, 404, 405])
 #: What Triton says of a model that does not exist, and of loading in a mode that has none; and
 #: how a gateway's refusal begins.
 _REFUSALS = (
@@ -28,7 +28,7 @@ def ways(door: Door, inner: Iterable[str]) -> Iterator[Way]:
     ):
         yield _way(door, method, path, body, wanted=True)
     for model in inner:
-        yield from _inner(door, model)
+        yield from closed(door, model)
     for method, path, body in (
         ("GET", f"{public}/config", None),
         ("GET", f"{public}/stats", None),
@@ -55,6 +55,11 @@ def ways(door: Door, inner: Iterable[str]) -> Iterator[Way]:
         yield _way(door, method, path, body)
 
 
+def infer(door: Door) -> Way:
+    """Return the call that has to work, as a way."""
+    return _way(door, "POST", door.path, door.body, wanted=True)
+
+
 def _way(door: Door, method: str, path: str, body: bytes | None, *, wanted: bool = False,
          more: Mapping[str, str] | None = None, note: str = "") -> Way:  # fmt: skip
     headers = dict(more or {})
@@ -68,13 +73,16 @@ def _way(door: Door, method: str, path: str, body: bytes | None, *, wanted: bool
 
 def _judged(status: int, raw: bytes) -> str | None:
     """Return what came back, None where it was refused, is not there or was not answered."""
+    if status == 429:
+        raise SpentError
     said = raw[:4096].decode(errors="replace")
     if not status or status in _REFUSED or any(text in said for text in _REFUSALS):
         return None
     return f"{status}: {' '.join(said.split())[:100]}"
 
 
-def _inner(door: Door, model: str) -> Iterator[Way]:
+def closed(door: Door, model: str) -> Iterator[Way]:
+    """Return every way to ask a model that the key of a door may not ask."""
     public, inner = door.model, f"/v2/models/{model}"
     encoded = "".join(f"%{ord(letter):02x}" for letter in model)
     for path in (

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from deploy.commands.console import err_console, out_console, say
 from postprocess.errors import InputError
 
 if TYPE_CHECKING:
+    from deploy.audit.matrix import Holder
     from deploy.audit.target import Target
     from deploy.audit.way import Outcome, Way
     from deploy.hostile.attacks import Attack
@@ -52,6 +54,15 @@ class AuditCommand:
             "are tried anyway.",
         ),
     ] = None
+    gateway: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="operator.yaml",
+            help="Try every client of this file too, with its key, on every model: what its list "
+            "names has to answer, all else to be closed. Each model that is closed to it costs it "
+            "some 30 queries.",
+        ),
+    ] = None
     api_key: asking.ApiKey = None
     tls_ca: asking.TlsCa = None
     as_json: options.AsJson = False
@@ -72,7 +83,7 @@ class AuditCommand:
     ] = False
 
     def run(self) -> None:
-        from deploy.audit import target
+        from deploy.audit import matrix, target
         from deploy.audit.way import walk
         from deploy.hostile import dangerous_ways
         from load_tests.address import address
@@ -84,9 +95,16 @@ class AuditCommand:
         attacks = dangerous_ways.chosen(self.attack or [])
         if self.attack and not self.dangerous:
             raise InputError("--attack: hurts a server that is not mended; say --dangerous too")
-        access = Access(self.api_key, self.tls_ca)
+        holders = self._holders()
+        keys = [one.key for one in holders.values() if self.public in one.models]
+        access = Access(self.api_key or next(iter(keys), None), self.tls_ca)
         audited = target.find(self.url, http_url, self.public, access, inner=self.inner or [])
-        outcomes = walk(self._ways(audited, attacks))
+        ways = self._ways(audited, attacks)
+
+        def found(model: str, access: Access) -> target.Target:
+            return target.find(self.url, http_url, model, access)
+
+        outcomes = walk([*ways, *matrix.ways(holders, found, access)])
         verdicts = [one.verdict for one in outcomes]
         report = {
             "url": self.url,
@@ -98,6 +116,7 @@ class AuditCommand:
             ],
             "open": verdicts.count("OPEN"),
             "failing": verdicts.count("FAILS"),
+            "spent": verdicts.count("SPENT"),
         }
         bad = [one for one in outcomes if not one.good]
         if self.as_json:
@@ -107,12 +126,22 @@ class AuditCommand:
         if bad:
             raise typer.Exit(1)
 
+    def _holders(self) -> "dict[str, Holder]":
+        """Return who has which key, as the operator's file says."""
+        from deploy.audit.matrix import Holder
+        from deploy.gateway.operator_file import read
+
+        if self.gateway is None:
+            return {}
+        clients = read(self.gateway).clients
+        return {one.name: Holder(one.key, one.models) for one in clients}
+
     def _ways(self, audited: "Target", attacks: dict[str, "Attack"]) -> list["Way"]:
         """Return all that is tried, having warned of what is dangerous."""
         from deploy.audit import door, grpc_ways, http_ways, port_ways
         from deploy.hostile import dangerous_ways, gentle_ways
 
-        client = door.find(audited, key=self.api_key)
+        client = door.find(audited, key=audited.access.api_key)
         ways = [
             *grpc_ways.ways(client, audited.inner),
             *http_ways.ways(client, audited.inner),
@@ -139,3 +168,8 @@ def _show(report: dict[str, Any], outcomes: list["Outcome"]) -> None:
         f"{report['url']}, {report['public']}: {len(report['ways'])} ways tried, "
         f"{report['open']} open, {report['failing']} calls that should work fail"
     )
+    if report["spent"]:
+        say(
+            f"{report['spent']} were not tried: the key's budget or rate is spent. Give the audit "
+            "a key without a budget"
+        )

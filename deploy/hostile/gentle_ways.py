@@ -19,7 +19,7 @@ from typing import Any
 from deploy.audit.door import INFER, Door, told
 from deploy.audit.http1 import Broken, ask, head, request
 from deploy.audit.target import TIMEOUT_S
-from deploy.audit.way import Way
+from deploy.audit.way import SpentError, Way
 from deploy.hostile.holding import HALF_HELLO, begun, half_head
 from deploy.hostile.json_bodies import nested, shaped
 from deploy.hostile.odd import headers_alone, stream
@@ -61,10 +61,12 @@ def _reaches_triton(door: Door, body: bytes) -> Callable[[], str | None]:
 
 def _said_by_triton(status: int, said: bytes) -> str | None:
     """Return what was answered if it was not a gateway that refused."""
+    if status == 429:
+        raise SpentError
     text = said.decode(errors="replace")
     if status == 200 and not said:  # a gateway that refuses what calls itself gRPC in kind
         return None
-    if not status or status in (401, 403, 404, 413, 429) or "gateway: " in text:
+    if not status or status in (401, 403, 404, 413) or "gateway: " in text:
         return None if "model server failed" not in text else f"{status}: the model server read it"
     return f"{status}: {' '.join(text.split())[:100]}"
 

@@ -2,10 +2,12 @@
 
 import http.client
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
+from commands import run_command
 from gateways import Gated, free_addresses
 from google.protobuf.internal.encoder import _VarintBytes
 from serving import CLASSIFIER, DEFENCE, IMAGES
@@ -187,6 +189,42 @@ def test_raw_scores_reach_whom_they_are_said_for_and_it_is_logged(gated):
     gated.wait_until(lambda: ("inhouse", f"{CLASSIFIER} (raw)") in logged())
     assert ("inhouse", "digits") in logged()
     assert not [one for one in logged() if one[1] and "(raw)" in one[1] and one[0] != "inhouse"]
+
+
+def audited(gated, path):
+    done = run_command(
+        *("audit", "--json", "--url", gated.files.url, "--public", "digits", "--gateway", path),
+        cwd=path.parent,
+        env={one: value for one, value in os.environ.items() if one != "REVERSE_SIGMOID_API_KEY"},
+    )
+    ways = json.loads(done.stdout)["ways"]
+    # Whoever else uses this machine may listen on Triton's usual ports.
+    return {one["way"]: one["verdict"] for one in ways if not one["way"].startswith("port ")}
+
+
+def test_the_audit_tries_each_client_on_each_model(gated):
+    found = audited(gated, gated.files.path)
+    assert not [way for way, verdict in found.items() if verdict not in ("closed", "works")]
+    for name, models in MAY.items():
+        for model in ("digits", OTHER, CLASSIFIER):
+            wanted = "works" if model in models else "closed"
+            over_grpc = "ModelInfer" if model in models else "infer"
+            assert found[f"{name}: gRPC {over_grpc} {model}"] == wanted
+            assert found[f"{name}: HTTP POST /v2/models/{model}/infer"] == wanted
+
+
+def test_the_audit_finds_where_the_gateway_does_not_do_what_a_file_says(gated, tmp_path):
+    for key in gated.files.path.parent.glob("*.key"):
+        shutil.copy2(key, tmp_path)
+    text = gated.files.path.read_text()
+    text = text.replace(f"[{CLASSIFIER}, digits], raw: true", "[digits]")
+    text = text.replace(f"[{OTHER}]", f"[{OTHER}, {CLASSIFIER}], raw: true")
+    (tmp_path / "other.yaml").write_text(text)
+    found = audited(gated, tmp_path / "other.yaml")
+    assert found[f"inhouse: gRPC infer {CLASSIFIER}"] == "OPEN"
+    assert found[f"inhouse: HTTP POST /v2/models/{CLASSIFIER}/versions/1/infer"] == "OPEN"
+    assert found[f"partner: gRPC ModelMetadata {CLASSIFIER}"] == "FAILS"
+    assert found[f"alice: gRPC infer {CLASSIFIER}"] == "closed"
 
 
 def test_a_key_moved_between_lists_is_held_to_the_new_one_on_old_connections_too(gated):

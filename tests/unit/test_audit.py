@@ -4,10 +4,11 @@ import http.server
 import socket
 import threading
 
+import grpc
 import numpy as np
 import pytest
 
-from deploy.audit import port_ways
+from deploy.audit import grpc_ways, http_ways, port_ways, way
 from deploy.audit.door import find
 from deploy.audit.target import KnownInput, Target
 from load_tests.endpoint import OPEN
@@ -42,8 +43,8 @@ def test_an_open_port_is_found_at_every_kind_of_address(server, host, shown):
     with server((host, 0), Answers) as listening:
         threading.Thread(target=listening.serve_forever, daemon=True).start()
         port = listening.server_address[1]
-        (way,) = port_ways.ways(door(f"{shown}:1", f"{shown}:1"), [port])
-        assert "200 triton" in way.attempt()
+        (port_way,) = port_ways.ways(door(f"{shown}:1", f"{shown}:1"), [port])
+        assert "200 triton" in port_way.attempt()
         listening.shutdown()
 
 
@@ -58,3 +59,47 @@ def test_each_protocol_is_asked_at_its_own_address():
                 accepted, where = listening.accept()
                 accepted.close()
                 assert where[:2] == connection.getsockname()[:2]
+
+
+class Refuses(http.server.BaseHTTPRequestHandler):
+    """Answers the first requests of a server as a spent rate does, and then as a gateway."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        spent = self.server.spent > 0
+        self.server.spent -= 1
+        self.send_response(429 if spent else 403)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(("spent", "verdict"), [(0, "closed"), (2, "closed"), (10**6, "SPENT")])
+def test_a_way_is_closed_only_where_the_key_could_still_ask(monkeypatch, spent, verdict):
+    monkeypatch.setattr(way, "PATIENCE_S", 3.0 if spent < 10 else 0.2)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as listening:
+        listening.spent = spent
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        where = f"127.0.0.1:{listening.server_address[1]}"
+        asked = next(iter(http_ways.closed(door(where, where), "digits_classifier")))
+        (outcome,) = way.walk([asked])
+        listening.shutdown()
+    assert outcome.verdict == verdict
+    assert outcome.good == (verdict == "closed")
+
+
+def test_a_spent_budget_over_grpc_is_no_refusal_either():
+    class Spent(grpc.RpcError):
+        def code(self):
+            return grpc.StatusCode.RESOURCE_EXHAUSTED
+
+        def details(self):
+            return "gateway: the query budget or rate limit of this API key is spent"
+
+    def call():
+        raise Spent
+
+    asked = grpc_ways.Grpc(door("127.0.0.1:1", "127.0.0.1:1"))
+    with pytest.raises(way.SpentError):
+        asked.judge(call)
