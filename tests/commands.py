@@ -72,6 +72,8 @@ def call_command(*arguments, cwd):
             each.flush()
             each.seek(0)
             said.append(each.read())
+    if code > 128:  # by a signal to this process, which is to end the tests
+        raise KeyboardInterrupt
     return subprocess.CompletedProcess(sys.argv, code, *said)
 
 

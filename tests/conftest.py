@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import run_command
+from commands import call_command
 
 from deploy.triton.server import TritonServer, free_ports
 from load_tests.endpoint import Endpoint
@@ -47,7 +47,7 @@ def exported(tmp_path_factory, worker_id):
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not finished.exists():
             folder = tmp_path_factory.mktemp("exported")
-            done = run_command("export", "digits", "--repository", folder / "model_repository",
+            done = call_command("export", "digits", "--repository", folder / "model_repository",
                                "--steps", 100, cwd=folder)  # fmt: skip
             assert done.returncode == 0, done.stderr
             folder.rename(finished)

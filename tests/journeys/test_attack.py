@@ -9,7 +9,7 @@ import time
 import numpy as np
 import onnxruntime
 import pytest
-from commands import SOON_S, Running, run_command
+from commands import SOON_S, Running, call_command
 from scipy.special import softmax
 from serving import read_url
 
@@ -70,7 +70,7 @@ def test_an_attack_reports_what_a_thief_gets_and_the_next_asks_if_it_holds(own, 
     out = tmp_path / "theft"
     command = ("attack", "sample", *options(own, out, "--victim", CLASSIFIER, "--budgets", "48"))
     before = answered(own)
-    done = run_command(*command, "--json", cwd=tmp_path)
+    done = call_command(*command, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "sample: ask the endpoint, 96 queries" in done.stderr
     assert answered(own) - before == 96 + len(DIGITS.x_test)
@@ -87,7 +87,7 @@ def test_an_attack_reports_what_a_thief_gets_and_the_next_asks_if_it_holds(own, 
     assert not re.search(r"<(script|link|img|iframe)|@import|url\(http", page)
 
     asked = answered(own), answered(own, CLASSIFIER)
-    again = run_command(*command, cwd=tmp_path)
+    again = call_command(*command, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "What a thief gets" in again.stdout
     # The protected model asks the classifier too.
@@ -107,7 +107,7 @@ def test_an_interrupted_attack_resumed_sends_exactly_the_rest_of_its_budget(own,
     paid = rows.read_bytes().count(b"\n") - 1
     spent = answered(own) - before - len(DIGITS.x_test)
     assert 20 <= paid == spent < 400
-    done = run_command("attack", "sample", *command, cwd=tmp_path)
+    done = call_command("attack", "sample", *command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert answered(own) - before == 400 + len(DIGITS.x_test) + ROWS
     assert rows.read_bytes().count(b"\n") - 1 == 400
@@ -115,12 +115,12 @@ def test_an_interrupted_attack_resumed_sends_exactly_the_rest_of_its_budget(own,
 
 def test_a_transfer_set_that_is_there_becomes_a_report(own, tmp_path):
     first, out = tmp_path / "first", tmp_path / "out"
-    done = run_command("attack", "sample", *options(own, first, steps=1), cwd=tmp_path)
+    done = call_command("attack", "sample", *options(own, first, steps=1), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = first / "sample"
     command = ("--url", own.grpc_url, "--model", "digits", "--steps", 1, "--out", out)
     before = answered(own)
-    done = run_command(
+    done = call_command(
         "attack", "sample", "--labels-only", "--from-transfer-set", folder, *command, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
@@ -129,7 +129,7 @@ def test_a_transfer_set_that_is_there_becomes_a_report(own, tmp_path):
     assert [(each["name"], each["queries"]) for each in report["results"]] == [
         ("sample-labels", 96)
     ]
-    wrong = run_command("attack", "random", "--from-transfer-set", folder, *command, cwd=tmp_path)
+    wrong = call_command("attack", "random", "--from-transfer-set", folder, *command, cwd=tmp_path)
     assert f"--from-transfer-set {folder}: was made by sample, not by random" in wrong.stderr
 
 
@@ -140,14 +140,14 @@ def test_a_folder_of_before_a_retune_is_refused_with_the_way_out(repository, tmp
     ) as running:
         out = tmp_path / "theft"
         words = options(running, out, "--victim", CLASSIFIER, steps=1)
-        first = run_command("attack", "sample", *words, cwd=tmp_path)
+        first = call_command("attack", "sample", *words, cwd=tmp_path)
         assert first.returncode == 0, first.stderr
         paid = (out / "sample" / "transfer_set.csv").read_bytes()
-        again = run_command("attack", *command, *words, cwd=tmp_path)
+        again = call_command("attack", *command, *words, cwd=tmp_path)
         assert again.returncode == 0, again.stderr
         for model in ("digits", CLASSIFIER):
             assert f"{model}: 8 test images asked again, of no thief's budget" in again.stderr
-        retuned = run_command("retune", repository / "digits", "--gamma", "0.3", cwd=tmp_path)
+        retuned = call_command("retune", repository / "digits", "--gamma", "0.3", cwd=tmp_path)
         assert retuned.returncode == 0, retuned.stderr
         with Endpoint(running.grpc_url, "digits") as live:
             before = np.load(out / "reference.npz")["protected"][:8]
@@ -155,7 +155,7 @@ def test_a_folder_of_before_a_retune_is_refused_with_the_way_out(repository, tmp
             while np.abs(live(DIGITS.x_test[:8]) - before).max() < 1e-3:
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
-        refused = run_command("attack", *command, *words, cwd=tmp_path)
+        refused = call_command("attack", *command, *words, cwd=tmp_path)
         assert refused.returncode == 1
         assert (
             f"--out {out}: holds answers of digits, which now answers otherwise"
@@ -173,8 +173,8 @@ def test_a_defence_that_draws_at_random_is_known_again_by_its_top_classes(reposi
     config.write_text(drawing)
     with TritonServer(repository, ports=free_ports(), log=tmp_path / "triton.log") as running:
         words = options(running, tmp_path / "theft", steps=1)
-        assert run_command("attack", "sample", *words, cwd=tmp_path).returncode == 0
-        again = run_command("attack", "sample", *words, cwd=tmp_path)
+        assert call_command("attack", "sample", *words, cwd=tmp_path).returncode == 0
+        again = call_command("attack", "sample", *words, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "same top classes, as it draws its answers at random" in again.stderr
 
@@ -182,7 +182,7 @@ def test_a_defence_that_draws_at_random_is_known_again_by_its_top_classes(reposi
 def test_the_report_tells_of_all_thieves_of_a_folder(own, tmp_path):
     words = options(own, tmp_path / "theft", steps=1)
     for more in ((), ("--labels-only",)):
-        done = run_command("attack", "sample", *more, *words, cwd=tmp_path)
+        done = call_command("attack", "sample", *more, *words, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "theft" / "report.json").read_text())
     assert [each["name"] for each in report["results"]] == ["sample", "sample-labels"]
@@ -194,14 +194,14 @@ def test_a_folder_of_another_attack_is_refused_and_kept(own, tmp_path):
     out = tmp_path / "theft"
     out.mkdir()
     (out / "thesis.txt").write_text("theirs")
-    done = run_command("attack", "sample", *options(own, out), cwd=tmp_path)
+    done = call_command("attack", "sample", *options(own, out), cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.endswith(f"--out {out}: holds other files; choose another folder\n")
     (out / "thesis.txt").rename(tmp_path / "thesis.txt")
     assert (
-        run_command("attack", "sample", *options(own, out, steps=1), cwd=tmp_path).returncode == 0
+        call_command("attack", "sample", *options(own, out, steps=1), cwd=tmp_path).returncode == 0
     )
-    done = run_command("attack", "sample", *options(own, out, steps=2), cwd=tmp_path)
+    done = call_command("attack", "sample", *options(own, out, steps=2), cwd=tmp_path)
     assert done.stderr.endswith(
         f"--out {out}: holds an attack with steps 1, not 2; choose another folder\n"
     )
@@ -228,7 +228,7 @@ def test_a_folder_of_another_attack_is_refused_and_kept(own, tmp_path):
     ],
 )
 def test_what_cannot_be_attacked_is_refused_in_one_line(own, tmp_path, changes, said):
-    done = run_command("attack", "sample", *options(own, "out"), *changes, cwd=tmp_path)
+    done = call_command("attack", "sample", *options(own, "out"), *changes, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stdout == ""
     assert said in done.stderr.splitlines()[-1]

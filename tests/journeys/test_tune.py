@@ -6,7 +6,7 @@ import signal
 
 import numpy as np
 import pytest
-from commands import Running, run_command, wait_for_no_process_naming
+from commands import Running, call_command, wait_for_no_process_naming
 from onnx import TensorProto, helper
 from victims import graph_file
 
@@ -50,8 +50,9 @@ def repository(tmp_path_factory):
 
 
 def tune(repository, out, *options, model="m"):
-    return run_command(
-        *("tune", "--repository", repository, "--model", model, "--out", out),
+    named = () if "--model" in options else ("--model", model)
+    return call_command(
+        *("tune", "--repository", repository, *named, "--out", out),
         *(*LEAST, *GRID, *options),
         cwd=repository.parent,
     )
@@ -131,12 +132,12 @@ def test_all_models_of_a_repository_are_tuned_and_one_that_fails_loses_no_other(
     repository, tmp_path
 ):
     words = ("tune", "--repository", repository, "--out", "out", *LEAST, *GRID)
-    done = run_command(*words, "--json", cwd=tmp_path)
+    done = call_command(*words, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [found["model"] for found in json.loads(done.stdout)] == ["m", "one"]
     for name in ("m", "one"):
         assert json.loads((tmp_path / "out" / name / "tune.json").read_text())["model"] == name
-    done = run_command(*words, "--model", "m", "--model", "nothing", cwd=tmp_path)
+    done = call_command(*words, "--model", "m", "--model", "nothing", cwd=tmp_path)
     assert done.returncode == 1
     assert "nothing/config.pbtxt: cannot be read" in done.stderr
     rows = {line.split()[1]: line for line in done.stdout.splitlines() if "│" in line}

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from commands import run_command
+from commands import call_command
 from onnx import TensorProto
 from victims import graph_file, node
 
@@ -43,7 +43,7 @@ def pair(tmp_path_factory):
         [("scores", TensorProto.FLOAT, ("N", CLASSES))],
         {"embedding": EMBEDDING, "of_ids": OF_IDS, "of_amount": OF_AMOUNT},
     )
-    done = run_command("protect", "pair.onnx", "--repository", "repository", cwd=folder)
+    done = call_command("protect", "pair.onnx", "--repository", "repository", cwd=folder)
     assert done.returncode == 0, done.stderr
     np.savez(folder / "rows.npz", **ARRAYS)
     repository = folder / "repository"
@@ -54,7 +54,7 @@ def pair(tmp_path_factory):
 def attack(pair, name, *more):
     server, folder = pair
     asked = ("--url", server.grpc_url, "--model", "pair", "--queries", 60, "--steps", 20)
-    return run_command("attack", name, *asked, *more, cwd=folder)
+    return call_command("attack", name, *asked, *more, cwd=folder)
 
 
 @pytest.mark.slow
@@ -110,7 +110,7 @@ def test_what_it_does_not_take_is_refused_and_nothing_is_written(pair, name, cha
 @pytest.mark.slow
 def test_tune_and_overhead_ask_about_its_rows_too(pair):
     server, folder = pair
-    done = run_command(
+    done = call_command(
         *("tune", "--repository", "repository", "--model", "pair", "--query-set", "rows.npz"),
         *("--queries", 100, "--steps", 20, "--betas", "0.9,1.5", "--gammas", "0.2"),
         *("--out", "tuned", "--json"),
@@ -118,7 +118,7 @@ def test_tune_and_overhead_ask_about_its_rows_too(pair):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["recommended"]["beta"] in (0.9, 1.5)
-    done = run_command(
+    done = call_command(
         *("overhead", "--url", server.grpc_url, "--protected", "pair"),
         *("--unprotected", "pair_classifier", "--query-set", "rows.npz", "--batch", "1,4"),
         *("--concurrency", 1, "--seconds", 0.5, "--rounds", 2, "--under-attack", "--json"),

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from commands import run_command
+from commands import call_command
 from serving import DEFENCE, IMAGES, Load
 
 from load_tests.endpoint import Endpoint, EndpointError
@@ -14,7 +14,7 @@ from postprocess.calibrated import rows
 
 
 def calibrate(serving, *more):
-    done = run_command("calibrate", serving.repository / "digits", *more, cwd=serving.repository)
+    done = call_command("calibrate", serving.repository / "digits", *more, cwd=serving.repository)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import oracle
 import pytest
-from commands import run_command
+from commands import call_command
 
 from deploy.triton.server import TritonServer, free_ports
 from exporters import datasets
@@ -62,7 +62,7 @@ def assert_protected(logits, answers):
 
 
 def test_a_classifier_of_features_is_trained_and_served_under_the_files_name(tmp_path, data):
-    done = run_command("export", data, "--repository", "models", "--steps", 200, cwd=tmp_path)
+    done = call_command("export", data, "--repository", "models", "--steps", 200, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with np.load(data) as stored:
         rows, labels = stored["x_test"].astype(np.float32), stored["y_test"]
@@ -70,13 +70,13 @@ def test_a_classifier_of_features_is_trained_and_served_under_the_files_name(tmp
     assert logits.shape == (200, CLASSES)
     assert (logits.argmax(axis=1) == labels).mean() > 0.9
     assert_protected(logits, answers)
-    check = run_command("check", "models", cwd=tmp_path)
+    check = call_command("check", "models", cwd=tmp_path)
     assert check.returncode == 0, check.stdout
 
 
 def test_a_classifier_of_texts_takes_ids_of_any_number_and_padding_changes_nothing(tmp_path, data):
     options = ("--architecture", "tokens", "--steps", 100, "--repository", "models")
-    done = run_command("export", data, *options, "--query-sets", "asked", cwd=tmp_path)
+    done = call_command("export", data, *options, "--query-sets", "asked", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "asked" / "test.npz") as test:
         rows, labels = test["ids"], test["labels"]
@@ -105,7 +105,7 @@ def test_what_a_thief_asks_is_the_third_that_the_victim_never_saw(tmp_path, data
     train = ("--steps", 1, "--repository", "models", "--seed", 5)
     for network, taken in (("mlp", {"features"}), ("tokens", {"ids", "features"})):
         options = (*train, "--architecture", network, "--query-sets", network, "--name", network)
-        done = run_command("export", data, *options, cwd=tmp_path)
+        done = call_command("export", data, *options, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         with np.load(tmp_path / network / "query.npz") as query:
             assert set(query.files) == taken
@@ -117,7 +117,7 @@ def test_what_a_thief_asks_is_the_third_that_the_victim_never_saw(tmp_path, data
         assert np.array_equal(rows, held.adversary_images)
         with np.load(data) as stored:
             assert np.array_equal(tested, stored["x_test"].astype(np.float32))
-    again = run_command(
+    again = call_command(
         "export", data, *train, "--query-sets", "mlp", "--name", "other", cwd=tmp_path
     )
     assert again.returncode == 1
@@ -125,7 +125,7 @@ def test_what_a_thief_asks_is_the_third_that_the_victim_never_saw(tmp_path, data
         "reverse-sigmoid: --query-sets: mlp/query.npz exists; give --force to replace it\n"
     )
     (tmp_path / "file").touch()
-    odd = run_command(
+    odd = call_command(
         "export", data, *train, "--query-sets", "file", "--name", "other", cwd=tmp_path
     )
     assert odd.stderr == "reverse-sigmoid: --query-sets file: is no folder\n"
@@ -139,7 +139,7 @@ def test_real_texts_with_many_classes_are_learnt_and_served(tmp_path, name, netw
     if not path.is_file():
         pytest.skip(f"needs {name}.npz in ../shared/data")
     options = ("--architecture", network, "--repository", "models", "--query-sets", "asked")
-    done = run_command("export", path, *options, cwd=tmp_path)
+    done = call_command("export", path, *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     given = "ids" if network == "tokens" else "features"
     with np.load(tmp_path / "asked" / "test.npz") as test:

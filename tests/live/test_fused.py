@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import oracle
 import pytest
-from commands import Running, run_command, wait_for_no_process_naming
+from commands import Running, call_command, wait_for_no_process_naming
 from gateways import Gated, write_files
 from serving import IMAGES, port_options, stubs_of
 
@@ -29,7 +29,7 @@ def protected(exported, tmp_path_factory):
     folder = tmp_path_factory.mktemp("fused")
     classifier = onnx_path(exported, "digits")
     options = ("--repository", "models", "--name", "digits", "--layout", "fused")
-    done = run_command("protect", classifier, *options, cwd=folder)
+    done = call_command("protect", classifier, *options, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "models"
 
@@ -134,7 +134,7 @@ def test_retuned_under_load_no_request_fails_and_each_answer_is_the_old_or_the_n
     with Client(serving) as client:
         serving.wait_until(lambda: len(client.answers) > 20)
         options = ("--beta", OTHER["beta"], "--gamma", OTHER["gamma"])
-        done = run_command("retune", repository / "digits", *options, cwd=repository)
+        done = call_command("retune", repository / "digits", *options, cwd=repository)
         assert done.returncode == 0, done.stderr
         serving.wait_until(lambda: answers(serving, after))
     assert client.errors == []
@@ -172,7 +172,7 @@ def test_a_graph_without_its_defence_does_not_take_the_place_of_one_with_it(
         f"digits: EDIT REFUSED: {path}: expected a fused defence, the graph holds none"
     )
     assert in_force(serving) == SHIPPED
-    done = run_command("check", repository, cwd=repository)
+    done = call_command("check", repository, cwd=repository)
     assert done.returncode == 1
     assert f"{path}: expected a fused defence, the graph holds none" in done.stdout
 

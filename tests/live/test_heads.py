@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import onnxruntime
 import pytest
-from commands import run_command
+from commands import call_command
 from oracle import protected as reference
 from victims import FLOAT, INT64, graph_file, node, rng
 
@@ -54,7 +54,7 @@ def served(tmp_path_factory):
         ("protect", "face.onnx", "--repository", "models", *OUTPUTS),
         ("retune", "models/face", "--output", "age", "--beta", "0.4", "--gamma", "0.5"),
     ):
-        done = run_command(*words, cwd=folder)
+        done = call_command(*words, cwd=folder)
         assert (done.returncode, done.stderr) == (0, "")
     with TritonServer(folder / "models", ports=free_ports(), log=folder / "log") as running:
         yield running
@@ -136,7 +136,7 @@ def test_a_dead_defence_of_either_head_is_not_ready(served, output, tmp_path):
 
 @pytest.mark.slow
 def test_check_finds_no_error_and_a_head_that_comes_raw_is_one(served, tmp_path):
-    done = run_command("check", served.repository, cwd=tmp_path)
+    done = call_command("check", served.repository, cwd=tmp_path)
     assert (done.returncode, "0 errors" in done.stdout) == (0, True)
     copy = tmp_path / "models"
     shutil.copytree(served.repository, copy)
@@ -145,7 +145,7 @@ def test_check_finds_no_error_and_a_head_that_comes_raw_is_one(served, tmp_path)
     # The victim's own ages under the public name, the defence's under another.
     text = text.replace('{ key: "age" value: "age" }', '{ key: "age" value: "again" }')
     config.write_text(text.replace('"victim_age" }', '"age" }'))
-    done = run_command("check", copy, cwd=tmp_path)
+    done = call_command("check", copy, cwd=tmp_path)
     assert done.returncode == 1
     assert "output age: expected what a defence makes, got what none has perturbed" in done.stdout
 
@@ -162,7 +162,7 @@ def test_check_finds_no_error_and_a_head_that_comes_raw_is_one(served, tmp_path)
 )
 def test_what_is_no_head_is_refused_and_nothing_written(tmp_path, options, said):
     heads_file(tmp_path / "face.onnx")
-    done = run_command("protect", "face.onnx", "--repository", "models", *options, cwd=tmp_path)
+    done = call_command("protect", "face.onnx", "--repository", "models", *options, cwd=tmp_path)
     assert done.returncode == 1
     assert said in done.stderr.replace("\n", " ")
     assert [path.name for path in tmp_path.iterdir()] == ["face.onnx"]
@@ -171,6 +171,6 @@ def test_what_is_no_head_is_refused_and_nothing_written(tmp_path, options, said)
 @pytest.mark.slow
 def test_retune_names_the_outputs_that_a_defence_makes(served, tmp_path):
     model = served.repository / "face"
-    done = run_command("retune", model, "--output", "old", "--beta", "1", cwd=tmp_path)
+    done = call_command("retune", model, "--output", "old", "--beta", "1", cwd=tmp_path)
     assert done.returncode == 1
     assert "--output old: no defence makes it; expected sex:0 or age" in done.stderr

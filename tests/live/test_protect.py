@@ -9,7 +9,7 @@ import onnxruntime
 import oracle
 import pytest
 import victims
-from commands import run_command
+from commands import call_command
 from protected_cases import CASES
 
 from deploy.triton.server import TritonServer, free_ports
@@ -205,7 +205,7 @@ def test_requests_of_different_lengths_at_once_get_their_own_rows(protected, tri
 
 def test_the_check_finds_no_error_in_what_protect_writes(protected):
     folder, _ = protected
-    done = run_command("check", folder / "repository", cwd=folder)
+    done = call_command("check", folder / "repository", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{4 * len(CASES)} models, 0 errors" in done.stdout + done.stderr  # 3 and a fused one
 
@@ -234,7 +234,7 @@ def test_a_self_contained_defence_runs_its_own_copy(protected, triton):
 def test_the_command_says_what_it_found_and_json_says_the_same(protected, tmp_path):
     folder, _ = protected
     onnx = folder / "mlp" / "mlp.onnx"
-    done = run_command("protect", onnx, "--repository", "models", cwd=tmp_path)
+    done = call_command("protect", onnx, "--repository", "models", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
@@ -250,10 +250,10 @@ def test_the_command_says_what_it_found_and_json_says_the_same(protected, tmp_pa
     ]
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     options = ("--repository", "models", "--json")
-    again = run_command("protect", onnx, *options, cwd=tmp_path)
+    again = call_command("protect", onnx, *options, cwd=tmp_path)
     assert again.returncode == 1
     assert again.stderr == "reverse-sigmoid: models/mlp exists; give --force to replace it\n"
-    forced = run_command("protect", onnx, *options, "--force", "--beta", "0.9", cwd=tmp_path)
+    forced = call_command("protect", onnx, *options, "--force", "--beta", "0.9", cwd=tmp_path)
     assert forced.returncode == 0, forced.stderr
     said = json.loads(forced.stdout)
     assert (said["scores"], said["cut"], said["classes"]) == ("logits", "Softmax", 10)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import run_command
+from commands import call_command
 
 from deploy.triton.server import TritonServer, free_ports
 from exporters import datasets
@@ -31,7 +31,7 @@ def test_mnist_is_exported_and_served_under_its_own_name(tmp_path):
         pytest.skip("needs mnist.npz in ../shared/data")
     repository = tmp_path / "models"
     options = ("--repository", repository, "--data-dir", DATA, "--steps", 30)
-    done = run_command("export", "mnist", *options, cwd=tmp_path)
+    done = call_command("export", "mnist", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     images = datasets.load("mnist", DATA).x_test[:500]
     with (

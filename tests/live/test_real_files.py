@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 import oracle
 import pytest
-from commands import run_command
+from commands import call_command
 
 from deploy.triton.server import TritonServer, free_ports
 from exporters.model_repository import onnx_path
@@ -123,12 +123,12 @@ def test_a_file_that_a_package_ships_keeps_its_top_class_in_both_layouts(folder,
     np.savez(sample, **feed)
     for layout in ("ensemble", "fused"):
         options = ("--name", f"{name}_{layout}", "--layout", layout, "--sample", sample)
-        done = run_command("protect", path, "--repository", repository, *options, cwd=folder)
+        done = call_command("protect", path, "--repository", repository, *options, cwd=folder)
         assert done.returncode == 0, done.stderr
         assert "warning" not in done.stderr
         assert f"{classes} classes" in done.stdout
         assert "logits, cut before the graph's Softmax" in done.stdout
-    checked = run_command("check", repository, cwd=folder)
+    checked = call_command("check", repository, cwd=folder)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
     original = run(path, feed)
