@@ -15,7 +15,7 @@ from load_tests.endpoint import API_KEY_HEADER, API_KEY_VARIABLE
 
 _SETS = ", ".join(datasets.NAMES)
 
-DataKind = Annotated[str, typer.Option(help=f"The kind of images: {_SETS}, or an .npz file.")]
+DataKind = Annotated[str, typer.Option(help=f"What to ask about: {_SETS}, or an .npz file.")]
 SentImages = Annotated[
     str,
     typer.Option(
@@ -48,7 +48,7 @@ DataDir = Annotated[
     typer.Option(help="Folder of the data sets' files: <name>.npz, or STL-10's binary ones."),
 ]
 SplitSeed = Annotated[
-    int, typer.Option(min=0, help="The seed that export held the adversary's images off by.")
+    int, typer.Option(min=0, help="The seed that export held the adversary's rows off by.")
 ]
 SubstituteNetwork = Annotated[
     str,

@@ -38,8 +38,8 @@ class ExportCommand:
     query_sets: Annotated[
         Path | None,
         typer.Option(
-            help="Folder to write query.npz to, the third that is held off, and test.npz, for "
-            "attack --query-set and --test-set."
+            help="Also write here what an adversary asks about: query.npz, the third of the rows "
+            "that the victim never saw, and test.npz, for attack --query-set and --test-set."
         ),
     ] = None
     beta: options.Beta = options.BETA

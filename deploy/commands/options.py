@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Beta = Annotated[str, typer.Option(help="Magnitude of the perturbation, 0.001 to 100.")]
 Gamma = Annotated[str, typer.Option(help="Slope of the sigmoid, 0.001 to 100.")]
 Margin = Annotated[str, typer.Option(help="Share of the top-1 gap that is kept, 0 to 0.9.")]
-Steps = Annotated[int, typer.Option(min=1, help="Training batches of 64 images.")]
+Steps = Annotated[int, typer.Option(min=1, help="Training batches of 64 rows.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 2, help="Seed of every random choice.")]
 MaxClientBatch = Annotated[
     int | None,

@@ -129,7 +129,10 @@ class ServeCommand:
             return None
         behind = GatedTriton(self.gateway, access_log=self.access_log)
         behind.refuse(
-            address=self.address, control_mode=self.model_control_mode, supervise=self.supervise
+            self.repository,
+            address=self.address,
+            control_mode=self.model_control_mode,
+            supervise=self.supervise,
         )
         cancel_guard.refuse_missing()
         return behind

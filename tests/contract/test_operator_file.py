@@ -191,6 +191,6 @@ def test_envoy_refusing_a_configuration_is_an_error(tmp_path):
 def test_what_would_open_another_door_is_refused(tmp_path, options, message):
     behind = GatedTriton(write_files(tmp_path).path)
     safe = {"address": "127.0.0.1", "control_mode": "poll", "supervise": True}
-    behind.refuse(**safe)
+    behind.refuse(tmp_path, **safe)
     with pytest.raises(InputError, match=re.escape(message)):
-        behind.refuse(**safe | options)
+        behind.refuse(tmp_path, **safe | options)
