@@ -7,9 +7,10 @@ rows it takes), ``score_output`` (which output holds the scores), ``graph_ending
 from, and the cut to the logits; ``written_softmax`` reads one that is written out), ``class_axis``
 (where the classes lie), ``evidence`` (what it gives on much input) and ``score_kind`` (what that
 is). In the fused layout, ``fused`` appends the defence to the graph: ``score_nodes`` reads the
-scores, ``defence_nodes`` or ``calibrated_nodes`` say which operators, ``onnx_nodes`` writes them.
-``verify`` compares what was written with the original, ``question`` chooses what health checks ask
-the protected model, and ``placing`` puts all files in their places or none.
+scores, ``defence_nodes``, ``calibrated_nodes`` or ``decoy_nodes`` say which operators, and
+``onnx_nodes`` writes them. ``verify`` compares what was written with the original, ``question``
+chooses what health checks ask the protected model, and ``placing`` puts all files in their places
+or none.
 
 ``pipeline`` starts from a data set. Read in its order: ``datasets`` (images, features or texts, and
 the third held off for the adversary), ``architectures`` (the networks of the paper, ``mlp``, and

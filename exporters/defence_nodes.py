@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from exporters import calibrated_nodes, score_nodes
+from exporters import calibrated_nodes, decoy_nodes, score_nodes
 from exporters.onnx_graph import Value
 from exporters.onnx_nodes import Nodes
 from postprocess.calibration import Calibration
@@ -43,14 +43,13 @@ def append(
         scores: the tensor that holds the victim's scores.
         output: the tensor to make; of type and shape ``value``.
         value: the scores' and the output's declaration.
-        parameters: of the defence, reverse_sigmoid without a key; ``class_axis`` says which
-            axis is the classes.
+        parameters: of the defence; ``class_axis`` says which axis is the classes.
         table: of calibrated answers, which take the place of Reverse Sigmoid's.
 
     A row that ``postprocess`` would refuse becomes ``NO_ANSWER`` in every entry.
 
     Raises:
-        InputError: decimals, and the number of classes is not known; or there is no such axis.
+        InputError: decimals or decoy, and the number of classes is not known; or no such axis.
     """
     order = _classes_last(value, parameters)
     if order is None:
@@ -93,9 +92,13 @@ def _answer(
     if parameters.multi_label or shape[-1] == 1 or (len(shape) == 1 and isinstance(shape[0], str)):
         if table is not None:
             return calibrated_nodes.sides(nodes, wide, parameters, table)
+        if parameters.defense == "decoy":
+            return decoy_nodes.sides(nodes, wide, parameters)
         return _sides(nodes, wide, value.data_type, parameters)
     if table is not None:
         return calibrated_nodes.rows(nodes, wide, value, parameters, table)
+    if parameters.defense == "decoy":
+        return decoy_nodes.rows(nodes, wide, value, parameters)
     return _rows(nodes, wide, value, parameters)
 
 

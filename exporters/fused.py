@@ -2,7 +2,7 @@
 
 One model, no hop, and no raw classifier that anybody could reach. The numbers are those of
 ``postprocess``; they are computed in float64, where the closed forms need none of the care
-that float32 asks for. What ONNX has no operators for (secrets, fresh noise) is refused.
+that float32 asks for. What ONNX has no operators for, fresh noise, is refused.
 """
 
 import json
@@ -24,6 +24,8 @@ PREFIX = "reverse_sigmoid/"
 VICTIM_SCORES = f"{PREFIX}victim_scores"
 #: The key of the model's metadata that holds the parameters.
 METADATA = "reverse_sigmoid"
+#: Defences that ONNX has operators for.
+EXPRESSIBLE = ("reverse_sigmoid", "calibrated", "decoy")
 #: Oldest operator set that has all the operators: TopK, ScatterElements, Round.
 OLDEST_OPSET, NEW_OPSET, OLDEST_IR = 11, 17, 4
 
@@ -164,16 +166,9 @@ def refuse_inexpressible(parameters: Parameters) -> None:
     Raises:
         InputError: the reason.
     """
-    reasons = {
-        "key_file": "a key needs HMAC, which ONNX does not have, and would lie in the model file",
-        "decoy": "its ranking is drawn from a key by HMAC, which ONNX does not have",
-    }
-    for name, reason in reasons.items():
-        if getattr(parameters, name) is not None:
-            raise InputError(f"--layout fused: parameter {name}: {reason}; use --layout ensemble")
-    if parameters.defense not in ("reverse_sigmoid", "calibrated"):
+    if parameters.defense not in EXPRESSIBLE:
         raise InputError(
-            f"--layout fused: parameter defense: expected reverse_sigmoid or calibrated, got "
+            f"--layout fused: parameter defense: expected {', '.join(EXPRESSIBLE)}, got "
             f"{parameters.defense}; use --layout ensemble"
         )
 

@@ -10,9 +10,9 @@ From scores to protected probabilities, in the order of the pipeline:
 2. ``pseudo_logits``    softmax and its pseudo-logits, stable in float32
 3. ``top1``             the accuracy constraint: the largest beta that keeps the top class
 4. ``reverse_sigmoid``  equation 2, or one of the paper's ``baselines``
-5. ``keyed``, ``decoy``, ``quantise``: the hardened modes; in the place of 2 to 5 ``calibrated``,
-   with the table that ``calibration`` reads: answers for honest clients
-6. ``kernel``           2 to 4 once more, in C, for speed; where it was not compiled they run
+5. ``quantise``         few decimals; in the place of 2 to 5 ``calibrated``, with the table that
+   ``calibration`` reads: answers for honest clients, or ``decoy``: deceptive ones with a bound
+6. ``kernel``           2 to 5 once more, in C (``c/``); where it was not compiled they run
 7. ``postprocessor``    the one door to all of the above
 
 ``arrays`` names what an array holds, ``errors`` what a person is told in one line.

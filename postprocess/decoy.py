@@ -1,49 +1,67 @@
-"""Label, a level of confidence, and a tail that means nothing: a hardened mode (``decoy``)."""
+"""Deceptive answers with a proven bound: the label, and nothing else that the classifier said.
+
+There are K answers, one for each class: of K classes a query tells its sender at most ``log2 K``
+bits, whatever is computed from it, and those are the label. An answer looks like one of Reverse
+Sigmoid on a confident row: nearly flat, its top class just ahead, the others in an order that
+means nothing. No secret is needed for that, as there is nothing behind it to be found.
+"""
+
+import hashlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from postprocess import keyed
-from postprocess.pseudo_logits import Float32
+from postprocess.arrays import Array
+from postprocess.scores import Scores
 
-#: By how much the top class leads at the lowest level, as a share of 1 / K. Clients of more
-#: than two decimals see it for K = 10; substitutes make nothing of it.
-LEAST_LEAD = 0.01
+#: By how much the top class leads 1 / K, as a share of it: clients of more than two decimals see
+#: it for K = 10; substitutes make nothing of it.
+LEAD = 0.01
 
 
-def replace(probabilities: Float32, top: NDArray[np.intp], *, levels: int, key: bytes) -> Float32:
-    """Return rows that depend on the top class, a level of its probability, and the key alone.
+def twice(classes: int, *, seed: int, data_type: np.dtype[Any]) -> Array:
+    """Return the answer of class 0, followed by itself, shape (2 * K,).
 
-    At most ``K * levels`` different rows exist under one key, so a query tells its sender at
-    most **log2(K) + log2(levels) bits**, whatever the sender computes from it; the label alone
-    is log2(K) of them. The order of the other classes is drawn from the key, the same for
-    every answer of that label and level.
+    That of class k is the same row turned by k places: entries K - k to 2 * K - k.
 
     Args:
-        probabilities: shape (rows, K), K >= 2, rows sum to 1, no entry above the top class's.
-        top: the top class of each row, shape (rows,).
-        levels: 1 to 100, of equal width between 1 / K and 1. An answer shows the lowest
-            confidence of its level.
-        key: the secret.
+        classes: K >= 2.
+        seed: another one makes another row.
+        data_type: of the answers.
     """
-    rows, classes = probabilities.shape
-    least = 1 / classes
-    height = (probabilities[np.arange(rows), top] - least) / (1 - least)
-    level = np.clip(np.floor(height * levels), 0, levels - 1).astype(np.int64)
-    codes, which = np.unique(np.stack([top, level], axis=1), axis=0, return_inverse=True)
+    drawn = hashlib.shake_256(b"decoy %d of %d" % (seed, classes)).digest(2 * (classes - 1))
+    tail = 1 + np.frombuffer(drawn, "<u2") / 2**16
+    top = (1 + LEAD) / classes
+    mean = (1 - top) / (classes - 1)
+    tail *= (1 - top) / tail.sum()
+    # Pulled towards their mean, so that the highest stays halfway below the top class.
+    tail = mean + (tail - mean) * min(1.0, (top - mean) / 2 / max(tail.max() - mean, 1e-12))
+    row = np.concatenate([[top], tail]).astype(data_type)
+    row[0] = max(row[0], np.nextafter(row[1:].max(), row.dtype.type(2)))
+    return np.tile(row, 2)
 
-    confidence = least + codes[:, 1] / levels * (1 - least)
-    confidence = np.maximum(confidence, (1 + LEAST_LEAD) * least)[:, None]
-    tail = 1.0 + keyed.uniform(key, b"decoy", codes.astype("<i8"), classes).astype(np.float64)
-    each = np.arange(len(codes))
-    tail[each, codes[:, 0]] = 0
-    tail *= (1 - confidence) / tail.sum(axis=1, keepdims=True)
-    mean = (1 - confidence) / (classes - 1)
-    # Pulled towards their mean, where need be, so that none passes the top class.
-    highest = tail.max(axis=1, keepdims=True)
-    room = 0.99 * confidence + 0.01 * mean - mean
-    squeeze = np.minimum(1, room / np.maximum(highest - mean, 1e-12))
-    tail = mean + (tail - mean) * squeeze
-    tail[each, codes[:, 0]] = confidence[:, 0]
-    answers: Float32 = tail.astype(np.float32)[which.reshape(-1)]
-    return answers
+
+def rows(scores: Scores, turned: Array) -> Array:
+    """Return the answer of each row's top class, the first of several, shape (rows, K).
+
+    Args:
+        scores: shape (rows, K), K >= 2, without bad rows.
+        turned: what ``twice`` makes for K classes.
+    """
+    classes = scores.shape[1]
+    start = classes - scores.argmax(axis=1)
+    answer: Array = turned[start[:, None] + np.arange(classes)]
+    return answer
+
+
+def sides(scores: Scores, *, probabilities: bool) -> Scores:
+    """Return which side of 1/2 each score lies on, by as little as a row of two classes says it.
+
+    Args:
+        scores: shape (rows, K), each a yes or no of its own, without bad rows.
+        probabilities: they are such, and not logits.
+    """
+    middle = 0.5 if probabilities else 0.0
+    side: NDArray[Any] = np.sign(scores - scores.dtype.type(middle))
+    return (0.5 + side * (LEAD / 2)).astype(scores.dtype)

@@ -10,7 +10,7 @@ import numpy as np
 from postprocess import calibration
 from postprocess.calibration import Calibration
 from postprocess.errors import InputError
-from postprocess.parameters import Parameters, read_key
+from postprocess.parameters import Parameters
 
 #: Triton's name of the types that scores may have, and NumPy's.
 DATA_TYPES: dict[str, np.dtype[Any]] = {
@@ -29,7 +29,6 @@ class DefenceConfig:
     """What config.pbtxt says, understood."""
 
     parameters: Parameters
-    key: bytes = field(repr=False)  #: the secret in ``key_file``; empty without one
     input: str  #: name of the tensor of scores
     output: str  #: name of the tensor of protected probabilities
     data_type: np.dtype[Any]  #: of both
@@ -53,9 +52,6 @@ def read(config: Mapping[str, Any], *, directory: Path) -> DefenceConfig:
         key: value.get("string_value", "") for key, value in config.get("parameters", {}).items()
     }
     parameters = Parameters.from_strings(strings, where=where)
-    key = b""
-    if parameters.key_file is not None:
-        key = read_key(parameters.key_file, directory=directory, where=where)
     given = _only_tensor(config, "input", where)
     made = _only_tensor(config, "output", where)
     dims = [int(size) for size in given["dims"]]
@@ -77,7 +73,7 @@ def read(config: Mapping[str, Any], *, directory: Path) -> DefenceConfig:
     if table is not None:
         refuse_other_table(table, parameters, dims[axis], data_type, where=where)
     return DefenceConfig(
-        parameters, key, given["name"], made["name"], data_type, dims[axis], axis, table
+        parameters, given["name"], made["name"], data_type, dims[axis], axis, table
     )
 
 

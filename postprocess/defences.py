@@ -1,4 +1,4 @@
-"""The defences by name: Reverse Sigmoid, the paper's others, calibrated answers, and none."""
+"""The defences by name: Reverse Sigmoid, the paper's others, the two codebooks, and none."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,5 +30,6 @@ DEFENCES = {
     "uniform_convex": Defence(("beta", "rho"), baselines.convex, draws=True),
     "sine": Defence(("beta", "frequency"), baselines.sine),
     "calibrated": Defence(("calibration",)),
+    "decoy": Defence(()),
     "none": Defence(()),
 }

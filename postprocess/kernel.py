@@ -1,8 +1,7 @@
-"""The defence in C, where it was compiled: ``_kernel.c`` beside this file, bound with ctypes.
+"""The defence in C, where it was compiled: the files in ``c/`` beside this one, bound with ctypes.
 
-It answers what ``pseudo_logits``, ``top1`` and ``reverse_sigmoid`` answer, several times
-faster. Those stay the reference, and they run wherever the kernel does not: it was not
-compiled, gamma is above 1, or beta is so large that float32 exponentials would show.
+It answers what ``pseudo_logits``, ``top1``, ``reverse_sigmoid``, ``quantise``, ``calibrated`` and
+``decoy`` answer, several times faster. Those stay the reference, and run where it was not compiled.
 
 ``python -m postprocess.kernel`` ends with 1 where there is none: the image is built by it.
 """
@@ -15,17 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from postprocess import scores as kinds
+from postprocess.arrays import Array
+from postprocess.calibration import Calibration
 from postprocess.parameters import Parameters
 from postprocess.pseudo_logits import Float32
 
-#: Above it the error of s, 1e-7, times beta would leave the 1e-6 that is promised.
+#: Above it the error of s in float32, 1e-7, times beta would leave the 1e-6 that is promised.
 MAX_BETA = 4.0
 #: Above it the accuracy constraint has to look at every class, not at two.
 MAX_GAMMA = 1.0
+#: Largest end of a level, in log-odds, that float32 tells apart well enough.
+MAX_LOG_ODDS = 1e6
 
-#: Coefficients of (1 - y)^gamma, as in _kernel.c.
+#: Coefficients of (1 - y)^gamma, as in c/lanes.h.
 _TERMS = 7
 
 #: How what is compiled at an install comes to be there.
@@ -42,7 +46,7 @@ MISSING = (
 
 
 class _Settings(ctypes.Structure):
-    """``struct settings`` of _kernel.c, field by field."""
+    """``struct settings`` of c/lanes.h, field by field."""
 
     _fields_ = (
         ("beta", ctypes.c_float),
@@ -66,16 +70,34 @@ def files(package: Path) -> Iterator[Path]:
     return (path for path in paths if path.is_file())
 
 
+class _Book(ctypes.Structure):
+    """``struct book`` of c/codebook.c, field by field."""
+
+    _fields_ = (
+        ("cuts", ctypes.c_void_p),
+        ("own", ctypes.c_void_p),
+        ("rest", ctypes.c_void_p),
+        ("levels", ctypes.c_int32),
+        ("size", ctypes.c_int32),
+    )
+
+
 def open_library() -> ctypes.CDLL | None:
     """Return the compiled kernel that lies beside this file, or None where there is none."""
+    pointer, whole = ctypes.c_void_p, ctypes.c_int64
     for path in files(Path(__file__).parent):
         try:
             library = ctypes.CDLL(str(path))
-        except OSError:  # compiled for another machine
+            rows = (library.reverse_sigmoid, library.careful, library.sides)
+            others = library.codebook, library.quantise
+        except (OSError, AttributeError):  # compiled for another machine, or an older version
             continue
-        function = library.reverse_sigmoid
-        function.restype = ctypes.c_int64
-        function.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int64] * 2
+        for function in rows:
+            function.argtypes = [pointer] * 3 + [whole] * 2
+        library.codebook.argtypes = [pointer] * 4 + [whole] * 2 + [pointer]
+        library.quantise.argtypes = [pointer] + [whole] * 2 + [ctypes.c_int32]
+        for function in (*rows, *others):
+            function.restype = whole
         return library
     return None
 
@@ -83,39 +105,32 @@ def open_library() -> ctypes.CDLL | None:
 _library = open_library()
 
 
-def _address_of(array: Any) -> Any:
-    """A pointer to a writable array's first byte, at a quarter of what ``array.ctypes`` costs."""
-    return ctypes.byref(ctypes.c_char.from_buffer(array))
-
-
 class Kernel:
-    """The defence of one model for K >= 2 classes. Holds no state, may be called by threads."""
+    """Reverse Sigmoid for one model. Holds no state, may be called by threads."""
 
     def __init__(
-        self, library: ctypes.CDLL, parameters: Parameters, *, impossible: bool = False
+        self,
+        library: ctypes.CDLL,
+        parameters: Parameters,
+        *,
+        impossible: bool = False,
+        single: bool = False,
     ) -> None:
+        beta, gamma = parameters.beta or 0, parameters.gamma or 0
         self._function = library.reverse_sigmoid
-        self._settings = _Settings(
-            beta=parameters.beta,
-            gamma=parameters.gamma,
-            kept=1 - parameters.margin,
-            powers=(ctypes.c_float * _TERMS)(*_powers(parameters.gamma or 0)),
-            probabilities=parameters.scores == "probabilities",
-            impossible=impossible,
-            preserve_top1=parameters.preserve_top1,
-            lowest=-kinds.PROBABILITY_ROUNDING,
-            highest=1 + kinds.PROBABILITY_EXCESS,
-            step=kinds.PROBABILITY_STEP,
-            least_off=kinds.PROBABILITY_SUM_TOLERANCE,
-            most_off=kinds.PROBABILITY_SUM_LIMIT,
-        )
+        if single:
+            self._function = library.sides
+        elif gamma > MAX_GAMMA or beta > MAX_BETA:
+            self._function = library.careful
+        self._least = 1 if single else 2
+        self._settings = _settings(parameters, impossible=impossible)
         self._address = ctypes.addressof(self._settings)
 
     def __call__(self, scores: Float32, out: Float32) -> tuple[int, int]:
         """Return what it counted; the answer is in ``out``.
 
         Args:
-            scores: shape (rows, K), K >= 2, float32, C-contiguous.
+            scores: shape (rows, K), float32, C-contiguous; K >= 2, unless each is a yes or no.
             out: the same, writable and not overlapping ``scores``. Every entry is written.
 
         Returns:
@@ -129,7 +144,7 @@ class Kernel:
         if (
             scores.shape != out.shape
             or scores.ndim != 2
-            or scores.shape[1] < 2
+            or scores.shape[1] < self._least
             or scores.dtype != np.float32
             or out.dtype != np.float32
             or not out.flags.carray
@@ -137,44 +152,157 @@ class Kernel:
             raise ValueError("kernel: expected two float32 arrays of one shape (rows, K), K >= 2")
         if not out.size:
             return 0, 0
-        flags = scores.flags
-        source: Any
-        if flags.carray:
-            source = _address_of(scores)
-        elif flags.c_contiguous and flags.aligned:
-            source = scores.ctypes.data
-        else:
-            raise ValueError("kernel: expected C-contiguous scores")
-        target = _address_of(out)
-        counted: int = self._function(self._address, source, target, *scores.shape)
-        return (counted, 0) if counted < 2**32 else (counted & 0xFFFFFFFF, counted >> 32)
+        source, target = _source(scores), _address_of(out)
+        return _counts(self._function(self._address, source, target, *scores.shape))
 
 
-def kernel_for(parameters: Parameters, *, impossible: bool = False) -> Kernel | None:
-    """Return the kernel for these parameters, or None where the NumPy path has to do it.
+class Codebook:
+    """Answers that hang on the top class, or on it and a level of its confidence, alone."""
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        parameters: Parameters,
+        *,
+        own: Array,
+        rest: Array | None = None,
+        cuts: Array | None = None,
+    ) -> None:
+        """Take the answers, in their own type.
+
+        Args:
+            library: the kernel.
+            parameters: of the defence; what the scores are.
+            own: a top class's entry, shape (K, levels); or, without ``rest``, one row twice, shape
+                (2 * K,): the answer of class k is ``own[K - k : 2 * K - k]``.
+            rest: every other class's, shape (K, levels).
+            cuts: where levels end, in log-odds, one fewer than levels.
+        """
+        self._function = library.codebook
+        self._settings = _settings(parameters, impossible=True)
+        self.dtype = own.dtype
+        self._classes = len(own) // 2 if rest is None else len(own)
+        self._kept = own, rest, None if cuts is None else cuts.astype(np.float32)
+        self._book = _Book(
+            *(None if one is None else one.ctypes.data for one in (self._kept[2], own, rest)),
+            0 if rest is None else own.shape[1],
+            own.itemsize,
+        )
+        self._addresses = ctypes.addressof(self._settings), ctypes.addressof(self._book)
+
+    def __call__(self, scores: Float32) -> tuple[Array, int, int, NDArray[np.bool_]]:
+        """Return the answer, what it counted, and rows that are to be answered by the reference.
+
+        Args:
+            scores: shape (rows, K), float32, C-contiguous, K as that of the answers.
+
+        Returns:
+            the answer; how many rows it leaves, or -1 - r of a bad row; how many look like
+            probabilities; and which it leaves, shape (rows,): too near the end of a level.
+        """
+        if scores.shape[1:] != (self._classes,) or scores.dtype != np.float32:
+            raise ValueError(f"kernel: expected float32 scores of shape (rows, {self._classes})")
+        out, unsure = np.empty(scores.shape, self.dtype), np.zeros(len(scores), np.bool_)
+        if not out.size:
+            return out, 0, 0, unsure
+        counted = self._function(*self._addresses, _source(scores), _address_of(out),
+                                 *scores.shape, _address_of(unsure))  # fmt: skip
+        return out, *_counts(counted), unsure
+
+
+def kernel_for(
+    parameters: Parameters, *, impossible: bool = False, single: bool = False
+) -> Kernel | None:
+    """Return Reverse Sigmoid in C, or None where there is no kernel or another defence.
 
     Args:
         parameters: of the model.
         impossible: take a logit of -inf as a class of probability 0. Otherwise such a row is
             bad.
+        single: every score is a yes or no of its own.
     """
-    if _library is None or not in_reach(parameters):
+    if _library is None or parameters.defense != "reverse_sigmoid":
         return None
-    return Kernel(_library, parameters, impossible=impossible)
+    return Kernel(_library, parameters, impossible=impossible, single=single)
 
 
 def in_reach(parameters: Parameters) -> bool:
     """Say whether a compiled kernel does what these parameters ask."""
-    beta, gamma = parameters.beta or np.inf, parameters.gamma or np.inf
-    plain = parameters.defense == "reverse_sigmoid" and not (
-        parameters.multi_label or parameters.decimals or parameters.key_file
-    )
-    return plain and gamma <= MAX_GAMMA and beta <= MAX_BETA
+    if parameters.defense in ("calibrated", "decoy"):
+        return not parameters.multi_label
+    return parameters.defense == "reverse_sigmoid"
 
 
 def is_missing(parameters: Parameters) -> bool:
     """Say whether NumPy has to do what a kernel would do, were it compiled."""
     return _library is None and in_reach(parameters)
+
+
+def calibrated_for(
+    parameters: Parameters, table: Calibration, dtype: np.dtype[Any]
+) -> Codebook | None:
+    """Return the answers of a table of classes in C, in that type; None where it cannot."""
+    cuts = np.array(table.log_odds)
+    if _library is None or table.single or (np.abs(cuts) > MAX_LOG_ODDS).any():
+        return None
+    own, rest = table.table.astype(dtype), table.others(table.table).astype(dtype)
+    return Codebook(_library, parameters, own=own, rest=rest, cuts=cuts)
+
+
+def decoy_for(parameters: Parameters, twice: Array) -> Codebook | None:
+    """Return the answers of ``decoy.twice`` in C; None where there is no kernel."""
+    return None if _library is None else Codebook(_library, parameters, own=twice)
+
+
+def quantise(rows: Float32, *, decimals: int) -> bool:
+    """Make rows whole units of ``10**-decimals``, in place; return whether there is a kernel.
+
+    Args:
+        rows: shape (rows, K), float32, C-contiguous; one class is above all others.
+        decimals: 1 to 6.
+    """
+    if _library is None:
+        return False
+    if rows.size and _library.quantise(_address_of(rows), *rows.shape, 10**decimals) < 0:
+        raise MemoryError
+    return True
+
+
+def _settings(parameters: Parameters, *, impossible: bool) -> _Settings:
+    return _Settings(
+        beta=parameters.beta or 0,
+        gamma=parameters.gamma or 0,
+        kept=1 - parameters.margin,
+        powers=(ctypes.c_float * _TERMS)(*_powers(parameters.gamma or 0)),
+        probabilities=parameters.scores == "probabilities",
+        impossible=impossible,
+        preserve_top1=parameters.preserve_top1,
+        lowest=-kinds.PROBABILITY_ROUNDING,
+        highest=1 + kinds.PROBABILITY_EXCESS,
+        step=kinds.PROBABILITY_STEP,
+        least_off=kinds.PROBABILITY_SUM_TOLERANCE,
+        most_off=kinds.PROBABILITY_SUM_LIMIT,
+    )
+
+
+def _counts(counted: int) -> tuple[int, int]:
+    if counted == -(2**63):
+        raise MemoryError
+    return (counted, 0) if counted < 2**32 else (counted & 0xFFFFFFFF, counted >> 32)
+
+
+def _address_of(array: Any) -> Any:
+    """A pointer to a writable array's first byte, at a quarter of what ``array.ctypes`` costs."""
+    return ctypes.byref(ctypes.c_char.from_buffer(array))
+
+
+def _source(scores: Float32) -> Any:
+    flags = scores.flags
+    if flags.carray:
+        return _address_of(scores)
+    if flags.c_contiguous and flags.aligned:
+        return scores.ctypes.data
+    raise ValueError("kernel: expected C-contiguous scores")
 
 
 def _powers(gamma: float) -> list[float]:

@@ -50,8 +50,8 @@ def warnings(
     if parameters.defense == "none":
         found.append(Lint("defense-none", "defense none: answers are the victim's own"))
     for name, defences in _IDLE.items():
-        # Calibrated answers keep what the deceptive ones were made with, for the way back.
-        used = (*defences, "calibrated")
+        # Codebooks keep what the deceptive answers were made with, for the way back.
+        used = (*defences, "calibrated", "decoy")
         if getattr(parameters, name) is not None and parameters.defense not in used:
             found.append(
                 Lint("idle-parameter", f"{name} does nothing with defense {parameters.defense}")
@@ -141,7 +141,7 @@ def _about_strength(parameters: Parameters) -> list[Lint]:
 
 def _about_resolution(parameters: Parameters, classes: int, resolution: float) -> list[Lint]:
     """A saturated answer is flat at about 1 / K, its top class 2 * margin / K above the rest."""
-    if not parameters.preserve_top1 or parameters.decoy is not None:
+    if not parameters.preserve_top1 or parameters.defense != "reverse_sigmoid":
         return []
     gap = 2 * parameters.margin / classes
     if parameters.decimals is not None:

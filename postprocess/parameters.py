@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from postprocess.defences import DEFENCES
@@ -27,20 +26,21 @@ RANGES = {
     "margin": (0.0, 0.9),
     "rho": (0.001, 100.0),
     "frequency": (0.001, 1e6),
-    "jitter": (0.0, 0.9),
     "seed": (0, 2**63 - 1),
     "decimals": (1, 6),
-    "decoy": (1, 100),
     "class_axis": (-32, 31),
 }
 CHOICES = {"defense": tuple(DEFENCES), "scores": ("logits", "probabilities")}
 #: Those that name a file.
-PATHS = ("key_file", "calibration")
-#: Hardened modes: they build on Reverse Sigmoid and on no other defence.
-HARDENED = ("decimals", "key_file", "decoy")
-
-#: Fewest bytes of a secret: 128 bits cannot be guessed.
-KEY_BYTES = 16
+PATHS = ("calibration",)
+#: What builds on Reverse Sigmoid and on no other defence.
+HARDENED = ("decimals",)
+#: Parameters that are no more, and what to write in their place.
+RETIRED = {
+    "key_file": "answers that cannot be inverted are defense decoy, which needs no secret",
+    "jitter": "answers that cannot be inverted are defense decoy, which needs no secret",
+    "decoy": "write defense decoy, without decoy, key_file and jitter; it has no levels",
+}
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(r"[0-9]{1,20}")
@@ -78,20 +78,14 @@ class Parameters:
     rho: float | None = None
     #: Angular frequency in radians per unit of y, 0.001 to 1e6; sine.
     frequency: float | None = None
-    #: Of the random defences, 0 to 2**63 - 1; without it every start draws anew.
+    #: Of the random defences, 0 to 2**63 - 1; without it every start draws anew. And of decoy,
+    #: whose answers are those of seed 0 without it.
     seed: int | None = None
-    #: Decimals that answers are rounded to, 1 to 6; a hardened mode.
+    #: Decimals that answers are rounded to, 1 to 6.
     decimals: int | None = None
-    #: File with the secret of the keyed modes, at least 16 bytes; absolute, or relative to the
-    #: defence's model directory. A hardened mode.
-    key_file: str | None = None
-    #: How far the key moves beta and gamma, as a share of them, 0 to 0.9; with key_file.
-    jitter: float = 0.9
     #: File with the table of calibrated answers, see ``calibration``; absolute, or relative to the
     #: defence's model directory; calibrated.
     calibration: str | None = None
-    #: Levels of confidence that an answer shows, 1 to 100; a hardened mode, with key_file.
-    decoy: int | None = None
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -119,16 +113,13 @@ class Parameters:
             raise InputError(
                 f"parameter calibration: expected defense calibrated with it, got {self.defense}"
             )
-        if self.defense == "calibrated" and not self.preserve_top1:
-            raise InputError("parameter preserve_top1: expected true with defense calibrated")
-        if self.decoy is not None and self.key_file is None:
-            raise InputError(
-                "parameter key_file: expected the path of a file with decoy, but it is missing"
-            )
         if not self.preserve_top1:
-            for name in ("decimals", "decoy"):
-                if getattr(self, name) is not None:
-                    raise InputError(f"parameter {name}: expected preserve_top1 true with it")
+            if self.defense in ("calibrated", "decoy"):
+                raise InputError(
+                    f"parameter preserve_top1: expected true with defense {self.defense}"
+                )
+            if self.decimals is not None:
+                raise InputError("parameter decimals: expected preserve_top1 true with it")
 
     @property
     def repeats(self) -> bool:
@@ -150,6 +141,8 @@ class Parameters:
             known = {field.name: field for field in fields(cls)}
             given = {key: value for key, value in strings.items() if key not in TRITONS_OWN}
             for key in given:
+                if key in RETIRED:
+                    raise InputError(f"parameter {key}: retired: {RETIRED[key]}")
                 if key not in known:
                     raise InputError(_unknown(key, list(known)))
             for key, field in known.items():
@@ -172,34 +165,9 @@ class Parameters:
         }
 
     def __str__(self) -> str:
-        """Return what is set, as ``key value`` pairs; the key's file is named, never read."""
+        """Return what is set, as ``key value`` pairs."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         return ", ".join(f"{name} {value}" for name, value in given.items() if value is not None)
-
-
-def read_key(key_file: str, *, directory: Path, where: str) -> bytes:
-    """Return the secret in ``key_file``, without the white space around it.
-
-    Args:
-        key_file: an absolute path, or one relative to ``directory``.
-        directory: the defence's model directory.
-        where: what the error message calls the place of the parameter.
-
-    Raises:
-        InputError: the file cannot be read, or holds fewer than 16 bytes.
-    """
-    path = directory / key_file
-    try:
-        key = path.read_bytes().strip()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{where}: parameter key_file: {path}: {reason}") from None
-    if len(key) < KEY_BYTES:
-        raise InputError(
-            f"{where}: parameter key_file: {path}: expected at least {KEY_BYTES} bytes, "
-            f"got {len(key)}"
-        )
-    return key
 
 
 def _unknown(key: str, known: list[str]) -> str:

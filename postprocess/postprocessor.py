@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,16 +11,17 @@ from postprocess import (
     baselines,
     calibrated,
     decoy,
-    keyed,
+    kernel,
     pseudo_logits,
     quantise,
     reverse_sigmoid,
     top1,
 )
+from postprocess.arrays import Array
 from postprocess.calibration import Calibration
 from postprocess.defences import DEFENCES
 from postprocess.errors import InputError
-from postprocess.kernel import Kernel, kernel_for
+from postprocess.kernel import Codebook, Kernel, kernel_for
 from postprocess.parameters import Parameters
 from postprocess.pseudo_logits import Float32, PseudoLogits
 from postprocess.scores import (
@@ -34,6 +35,10 @@ from postprocess.scores import (
 
 #: Scores that are protected at once, where the kernel does not do it.
 SCORES_AT_ONCE = 2**14
+#: Numbers of classes whose answers are kept ready, where a config says any number.
+KEPT = 8
+#: Stands for the logit of a certain yes.
+LARGEST = 1e30
 
 
 class ProtectedRows(NamedTuple):
@@ -51,7 +56,6 @@ class Postprocessor:
         self,
         parameters: Parameters,
         *,
-        key: bytes = b"",
         table: Calibration | None = None,
         native: bool = True,
     ) -> None:
@@ -59,25 +63,26 @@ class Postprocessor:
 
         Args:
             parameters: of the defence.
-            key: the secret that they name in ``key_file``.
             table: of calibrated answers, that they name in ``calibration``.
             native: use the compiled kernel where it is there and does what the parameters ask.
 
         Raises:
-            InputError: ``key_file`` is given and the key is empty, or ``calibration`` and no table.
+            InputError: ``calibration`` is given and no table.
         """
         if parameters.calibration is not None and table is None:
             raise InputError("parameter calibration: expected its table, got none")
-        if parameters.key_file is not None and not key:
-            raise InputError("parameter key_file: expected its key, got none")
         self.parameters = parameters
-        self._key, self._table = key, table
+        self._table, self._native = table, native
         self._rng = np.random.default_rng(parameters.seed)
+        #: For rows of classes, and for scores that are each a yes or no.
         self.kernel = kernel_for(parameters) if native else None
-        #: The same for what ``to_logits`` makes of float16 and float64.
-        self._kernel_of_logits = (
-            kernel_for(replace(parameters, scores="logits"), impossible=True) if native else None
-        )
+        self._sides = kernel_for(parameters, single=True) if native else None
+        #: The same for what ``to_logits`` makes of float64.
+        of_logits = replace(parameters, scores="logits")
+        self._kernel_of_logits = kernel_for(of_logits, impossible=True) if native else None
+        self._sides_of_logits = kernel_for(of_logits, single=True) if native else None
+        self._decoys: dict[tuple[int, np.dtype[Any]], Array] = {}
+        self._books: dict[tuple[int, np.dtype[Any], bool], Codebook | None] = {}
 
     def __call__(self, scores: Scores) -> Scores:
         """Return the protected probabilities of a batch; see ``protect``."""
@@ -106,10 +111,10 @@ class Postprocessor:
                 f"got {scores.dtype} of shape {scores.shape}"
             )
         single = scores.shape[1] == 1 or self.parameters.multi_label
-        if self.kernel is not None and scores.dtype == np.float32 and not single:
-            out, capped_rows, lookalikes = _run(self.kernel, scores)
-            if capped_rows >= 0:
-                return ProtectedRows(out, capped_rows, lookalikes)
+        if scores.dtype != np.float64:
+            protected = self._in_kernel(scores, single=single)
+            if protected is not None:
+                return protected
         probabilities = self.parameters.scores == "probabilities"
         bad = bad_rows(scores, probabilities=probabilities, single=single)
         if bad.any():
@@ -120,8 +125,8 @@ class Postprocessor:
         at_once = SCORES_AT_ONCE // 4 if single else SCORES_AT_ONCE  # each a row of two
         some = max(1, at_once // scores.shape[1])
         protect = self._protect_pairs if single else self._protect_rows
-        if self._table is not None:
-            protect = partial(self._calibrate, self._table)
+        if self.parameters.defense in ("calibrated", "decoy"):
+            protect = partial(self._look_up, single=single)
         answer, capped_rows = np.empty(scores.shape, scores.dtype), 0
         for start in range(0, len(scores), some):
             part = protect(scores[start : start + some], probabilities=probabilities)
@@ -130,11 +135,73 @@ class Postprocessor:
         alike = () if probabilities else looks_like_probabilities(scores, single=single)
         return ProtectedRows(answer, capped_rows, int(np.count_nonzero(alike)))
 
+    def _in_kernel(self, scores: Scores, *, single: bool) -> ProtectedRows | None:
+        """Protect float16 or float32; None where the kernel does not, or has found a bad row."""
+        narrow = scores.astype(np.float32, copy=False)
+        probabilities = self.parameters.scores == "probabilities"
+        if not single and self.parameters.defense in ("calibrated", "decoy"):
+            book = self._book(scores.shape[1], scores.dtype, probabilities=probabilities)
+            if book is None:
+                return None
+            return self._by_book(book, narrow, scores, probabilities=probabilities)
+        kernel = self._sides if single else self.kernel
+        if kernel is None:
+            return None
+        out, capped_rows, lookalikes = _run(kernel, narrow)
+        if capped_rows < 0:
+            return None
+        out = self._in_units(out, single=single)
+        if scores.dtype != np.float32:
+            out = self._as_type(out, scores.dtype, single=single)
+        return ProtectedRows(out, capped_rows, lookalikes)
+
+    def _book(
+        self, classes: int, data_type: np.dtype[Any], *, probabilities: bool
+    ) -> Codebook | None:
+        """Return the answers of that many classes and that type in C, if it has them."""
+        name = classes, data_type, probabilities
+        if name not in self._books:
+            if len(self._books) >= KEPT:
+                self._books.clear()
+            scores = "probabilities" if probabilities else "logits"
+            parameters, book = replace(self.parameters, scores=scores), None
+            if not self._native:
+                pass
+            elif self._table is None:
+                book = kernel.decoy_for(parameters, self._decoy(classes, data_type))
+            elif self._table.classes == classes:
+                book = kernel.calibrated_for(parameters, self._table, data_type)
+            self._books[name] = book
+        return self._books[name]
+
+    def _decoy(self, classes: int, data_type: np.dtype[Any]) -> Array:
+        name = classes, data_type
+        if name not in self._decoys:
+            if len(self._decoys) >= KEPT:
+                self._decoys.clear()
+            seed = self.parameters.seed or 0
+            self._decoys[name] = decoy.twice(classes, seed=seed, data_type=data_type)
+        return self._decoys[name]
+
+    def _by_book(
+        self, book: Codebook, narrow: Float32, scores: Scores, *, probabilities: bool
+    ) -> ProtectedRows | None:
+        """Answer by the top class and its level; None where there is a bad row."""
+        rows = narrow if narrow.flags.carray else np.require(narrow, np.float32, ["C", "A"])
+        answer, left, lookalikes, unsure = book(rows)
+        if left < 0:
+            return None
+        if left and self._table is not None:
+            some = scores[unsure]
+            answer[unsure] = calibrated.rows(some, self._table, probabilities=probabilities)
+        return ProtectedRows(answer, 0, lookalikes)
+
     def _protect_rows(self, scores: Scores, *, probabilities: bool) -> ProtectedRows:
         """Protect rows of K >= 2 classes, none of them bad."""
         logits = to_logits(scores, probabilities=probabilities)
         if self._kernel_of_logits is not None:
             perturbed, capped_rows, _ = _run(self._kernel_of_logits, logits)
+            perturbed = self._in_units(perturbed, single=False)
         else:
             batch = pseudo_logits.from_logits(logits)
             perturbed, capped = self._perturb(batch)
@@ -146,9 +213,13 @@ class Postprocessor:
 
     def _protect_pairs(self, scores: Scores, *, probabilities: bool) -> ProtectedRows:
         """Protect every entry as a yes-or-no classifier of its own."""
-        batch = pseudo_logits.from_logits(
-            to_pair(scores.reshape(-1, 1), probabilities=probabilities)
-        )
+        pair = to_pair(scores.reshape(-1, 1), probabilities=probabilities)
+        if self._sides_of_logits is not None:
+            logits = np.clip(pair[:, 0] - pair[:, 1], -LARGEST, LARGEST).reshape(scores.shape)
+            out, capped_rows, _ = _run(self._sides_of_logits, logits)
+            out = self._in_units(out, single=True)
+            return ProtectedRows(self._as_type(out, scores.dtype, single=True), capped_rows)
+        batch = pseudo_logits.from_logits(pair)
         perturbed, capped = self._perturb(batch)
         answer = perturbed[:, 0].astype(scores.dtype)
         if self.parameters.preserve_top1:
@@ -156,12 +227,48 @@ class Postprocessor:
         capped_rows = np.count_nonzero(capped.reshape(scores.shape).any(axis=1))
         return ProtectedRows(answer.reshape(scores.shape), int(capped_rows))
 
-    def _calibrate(
-        self, table: Calibration, scores: Scores, *, probabilities: bool
-    ) -> ProtectedRows:
-        """Answer by the table in the place of either."""
-        answer = calibrated.sides if table.single else calibrated.rows
-        return ProtectedRows(answer(scores, table, probabilities=probabilities), 0)
+    def _look_up(self, scores: Scores, *, probabilities: bool, single: bool) -> ProtectedRows:
+        """Answer by top class and level, or side and level, in the place of either."""
+        table = self._table
+        if single:
+            answer = decoy.sides(scores, probabilities=probabilities) if table is None else (
+                calibrated.sides(scores, table, probabilities=probabilities))  # fmt: skip
+            return ProtectedRows(answer, 0)
+        book = self._book(scores.shape[1], scores.dtype, probabilities=False)
+        if book is not None:
+            logits = to_logits(scores, probabilities=probabilities)
+            protected = self._by_book(book, logits, scores, probabilities=probabilities)
+            if protected is not None:
+                return protected
+        if table is None:
+            return ProtectedRows(decoy.rows(scores, self._decoy(scores.shape[1], scores.dtype)), 0)
+        return ProtectedRows(calibrated.rows(scores, table, probabilities=probabilities), 0)
+
+    def _in_units(self, rows: Float32, *, single: bool) -> Float32:
+        """Return the kernel's rows, or yes or no each, with as many decimals as are asked for."""
+        decimals = self.parameters.decimals
+        if decimals is None:
+            return rows
+        if not single:
+            kernel.quantise(rows, decimals=decimals)
+            return rows
+        pairs = np.stack([rows, 1 - rows], axis=-1).reshape(-1, 2)
+        kernel.quantise(pairs, decimals=decimals)
+        answer: Float32 = pairs[:, 0].reshape(rows.shape)
+        return answer
+
+    def _as_type(self, rows: Float32, data_type: np.dtype[Any], *, single: bool) -> Scores:
+        """Return the kernel's rows in another type, the top class or side kept there too."""
+        answer: Scores = rows.astype(data_type)
+        if not self.parameters.preserve_top1:
+            return answer
+        if not single:
+            top1.keep_top(answer, rows.argmax(axis=1))
+            return answer
+        half = answer.dtype.type(0.5)
+        above, below = np.nextafter(half, half + 1), np.nextafter(half, half - 1)
+        answer = np.where(rows > 0.5, np.maximum(answer, above), answer)
+        return np.where(rows < 0.5, np.minimum(answer, below), answer)
 
     def _perturb(self, batch: PseudoLogits) -> tuple[Float32, NDArray[np.bool_]]:
         """Return rows that sum to 1, shape (rows, K >= 2), and which were constrained."""
@@ -177,33 +284,20 @@ class Postprocessor:
             if parameters.preserve_top1:
                 capped = top1.lift_top(perturbed, batch, margin=parameters.margin)
         perturbed = baselines.normalise(perturbed)
-        if parameters.decoy is not None:
-            top1.keep_top(perturbed, batch.top)
-            perturbed = decoy.replace(perturbed, batch.top, levels=parameters.decoy, key=self._key)
         if parameters.decimals is not None:
             top1.keep_top(perturbed, batch.top)
             perturbed = quantise.quantise(perturbed, batch.top, decimals=parameters.decimals)
         return perturbed, capped
 
     def _reverse_sigmoid(self, batch: PseudoLogits) -> tuple[Float32, NDArray[np.bool_]]:
-        parameters = self.parameters
-        gamma: float | Float32 = float(parameters.gamma or 0)
-        beta = np.full(len(batch.top), float(parameters.beta or 0))
-        if self._key:
-            of_beta, of_gamma = keyed.jitter(
-                batch.probabilities, batch.top, key=self._key, share=parameters.jitter
-            )
-            beta *= of_beta
+        gamma = self.parameters.gamma or 0.0
+        beta = np.full(len(batch.top), float(self.parameters.beta or 0))
         capped = np.zeros(len(beta), np.bool_)
-        if parameters.preserve_top1:
-            cap = (1 - parameters.margin) * top1.largest_beta(batch, parameters.gamma or 0.0)
+        if self.parameters.preserve_top1:
+            cap = (1 - self.parameters.margin) * top1.largest_beta(batch, gamma)
             capped = cap < beta
             np.minimum(beta, cap, out=beta)
-        if self._key:
-            gamma = gamma * of_gamma
         perturbed = reverse_sigmoid.perturb(batch.probabilities, batch.pseudo_logits, beta, gamma)
-        if self._key and parameters.preserve_top1:
-            capped |= top1.lift_top(perturbed, batch, margin=parameters.margin)
         return perturbed, capped
 
 

@@ -287,8 +287,8 @@ def compare(
 
 
 def repeats(parameters: Parameters) -> bool:
-    """Return whether the same scores get the same answer here as there, without the key."""
-    return parameters.repeats and not parameters.key_file
+    """Return whether the same scores get the same answer here as there, without a table."""
+    return parameters.repeats and parameters.calibration is None
 
 
 def _row(tensor: Mapping[str, Any], fill: int) -> QuestionTensor:

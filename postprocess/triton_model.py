@@ -55,9 +55,7 @@ class TritonPythonModel:
             self.config = defence_config.read(json.loads(args["model_config"]), directory=directory)
         except InputError as error:
             raise pb_utils.TritonModelException(str(error)) from None
-        self.postprocessor = Postprocessor(
-            self.config.parameters, key=self.config.key, table=self.config.table
-        )
+        self.postprocessor = Postprocessor(self.config.parameters, table=self.config.table)
         self.suspicion = Suspicion()
         self.path = directory / "config.pbtxt"
         self.metrics = Metrics(

@@ -119,12 +119,10 @@ class CalibrateCommand:
 
 
 def _deceptive(now: "Parameters") -> "Parameters | None":
-    """Return the defence to show beside, of logits and without a secret, if there is one."""
+    """Return the defence to show beside, of logits, if there is one."""
     if now.beta is None or now.gamma is None:
         return None
-    return replace(
-        now, scores="logits", defense="reverse_sigmoid", calibration=None, key_file=None, decoy=None
-    )
+    return replace(now, scores="logits", defense="reverse_sigmoid", calibration=None)
 
 
 def _digest(classifier: "OnnxVictim") -> str:

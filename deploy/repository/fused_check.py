@@ -50,7 +50,7 @@ def read(folder: Path, config: Any, marked: str, files: list[Path]) -> DefenceCo
     dims = [int(size) for size in output.dims]
     batched = bool(config.max_batch_size)
     axis = defence_config.class_axis(parameters, dims, batched=batched, where=str(where))
-    return DefenceConfig(parameters, b"", names, marked, data_type, dims[axis], axis)
+    return DefenceConfig(parameters, names, marked, data_type, dims[axis], axis)
 
 
 def raw_outputs(folder: Path, config: Any, made: str) -> list[Finding]:

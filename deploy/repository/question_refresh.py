@@ -10,7 +10,7 @@ from exporters.onnx_run import Feed
 from load_tests.tune.recorded import session
 from postprocess import defence_config
 from postprocess.errors import InputError
-from postprocess.parameters import Parameters, read_key
+from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 from postprocess.question import FILE, Question, read, text_of
 
@@ -75,14 +75,11 @@ def _anew(repository: Path, name: str, old: Question) -> Question:
 def _defence(
     repository: Path, name: str, output: str, parameters: Parameters, graph: Path
 ) -> Postprocessor:
-    """Return the defence with what its parameters name: a secret, or a table."""
-    if parameters.key_file is None and parameters.calibration is None:
+    """Return the defence with the table that its parameters name."""
+    if parameters.calibration is None:
         return Postprocessor(parameters)
     if model_config.fused_output(model_config.read(repository / name / "config.pbtxt")) is not None:
         return Postprocessor(parameters, table=fused.read_table(onnx_graph.load(graph)))
     (config,) = retuning.defences_of(repository / name, output)
-    folder, key = config.parent, b""
-    if parameters.key_file is not None:
-        key = read_key(parameters.key_file, directory=folder, where=folder.name)
-    table = defence_config.read_table(parameters, directory=folder, where=str(config))
-    return Postprocessor(parameters, key=key, table=table)
+    table = defence_config.read_table(parameters, directory=config.parent, where=str(config))
+    return Postprocessor(parameters, table=table)

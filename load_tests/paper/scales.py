@@ -133,7 +133,7 @@ SCALES = {
         labels_kept=1200,
         attack_steps=300,
         recovery_on="fashion_mnist",
-        hardened=("decimals 2", "key_file", "decoy 10"),
+        hardened=("decimals 2",),
         modes_on=("fashion_mnist",),
         jobs=2,
     ),

@@ -28,9 +28,7 @@ ADAPTIVE: Changes = (
 HARDENED: dict[str, DefenceSettings] = {
     "decimals 3": {"decimals": 3},
     "decimals 2": {"decimals": 2},
-    "key_file": {"key_file": "key"},
-    "key_file, decimals 3": {"key_file": "key", "decimals": 3},
-    "decoy 10": {"key_file": "key", "decoy": 10},
+    "decoy": {"defense": "decoy"},
 }
 #: Thieves that each hardened mode is shown to.
 AGAINST_HARDENED: Changes = (

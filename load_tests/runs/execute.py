@@ -34,8 +34,6 @@ CHECKPOINTS = (1 / 8, 1 / 4, 1 / 2, 1)
 CHECKPOINT_IMAGES = 1000
 #: Pairs of images that are kept of a Jacobian attack.
 EXAMPLES = 8
-#: Of the keyed modes; no adversary has it, and any other would do as well.
-_KEY = b"the operator's secret of these runs"
 
 #: None where nobody knows the true classes.
 _Labels = NDArray[np.integer[Any]] | None
@@ -126,7 +124,7 @@ class _Answers:
         parameters = run.parameters
         self.protect: Callable[[Answers], Answers] = _probabilities
         if parameters.defense != "none":
-            self.protect = Postprocessor(parameters, key=_KEY if parameters.key_file else b"")
+            self.protect = Postprocessor(parameters)
         if run.answers:
             held = slice(0, None, run.held_out or None)
             labels = victim.drawn.labels
@@ -169,10 +167,8 @@ def _theft(run: Run, victim: TrainedVictim, asked: _Answers, watch: Watch) -> tu
     taken = joined(drive(attack.plan(means), ask))
     true = attack.digest(joined(truths)).scores
     knowledge = Knowledge(
-        # Every parameter is known, no secret is.
-        defence=replace(
-            run.parameters, scores="probabilities", key_file=None, decoy=None, seed=None
-        ),
+        # Every parameter is known, what is drawn is not.
+        defence=replace(run.parameters, scores="probabilities", seed=None),
         prior=lambda asked: shadow_prior(asked, victim.pool, recipe),
         pool=victim.pool[:POOL_ROWS],
         seed=recipe.seed,

@@ -139,4 +139,4 @@ class Run:
 Known = Callable[[Run], Measures | None]
 
 _SINCE = ("learn", "answers", "held_out")
-_SHOWN = ("beta", "gamma", "rho", "frequency", "decimals", "decoy")
+_SHOWN = ("beta", "gamma", "rho", "frequency", "decimals")

@@ -25,6 +25,7 @@ from exporters.atomic_file import write_json
 from load_tests.page import markdown
 from load_tests.timing.interleaved import call_seconds
 from load_tests.timing.machine import cpu
+from postprocess.calibration import Calibration
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 
@@ -41,17 +42,20 @@ ART, EXACT_ART = "ART float32", "ART float64"
 OURS, OURS_PROBABILITIES, NUMPY = "ours", "ours from probabilities", "ours without kernel"
 Contender = Callable[[], object]
 
-#: Hardened modes beside the plain one, by what is set, for this many rows of ten classes.
+#: What is not the plain step, and what beside it is set; or the type of its scores.
 MODES: dict[str, dict[str, Any]] = {
     "plain": {},
     "decimals 3": {"decimals": 3},
     "decimals 2": {"decimals": 2},
-    "key_file": {"key_file": "key"},
-    "key_file, jitter 0.5": {"key_file": "key", "jitter": 0.5},
-    "decoy 1": {"key_file": "key", "decoy": 1},
-    "decoy 10": {"key_file": "key", "decoy": 10},
+    "decoy": {"defense": "decoy"},
+    "calibrated": {"defense": "calibrated", "calibration": "made up"},
+    "gamma 2": {"gamma": 2.0},
+    "beta 10": {"beta": 10.0},
+    "multi-label": {"multi_label": True},
+    "float16": {"dtype": np.float16},
+    "float64": {"dtype": np.float64},
 }
-MODES_ROWS, MODES_CLASSES = 256, 10
+MODES_BATCHES = (1, 32, 256)
 
 
 def main() -> int:
@@ -76,11 +80,15 @@ def main() -> int:
                 contenders, rounds=arguments.rounds, rng=rng, at_least_s=AT_LEAST_S
             )
             cells.append(_cell(seconds, batch=batch, classes=classes))
-    modes = _modes(arguments.rounds, rng)
+    modes = {
+        f"{classes}, {batch}": _modes(batch, classes, arguments.rounds, rng)
+        for classes in CLASSES
+        for batch in MODES_BATCHES
+    }
     result = {"about": _about(arguments.rounds), "cells": cells, "modes": modes}
     print(_table(result))
-    times = [[name, f"{times:.1f}"] for name, times in modes.items()]
-    print(f"\n{markdown(('mode', 'times plain'), times, '---', '---:')}", end="")
+    times = [[cell, *(f"{one:.1f}" for one in found.values())] for cell, found in modes.items()]
+    print(f"\nTimes the plain step's\n\n{markdown(('K, rows', *MODES), times, '---:')}", end="")
     if arguments.json:
         write_json(arguments.json, result)
     return 0
@@ -129,17 +137,28 @@ def _contenders(
     return contenders
 
 
-def _modes(rounds: int, rng: np.random.Generator) -> dict[str, float]:
-    """Return the median time of a step in each mode, over that of the plain one."""
-    logits = (rng.normal(size=(MODES_ROWS, MODES_CLASSES)) * SCALE).astype(np.float32)
+def _modes(batch: int, classes: int, rounds: int, rng: np.random.Generator) -> dict[str, float]:
+    """Return the median time of a step in each mode, over that of the plain one, by round."""
+    logits = rng.normal(size=(batch, classes)) * SCALE
     calls: dict[str, Contender] = {}
     for name, mode in MODES.items():
-        parameters = Parameters(beta=BETA, gamma=GAMMA, margin=MARGIN, scores="logits", **mode)
-        key = b"a secret of the operator's" if parameters.key_file else b""
-        calls[name] = partial(Postprocessor(parameters, key=key), logits)
+        said = {"beta": BETA, "gamma": GAMMA, "margin": MARGIN, "scores": "logits", **mode}
+        rows = logits.astype(said.pop("dtype", np.float32))
+        parameters = Parameters(**said)
+        table = _table_of(classes) if parameters.calibration else None
+        calls[name] = partial(Postprocessor(parameters, table=table), rows)
     seconds = call_seconds(calls, rounds=rounds, rng=rng, at_least_s=AT_LEAST_S)
-    plain = np.median(seconds["plain"])
-    return {name: float(np.median(each) / plain) for name, each in seconds.items()}
+    plain = np.array(seconds["plain"])
+    return {name: float(np.median(np.array(each) / plain)) for name, each in seconds.items()}
+
+
+def _table_of(classes: int) -> Calibration:
+    """Return ten levels such as a confident classifier has."""
+    confidence = tuple(np.linspace(0.5, 0.99, 10).tolist())
+    cuts = tuple(np.linspace(-1, 8, 9).tolist())
+    return Calibration(
+        classes=classes, single=False, log_odds=cuts, confidence=(confidence,) * classes
+    )
 
 
 def _cell(seconds: dict[str, list[float]], *, batch: int, classes: int) -> dict[str, Any]:

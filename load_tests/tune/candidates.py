@@ -18,8 +18,6 @@ BETAS = (0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.35, 1.5)
 GAMMAS = (0.05, 0.1, 0.2, 0.4, 0.7)
 #: Images on which answers are compared, at most.
 ROWS = 2000
-#: A key for keyed modes; what they leave of an answer hangs on none.
-_KEY = b"any key of sixteen bytes"
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def make(
             "decimals": digits,
         }
         parameters = replace(now, scores="logits", **setting)
-        answers = Postprocessor(parameters, key=_KEY if parameters.key_file else b"")(some)
+        answers = Postprocessor(parameters)(some)
         highest = np.partition(answers, -2, axis=1)[:, -2:]
         found.append(
             Candidate(

@@ -111,7 +111,8 @@ def test_a_parameter_is_judged_as_the_load_and_experience_judge_it(
     [
         (parameter("bata", "1"), "defence", "did you mean beta?"),
         (parameter("beta", "0.5"), "duplicate-parameter", "beta: expected once, got 2 times"),
-        (parameter("key_file", "/absent/key"), "defence", "/absent/key: No such file or directory"),
+        (parameter("key_file", "key"), "defence", "parameter key_file: retired: "),
+        (parameter("decoy", "10"), "defence", "write defense decoy, without decoy, key_file"),
         ("max_batch_sise: 3", "config", 'no field named "max_batch_sise"'),
         ("parameters {", "config", "config.pbtxt: "),
         ('input [ { name: "x" data_type: TYPE_FP32 dims: [ 10 ] } ]', "defence", "exactly one"),

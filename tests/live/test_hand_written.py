@@ -14,7 +14,6 @@ from deploy.triton.server import TritonServer, free_ports
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 
-KEY = b"0123456789abcdef"
 SHIPPED = {"scores": "logits", "beta": "1.5", "gamma": "0.2", "margin": "0.01"}
 MODELS = {
     "plain": SHIPPED,
@@ -37,8 +36,7 @@ MODELS = {
     "sine": {"defense": "sine", "scores": "logits", "beta": "0.1", "frequency": "20"},
     "none": {"defense": "none", "scores": "logits"},
     "decimals": {**SHIPPED, "decimals": "2"},
-    "keyed": {**SHIPPED, "key_file": "secret", "jitter": "0.5"},
-    "decoy": {**SHIPPED, "key_file": "secret", "decoy": "4"},
+    "decoy": {"defense": "decoy", "scores": "logits"},
     "multi": {**SHIPPED, "multi_label": "true"},
 }
 RANDOM = ["uniform", "concave", "convex"]
@@ -59,7 +57,6 @@ def repository(tmp_path_factory):
             for key, text in strings.items()
         ]
         (repository / name / "config.pbtxt").write_text("\n".join(lines))
-        (repository / name / "secret").write_bytes(KEY + b"\n")
     return repository
 
 
@@ -85,9 +82,8 @@ def infer(client, model, logits=LOGITS):
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in RANDOM])
 def test_every_defence_is_served_as_its_parameters_say(client, name):
     strings = MODELS[name]
-    key = KEY if "key_file" in strings else b""
     parameters = Parameters.from_strings(strings, where=name)
-    expected = Postprocessor(parameters, key=key)(LOGITS)
+    expected = Postprocessor(parameters)(LOGITS)
     assert np.array_equal(infer(client, name), expected)
 
 

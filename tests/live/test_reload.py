@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 from serving import DEFENCE, Load
 
@@ -105,32 +104,4 @@ def test_without_model_control_an_edit_waits_for_the_next_start(serve):
         serving.edit('"1.5"', '"0.5"')
         serving.wait_for("takes effect when serve is started again")
         assert serving.answers_with(beta=1.5)
-        assert serving.stop() == 0
-
-
-def test_a_secret_that_vanishes_is_refused_aloud_and_the_old_one_goes_on_serving(serve, repository):
-    secret = repository / DEFENCE / "secret"
-    secret.write_bytes(b"0123456789abcdef\n")
-    config = repository / DEFENCE / "config.pbtxt"
-    line = 'parameters { key: "key_file" value: { string_value: "secret" } }\n'
-    write_text(config, config.read_text() + line)
-    with serve("--model-control-mode", "poll") as serving, Load(serving) as clients:
-        keyed = serving.answer()
-        assert np.abs(keyed - serving.expected(beta=1.5)).max() > 1e-3
-        secret.unlink()
-        serving.edit('"1.5"', '"1.4"')
-        serving.wait_for("EDIT REFUSED")
-        assert f"parameter key_file: {secret}: No such file or directory" in serving.said
-        assert serving.metric("reverse_sigmoid_config_not_in_force") == 1
-        assert np.array_equal(serving.answer(), keyed)
-        clients.__exit__()
-        assert clients.errors == []
-        assert clients.raw_answers() == 0
-        assert all(np.abs(answer - keyed).max() <= 1e-5 for answer in clients.answers)
-
-        secret.write_bytes(b"another secret of 16 bytes")
-        serving.edit('"1.4"', '"1.3"')
-        serving.wait_for("new parameters in force: beta 1.3, ")
-        assert np.abs(serving.answer() - keyed).max() > 1e-3
-        serving.wait_until(lambda: serving.metric("reverse_sigmoid_config_not_in_force") == 0)
         assert serving.stop() == 0

@@ -194,15 +194,13 @@ def test_a_bad_yes_or_no_is_no_answer(scores, bad):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"key_file": "secret"}, "parameter key_file: a key needs HMAC"),
-        ({"key_file": "secret", "decoy": 4}, "HMAC"),
         (
             {"defense": "none"},
-            "expected reverse_sigmoid or calibrated, got none",
+            "expected reverse_sigmoid, calibrated, decoy, got none",
         ),
         (
             {"defense": "sine", "frequency": 3.0},
-            "expected reverse_sigmoid or calibrated, got sine",
+            "expected reverse_sigmoid, calibrated, decoy, got sine",
         ),
     ],
 )
@@ -212,6 +210,20 @@ def test_what_onnx_cannot_express_is_refused_with_the_reason(changes, reason):
     with pytest.raises(InputError, match=reason):
         fused.fuse(model, "scores", parameters(**changes))
     assert model.SerializeToString() == before
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("classes", [1, 2, 10])
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+def test_a_decoy_in_the_graph_is_the_one_of_the_ensemble(classes, kind, dtype):
+    given = Parameters(scores=kind, defense="decoy", seed=5)
+    rows = many_rows(classes, scales=(0.1, 1, 5)).astype(dtype)
+    if kind == "probabilities":
+        wide = rows.astype(np.float64)
+        rows = softmax(wide) if classes > 1 else 1 / (1 + np.exp(-wide))
+        rows = rows.astype(dtype)
+    step = 1e-3 if dtype == np.float16 else 1e-6
+    assert np.abs(answer(rows, given) - Postprocessor(given)(rows)).max() <= step
 
 
 def test_an_old_graph_and_a_fused_one_are_refused():

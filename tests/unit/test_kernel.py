@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from postprocess import kernel
+from postprocess import kernel, quantise, top1
+from postprocess.calibration import Calibration
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 from postprocess.scores import BadRowsError, to_logits
@@ -282,9 +283,120 @@ def test_capped_rows_are_counted():
     assert run(logits)[1] == 7
 
 
-@pytest.mark.parametrize("values", [{"gamma": 1.01}, {"beta": 4.01}])
-def test_settings_beyond_the_kernel_go_to_numpy(values):
-    assert kernel.kernel_for(parameters(**values)) is None
+BEYOND = {
+    "beta": [0.001, 0.9, 1.5, 4.01, 30, 100],
+    "gamma": [0.001, 0.05, 0.2, 0.9, 1.01, 2.5, 20, 100],
+}
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+def test_any_beta_and_gamma_equal_the_float64_derivation(classes, kind):
+    rng = np.random.default_rng([20260207, classes])
+    for _ in range(20):
+        scores = draw(rng, int(rng.choice(ROWS)), classes)
+        if kind == "probabilities":
+            scores = softmax(scores)
+        with np.errstate(divide="ignore"):
+            wide = scores.astype(np.float64)
+            odds, y = oracle.log_odds(np.log(wide) if kind == "probabilities" else wide)
+        for _ in range(4):
+            values = draw_settings(rng) | {key: float(rng.choice(BEYOND[key])) for key in BEYOND}
+            if values["gamma"] <= kernel.MAX_GAMMA and values["beta"] <= kernel.MAX_BETA:
+                continue
+            served, capped = run(scores, **values, scores=kind)
+            expected = oracle.reverse_sigmoid(odds, y, **values)
+            assert np.abs(served - expected).max() <= 1e-6, values
+            assert 0 <= capped <= len(scores)
+            if values["preserve_top1"]:
+                assert (served.argmax(axis=1) == scores.argmax(axis=1)).all(), values
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    logits=st.integers(2, 40).flatmap(lambda k: arrays(np.float32, (3, k), elements=finite)),
+    beta=st.floats(0.001, 100),
+    gamma=st.floats(0.001, 100),
+)
+def test_any_setting_gives_a_distribution_with_the_top_class(logits, beta, gamma):
+    served, _ = run(logits, beta=beta, gamma=gamma)
+    assert ((served >= 0) & (served <= 1)).all()
+    assert (served.argmax(axis=1) == logits.argmax(axis=1)).all()
+    assert np.abs(served.sum(axis=1, dtype=np.float64) - 1).max() <= 1e-6
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+@pytest.mark.parametrize("classes", [1, 5, 33])
+def test_a_yes_or_no_each_equals_the_numpy_path(classes, kind, dtype):
+    rng = np.random.default_rng([20260208, classes])
+    step = 1e-3 if dtype == np.float16 else 1e-6
+    for _ in range(40):
+        scores = rng.normal(size=(17, classes)) * rng.choice([1e-6, 0.1, 1, 10, 80])
+        scores[3] = 0
+        if kind == "probabilities":
+            scores = 1 / (1 + np.exp(-scores))
+        values = draw_settings(rng) | {key: float(rng.choice(BEYOND[key])) for key in BEYOND}
+        given = parameters(**values, scores=kind, multi_label=True)
+        scores = scores.astype(dtype)
+        served = Postprocessor(given).protect(scores)
+        expected = Postprocessor(given, native=False).protect(scores)
+        assert np.abs(served.probabilities - expected.probabilities).max() <= step, values
+        assert served.probabilities.dtype == dtype
+        if dtype != np.float16:  # whose -1e-6 is another number
+            assert dtype == np.float16 or served.lookalikes == expected.lookalikes
+
+
+def test_bad_scores_of_yes_or_no_are_named():
+    for kind, bad in (("logits", np.nan), ("logits", -np.inf), ("probabilities", 1.5)):
+        scores = np.full((40, 3), 0.25, np.float32)
+        scores[[7, 30], 1] = bad
+        with pytest.raises(BadRowsError, match="row 7 holds none") as refused:
+            Postprocessor(parameters(scores=kind, multi_label=True))(scores)
+        assert np.flatnonzero(refused.value.rows).tolist() == [7, 30]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 24, 25, 33, 100, 1000])
+def test_units_in_the_kernel_are_those_of_numpy(classes):
+    rng = np.random.default_rng([20260209, classes])
+    moved = 0
+    for spread in (0.05, 1, 50, 1e4, 1e8):
+        rows = rng.dirichlet(np.full(classes, spread), size=100).astype(np.float32)
+        top = rows.argmax(axis=1)
+        top1.keep_top(rows, top)
+        for decimals in (1, 2, 3, 4, 6):
+            served = rows.copy()
+            assert kernel.quantise(served, decimals=decimals)
+            moved += (served != quantise.quantise(rows, top, decimals=decimals)).any(axis=1).sum()
+            assert (np.rint(served.astype(float) * 10**decimals).sum(axis=1) == 10**decimals).all()
+    assert moved <= 2  # of 2,500: a remainder that float32 cannot tell from the next
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("classes", CLASSES)
+def test_codebooks_are_bit_for_bit_those_of_numpy(classes, dtype, kind):
+    rng = np.random.default_rng([20260210, classes])
+    cuts = (-2.0, 0.0, 0.5, 1.0, 4.0)
+    confidence = np.sort(rng.uniform(1.1 / classes, 1, (classes, 6)), axis=1)
+    table = Calibration(
+        classes=classes, single=False, log_odds=cuts, confidence=tuple(map(tuple, confidence))
+    )
+    for _ in range(20):
+        scores = draw(rng, int(rng.choice(ROWS)), classes)
+        scores[0] = 0
+        scores[0, 1] = np.log(classes - 1) + rng.choice(cuts)  # at the end of a level
+        scores = (softmax(scores) if kind == "probabilities" else scores).astype(dtype)
+        for said, book in (
+            (Parameters(scores=kind, defense="decoy", seed=3), None),
+            (Parameters(scores=kind, defense="calibrated", calibration="c"), table),
+        ):
+            served = Postprocessor(said, table=book).protect(scores)
+            expected = Postprocessor(said, table=book, native=False).protect(scores)
+            assert served.probabilities.dtype == dtype
+            assert np.array_equal(served.probabilities, expected.probabilities)
+            assert dtype == np.float16 or served.lookalikes == expected.lookalikes
+            assert (served.probabilities.argmax(axis=1) == scores.argmax(axis=1)).all()
 
 
 def test_without_a_library_numpy_does_the_work(monkeypatch):

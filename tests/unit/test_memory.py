@@ -15,8 +15,8 @@ MODES = {
     "probabilities": {"scores": "probabilities"},
     "float64": {"dtype": np.float64},
     "decimals": {"decimals": 2},
-    "key_file": {"key_file": "key"},
-    "decoy": {"key_file": "key", "decoy": 5},
+    "decimals without kernel": {"decimals": 2, "native": False},
+    "decoy": {"defense": "decoy"},
     "uniform": {"defense": "uniform"},
     "multi-label": {"multi_label": True},
 }
@@ -27,12 +27,11 @@ def prepared(mode, *, rows, classes, scale):
     changes = {"scores": "logits", "beta": 1.5, "gamma": 0.2, "margin": 0.01, **MODES[mode]}
     native, dtype = changes.pop("native", True), changes.pop("dtype", np.float32)
     parameters = Parameters(**changes)
-    key = b"k" * 16 if parameters.key_file else b""
     scores = (np.random.default_rng(0).normal(size=(rows, classes)) * scale).astype(dtype)
     if parameters.scores == "probabilities":
         scores = np.exp(scores)
         scores /= scores.sum(axis=1, keepdims=True)
-    return Postprocessor(parameters, key=key, native=native), scores
+    return Postprocessor(parameters, native=native), scores
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -9,12 +9,12 @@ GOOD = {"beta": "1.5", "gamma": "0.2", "scores": "logits"}
 NUMBER = "expected a number from 0.001 to 100"
 KNOWN = (
     "known are scores, defense, beta, gamma, preserve_top1, margin, multi_label, class_axis, "
-    "rho, frequency, seed, decimals, key_file, jitter, calibration, decoy"
+    "rho, frequency, seed, decimals, calibration"
 )
 DEFENCES = (
-    "reverse_sigmoid or uniform or uniform_concave or uniform_convex or sine or calibrated or none"
+    "reverse_sigmoid or uniform or uniform_concave or uniform_convex or sine or calibrated "
+    "or decoy or none"
 )
-WITH_KEY = {"key_file": "secret"}
 
 
 def test_strings_become_parameters():
@@ -93,11 +93,23 @@ def test_parameters_cannot_be_changed():
         ),
         (
             {"decoy": "4"},
-            "parameter key_file: expected the path of a file with decoy, but it is missing",
+            "parameter decoy: retired: write defense decoy, without decoy, key_file and jitter; it "
+            "has no levels",
         ),
-        ({"decoy": "0", **WITH_KEY}, "parameter decoy: expected an integer from 1 to 100, got 0"),
-        ({"jitter": "1", **WITH_KEY}, "parameter jitter: expected a number from 0 to 0.9, got 1"),
-        ({"key_file": ""}, "parameter key_file: expected a path, got ''"),
+        (
+            {"key_file": "secret"},
+            "parameter key_file: retired: answers that cannot be inverted are defense decoy, which "
+            "needs no secret",
+        ),
+        (
+            {"jitter": "0.5"},
+            "parameter jitter: retired: answers that cannot be inverted are defense decoy, which "
+            "needs no secret",
+        ),
+        (
+            {"defense": "decoy", "preserve_top1": "false"},
+            "parameter preserve_top1: expected true with defense decoy",
+        ),
         ({"multi_label": "1"}, "parameter multi_label: expected true or false, got '1'"),
         ({"preserve_top1": "yes"}, "parameter preserve_top1: expected true or false, got 'yes'"),
         ({"preserve_top1": "True"}, "parameter preserve_top1: expected true or false, got 'True'"),

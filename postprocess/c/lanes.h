@@ -1,19 +1,19 @@
-/* The defence of a batch of rows in a few passes over each row: what pseudo_logits.py, top1.py
- * and reverse_sigmoid.py say in NumPy, for gamma <= 1. No Python in here, no state, no libm.
+/* What the parts of the kernel share: sixteen lanes, their arithmetic, and the first stages of a
+ * batch of rows, of K >= 2 classes each. No Python in here, no state, no libm.
  *
- * Sixteen lanes run side by side and the compiler makes vectors of them. In a narrow row a lane
- * is a row of its own, sixteen rows being transposed into a tile; a wide row is taken alone, and
- * a lane is every sixteenth of its classes. Both go through the same four stages:
+ * The lanes run side by side and the compiler makes vectors of them. In a narrow row a lane is a
+ * row of its own, sixteen rows being transposed into a tile; a wide row is taken alone, and a lane
+ * is every sixteenth of its classes. Both begin with two stages:
  *
  *   peaks   largest, second largest and least score; anything not finite
  *   weigh   w_j = exp(g_j - m2), m2 the second largest, and their sum
- *   settle  per row: the largest beta that keeps the top class, and the top class itself
- *   shade   z_j = y_j - beta (s_j - 1/2) of every other class, and their sum
  *
- * The top class never goes through weigh and shade as itself: there every score counts at most
- * as the second largest, so nothing cancels and nothing overflows. All exponents and logarithms
- * are to base 2. What is asked for is absolute accuracy of a probability, a few 1e-7.
+ * The top class never goes through weigh as itself: there every score counts at most as the second
+ * largest, so nothing cancels and nothing overflows. All exponents and logarithms are to base 2.
  */
+#ifndef LANES_H
+#define LANES_H
+
 #include <float.h>
 #include <math.h>
 #include <stdint.h>
@@ -227,86 +227,6 @@ INLINE void weigh(int probabilities, const float *restrict v, float *restrict w,
     EACH_LANE l->weight[r] = total[r];
 }
 
-/* y_j of one class, and s_j as the quotient of two terms of one sign. */
-struct tone {
-    float y, odds, both;
-};
-
-INLINE struct tone tone_of(const struct settings *s, float slope, float share, float offset,
-                           float w, float d) {
-    const float *c = s->powers;
-    float y = w * share;
-    float odds = power_of_2(d * slope + offset); /* y^gamma */
-    float against =
-        c[0] +
-        y * (c[1] +
-             y * (c[2] + y * (c[3] + y * (c[4] + y * (c[5] + y * c[6]))))); /* (1 - y)^gamma */
-    return (struct tone){y, odds, odds + against};
-}
-
-/* The slope of log y^gamma in what log_weight returns. */
-INLINE float slope_of(const struct settings *s, int probabilities) {
-    return s->gamma * (probabilities ? 1.0f : LOG2E);
-}
-
-/* Of two floats that are not negative; the units for integers are the less busy ones. */
-INLINE float larger_positive(float a, float b) {
-    int32_t i = bits_of(a), j = bits_of(b);
-    return float_of(i > j ? i : j);
-}
-
-/* Adds to l->sum and l->highest; lanes from valid on are left out of them. */
-INLINE void shade(const struct settings *s, int probabilities, const float *restrict v,
-                  float *restrict w, int64_t steps, int valid, struct lanes *restrict l) {
-    float slope = slope_of(s, probabilities);
-    double total[LANES];
-    float highest[LANES];
-    EACH_LANE {
-        total[r] = l->sum[r];
-        highest[r] = l->highest[r];
-    }
-    for (int64_t start = 0; start < steps; start += CHUNK) {
-        int64_t end = start + CHUNK < steps ? start + CHUNK : steps, j = start;
-        float part[LANES];
-        EACH_LANE part[r] = 0.0f;
-        for (; j + 1 < end; j += 2, v += 2 * LANES, w += 2 * LANES) {
-            EACH_LANE { /* two steps for one division, which costs as much as ten products */
-                const float *v1 = v + LANES;
-                float *w1 = w + LANES;
-                float beta = l->beta[r], m2 = l->second[r], from = l->reference[r];
-                struct tone a = tone_of(s, slope, l->share[r], l->offset[r], w[r],
-                                        log_weight(probabilities, v[r], m2, from));
-                struct tone b = tone_of(s, slope, l->share[r], l->offset[r], w1[r],
-                                        log_weight(probabilities, v1[r], m2, from));
-                float inverse = beta / (a.both * b.both);
-                float z = (a.y + 0.5f * beta) - a.odds * (b.both * inverse);
-                float z1 = (b.y + 0.5f * beta) - b.odds * (a.both * inverse);
-                w[r] = z;
-                w1[r] = z1;
-                part[r] += z;
-                part[r] += z1;
-                highest[r] = larger_positive(larger_positive(z, z1), highest[r]);
-            }
-        }
-        for (; j < end; j++, v += LANES, w += LANES) {
-            EACH_LANE {
-                float d = log_weight(probabilities, v[r], l->second[r], l->reference[r]);
-                struct tone a = tone_of(s, slope, l->share[r], l->offset[r], w[r], d);
-                float z = (a.y + 0.5f * l->beta[r]) - l->beta[r] * (a.odds / a.both);
-                z = r < valid ? z : 0.0f;
-                w[r] = z;
-                part[r] += z;
-                highest[r] = larger_positive(z, highest[r]);
-            }
-        }
-        EACH_LANE total[r] += (double)part[r];
-    }
-    EACH_LANE {
-        l->sum[r] = total[r];
-        l->highest[r] = highest[r];
-    }
-}
-
 /* What settle knows of each row before it knows beta. */
 struct standing {
     float ratio[LANES];                     /* y_j / y_k of the runner-up */
@@ -354,50 +274,6 @@ INLINE void measure(const struct settings *s, int probabilities, const struct la
     }
 }
 
-/* (y_k - y_j) / (s_k - s_j) for a class j of this gap and q: the beta at which it catches up
- * with the top. Written as products, for near ties are where plain differences cancel. */
-INLINE float catching_beta(float gamma, const struct standing *t, int r, float gap, float q) {
-    float excess =
-        choose(t->gap[r] > 60.0f, t->gap[r] - t->log_rest[r], log2_of_1_plus(q / t->odds[r]));
-    float x = gamma * (gap + excess);
-    struct power p = power_and_less(-x); /* 1 / (a p.value) is odds of j, to the gamma */
-    float ratio =
-        q * (1.0f + t->a[r]) * (t->a[r] + p.value) / ((1.0f + t->odds[r]) * t->a[r] * p.less);
-    return choose(q > 0.0f, ratio, INFINITY);
-}
-
-INLINE void settle(const struct settings *s, int probabilities, struct lanes *l) {
-    struct standing t;
-    measure(s, probabilities, l, &t);
-    EACH_LANE l->beta[r] = s->beta;
-    if (s->preserve_top1) {
-        /* For gamma <= 1 either the runner-up or the least class catches up first. */
-        EACH_LANE {
-            float near = catching_beta(s->gamma, &t, r, t.gap[r], t.q[r]);
-            float far = catching_beta(s->gamma, &t, r, t.least_gap[r], t.least_q[r]);
-            l->beta[r] = smaller(s->kept * smaller(near, far), s->beta);
-        }
-    }
-    EACH_LANE {
-        float y_top = 1.0f / (1.0f + t.odds[r]);
-        l->share[r] = t.ratio[r] * y_top;
-        float own = y_top - l->beta[r] * (1.0f / (1.0f + t.a[r]) - 0.5f);
-        l->own[r] = larger(own, 0.0f);
-        float second = l->second[r];
-        float log_total = t.gap[r] + log2_of_1_plus(t.odds[r]);
-        float base = probabilities ? log2_of_score(second) : 0.0f;
-        float offset = log_total + choose(second > 0.0f, base, 0.0f);
-        l->offset[r] = -s->gamma * (probabilities ? offset : log_total);
-    }
-    EACH_LANE {
-        float second = l->second[r], beta = l->beta[r];
-        struct tone a = tone_of(s, slope_of(s, probabilities), l->share[r], l->offset[r],
-                                weight_of(probabilities, second, l, r),
-                                log_weight(probabilities, second, second, l->reference[r]));
-        l->stand_in[r] = (a.y + 0.5f * beta) - beta * (a.odds / a.both);
-    }
-}
-
 /* How far the sum of as many probabilities may be from 1. */
 INLINE double most_off(const struct settings *s, int64_t classes) {
     return (double)smaller(larger((float)classes * s->step, s->least_off), s->most_off);
@@ -431,31 +307,6 @@ INLINE int first_bad(const struct settings *s, int probabilities, int64_t classe
             if (bad[r]) return r;
     }
     return LANES;
-}
-
-/* What a row is multiplied by, and what its top class gets: strictly above all others. */
-INLINE void finish(const struct settings *s, struct lanes *l) {
-    EACH_LANE {
-        float alpha = (float)(1.0 / (l->sum[r] - (double)l->stand_in[r] + (double)l->own[r]));
-        float above = float_of(bits_of(l->highest[r] * alpha) + 1);
-        float own = l->own[r] * alpha;
-        l->alpha[r] = alpha;
-        l->own[r] = s->preserve_top1 ? larger(own, above) : own;
-        l->key[r] = l->top[r] > l->second[r] ? l->top[r] : NAN; /* tied: see lift_first */
-        l->tied[r] = l->top[r] == l->second[r];
-        l->capped[r] = l->beta[r] < s->beta;
-        l->in_range[r] = (l->least[r] >= s->lowest) & (l->top[r] <= s->highest);
-    }
-}
-
-/* Of several classes that tie on top, lift the first. */
-INLINE void lift_first(const float *v, float *out, int64_t classes, float top, float value) {
-    for (int64_t j = 0; j < classes; j++) {
-        if (v[j] == top) {
-            out[j] = value;
-            return;
-        }
-    }
 }
 
 typedef float quad __attribute__((vector_size(16)));
@@ -517,27 +368,6 @@ INLINE void from_tile(const float *tile, float *out, int64_t classes, int count)
         for (int64_t j = 0; j < classes; j++) out[r * classes + j] = tile[j * LANES + r];
 }
 
-/* Sixteen rows, or fewer, of fewer than WIDE classes. */
-INLINE int narrow(const struct settings *s, int probabilities, const float *v, float *out,
-                  int64_t classes, int count, struct lanes *l) {
-    float tile[WIDE * LANES], w[WIDE * LANES];
-    to_tile(v, tile, classes, count);
-    peaks(tile, classes, l);
-    take_reference(l);
-    weigh(probabilities, tile, w, classes, l);
-    int bad = first_bad(s, probabilities, classes, l);
-    if (bad < LANES) return bad;
-    settle(s, probabilities, l);
-    shade(s, probabilities, tile, w, classes, LANES, l);
-    finish(s, l);
-    for (int64_t j = 0; j < classes; j++) {
-        float *z = w + j * LANES, *t = tile + j * LANES;
-        EACH_LANE z[r] = t[r] == l->key[r] ? l->own[r] : z[r] * l->alpha[r];
-    }
-    from_tile(w, out, classes, count);
-    return LANES;
-}
-
 /* One value of a row in all lanes, for a stage to run over the classes of that row alone. */
 INLINE void spread(const struct lanes *l, int row, struct lanes *one) {
     EACH_LANE {
@@ -550,6 +380,23 @@ INLINE void spread(const struct lanes *l, int row, struct lanes *one) {
         one->weight[r] = one->sum[r] = 0.0;
         one->highest[r] = 0.0f;
     }
+}
+
+/* The sum of w of one row, 1 for its top class. */
+INLINE double row_weight(int probabilities, const float *v, int64_t classes, const struct lanes *l,
+                         int row) {
+    int64_t steps = classes / LANES;
+    int left = (int)(classes % LANES);
+    float w[CHUNK * LANES], tail[LANES];
+    struct lanes one;
+    spread(l, row, &one);
+    for (; steps > 0; steps -= CHUNK, v += CHUNK * LANES)
+        weigh(probabilities, v, w, steps < CHUNK ? steps : CHUNK, &one);
+    if (left) {
+        pad(v + steps * LANES, left, probabilities, tail);
+        weigh(probabilities, tail, w, 1, &one);
+    }
+    return total_of(one.weight);
 }
 
 INLINE void row_peaks(const float *v, int64_t classes, struct lanes *l, int row) {
@@ -575,108 +422,41 @@ INLINE void row_peaks(const float *v, int64_t classes, struct lanes *l, int row)
     l->size[row] = size;
 }
 
-/* Sixteen rows, or fewer, of WIDE classes or more, each for itself; what is left over of a row
- * after its last full step goes through a step of its own, padded with impossible classes. */
-INLINE int wide(const struct settings *s, int probabilities, const float *v, float *out,
-                int64_t classes, int count, struct lanes *l) {
-    int64_t steps = classes / LANES, full = steps * LANES;
-    int left = (int)(classes - full);
-    float tail[LANES], tail_w[LANES];
-    struct lanes one;
-    for (int row = 0; row < LANES; row++)
-        row_peaks(v + (row < count ? row : count - 1) * classes, classes, l, row);
-    take_reference(l);
-    for (int row = 0; row < count; row++) {
-        const float *g = v + row * classes;
-        float *w = out + row * classes;
-        spread(l, row, &one);
-        weigh(probabilities, g, w, steps, &one);
-        if (left) {
-            pad(g + full, left, probabilities, tail);
-            weigh(probabilities, tail, tail_w, 1, &one);
-            memcpy(w + full, tail_w, (size_t)left * sizeof(float));
-        }
-        l->weight[row] = total_of(one.weight);
+/* The first class with the highest score. */
+INLINE int32_t row_top(const float *v, int64_t classes, float top) {
+    int64_t j = 0;
+    for (; j + LANES <= classes; j += LANES) {
+        int found = 0;
+        for (int r = 0; r < LANES; r++) found |= v[j + r] == top;
+        if (found) break;
     }
-    for (int row = count; row < LANES; row++) l->weight[row] = l->weight[count - 1];
-    int bad = first_bad(s, probabilities, classes, l);
-    if (bad < LANES) return bad;
-    settle(s, probabilities, l);
-    for (int row = 0; row < count; row++) {
-        const float *g = v + row * classes;
-        float *z = out + row * classes;
-        spread(l, row, &one);
-        shade(s, probabilities, g, z, steps, LANES, &one);
-        if (left) {
-            pad(g + full, left, probabilities, tail);
-            pad(z + full, left, 1, tail_w);
-            shade(s, probabilities, tail, tail_w, 1, left, &one);
-            memcpy(z + full, tail_w, (size_t)left * sizeof(float));
-        }
-        l->sum[row] = total_of(one.sum);
-        l->highest[row] = highest_of(one.highest);
-    }
-    for (int row = count; row < LANES; row++) {
-        l->sum[row] = 1.0;
-        l->highest[row] = 0.0f;
-    }
-    finish(s, l);
-    for (int row = 0; row < count; row++) {
-        const float *g = v + row * classes;
-        float *z = out + row * classes;
-        float key = l->key[row], own = l->own[row], alpha = l->alpha[row];
-#pragma omp simd
-        for (int64_t j = 0; j < classes; j++) z[j] = g[j] == key ? own : z[j] * alpha;
-    }
-    return LANES;
+    while (j < classes - 1 && v[j] != top) j++;
+    return (int32_t)j;
 }
 
-INLINE int64_t run(const struct settings *s, int probabilities, const float *v, float *out,
-                   int64_t rows, int64_t classes) {
-    int64_t capped = 0, alike = 0;
-    for (int64_t row = 0; row < rows; row += LANES, v += LANES * classes, out += LANES * classes) {
-        struct lanes l;
-        int count = rows - row < LANES ? (int)(rows - row) : LANES;
-        int bad = classes < WIDE ? narrow(s, probabilities, v, out, classes, count, &l)
-                                 : wide(s, probabilities, v, out, classes, count, &l);
-        if (bad < LANES) return -(row + bad + 1);
-        int32_t tied = 0, lowered = 0, inside = 0;
-        for (int r = 0; r < LANES; r++) tied |= l.tied[r];
-        for (int r = 0; r < LANES; r++) lowered += r < count ? l.capped[r] : 0;
-        for (int r = 0; r < LANES; r++) inside |= l.in_range[r];
-        capped += lowered;
-        for (int r = 0; inside && !probabilities && r < count; r++)
-            if (l.in_range[r]) alike += sums_to_1(s, v + r * classes, classes);
-        for (int r = 0; tied && s->preserve_top1 && r < count; r++)
-            if (l.tied[r])
-                lift_first(v + r * classes, out + r * classes, classes, l.top[r], l.own[r]);
-    }
-    return alike << 32 | capped;
-}
-
-#define VERSION(name, isa)                                                                      \
-    isa static int64_t name(const struct settings *s, const float *v, float *out, int64_t rows, \
-                            int64_t classes) {                                                  \
-        return s->probabilities ? run(s, 1, v, out, rows, classes)                              \
-                                : run(s, 0, v, out, rows, classes);                             \
-    }
-
-VERSION(plain, )
+/* Makes a function of a few arguments, and of an inlined one of the same arguments that is named
+ * like it with _any, of which there is a copy for each kind of vectors. */
 #ifdef __x86_64__
-VERSION(avx2, __attribute__((target("avx2,fma,bmi2"))))
-VERSION(avx512, __attribute__((target("avx2,fma,bmi2,avx512f,avx512vl,avx512dq,avx512bw"))))
+#define FOR_EACH_CPU(result, name, declared, given)                                               \
+    static result name##_plain declared { return name##_any given; }                              \
+    __attribute__((target("avx2,fma,bmi2"))) static result name##_avx2 declared {                 \
+        return name##_any given;                                                                  \
+    }                                                                                             \
+    __attribute__((target("avx2,fma,bmi2,avx512f,avx512vl,avx512dq,avx512bw"))) static result     \
+        name##_avx512 declared {                                                                  \
+        return name##_any given;                                                                  \
+    }                                                                                             \
+    result name declared {                                                                        \
+        if (__builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&           \
+            __builtin_cpu_supports("avx512bw"))                                                   \
+            return name##_avx512 given;                                                           \
+        if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))                      \
+            return name##_avx2 given;                                                             \
+        return name##_plain given;                                                                \
+    }
+#else
+#define FOR_EACH_CPU(result, name, declared, given) \
+    result name declared { return name##_any given; }
 #endif
 
-/* Returns in how many rows beta was lowered, and 2^32 times how many rows of logits look like
- * probabilities; or -1 - r if row r is the first bad one. Fewer than 2^31 rows. */
-int64_t reverse_sigmoid(const struct settings *s, const float *v, float *out, int64_t rows,
-                        int64_t classes) {
-#ifdef __x86_64__
-    if (__builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512bw"))
-        return avx512(s, v, out, rows, classes);
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return avx2(s, v, out, rows, classes);
 #endif
-    return plain(s, v, out, rows, classes);
-}

@@ -1,0 +1,224 @@
+/* Reverse Sigmoid for any beta and gamma, in float64, where every class may be the first to catch
+ * up with the top: what pseudo_logits.py, top1.py and reverse_sigmoid.py say in NumPy. A lane is a
+ * row of its own. All exponents and logarithms are to base 2. */
+#include <stdlib.h>
+
+#include "lanes.h"
+
+enum { ROWS = 8 };
+#define EACH_ROW _Pragma("omp simd") for (int r = 0; r < ROWS; r++)
+
+static const double IMPOSSIBLE = -1e300; /* stands for log 0 where it is subtracted from itself */
+static const double LARGE = 500.0;      /* an exponent from which 1 is lost beside the power */
+
+INLINE int64_t bits_of_double(double x) {
+    int64_t i;
+    memcpy(&i, &x, 8);
+    return i;
+}
+INLINE double double_of(int64_t i) {
+    double x;
+    memcpy(&x, &i, 8);
+    return x;
+}
+INLINE double least_of(double a, double b) { return a < b ? a : b; }
+INLINE double most_of(double a, double b) { return a > b ? a : b; }
+
+/* 2^x and 1 - 2^x, both to full relative accuracy; beyond 2 LARGE they stay what they are there. */
+struct wide_power {
+    double value, less;
+};
+INLINE struct wide_power wide_power(double x) {
+    x = most_of(least_of(x, 2 * LARGE), -2 * LARGE);
+    double shifted = x + 0x1.8p52, f = x - (shifted - 0x1.8p52);
+    static const double c[] = {4.455382718e-10, 7.0549116208e-9,  1.01780860092e-7,
+                               1.3215486790144e-6, 1.52527338040598e-5, 1.54035303933816e-4,
+                               1.33335581464284e-3, 9.61812910762848e-3, 5.55041086648216e-2,
+                               0.240226506959101,  0.693147180559945};
+    double p = c[0];
+#pragma GCC unroll 16
+    for (int i = 1; i < 11; i++) p = p * f + c[i];
+    p *= f;
+    double whole = double_of((int64_t)(((uint64_t)bits_of_double(shifted) + 1023) << 52));
+    return (struct wide_power){whole * p + whole, (1.0 - whole) - whole * p};
+}
+
+/* log2(1 + u) given both, to full relative accuracy; of 0 it is as good as -inf. */
+INLINE double wide_log2(double x, double u) {
+    int64_t i = bits_of_double(x);
+    int64_t high = (i - 0x3fe6a09e667f3bcd) & (int64_t)0xfff0000000000000;
+    double f = double_of(i - high) - 1.0;
+    f = high == 0 ? u : f;
+    /* The exponent, which lies in bits 52 to 62, as a number without a conversion. */
+    double exponent = double_of((int64_t)(((uint64_t)(high + ((int64_t)1024 << 52)) >> 52) |
+                                          0x4330000000000000)) -
+                      (0x1p52 + 1024.0);
+    double s = f / (2.0 + f), t = s * s, series = 1.0 / 19;
+#pragma GCC unroll 16
+    for (int i = 17; i > 0; i -= 2) series = series * t + 1.0 / i;
+    double value = exponent + s * series * (2 * 1.4426950408889634);
+    return x > 0.0 ? value : IMPOSSIBLE;
+}
+
+struct row {
+    double top[ROWS], second[ROWS], least[ROWS], sum[ROWS];
+    double gap[ROWS], rest[ROWS], log_rest[ROWS], scale[ROWS], odds[ROWS], beta[ROWS];
+    double a[ROWS], log_a[ROWS], alpha[ROWS], peak[ROWS];
+    int32_t bad[ROWS], capped[ROWS];
+    int64_t first[ROWS];
+};
+
+/* Of the logarithms that load makes, to base 2: what is equal has to stay so, until then. */
+INLINE double unit_of(int probabilities) { return probabilities ? 1.0 : 1.4426950408889634; }
+
+/* The scores of a block as logarithms, a row for each lane; their peaks, and which are bad. */
+INLINE void load(const struct settings *s, int probabilities, const float *v, int64_t classes,
+                 int count, double *g, struct row *w) {
+    double lowest = s->impossible && !probabilities ? -INFINITY : -FLT_MAX;
+    EACH_ROW {
+        w->top[r] = w->second[r] = -INFINITY;
+        w->least[r] = INFINITY;
+        w->sum[r] = 0.0;
+        w->bad[r] = 0;
+        w->first[r] = 0;
+    }
+    for (int64_t j = 0; j < classes; j++, g += ROWS) {
+        for (int r = 0; r < ROWS; r++) g[r] = v[(r < count ? r : count - 1) * classes + j];
+        EACH_ROW {
+            double x = g[r];
+            w->bad[r] |= !(x >= lowest) | !(x <= FLT_MAX);
+            w->first[r] = x > w->top[r] ? j : w->first[r];
+            w->second[r] = most_of(w->second[r], least_of(x, w->top[r]));
+            w->top[r] = most_of(x, w->top[r]);
+            w->least[r] = least_of(x, w->least[r]);
+            w->sum[r] += x;
+            g[r] = most_of(probabilities ? wide_log2(x, x - 1.0) : x, IMPOSSIBLE);
+        }
+    }
+    double off = most_off(s, classes);
+    EACH_ROW {
+        double top = w->top[r], second = w->second[r];
+        w->peak[r] = top;
+        if (probabilities)
+            w->bad[r] |= (w->least[r] < 0.0) | !(top > 0.0) | (top > s->highest) |
+                         !(fabs(w->sum[r] - 1.0) <= off);
+        else
+            w->bad[r] |= !(top > -INFINITY);
+        second = probabilities ? wide_log2(second, second - 1.0) : second;
+        w->second[r] = most_of(second, IMPOSSIBLE);
+        top = probabilities ? wide_log2(top, top - 1.0) : top;
+        w->gap[r] = (top - w->second[r]) * unit_of(probabilities);
+    }
+}
+
+/* Sets g to 2^-(gamma x_j), the odds against s_j, and w to y_j / y_k, which the caller's sums need;
+ * and finds the beta at which the first class catches up with the top. */
+INLINE void compare(const struct settings *s, int probabilities, int64_t classes, double *g,
+                    double *w, struct row *t) {
+    double bound[ROWS];
+    EACH_ROW t->rest[r] = -1.0; /* the top class counts as a second runner-up */
+    for (int64_t j = 0; j < classes; j++) {
+        EACH_ROW {
+            double d = least_of(g[j * ROWS + r], t->second[r]) - t->second[r];
+            d *= unit_of(probabilities);
+            w[j * ROWS + r] = wide_power(d).value;
+            t->rest[r] += w[j * ROWS + r];
+            g[j * ROWS + r] = d;
+        }
+    }
+    EACH_ROW {
+        t->log_rest[r] = wide_log2(t->rest[r], t->rest[r] - 1.0);
+        t->scale[r] = wide_power(-t->gap[r]).value;
+        t->scale[r] = t->gap[r] > 2 * LARGE ? 0.0 : t->scale[r];
+        t->odds[r] = t->rest[r] * t->scale[r];
+        t->log_a[r] = s->gamma * (t->log_rest[r] - t->gap[r]);
+        t->a[r] = wide_power(t->log_a[r]).value;
+        bound[r] = INFINITY;
+    }
+    for (int64_t j = 0; j < classes; j++, g += ROWS, w += ROWS) {
+        EACH_ROW {
+            double behind = t->gap[r] - g[r]; /* log2 of y_k / y_j */
+            struct wide_power p = wide_power(-behind);
+            double over = p.less / most_of(t->odds[r], 0x1p-1000);
+            double excess = t->gap[r] > LARGE ? t->gap[r] - t->log_rest[r]
+                                              : wide_log2(1.0 + over, over);
+            double apart = s->gamma * (behind + excess); /* s_k = 1 / (1 + a) */
+            double against = wide_power(apart + t->log_a[r]).value;
+            double y = 1.0 / (1.0 + t->odds[r]);
+            double ratio = p.less * y * (1.0 + t->a[r]) * (1.0 + against) /
+                           (against * wide_power(-apart).less);
+            bound[r] = least_of(bound[r], p.less > 0.0 ? ratio : INFINITY);
+            g[r] = against;
+            w[r] = p.value * y;
+        }
+    }
+    EACH_ROW {
+        double beta = s->beta, cap = (double)s->kept * bound[r];
+        t->capped[r] = s->preserve_top1 & (cap < beta);
+        t->beta[r] = t->capped[r] ? cap : beta;
+    }
+}
+
+/* Sets w to the answer before it sums to 1, the top class's as that of another runner-up. */
+INLINE void perturb(const struct settings *s, int64_t classes, const double *g, double *w,
+                    struct row *t) {
+    double sum[ROWS], highest[ROWS], stand_in[ROWS];
+    EACH_ROW sum[r] = highest[r] = stand_in[r] = 0.0;
+    for (int64_t j = 0; j < classes; j++) {
+        EACH_ROW {
+            double against = g[j * ROWS + r];
+            double z = w[j * ROWS + r] + t->beta[r] * 0.5 * (against - 1.0) / (against + 1.0);
+            stand_in[r] = j == t->first[r] ? z : stand_in[r];
+            w[j * ROWS + r] = z;
+            sum[r] += z;
+            highest[r] = most_of(highest[r], j == t->first[r] ? 0.0 : z);
+        }
+    }
+    EACH_ROW {
+        double y = 1.0 / (1.0 + t->odds[r]);
+        double own = most_of(y - t->beta[r] * 0.5 * (1.0 - t->a[r]) / (1.0 + t->a[r]), 0.0);
+        t->alpha[r] = 1.0 / (sum[r] - stand_in[r] + own);
+        float above = float_of(bits_of((float)(highest[r] * t->alpha[r])) + 1);
+        double answer = own * t->alpha[r];
+        t->top[r] = s->preserve_top1 ? most_of(answer, (double)above) : answer;
+    }
+}
+
+INLINE int64_t run(const struct settings *s, int probabilities, const float *v, float *out,
+                   int64_t rows, int64_t classes, double *g, double *w) {
+    int64_t capped = 0, alike = 0;
+    for (int64_t row = 0; row < rows; row += ROWS, v += ROWS * classes, out += ROWS * classes) {
+        struct row t;
+        int count = rows - row < ROWS ? (int)(rows - row) : ROWS;
+        load(s, probabilities, v, classes, count, g, &t);
+        for (int r = 0; r < count; r++) {
+            if (t.bad[r]) return -(row + r + 1);
+            if (!probabilities && t.least[r] >= s->lowest && t.peak[r] <= s->highest)
+                alike += sums_to_1(s, v + r * classes, classes);
+        }
+        compare(s, probabilities, classes, g, w, &t);
+        perturb(s, classes, g, w, &t);
+        for (int r = 0; r < count; r++) {
+            float *o = out + r * classes;
+            for (int64_t j = 0; j < classes; j++) o[j] = (float)(w[j * ROWS + r] * t.alpha[r]);
+            o[t.first[r]] = (float)t.top[r];
+            capped += t.capped[r];
+        }
+    }
+    return alike << 32 | capped;
+}
+
+INLINE int64_t careful_any(const struct settings *s, const float *v, float *out, int64_t rows,
+                           int64_t classes) {
+    double *g = malloc((size_t)classes * ROWS * 2 * sizeof(double)), *w = g + classes * ROWS;
+    if (!g) return INT64_MIN;
+    int64_t counted = s->probabilities ? run(s, 1, v, out, rows, classes, g, w)
+                                       : run(s, 0, v, out, rows, classes, g, w);
+    free(g);
+    return counted;
+}
+
+/* Returns as reverse_sigmoid does, INT64_MIN where memory is out. */
+FOR_EACH_CPU(int64_t, careful,
+             (const struct settings *s, const float *v, float *out, int64_t rows, int64_t classes),
+             (s, v, out, rows, classes))
