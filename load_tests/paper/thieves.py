@@ -19,6 +19,7 @@ ADAPTIVE: Changes = (
     {"loss": "logits"},
     {"recover": "tail"},
     {"recover": "analytic"},
+    {"recover": "mixture", "loss": "logits"},
     {"recover": "table"},
     {"recover": "neural"},
     {"attack": "duplicates"},
