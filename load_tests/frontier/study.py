@@ -43,8 +43,9 @@ OF_ANSWERS: tuple[Change, ...] = (
 )
 #: Thieves of a deceptive answer.
 UNDOING: tuple[Change, ...] = (
-    {"recover": "analytic", "loss": "logits"},
+    {"recover": "mixture", "loss": "logits"},
     {"recover": "tail"},
+    {"recover": "analytic", "loss": "logits"},
     {"recover": "analytic", "learn": "consistency"},
     {"recover": "bayes"},
     {},

@@ -142,5 +142,5 @@ def test_a_tuned_classifier_is_stolen_by_few_thieves_as_often_as_is_said():
     assert {run.victim for run in runs} == {victim}
     assert {run.queries for run in runs} == {480}
     undone = [run for run in runs if run.defence]
-    assert {run.recover for run in undone} == {"analytic", "tail"}
+    assert {run.recover for run in undone} == {"mixture", "tail"}
     assert all(run.defence == setting for run in undone)

@@ -9,7 +9,7 @@ from deploy.gateway.envoy.access_log import Logs, access_logs
 from deploy.gateway.envoy.bounds import Module, source_bound
 from deploy.gateway.envoy.counted import CLIENT
 from deploy.gateway.envoy.filters import http_filters
-from deploy.gateway.envoy.overload import FLUSH, HANDSHAKE, IDLE, WINDOW, overload_manager
+from deploy.gateway.envoy.overload import FLUSH, HANDSHAKE, IDLE, WATCHDOG, WINDOW, overload_manager
 from deploy.gateway.envoy.replies import local_replies
 from deploy.gateway.envoy.routes import virtual_host
 from deploy.gateway.envoy.typed import named, typed
@@ -55,6 +55,7 @@ def bootstrap(
         # Not a port: whoever reaches it can stop the gateway and read every key.
         "admin": {"address": {"pipe": {"path": str(socket), "mode": 0o600}}},
         "overload_manager": overload_manager(operator.limits),
+        "watchdogs": dict.fromkeys(("main_thread_watchdog", "worker_watchdog"), WATCHDOG),
         "layered_runtime": {"layers": [{"name": "static", "static_layer": _RUNTIME}]},
         "static_resources": {
             "listeners": [

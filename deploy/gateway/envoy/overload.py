@@ -15,6 +15,8 @@ IDLE = "15s"
 FLUSH = "15s"
 #: Of all these near the limit of memory.
 SHORT = "3s"
+#: Ends Envoy where one of its threads hangs: the connections that it has would hang with it.
+WATCHDOG = {"kill_timeout": "15s"}
 
 
 def overload_manager(limits: Limits) -> dict[str, Any]:
