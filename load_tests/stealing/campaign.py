@@ -12,7 +12,7 @@
 import json
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,7 @@ class Campaign:
         self.lost: dict[str, int] = {}  #: queries sent whose answers were lost, by folder
         self._taken = dict(taken or {})
         self._priors: dict[tuple[str, int], Answers] = {}
+        self._truths: dict[str, Answers] = {}
         self.pool = drawn.pool
         self.recipe = Recipe(
             steps=settings.steps,
@@ -236,7 +237,7 @@ class Campaign:
             prior=lambda asked: self._prior(thief, asked),
             pool=features(self.pool)[:POOL_ROWS],
             seed=self.recipe.seed,
-            true_answers=None if self._victim is None else lambda asked: self._true(asked.rows),
+            true_answers=None if self._victim is None else partial(self._true_answers, thief),
         )
         loot = steal(taken, thief, knowledge, self.recipe, progress=progress)
         logits = predict(loot.substitute, features(self.drawn.test))
@@ -249,6 +250,13 @@ class Campaign:
         if key not in self._priors:
             self._priors[key] = shadow_prior(asked, features(self.pool), self.recipe)
         return self._priors[key]
+
+    def _true_answers(self, thief: Thief, asked: TransferSet) -> Answers:
+        """The victim's to the first of a thief's rows; asked once, for all budgets and thieves."""
+        folder = self._folder(thief).name
+        if folder not in self._truths:
+            self._truths[folder] = self._true(self.transfer_set(thief).rows)
+        return self._truths[folder][: len(asked)]
 
     def _plan(self, attack: str) -> Plan:
         means = Means(

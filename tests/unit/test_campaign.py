@@ -1,5 +1,6 @@
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -21,9 +22,9 @@ SETTINGS = CampaignSettings(
 )  # fmt: skip
 
 
-def campaign(out, asked, settings=SETTINGS):
-    def answer(images):
-        asked.append(len(images))
+def campaign(out, asked, settings=SETTINGS, asked_victim=None):
+    def answer(images, counted=asked):
+        counted.append(len(images))
         ink = images.reshape(len(images), 8, 8).sum(axis=1) + 0.1
         return np.repeat(ink / ink.sum(axis=1, keepdims=True), 2, axis=1)[:, :10].astype(np.float32)
 
@@ -32,7 +33,7 @@ def campaign(out, asked, settings=SETTINGS):
         settings,
         drawn=draw_from("digits", None, 0),
         protected=answer,
-        victim=None,
+        victim=None if asked_victim is None else partial(answer, counted=asked_victim),
         manner=Manner(),
     )
 
@@ -72,3 +73,11 @@ def test_the_folder_of_one_transfer_set_is_no_campaigns_and_is_kept(tmp_path):
         campaign(single, [])
     assert sorted(path.name for path in single.iterdir()) == before
     assert json.loads((single / "attack.json").read_text())["attack"] == "sample"
+
+
+def test_the_victim_is_asked_once_for_what_several_thieves_learn_of_it(tmp_path):
+    asked, asked_victim = [], []
+    fitted = [Thief(attack="sample", recover=name) for name in ("linear", "mlp")]
+    results = campaign(tmp_path / "out", asked, asked_victim=asked_victim).run(fitted, [40, 80])
+    assert sum(asked) == sum(asked_victim) == 80 + len(DIGITS.x_test)
+    assert len(results) == 4
