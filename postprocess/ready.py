@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from postprocess.defence_config import DATA_TYPES
+from postprocess.calibration import Calibration
+from postprocess.defence_config import DATA_TYPES, read_table
 from postprocess.errors import ReverseSigmoidError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
@@ -130,15 +131,19 @@ class _Defence:
     victim: str = ""  #: "" where it cannot be asked
     victim_output: str = ""
     given: Mapping[str, str] | None = None  #: the victim's inputs to the model's
+    model: str = ""  #: the defence's own name, of an ensemble's
 
 
-def check(triton: Triton, model: str, kept: Sequence[Question] = ()) -> None:
+def check(
+    triton: Triton, model: str, kept: Sequence[Question] = (), *, repository: Path | None = None
+) -> None:
     """Raise unless the model gives answers that defences have made, in each of its outputs.
 
     Args:
         triton: is asked.
         model: the public one, of either layout.
         kept: the questions that stand beside it.
+        repository: where tables of calibrated answers stand, if they can be read.
 
     Raises:
         NotReadyError: it does not.
@@ -150,13 +155,28 @@ def check(triton: Triton, model: str, kept: Sequence[Question] = ()) -> None:
     for defence in defences:
         where = model if len(defences) == 1 else f"{model}, output {defence.output}"
         try:
-            _check(triton, model, defence, asked.get(defence.output), where)
+            table = _table(repository, defence)
+            _check(triton, model, defence, asked.get(defence.output), where, table=table)
         except WrongAnswerError as error:
             raise NotReadyError(f"{where}: {error}") from None
 
 
+def _table(repository: Path | None, defence: _Defence) -> Calibration | None:
+    """Return the table that a defence answers by, as far as it can be read from here."""
+    if repository is None or defence.parameters is None or not defence.model:
+        return None
+    folder = repository / defence.model
+    return read_table(defence.parameters, directory=folder, where=str(folder))
+
+
 def _check(
-    triton: Triton, model: str, defence: _Defence, kept: Question | None, where: str
+    triton: Triton,
+    model: str,
+    defence: _Defence,
+    kept: Question | None,
+    where: str,
+    *,
+    table: Calibration | None,
 ) -> None:
     """Raise unless one output is what its defence has made; ``where`` is in messages."""
     off = defence.parameters is not None and defence.parameters.defense == "none"
@@ -166,13 +186,14 @@ def _check(
     raw = _raw(triton, defence, inputs)
     if raw is not None and defence.parameters is not None:
         axis = -1 if kept is None else kept.looks.axis
-        compare(answer, raw, defence.parameters, axis=axis)
+        compare(answer, raw, defence.parameters, axis=axis, table=table)
     if kept is None:
         if not (np.isfinite(answer).all() and answer.min() >= 0 and answer.max() <= 1):
             raise NotReadyError(f"{where}: answered with what is no row of probabilities")
         return
     # What was computed from the victim's own scores holds for a victim that is another now too.
-    computed = raw is not None and repeats(kept.defence)
+    by_table = defence.parameters is not None and defence.parameters.calibration is not None
+    computed = raw is not None and (table is not None if by_table else repeats(kept.defence))
     known = not computed and defence.parameters in (None, kept.defence)
     kept.looks.judge(answer, bounds=known)
     again = None if kept.looks.repeats else triton.infer(model, inputs, defence.output)
@@ -244,8 +265,9 @@ def _defence(
         for made, tensor in step["output_map"].items():
             if tensor == read_by_it and set(step["input_map"].values()) <= clients:
                 given = step["input_map"]
-                return _Defence(output, parameters, step["model_name"], made, given)
-    return _Defence(output, parameters)
+                victim = step["model_name"]
+                return _Defence(output, parameters, victim, made, given, last["model_name"])
+    return _Defence(output, parameters, model=last["model_name"])
 
 
 def _fused(config: Mapping[str, Any]) -> str:
@@ -254,17 +276,24 @@ def _fused(config: Mapping[str, Any]) -> str:
 
 
 def compare(
-    answer: NDArray[Any], raw: NDArray[Any], parameters: Parameters, *, axis: int = -1
+    answer: NDArray[Any],
+    raw: NDArray[Any],
+    parameters: Parameters,
+    *,
+    axis: int = -1,
+    table: Calibration | None = None,
 ) -> None:
     """Raise unless an answer is what the parameters make of the victim's scores.
 
-    A defence that answers at random, or keyed on its input, must only not give them as they are.
+    A defence that answers at random, by a secret or by a table that is not at hand must only not
+    give them as they are.
 
     Args:
         answer: of the protected model.
         raw: the victim's scores for the same question, classes last unless the shapes are equal.
         parameters: in force.
         axis: of the classes in the answer.
+        table: of calibrated answers.
 
     Raises:
         WrongAnswerError: it is not.
@@ -275,11 +304,11 @@ def compare(
     if answer.shape != raw.shape or not np.isfinite(answer).all():
         raise WrongAnswerError(f"answered with shape {answer.shape}, expected {raw.shape}")
     rows, scores = (one.reshape(-1, one.shape[-1]) for one in (answer, raw))
-    if not repeats(parameters):
+    if table is None and (parameters.calibration is not None or not repeats(parameters)):
         if np.abs(rows - scores).max() <= TOLERANCE:
             raise WrongAnswerError("answered with the victim's own scores", raw=True)
         return
-    expected = Postprocessor(parameters)(np.ascontiguousarray(scores))
+    expected = Postprocessor(parameters, table=table)(np.ascontiguousarray(scores))
     step = 0.0 if parameters.decimals is None else 10.0**-parameters.decimals
     near = 1e-2 if scores.dtype == np.float16 else TOLERANCE
     if not np.abs(rows.astype(np.float64) - expected).max() <= near + step:
@@ -329,7 +358,7 @@ def main() -> int:
         triton = Triton(arguments.url, secret, arguments.timeout_seconds)
         for model in arguments.model:
             kept = [] if repository is None else read(path_in(repository, model))
-            check(triton, model, kept)
+            check(triton, model, kept, repository=repository)
     except (ReverseSigmoidError, OSError, LookupError, TypeError, ValueError) as error:
         said = str(error) if isinstance(error, ReverseSigmoidError) else repr(error)
         print(f"not ready: {said}", file=sys.stderr)

@@ -1,6 +1,9 @@
 """Two more public models over one classifier, the second set beside it while it is served."""
 
+import subprocess
+import sys
 import time
+from functools import partial
 
 import numpy as np
 import oracle
@@ -14,6 +17,16 @@ from load_tests.endpoint import Endpoint, EndpointError
 from postprocess import calibration
 
 SETTINGS = {"beta": 1.5, "gamma": 0.2, "margin": 0.01, "preserve_top1": True}
+
+
+def is_ready(http_url, folder, *options):
+    """Return why the health check of a container says that a model is not ready, "" if all are."""
+    command = (sys.executable, "-m", "postprocess.ready", "m", "m_calibrated", "m_labels")
+    done = subprocess.run(
+        [*command, "--url", f"http://{http_url}", *options],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.stderr
 
 
 def test_each_public_model_answers_in_its_own_way_from_one_copy_of_the_weights(tmp_path):
@@ -50,6 +63,12 @@ def test_each_public_model_answers_in_its_own_way_from_one_copy_of_the_weights(t
             assert time.monotonic() < deadline
             time.sleep(0.1)
         said = {name: answers(name) for name in ("m", "m_calibrated", "m_labels")}
+        ready = partial(is_ready, f"127.0.0.1:{server.ports.http}", tmp_path)
+        assert ready() == ready("--repository", repository) == ""
+        (file,) = (repository / "m_labels_reverse_sigmoid").glob("calibration-*.json")
+        other = next((repository / "m_calibrated_reverse_sigmoid").glob("calibration-*.json"))
+        file.write_text(other.read_text())  # of what was loaded it says nothing
+        assert "m_labels: answered otherwise than its own" in ready("--repository", repository)
     assert np.abs(said["m"] - oracle.protected(logits, kind="logits", **SETTINGS)).max() < 1e-5
     assert all((one.argmax(1) == logits.argmax(1)).all() for one in said.values())
     assert (said["m_labels"] == np.eye(classes)[logits.argmax(1)]).all()
