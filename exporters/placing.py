@@ -1,6 +1,7 @@
 """Putting finished files in their places, all of them or none."""
 
 import contextlib
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -50,7 +51,9 @@ def _move(file: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.replace(file, path)
-    except OSError:  # another file system
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # another file system
+            raise
         with atomic_file(path) as part:
             shutil.move(file, part)
 

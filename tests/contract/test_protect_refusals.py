@@ -321,7 +321,7 @@ def test_a_file_that_cannot_be_placed_takes_the_others_back(tmp_path, monkeypatc
     path = linear_file(tmp_path / "m.onnx", SOFTMAX)
     done = protected(tmp_path, path)
     before = {file: file.read_bytes() for file in done.repository.rglob("*") if file.is_file()}
-    real, moves = placing.shutil.move, []
+    real, moves = placing.os.replace, []
 
     def move(*arguments):
         moves.append(arguments)
@@ -329,7 +329,7 @@ def test_a_file_that_cannot_be_placed_takes_the_others_back(tmp_path, monkeypatc
             raise OSError(28, "No space left on device")
         return real(*arguments)
 
-    monkeypatch.setattr(placing.shutil, "move", move)
+    monkeypatch.setattr(placing.os, "replace", move)
     other = linear_file(tmp_path / "other.onnx", SIGMOID)
     with pytest.raises(InputError, match="cannot be written: No space left on device"):
         protected(tmp_path, other, name="m", force=True)
