@@ -206,6 +206,30 @@ model_warmup [ {
     (repository / name / "labels.txt").write_text(LABELS)
 
 
+def bare(repository, name="bare"):
+    """A model of one linear layer that has no config.pbtxt: Triton completes all of it."""
+    (linear(repository, name) / "config.pbtxt").unlink()
+
+
+COMPLETING = """
+    @staticmethod
+    def auto_complete_config(config):
+        config.set_max_batch_size(8)
+        config.add_input({"name": "x", "data_type": "TYPE_FP32", "dims": [6]})
+        config.add_output({"name": "out", "data_type": "TYPE_FP32", "dims": [5]})
+        config.add_output({"name": "label", "data_type": "TYPE_STRING", "dims": [1]})
+        return config
+"""
+
+
+def completing(repository, name="completing"):
+    """A model of the Python backend that says itself what it takes and gives."""
+    folder = python(repository, name)
+    (folder / "config.pbtxt").write_text('# Nothing.\nbackend: "python"\n')
+    lines = [line for line in PYTHON.splitlines() if '"second"' not in line]
+    (folder / "1" / "model.py").write_text("\n".join(lines) + "\n" + COMPLETING)
+
+
 def contents(folder):
     """Return every file of a folder, and its bytes; a folder has none."""
     return {

@@ -2,8 +2,9 @@
 
 Seen with Triton 2.51, polling, four clients: steps that stand there before their ensemble, which
 then takes the original's place in one exchange, fail no request; an ensemble that a scan sees
-before its steps fails all. A defence that is taken away while Triton loads it stops the poller
-for good, so that what has come is never taken back at once.
+before its steps fails all. A model of the Python backend whose model.py goes between Triton's
+decision to load it and its stub's first look, some tenths of a second, stops the poller for good:
+what has just come, or changed, is not taken away.
 """
 
 import contextlib
@@ -98,6 +99,12 @@ def take_away(repository: Path, steps: list[str], trash: Path) -> None:
     for step in steps:
         if (repository / step).exists():
             os.rename(repository / step, trash / step)
+
+
+def wait_for_load(folder: Path) -> None:
+    """Return once no server can be at the load of what changed last in a model."""
+    newest = max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+    time.sleep(min(POLL_S, max(0.0, newest + POLL_S - time.time())))
 
 
 def touch(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.existing import asking, placing_in, reading, served, staging
+from deploy.existing import asking, completing, placing_in, reading, served, staging
 from deploy.existing.asking import Understood
 from deploy.existing.reading import EMBEDDED, ExistingModel
 from deploy.existing.served import NotServedHereError
@@ -75,7 +75,9 @@ def protect(
         InputError: it cannot be protected, or what was asked does not fit it; nothing has changed
             then, unless the message says so.
     """
-    model = reading.read(folder, in_place=out is None)
+    model = reading.read(
+        folder, lambda one, text: completing.complete(one, text, url), in_place=out is None
+    )
     repository = model.repository if out is None else out
     if out is not None and out.resolve() == model.repository.resolve():
         raise InputError(f"--repository {out}: the model's own; leave it out, to protect in place")
@@ -97,6 +99,8 @@ def protect(
             verified = _verify(model, staged, known, work / "verified", take)
         if out is None:
             staging.write_record(model, staged)
+            if reading.backend_of(model.config) == "python":
+                placing_in.wait_for_load(folder)
             staging.refuse_changed(model, staged)
             public, *behind = staged.models
             # The record is the defence's: it comes first.

@@ -1,6 +1,8 @@
 """A model of a repository by its config.pbtxt: what it is, and why it cannot be protected."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ class ExistingModel:
     """A model as it stands in its repository, and those behind it."""
 
     folder: Path
-    text: str  #: of its config.pbtxt
+    original: bytes | None  #: its config.pbtxt, None where it has none
+    text: str  #: of that, with what Triton completes
     config: Any
     others: dict[str, Any]  #: the configs of all models of the repository that can be read
 
@@ -78,11 +81,14 @@ def backend_of(config: Any) -> str:
     return str(config.backend or config.platform.partition("_")[0])
 
 
-def read(folder: Path, *, in_place: bool = True) -> ExistingModel:
+def read(
+    folder: Path, complete: Callable[[Path, str], str], *, in_place: bool = True
+) -> ExistingModel:
     """Return the model of a folder REPOSITORY/NAME.
 
     Args:
         folder: of the model.
+        complete: makes of it and the text of its config.pbtxt a text that Triton has completed.
         in_place: refuse it too where the protected models have no place beside it.
 
     Raises:
@@ -91,32 +97,56 @@ def read(folder: Path, *, in_place: bool = True) -> ExistingModel:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such model: expected REPOSITORY/NAME, or an .onnx file")
     path = folder / "config.pbtxt"
-    if not path.is_file():
+    if not path.is_file() and not versions.folders(folder):
         raise InputError(
-            f"{folder}: no config.pbtxt, so it is no model of a Triton repository; give "
-            "REPOSITORY/NAME"
+            f"{folder}: no config.pbtxt and no version, so it is no model of a Triton repository; "
+            "give REPOSITORY/NAME"
         )
     model_repository.refuse_name(folder.name, where=str(folder))
-    config = model_config.read(path)
-    others = {folder.name: config}
-    for one in sorted(folder.parent.glob("*/config.pbtxt")):
-        if one.parent.name != folder.name:
-            try:
-                others[one.parent.name] = model_config.read(one)
-            except InputError:  # Triton does not serve it either
-                continue
-    for name, one in others.items():
-        one.name = one.name or name
-    text = path.read_text(encoding="utf-8")
-    model = ExistingModel(folder, text, model_config.parse(text, path), others)
+    others = {folder.name: _config(folder)}
+    for one in sorted(folder.parent.iterdir()):
+        if one.name != folder.name and (versions.folders(one) or (one / path.name).is_file()):
+            with suppress(InputError):  # Triton does not serve it either
+                others[one.name] = _config(one)
+    original = record.config_of(folder)
+    text = (original or b"").decode()
+    model = ExistingModel(folder, original, text, model_config.parse(text, path), others)
     _refuse_protected(model)
     if in_place:
         _refuse_place(model)
     _refuse_kind(model)
     _refuse_own_path(model)
-    _refuse_tensors(model)
     _refuse_versions(model)
+    if not model.is_ensemble and not (model.config.input and model.config.output):
+        text = complete(folder, text)
+        config = model_config.parse(text, path)
+        others[folder.name].CopyFrom(config)
+        others[folder.name].name = folder.name
+        model = replace(model, text=text, config=config)
+    _refuse_tensors(model)
     return model
+
+
+#: How a backend is known by the file of a version, where no config.pbtxt names it.
+_FILES = {
+    "model.onnx": "onnxruntime",
+    "model.py": "python",
+    "model.plan": "tensorrt",
+    "model.pt": "pytorch",
+    "model.savedmodel": "tensorflow",
+    "model.xml": "openvino",
+}
+
+
+def _config(folder: Path) -> Any:
+    """Return a model's config with its name, and its backend as Triton would find it."""
+    path = folder / "config.pbtxt"
+    config = model_config.read(path) if path.is_file() else model_config.parse("", path)
+    config.name = config.name or folder.name
+    if not (config.backend or config.platform or config.ensemble_scheduling.step):
+        there = {file.name for one in versions.folders(folder) for file in one.iterdir()}
+        config.backend = next((_FILES[one] for one in sorted(there & _FILES.keys())), "")
+    return config
 
 
 def _refuse_protected(model: ExistingModel) -> None:
@@ -204,10 +234,7 @@ def _refuse_own_path(model: ExistingModel) -> None:
 def _refuse_tensors(model: ExistingModel) -> None:
     config, path = model.config, model.folder / "config.pbtxt"
     if not config.input or not config.output:
-        raise InputError(
-            f"{path}: declares no {'output' if config.input else 'input'}; write there what a "
-            f"server of it shows at /v2/models/{model.name}/config"
-        )
+        raise InputError(f"{path}: declares no {'output' if config.input else 'input'}")
     for one in config.input:
         if one.optional:
             raise InputError(

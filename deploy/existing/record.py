@@ -21,7 +21,7 @@ _CONFIG, _FILES = "config.pbtxt", "files.json"
 class Record:
     """The original model, but for the files that it still has."""
 
-    config: bytes  #: of its config.pbtxt
+    config: bytes | None  #: of its config.pbtxt, None where it had none
     holder: str  #: the model that has its files now
     files: list[str]  #: all of them, relative
     folders: list[str]
@@ -41,6 +41,12 @@ def contents(folder: Path) -> tuple[list[str], list[str]]:
         inner = path.is_dir() and not path.is_symlink()
         (folders if inner else files).append(str(path.relative_to(folder)))
     return files, folders
+
+
+def config_of(folder: Path) -> bytes | None:
+    """Return a model's config.pbtxt, None where it has none."""
+    path = folder / _CONFIG
+    return path.read_bytes() if path.is_file() else None
 
 
 def digest(file: Path) -> str:
@@ -69,6 +75,7 @@ def read(folder: Path) -> Record:
         )
     try:
         values = json.loads((where / _FILES).read_text(encoding="utf-8"))
-        return Record(config=(where / _CONFIG).read_bytes(), **values)
-    except (OSError, ValueError, TypeError) as error:
+        config = (where / _CONFIG).read_bytes() if _CONFIG in values["files"] else None
+        return Record(config=config, **values)
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{where}: not a readable record: {error}") from None

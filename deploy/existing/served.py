@@ -39,6 +39,10 @@ class AskedModel:
         result = self._client.infer(self.name, inputs, outputs=wanted, client_timeout=TIMEOUT_S)
         return {name: result.as_numpy(name) for name in outputs}
 
+    def config(self) -> Any:
+        """Return its ``ModelConfig`` as it is in force."""
+        return self._client.get_model_config(self.name, client_timeout=TIMEOUT_S).config
+
 
 @contextlib.contextmanager
 def here(repository: Path, name: str, *, batched: bool) -> Iterator[AskedModel]:

@@ -70,6 +70,8 @@ def take_tree(source: Path, target: Path, take: Take = link) -> None:
 def take_for_here(source: Path, target: Path, take: Take) -> None:
     """Make a model stand where this machine runs it, which may have no GPU."""
     take_tree(source, target, take)
+    if not (target / "config.pbtxt").is_file():  # Triton completes it
+        return
     config = model_config.read(target / "config.pbtxt")
     groups = config.instance_group
     if any(one.kind == one.KIND_GPU for one in groups):
@@ -130,10 +132,10 @@ def write_record(model: ExistingModel, staged: Staged) -> None:
         and (file == "config.pbtxt" or file not in files)
     ]  # fmt: skip
     written = {file: record.digest(staged.folder / holder / file) for file in ours}
-    config = model.folder / "config.pbtxt"
     where = record.holder(staged.folder / model.name)
-    record.write(where, Record(config.read_bytes(), holder, files, folders, written))
-    link(config, where / "config.pbtxt")
+    record.write(where, Record(model.original, holder, files, folders, written))
+    if model.original is not None:
+        link(model.folder / "config.pbtxt", where / "config.pbtxt")
 
 
 def refuse_changed(model: ExistingModel, staged: Staged) -> None:
@@ -150,7 +152,7 @@ def refuse_changed(model: ExistingModel, staged: Staged) -> None:
         for file in files
         if file != "config.pbtxt"
     )
-    if not same or (model.folder / "config.pbtxt").read_text(encoding="utf-8") != model.text:
+    if not same or record.config_of(model.folder) != model.original:
         raise InputError(f"{model.folder}: changed while it was being protected; try again")
 
 

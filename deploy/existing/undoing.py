@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from deploy.existing import placing_in, record, second, staging
 from deploy.existing.record import Record
@@ -63,7 +64,7 @@ def undo_each(
         url: as of ``undo``, and so are ``force`` and ``poll_s``.
         tell: gets a line that says what is waited for.
     """
-    restored: list[_Restored] = []
+    restored: list[Restored] = []
     failed: dict[Path, InputError] = {}
     done = []
     for folder in folders:
@@ -83,7 +84,7 @@ def undo_each(
         try:
             if url:
                 tell(f"{one.folder.name}: back in place. Waiting until {url} serves it")
-                _wait_for_original(one.folder.name, one.steps[-1], url)
+                _wait_for_original(one, url)
             with placing_in.beside(one.folder.parent) as work:
                 placing_in.take_away(one.folder.parent, one.steps, work)
             done.append(Undone(one.folder, one.steps, one.kept))
@@ -93,7 +94,7 @@ def undo_each(
 
 
 @dataclass(frozen=True)
-class _Restored:
+class Restored:
     """A model that stands as it was, and what stands behind it still."""
 
     folder: Path
@@ -101,16 +102,15 @@ class _Restored:
     kept: list[str]
 
 
-def _give_back(folder: Path, *, force: bool) -> _Restored:
+def _give_back(folder: Path, *, force: bool) -> Restored:
     """Put the original in its place, if it does not stand there."""
     kept = record.read(folder)
     repository, defence = folder.parent, record.holder(folder).parent.name
     classifier = classifier_name(folder.name)
     steps = [classifier, defence] if kept.holder == classifier else [defence]
     steps = [*second.written(folder), *steps]
-    path = folder / "config.pbtxt"
-    if path.is_file() and path.read_bytes() == kept.config:
-        return _Restored(folder, steps, [])
+    if folder.is_dir() and record.config_of(folder) == kept.config:
+        return Restored(folder, steps, [])
     _refuse_another(folder, defence)
     with placing_in.beside(repository) as work:
         more = _restore(folder, kept, work / folder.name, force=force)
@@ -122,7 +122,7 @@ def _give_back(folder: Path, *, force: bool) -> _Restored:
                 os.rename(work / folder.name, folder)
         except OSError as error:
             raise InputError(f"{folder}: cannot be moved: {error.strerror}") from None
-    return _Restored(folder, steps, more)
+    return Restored(folder, steps, more)
 
 
 def _refuse_another(folder: Path, defence: str) -> None:
@@ -164,25 +164,24 @@ def _restore(folder: Path, kept: Record, target: Path, *, force: bool) -> list[s
     for one in (*kept.files, *more):
         if one != "config.pbtxt":
             staging.link(holder / one, target / one)
-    staging.link(record.holder(folder) / "config.pbtxt", target / "config.pbtxt")
+    if kept.config is not None:
+        staging.link(record.holder(folder) / "config.pbtxt", target / "config.pbtxt")
     staging.copy_mode(holder, target)
     return more
 
 
-def _wait_for_original(name: str, defence: str, url: str) -> None:
-    """Return once a server serves the original."""
+def _wait_for_original(one: Restored, url: str) -> None:
+    """Return once a server serves the original, and is not at the load of what stands behind."""
     from tritonclient.utils import InferenceServerException
 
-    reason, end = "", time.monotonic() + SERVED_S
+    reason, start = "", time.monotonic()
     with connect(url) as client:
-        while time.monotonic() < end:
+        while time.monotonic() < start + SERVED_S:
             try:
-                config = client.get_model_config(name, client_timeout=5).config
-                steps = [step.model_name for step in config.ensemble_scheduling.step]
-                if defence not in steps and client.is_model_ready(name, client_timeout=5):
+                reason = not_yet(client, one, time.monotonic() - start)
+                if not reason:
                     time.sleep(placing_in.SCAN_S)  # requests to the old one end
                     return
-                reason = "it still serves the protected model"
             except InferenceServerException as error:
                 reason = one_line(error)
             time.sleep(0.2)
@@ -190,3 +189,28 @@ def _wait_for_original(name: str, defence: str, url: str) -> None:
         f"--url {url}: {reason}, after {SERVED_S:g} s; the original stands in the repository "
         "again. Once it is served, --undo takes away what stood behind the protected one"
     )
+
+
+def not_yet(client: Any, one: Restored, waited_s: float) -> str:
+    """Return why what stands behind a model cannot be taken away yet, "" where it can be.
+
+    What a server has not seen yet it may be about to load, unless it does not poll.
+    """
+    name, defence = one.folder.name, one.steps[-1]
+    config = client.get_model_config(name, client_timeout=5).config
+    steps = [step.model_name for step in config.ensemble_scheduling.step]
+    if defence in steps or not client.is_model_ready(name, client_timeout=5):
+        return "it still serves the protected model"
+    index = client.get_model_repository_index(client_timeout=5).models
+    for step in one.steps:
+        path = one.folder.parent / step / "config.pbtxt"
+        states = {entry.state for entry in index if entry.name == step}
+        if not path.is_file() or states <= {"UNAVAILABLE"}:
+            continue
+        loaded = False
+        if states == {"READY"}:
+            there = client.get_model_config(step, client_timeout=5).config
+            loaded = model_config.strings(there) == model_config.strings(model_config.read(path))
+        if "LOADING" in states or not (loaded or waited_s > placing_in.POLL_S):
+            return f"it is loading {step}"
+    return ""

@@ -1,10 +1,12 @@
 """`protect REPOSITORY/NAME` as files: what is written of any backend, and what is given back."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -353,6 +355,53 @@ def test_a_version_that_comes_while_a_model_is_being_protected_is_not_lost(tmp_p
         protect(folder, "fil")
     assert sorted(one.name for one in folder.parent.iterdir()) == ["m"]
     assert (folder / "2" / "xgboost.json").read_bytes() == b"newer"
+
+
+class Index:
+    """A server's answers about the models of a repository, of which it has loaded some."""
+
+    def __init__(self, repository, states):
+        self.repository, self.states = repository, states
+
+    def get_model_config(self, name, **_):
+        return SimpleNamespace(config=parsed(self.repository / name / "config.pbtxt"))
+
+    def is_model_ready(self, *_, **__):
+        return True
+
+    def get_model_repository_index(self, **_):
+        models = [SimpleNamespace(name=name, state=state) for name, state in self.states.items()]
+        return SimpleNamespace(models=models)
+
+
+@pytest.mark.parametrize(
+    ("state", "waited_s", "said"),
+    [
+        ("READY", 0, ""),
+        ("UNAVAILABLE", 0, ""),
+        ("LOADING", 100, "it is loading m_reverse_sigmoid"),
+        ("", 0, "it is loading m_reverse_sigmoid"),  # it may be about to
+        ("", 100, ""),  # it does not poll
+        ("older", 0, "it is loading m_reverse_sigmoid"),
+    ],
+)
+def test_a_defence_is_not_taken_away_while_a_server_may_be_loading_it(
+    tmp_path, state, waited_s, said
+):
+    folder = elsewhere(tmp_path / "models", "fil")
+    original = (folder / "config.pbtxt").read_text()
+    protect(folder, "fil")
+    steps = ["m_classifier", "m_reverse_sigmoid"]
+    restored = undoing.Restored(folder, steps, [])
+    served = shutil.copytree(folder.parent, tmp_path / "served")
+    client = Index(served, {"m_classifier": "READY", "m_reverse_sigmoid": state or ""})
+    assert undoing.not_yet(client, restored, waited_s) == "it still serves the protected model"
+    (served / "m" / "config.pbtxt").write_text(original)
+    if state == "older":
+        client.states["m_reverse_sigmoid"] = "READY"
+        config = served / "m_reverse_sigmoid" / "config.pbtxt"
+        config.write_text(config.read_text().replace('"1.5"', '"1.4"'))
+    assert undoing.not_yet(client, restored, waited_s) == said
 
 
 def test_retune_changes_a_model_that_was_protected_in_place(tmp_path):

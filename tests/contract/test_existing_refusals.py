@@ -51,6 +51,11 @@ def without_config(repository):
     return folder
 
 
+def nothing(repository):
+    (repository / "m").mkdir(parents=True)
+    return repository / "m"
+
+
 def without_versions(repository):
     folder = edited(repository)
     os.rename(folder / "1", folder / "one")
@@ -128,7 +133,8 @@ def escaped(repository):
 
 CASES = {
     "no model": (lambda repository: repository / "nothing", "no such model"),
-    "no config": (without_config, "no config.pbtxt"),
+    "no config": (without_config, "config.pbtxt: no such file, and the embedded Triton does not"),
+    "neither config nor version": (nothing, "no config.pbtxt and no version"),
     "a broken config": (more("what?"), "config.pbtxt: 7: "),
     "another name": (lambda r: edited(r, name="other"), "expected the folder's, m, got other"),
     "decoupled": (more("model_transaction_policy { decoupled: true }\n"), "decoupled"),

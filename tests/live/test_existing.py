@@ -32,7 +32,11 @@ MODELS = {
     "pixels": (existing_models.pixels, {"x": X.reshape(2, 3, 1, 7)}, "scores", "probabilities", 1),
     "py": (existing_models.python, {"x": X}, "out", "logits", -1),
     "pipe": (existing_models.pipeline, {"raw": X}, "answer", "logits", -1),
+    "bare": (existing_models.bare, {"x": X[:4]}, "scores", "logits", -1),
+    "completing": (existing_models.completing, {"x": X}, "out", "logits", -1),
 }
+#: Those with a label that follows from the top class, and what is dropped.
+LABELLED = {"py": (["label"], ["second"]), "completing": (["label"], [])}
 
 
 def infer(client, name):
@@ -113,8 +117,7 @@ def test_existing_models_are_protected_and_given_back_without_a_failed_request(p
             said = json.loads(done.stdout)
             found = [said[key] for key in ("output", "scores", "class_axis")]
             assert found == [output, kind, axis], name
-            more = (["label"], ["second"]) if name == "py" else ([], [])
-            assert (said["labels"], said["dropped"]) == more
+            assert (said["labels"], said["dropped"]) == LABELLED.get(name, ([], []))
             assert said["verified_rows"] > 0
         wanted = {name: protected(raw[name], name) for name in MODELS}
 
@@ -202,3 +205,26 @@ def labelled(client):
     said = [one.decode().split(":") for one in answer.reshape(-1)]
     assert all(names[int(index)] == label for _, index, label in said)
     return [index for _, index, _ in said]
+
+
+def test_undone_at_once_a_server_that_polls_goes_on_polling(tmp_path):
+    """A defence that goes while Triton begins to load it would stop the poller for good."""
+    repository = tmp_path / "models"
+    folder = existing_models.linear(repository, "linear")
+    before = contents(folder)
+    log = tmp_path / "triton.log"
+    told = ProtectOptions(scores="logits", multi_label=False)
+    with TritonServer(
+        repository, ports=free_ports(), log=log, control_mode="poll", poll_s=5
+    ) as server:
+        protecting.protect(folder, SHIPPED, told)
+        done = run_command("protect", folder, "--undo", "--url", server.grpc_url, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert contents(folder) == before
+        assert [one.name for one in repository.iterdir()] == ["linear"]
+        existing_models.python(repository, "later")
+        deadline = time.monotonic() + SOON_S
+        with connect(server.grpc_url) as client:
+            while not client.is_model_ready("later"):
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.2)

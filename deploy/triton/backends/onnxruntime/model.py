@@ -5,8 +5,8 @@ wheel has none. This one serves the same config.pbtxt files through Python's onn
 any inputs and outputs, strings and optional inputs among them, dynamic batching, models
 without a batch dimension, ``default_model_filename`` and the parameters
 ``intra_op_thread_count`` and ``inter_op_thread_count``. What config.pbtxt reshapes, Triton
-itself reshapes on the way here and back. A fused model whose graph holds no defence does not
-load.
+itself reshapes on the way here and back; the tensors that it leaves out are those of the graph. A
+fused model whose graph holds no defence does not load.
 """
 
 import json
@@ -23,10 +23,41 @@ _Feed = dict[str, Any]
 #: The parameter that says the graph holds a defence, and the graph's metadata that says so too:
 #: ``exporters.config_pbtxt.FUSED_MARK`` and ``exporters.fused.METADATA``.
 FUSED_MARK, FUSED_METADATA = "reverse_sigmoid_fused", "reverse_sigmoid"
+#: The most rows of a model whose batch is free and whose config.pbtxt says none: Triton's default.
+COMPLETED_BATCH = 4
 
 
 class TritonPythonModel:
     """One ONNX graph, as one Triton model."""
+
+    @staticmethod
+    def auto_complete_config(config: Any) -> Any:
+        """Add the tensors that config.pbtxt leaves out, and the batch, as the C++ backend does."""
+        known = config.as_dict()
+        sides = {"input": "get_inputs", "output": "get_outputs"}
+        if all(known.get(side) for side in sides):
+            return config
+        # Triton tells a backend which model it completes in the command line of its process alone.
+        command = Path("/proc/self/cmdline").read_bytes().split(b"\0")
+        path = Path(command[1].decode()).parent / (
+            known.get("default_model_filename") or "model.onnx"
+        )
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        free = all(
+            one.shape and not isinstance(one.shape[0], int)
+            for get in sides.values()
+            for one in getattr(session, get)()
+        )
+        if free and not known.get("max_batch_size"):
+            config.set_max_batch_size(COMPLETED_BATCH)
+            config.set_dynamic_batching()
+        batched = bool(config.as_dict().get("max_batch_size"))
+        for side, get in sides.items():
+            for one in [] if known.get(side) else getattr(session, get)():
+                dims = [size if isinstance(size, int) else -1 for size in one.shape[batched:]]
+                tensor = {"name": one.name, "data_type": _data_type(one.type), "dims": dims}
+                getattr(config, f"add_{side}")(tensor)
+        return config
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the graph, and check that it has the tensors that config.pbtxt names."""
@@ -119,6 +150,13 @@ class TritonPythonModel:
         pb_utils.Logger.log_error(f"{self.name}: {traceback.format_exc()}")
         error = pb_utils.TritonError(f"{self.name}: failed, see the server's log")
         return pb_utils.InferenceResponse(output_tensors=[], error=error)
+
+
+def _data_type(kind: str) -> str:
+    """Return Triton's name of a type of onnxruntime's, such as ``tensor(float)``."""
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    floats = {"float16": "FP16", "float": "FP32", "double": "FP64"}
+    return f"TYPE_{floats.get(name, name.upper())}"
 
 
 def _shapes(feed: _Feed) -> tuple[tuple[str, tuple[int, ...]], ...]:
