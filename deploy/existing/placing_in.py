@@ -83,6 +83,7 @@ def move_in(staged: Path, repository: Path, steps: list[str], name: str) -> None
     moved = 0
     try:
         for step in steps:
+            os.utime(staged / step)  # from now on a server may load it
             os.rename(staged / step, repository / step)
             moved += 1
         time.sleep(SCAN_S)
@@ -101,10 +102,10 @@ def take_away(repository: Path, steps: list[str], trash: Path) -> None:
             os.rename(repository / step, trash / step)
 
 
-def wait_for_load(folder: Path) -> None:
-    """Return once no server can be at the load of what changed last in a model."""
-    newest = max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
-    time.sleep(min(POLL_S, max(0.0, newest + POLL_S - time.time())))
+def settles_in_s(folder: Path) -> float:
+    """Return the time until no server that polls can be at the load of a model's last change."""
+    newest = max((path.lstat().st_mtime for path in (folder, *folder.rglob("*"))), default=0)
+    return min(POLL_S, max(0.0, newest + POLL_S - time.time()))
 
 
 def touch(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def protect(
         if out is None:
             staging.write_record(model, staged)
             if reading.backend_of(model.config) == "python":
-                placing_in.wait_for_load(folder)
+                time.sleep(placing_in.settles_in_s(folder))
             staging.refuse_changed(model, staged)
             public, *behind = staged.models
             # The record is the defence's: it comes first.

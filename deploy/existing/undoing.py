@@ -1,6 +1,7 @@
 """A model that was protected in place, as it was before, byte for byte."""
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -165,7 +166,8 @@ def _restore(folder: Path, kept: Record, target: Path, *, force: bool) -> list[s
         if one != "config.pbtxt":
             staging.link(holder / one, target / one)
     if kept.config is not None:
-        staging.link(record.holder(folder) / "config.pbtxt", target / "config.pbtxt")
+        # No link: it will be touched, and what a server sees change in the defence it loads again.
+        shutil.copy2(record.holder(folder) / "config.pbtxt", target / "config.pbtxt")
     staging.copy_mode(holder, target)
     return more
 
@@ -178,11 +180,11 @@ def _wait_for_original(one: Restored, url: str) -> None:
     with connect(url) as client:
         while time.monotonic() < start + SERVED_S:
             try:
-                reason = not_yet(client, one, time.monotonic() - start)
+                reason = not_yet(client, one)
                 if not reason:
                     time.sleep(placing_in.SCAN_S)  # requests to the old one end
                     return
-            except InferenceServerException as error:
+            except (InferenceServerException, OSError) as error:
                 reason = one_line(error)
             time.sleep(0.2)
     raise InputError(
@@ -191,11 +193,8 @@ def _wait_for_original(one: Restored, url: str) -> None:
     )
 
 
-def not_yet(client: Any, one: Restored, waited_s: float) -> str:
-    """Return why what stands behind a model cannot be taken away yet, "" where it can be.
-
-    What a server has not seen yet it may be about to load, unless it does not poll.
-    """
+def not_yet(client: Any, one: Restored) -> str:
+    """Return why what stands behind a model cannot be taken away yet, "" where it can be."""
     name, defence = one.folder.name, one.steps[-1]
     config = client.get_model_config(name, client_timeout=5).config
     steps = [step.model_name for step in config.ensemble_scheduling.step]
@@ -203,14 +202,10 @@ def not_yet(client: Any, one: Restored, waited_s: float) -> str:
         return "it still serves the protected model"
     index = client.get_model_repository_index(client_timeout=5).models
     for step in one.steps:
-        path = one.folder.parent / step / "config.pbtxt"
+        folder = one.folder.parent / step
         states = {entry.state for entry in index if entry.name == step}
-        if not path.is_file() or states <= {"UNAVAILABLE"}:
-            continue
-        loaded = False
-        if states == {"READY"}:
-            there = client.get_model_config(step, client_timeout=5).config
-            loaded = model_config.strings(there) == model_config.strings(model_config.read(path))
-        if "LOADING" in states or not (loaded or waited_s > placing_in.POLL_S):
-            return f"it is loading {step}"
+        # What changed a moment ago it may be about to load, and what it has not seen at all.
+        about_to = placing_in.settles_in_s(folder) > 0 or "" in states
+        if folder.is_dir() and (about_to or "LOADING" in states):
+            return f"it may be loading {step}"
     return ""

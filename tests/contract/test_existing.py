@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -374,34 +375,44 @@ class Index:
         return SimpleNamespace(models=models)
 
 
+LOADING = "it may be loading m_reverse_sigmoid"
+
+
 @pytest.mark.parametrize(
-    ("state", "waited_s", "said"),
+    ("state", "old", "said"),
     [
-        ("READY", 0, ""),
-        ("UNAVAILABLE", 0, ""),
-        ("LOADING", 100, "it is loading m_reverse_sigmoid"),
-        ("", 0, "it is loading m_reverse_sigmoid"),  # it may be about to
-        ("", 100, ""),  # it does not poll
-        ("older", 0, "it is loading m_reverse_sigmoid"),
+        ("READY", True, ""),
+        ("UNAVAILABLE", True, ""),
+        ("LOADING", True, LOADING),
+        ("", True, LOADING),  # it has not seen it, and will
+        ("READY", False, LOADING),  # it may load again what has changed
     ],
 )
-def test_a_defence_is_not_taken_away_while_a_server_may_be_loading_it(
-    tmp_path, state, waited_s, said
-):
+def test_a_defence_is_not_taken_away_while_a_server_may_be_loading_it(tmp_path, state, old, said):
     folder = elsewhere(tmp_path / "models", "fil")
     original = (folder / "config.pbtxt").read_text()
     protect(folder, "fil")
-    steps = ["m_classifier", "m_reverse_sigmoid"]
-    restored = undoing.Restored(folder, steps, [])
     served = shutil.copytree(folder.parent, tmp_path / "served")
-    client = Index(served, {"m_classifier": "READY", "m_reverse_sigmoid": state or ""})
-    assert undoing.not_yet(client, restored, waited_s) == "it still serves the protected model"
+    steps = ["m_classifier", "m_reverse_sigmoid"]
+    for step in steps if old else steps[:1]:
+        for path in (folder.parent / step, *(folder.parent / step).rglob("*")):
+            os.utime(path, (time.time() - 60,) * 2)
+    restored = undoing.Restored(folder, steps, [])
+    client = Index(served, {"m_classifier": "READY", "m_reverse_sigmoid": state})
+    assert undoing.not_yet(client, restored) == "it still serves the protected model"
     (served / "m" / "config.pbtxt").write_text(original)
-    if state == "older":
-        client.states["m_reverse_sigmoid"] = "READY"
-        config = served / "m_reverse_sigmoid" / "config.pbtxt"
-        config.write_text(config.read_text().replace('"1.5"', '"1.4"'))
-    assert undoing.not_yet(client, restored, waited_s) == said
+    assert undoing.not_yet(client, restored) == said
+
+
+def test_undo_changes_nothing_of_a_defence_that_a_server_would_load_again(tmp_path, monkeypatch):
+    folder = elsewhere(tmp_path / "models", "fil")
+    protect(folder, "fil")
+    step = folder.parent / "m_reverse_sigmoid"
+    times = {path: path.lstat().st_mtime_ns for path in (step, *step.rglob("*"))}
+    monkeypatch.setattr(placing_in, "take_away", lambda *_: None)
+    undoing.undo(folder, poll_s=0)
+    assert not parsed(folder / "config.pbtxt").ensemble_scheduling.step
+    assert {path: path.lstat().st_mtime_ns for path in (step, *step.rglob("*"))} == times
 
 
 def test_retune_changes_a_model_that_was_protected_in_place(tmp_path):
