@@ -19,6 +19,8 @@ Progress = Callable[[int, int], None]
 
 #: Images move by up to this share of their side (paper, section 4: "shift/flip"; no numbers).
 SHIFT_SHARE = 0.125
+#: Of images whose channels come first.
+MOST_CHANNELS = 4
 #: Images of a training batch (paper, section 4).
 BATCH = 64
 #: Steps from one look at a network's weights to the next; the loss is seen at every step.
@@ -244,11 +246,15 @@ def augment(images: Images, rng: np.random.Generator, *, flips: bool) -> Images:
     """Return the images, each shifted at random (edges filled with 0) and perhaps mirrored.
 
     Args:
-        images: shape (n, height, width, channels).
+        images: shape (n, height, width, channels), or (n, channels, height, width) with at most
+            ``MOST_CHANNELS`` of them and larger sides.
         flips: mirror left to right with probability 1/2.
 
     Features, and images of one row, which hold some, stay where they are.
     """
+    if images.ndim == 4 and images.shape[1] <= MOST_CHANNELS < min(images.shape[2:]):
+        last = augment(images.transpose(0, 2, 3, 1), rng, flips=flips)
+        return np.ascontiguousarray(last.transpose(0, 3, 1, 2))
     if images.ndim != 4 or images.shape[1] == 1:
         return images
     count, height, width, _ = images.shape

@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from exporters.model_repository import classifier_name, defence_name
 from load_tests.endpoint import Access, EndpointError, connect
 from load_tests.failures import one_line
 from load_tests.inputs import closed, filled
@@ -82,7 +83,8 @@ def find(grpc: str, http: str, public: str, access: Access, *, inner: Iterable[s
             metadata = client.get_model_metadata(public, client_timeout=TIMEOUT_S)
         except InferenceServerException as error:
             raise EndpointError(f"{grpc}, model {public}: {one_line(error)}") from None
-        names = [*inner, f"{public}_classifier", f"{public}_reverse_sigmoid"]
+        names = [*inner, classifier_name(public), defence_name(public)]
+        names += [defence_name(public, one.name) for one in metadata.outputs]
         with contextlib.suppress(InferenceServerException):
             config = client.get_model_config(public, client_timeout=TIMEOUT_S).config
             names += [step.model_name for step in config.ensemble_scheduling.step]

@@ -4,11 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from commands import call_command
+from commands import PATIENCE_S, call_command
+from locusts import locust, statistics, stopped_when_spent
 from onnx import TensorProto
 from victims import graph_file, node
 
 from deploy.triton.server import TritonServer, free_ports
+from load_tests.drawn import draw_from
+from load_tests.stealing.transfer_set_file import TransferSetFile
 
 CLASSES, ROWS, WORDS = 4, 200, 30
 RNG = np.random.default_rng(0)
@@ -128,3 +131,24 @@ def test_tune_and_overhead_ask_about_its_rows_too(pair):
     report = json.loads(done.stdout)
     assert [cell["protected"]["errors"] for cell in report["cells"]] == [0, 0]
     assert report["thief"]["errors"] == 0
+
+
+@pytest.mark.slow
+def test_thieves_of_locust_spend_their_budgets_on_its_rows(pair):
+    server, folder = pair
+    process = locust(
+        *("--host", server.grpc_url, "--headless", "-u", 3, "-r", 3),
+        *("--run-time", f"{PATIENCE_S}s", "--csv", "load", "--model", "pair"),
+        *("--query-set", folder / "rows.npz", "--transfer-sets", folder / "sets"),
+        *("--sample-thieves", 2, "--query-budget", 40, "--thief-batch", 10, "--think-time", 0.2),
+        cwd=folder / "locust",
+    )
+    code = stopped_when_spent(process, folder / "locust", requests=8, model="pair")
+    assert code == 0, (folder / "locust" / "locust.txt").read_text()
+    counts = statistics(folder / "locust")
+    assert all(failures == 0 for _, failures in counts.values())
+    drawn = draw_from("", None, 0, str(folder / "rows.npz"), "")
+    for thief in ("sample-0-0", "sample-0-1"):
+        taken = TransferSetFile(folder / "sets" / thief, drawn.pool).read()
+        assert len(taken) == 40
+        assert np.abs(taken.scores.sum(axis=1) - 1).max() < 1e-5

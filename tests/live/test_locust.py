@@ -1,34 +1,18 @@
 """The real Locust, as a person runs it, against the real server."""
 
-import csv
 import json
-import signal
 import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
-from commands import PATIENCE_S, SOON_S, run_command, signals_of_a_terminal
+from commands import PATIENCE_S, run_command
+from locusts import ended, locust, statistics, stopped_when_spent
 
 from exporters import datasets
 from load_tests.stealing.transfer_set_file import TransferSetFile
 
-LOCUSTFILE = Path(__file__).parents[2] / "load_tests" / "locustfile.py"
 POOL = datasets.hold_off(datasets.load("digits"), seed=0).adversary_images
 THIEVES = ("--sample-thieves", 2, "--random-thieves", 1, "--jacobian-thieves", 1)
 BUDGET, BATCH = 64, 16
-
-
-def locust(*options, cwd):
-    """Start locust in a folder of its own; what it says is in its file locust.txt."""
-    cwd.mkdir(exist_ok=True)
-    with (cwd / "locust.txt").open("wb") as said, signals_of_a_terminal():
-        command = [Path(sys.prefix) / "bin" / "locust", "-f", LOCUSTFILE, *options]
-        return subprocess.Popen(
-            list(map(str, command)), cwd=cwd, stdin=subprocess.DEVNULL, stdout=said, stderr=said
-        )
 
 
 def load(server, transfer_sets, *, thieves=THIEVES):
@@ -40,46 +24,10 @@ def load(server, transfer_sets, *, thieves=THIEVES):
     )
 
 
-def ended(process):
-    """Wait for it to end by itself, and never for good."""
-    try:
-        return process.wait(SOON_S)
-    finally:
-        process.kill()
-
-
-def stopped_when_spent(process, folder, *, thieves):
-    """Wait until Locust counts what so many thieves may ask, stop it, and return its exit code."""
-
-    def spent():
-        counts = statistics(folder) if (folder / "load_stats.csv").is_file() else {}
-        normal = counts.pop("digits normal", (0, 0))[0]
-        stolen = sum(count for name, (count, _) in counts.items() if "thief" in name)
-        return normal > 10 and stolen >= thieves * BUDGET / BATCH
-
-    deadline = time.monotonic() + SOON_S
-    try:
-        while not spent() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        return process.wait(SOON_S)
-    finally:
-        process.kill()
-
-
-def statistics(folder):
-    """Return Locust's own counts: name to (requests, failures)."""
-    with (folder / "load_stats.csv").open(newline="") as file:
-        return {
-            row["Name"]: (int(row["Request Count"]), int(row["Failure Count"]))
-            for row in csv.DictReader(file)
-        }
-
-
 def test_normal_users_and_thieves_are_told_apart_and_thieves_spend_their_budgets(server, tmp_path):
     folder, sets = tmp_path / "run", tmp_path / "sets"
     process = locust(*load(server, sets), cwd=folder)
-    code = stopped_when_spent(process, folder, thieves=4)
+    code = stopped_when_spent(process, folder, requests=4 * BUDGET / BATCH)
     assert code == 0, (folder / "locust.txt").read_text()
     counts = statistics(folder)
     assert set(counts) == {
@@ -124,7 +72,7 @@ def test_two_workers_steal_what_their_master_counts(server, tmp_path):
     distant = ("--worker", "--master-host", "127.0.0.1", "--master-port", port)
     others = [locust(*distant, cwd=tmp_path / f"worker-{number}") for number in (0, 1)]
     try:
-        code = stopped_when_spent(master, tmp_path / "master", thieves=4)
+        code = stopped_when_spent(master, tmp_path / "master", requests=4 * BUDGET / BATCH)
         assert code == 0, (tmp_path / "master" / "locust.txt").read_text()
         assert [ended(worker) for worker in others] == [0, 0]
     finally:

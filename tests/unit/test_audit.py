@@ -3,12 +3,14 @@
 import http.server
 import socket
 import threading
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
 import pytest
+from tritonclient.utils import InferenceServerException
 
-from deploy.audit import grpc_ways, http_ways, port_ways, way
+from deploy.audit import grpc_ways, http_ways, port_ways, target, way
 from deploy.audit.door import find
 from deploy.audit.target import KnownInput, Target
 from load_tests.endpoint import OPEN
@@ -103,3 +105,28 @@ def test_a_spent_budget_over_grpc_is_no_refusal_either():
     asked = grpc_ways.Grpc(door("127.0.0.1:1", "127.0.0.1:1"))
     with pytest.raises(way.SpentError):
         asked.judge(call)
+
+
+def test_a_defence_of_each_head_is_tried_by_its_name(monkeypatch):
+    class Closed:
+        """What a gateway lets through: the public model's metadata."""
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def get_model_metadata(self, *_, **__):
+            outputs = [SimpleNamespace(name=name) for name in ("sex:0", "age")]
+            return SimpleNamespace(inputs=[], outputs=outputs)
+
+        def __getattr__(self, _):
+            raise InferenceServerException("refused")
+
+    monkeypatch.setattr(target, "connect", lambda *_: Closed())
+    found = target.find("", "", "face", OPEN).inner
+    assert found == (
+        *("face_classifier", "face_reverse_sigmoid"),
+        *("face_sex_0_reverse_sigmoid", "face_age_reverse_sigmoid"),
+    )

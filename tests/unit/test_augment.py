@@ -34,3 +34,15 @@ def test_augmentation_follows_its_generator_and_leaves_its_input():
     first, again = (augment(images, np.random.default_rng(5), flips=True) for _ in range(2))
     assert np.array_equal(first, again)
     assert np.array_equal(images, before)
+
+
+def test_images_with_their_channels_first_move_as_those_with_them_last():
+    rng = np.random.default_rng(2)
+    for channels in (1, 3):
+        last = rng.random((50, 16, 12, channels)).astype(np.float32)
+        moved, first = (
+            augment(images, np.random.default_rng(5), flips=True)
+            for images in (last, last.transpose(0, 3, 1, 2))
+        )
+        assert np.array_equal(first.transpose(0, 2, 3, 1), moved)
+        assert not np.array_equal(moved, last)
