@@ -142,7 +142,8 @@ def _output(made: list[Value], asked: ProtectOptions) -> Value:
     there = ", ".join(one.name for one in floats)
     if len(asked.output) > 1:
         raise InputError(
-            "--output: of a model that stands in a repository, one output is protected; give one"
+            "--output: of a model that stands in a repository, one output is protected; give one, "
+            "or its .onnx file, of which each gets a defence of its own"
         )
     if asked.output:
         (name,) = asked.output
