@@ -34,6 +34,7 @@ DIGITS = "digits"
 LATENCY_REQUESTS = 1000
 #: Marks a folder as made by the demo.
 MARK = ".reverse-sigmoid-demo"
+CALIBRATED = "calibrated"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class DemoCommand:
     as_json: options.AsJson = False
 
     def run(self) -> None:
-        from deploy.commands.demo_report import caption, table_rows
+        from deploy.commands.demo_report import HEAD, caption, table_rows
 
         refuse_missing("tensorflow", "tf2onnx", "onnxruntime", "sklearn")
         refuse_missing("pytriton", "tritonclient", "scipy", "matplotlib")
@@ -63,7 +64,7 @@ class DemoCommand:
         if self.as_json:
             print(json.dumps(report))
             return
-        table = Table("", "unprotected", "protected", title="Reverse Sigmoid, served by Triton")
+        table = Table("", *HEAD, title="Reverse Sigmoid, served by Triton")
         for row in table_rows(report):
             table.add_row(*row)
         out_console.print(table)
@@ -84,7 +85,7 @@ class DemoCommand:
         _claim(self.out, name, force=self.force)
         repository = self.out / "model_repository"
         servable_path.refuse(repository)
-        stage = stages(9)
+        stage = stages(11)
         architecture = architectures.default(dataset.input_shape)
         export_classifier(
             dataset,
@@ -96,8 +97,9 @@ class DemoCommand:
             seed=self.seed,
             stage=stage,
         )
+        judged = self._calibrate(dataset, stage)
         pool = datasets.hold_off(dataset, seed=self.seed).adversary_images
-        served, victim, taken = self._ask(dataset, pool, stage)
+        served, victim, taken = self._ask(dataset, pool, judged, stage)
         report: dict[str, Any] = {
             **served,
             "package_version": postprocess.__version__,
@@ -120,15 +122,40 @@ class DemoCommand:
         write_json(self.out / "report.json", report)
         return report
 
+    def _calibrate(self, dataset: "Dataset", stage: "Stage") -> "Labels":
+        """Add the model that answers with calibrated levels; return the test rows to judge by.
+
+        The other half of them makes its table.
+        """
+        import numpy as np
+
+        from deploy.existing import second
+        from deploy.repository import answers, victim_graph
+        from exporters import datasets
+        from load_tests.calibrate.fit import fit
+        from load_tests.drawn import Drawn
+        from load_tests.tune import recorded
+
+        public = self.out / "model_repository" / datasets.public_name(self.data)
+        order = np.random.default_rng(self.seed).permutation(len(dataset.x_test))
+        with stage("calibrate the answers of a second model"):
+            classifier, _ = victim_graph.find(public.parent, public.name)
+            rows, labels = dataset.x_test[order[::2]], dataset.y_test[order[::2]]
+            logits = recorded.asker(classifier, Drawn(pool=rows, test=rows, labels=labels))(rows)
+            table = fit(logits, labels)
+            second.add(public, CALIBRATED, lambda folder: answers.put(folder, CALIBRATED, table))
+        return order[1::2]
+
     def _ask(
-        self, dataset: "Dataset", pool: "Images", stage: "Stage"
+        self, dataset: "Dataset", pool: "Images", judged: "Labels", stage: "Stage"
     ) -> tuple[dict[str, Any], "Answers", "dict[str, TransferSet]"]:
-        """Return how both endpoints answer, the victim's scores, and what a thief has of each."""
+        """Return how the endpoints answer, the victim's scores, and what a thief has of each."""
         import numpy as np
 
         from deploy.triton.server import TritonServer, free_ports
         from exporters import datasets
-        from load_tests.endpoint import Endpoint, ask
+        from load_tests import measures
+        from load_tests.endpoint import Endpoint, Query, ask
         from load_tests.stealing import probabilities
         from load_tests.stealing.attacks.sample import sample
         from load_tests.stealing.collect import collect
@@ -140,28 +167,37 @@ class DemoCommand:
                 repository, log = self.out / "model_repository", self.out / "triton.log"
                 server = stack.enter_context(TritonServer(repository, ports=free_ports(), log=log))
                 version = server.version()
-            classifier, protected = (
-                stack.enter_context(Endpoint(server.grpc_url, model))
-                for model in (model_repository.classifier_name(name), name)
-            )
-            with stage("time both endpoints, interleaved"):
+            models = {
+                "unprotected": model_repository.classifier_name(name),
+                "protected": name,
+                CALIBRATED: f"{name}_{CALIBRATED}",
+            }
+            endpoints: dict[str, Query] = {
+                which: stack.enter_context(Endpoint(server.grpc_url, model))
+                for which, model in models.items()
+            }
+            with stage("time the endpoints, interleaved"):
                 latencies = interleaved_latency_ms(
-                    {"unprotected": classifier, "protected": protected},
+                    endpoints,
                     dataset.x_test,
                     rounds=LATENCY_REQUESTS,
                     rng=np.random.default_rng(self.seed),
                 )
-            victim = probabilities.of(classifier)  # as an unprotected service would answer
-            with stage(f"query both endpoints, {len(pool)} rows"):
-                victim_scores = ask(victim, dataset.x_test)
-                protected_scores = ask(protected, dataset.x_test)
+            # As an unprotected service would answer.
+            endpoints["unprotected"] = probabilities.of(endpoints["unprotected"])
+            with stage(f"query the endpoints, {len(pool)} rows each"):
+                scores = {which: ask(query, dataset.x_test) for which, query in endpoints.items()}
                 taken = {}
-                for which, query in (("unprotected", victim), ("protected", protected)):
+                for which, query in endpoints.items():
                     rng = np.random.default_rng(self.seed)
                     taken[which] = collect(sample(pool, budget=len(pool), rng=rng), query)
+        victim_scores, labels = scores["unprotected"], dataset.y_test
         served = {
             "triton_version": version,
-            **_compared(victim_scores, protected_scores, dataset.y_test),
+            **_compared(victim_scores, scores["protected"], labels),
+            "calibrated_accuracy": measures.accuracy(scores[CALIBRATED], labels),
+            "calibrated_agreement": measures.agreement(scores[CALIBRATED], victim_scores),
+            "honest": _worth(scores, labels, judged),
             "latency_requests": LATENCY_REQUESTS,
             **{
                 f"latency_p{percentile}_ms_{name}": float(np.percentile(values, percentile))
@@ -203,6 +239,7 @@ class DemoCommand:
             "stolen_agreement_labels_only": agreement(
                 "Reverse Sigmoid, labels only", "protected", labels_only=True
             ),
+            "stolen_agreement_calibrated": agreement("calibrated answers", CALIBRATED),
         }
 
 
@@ -218,6 +255,18 @@ def _compared(victim: "Answers", protected: "Answers", labels: "Labels") -> dict
         "mae": measures.mae(protected, victim),
         "kl_nats_from_victim": measures.kl_nats(victim, protected),
         "kl_nats_to_victim": measures.kl_nats(protected, victim),
+    }
+
+
+def _worth(scores: "dict[str, Answers]", labels: "Labels", judged: "Labels") -> dict[str, Any]:
+    """Return what each kind of answers is worth to honest clients, of some of the rows."""
+    from load_tests.calibrate import honest
+
+    parts = {which: (answers[judged], labels[judged]) for which, answers in scores.items()}
+    return {
+        "judged_rows": len(judged),
+        "answers": {which: honest.worth(*part) for which, part in parts.items()},
+        "reliability": {which: honest.reliability(*part) for which, part in parts.items()},
     }
 
 
@@ -249,7 +298,9 @@ def _claim(out: Path, name: str, *, force: bool) -> None:
             (out / file).unlink(missing_ok=True)
         before = (earlier or [DIGITS])[-1]
         model_repository.refuse_name(before, where=str(mark))  # no path leads out of the folder
-        for relative in model_repository.model_names(before):
+        second = f"{before}_{CALIBRATED}"
+        for relative in (*model_repository.model_names(before), second,
+                         model_repository.defence_name(second)):  # fmt: skip
             model = out / "model_repository" / relative
             if model.exists():
                 shutil.rmtree(model)

@@ -3,44 +3,55 @@
 import html
 from typing import Any
 
+from load_tests.calibrate import calibration_report
 from load_tests.page import html_table, page
 from load_tests.plots import draw_served, figure, svg
 from postprocess.parameters import Parameters
 
-_Rows = list[tuple[str, str, str]]
+_Rows = list[tuple[str, ...]]
 
+#: Whose answers: the classifier's own, the defence's, and those of calibrated levels.
+HEAD = ("unprotected", "protected", "calibrated")
 
-_STOLEN = "stolen_agreement_unprotected"
-#: Of each row: what it says, the key of the number without the defence (or that number, where it is
-#: known), the key of the number with it, and the decimals of both.
-_TABLE: tuple[tuple[str, str | float | None, str, int], ...] = (
-    ("Accuracy on the test set", "victim_accuracy", "protected_accuracy", 3),
-    ("Agreement with the victim (top-1)", 1.0, "protected_agreement", 3),
-    ("Cosine similarity to the victim", 1.0, "cosine", 3),
-    ("Mean absolute error per class", 0.0, "mae", 3),
-    ("KL(victim || protected), nats", 0.0, "kl_nats_from_victim", 2),
-    ("KL(protected || victim), nats", 0.0, "kl_nats_to_victim", 2),
-    ("Stolen: agreement of a substitute", _STOLEN, "stolen_agreement_protected", 3),
-    ("Stolen by a thief who keeps only labels", None, "stolen_agreement_labels_only", 3),
-    ("Latency p50, ms", "latency_p50_ms_unprotected", "latency_p50_ms_protected", 2),
-    ("Latency p99, ms", "latency_p99_ms_unprotected", "latency_p99_ms_protected", 2),
+_STOLEN = "stolen_agreement_"
+#: Of each row: what it says, the key of each of ``HEAD``'s numbers (or the number, where it is
+#: known), and their decimals.
+_TABLE: tuple[tuple[str, tuple[str | float | None, ...], int], ...] = (
+    (
+        "Accuracy on the test set",
+        ("victim_accuracy", "protected_accuracy", "calibrated_accuracy"),
+        3,
+    ),
+    ("Agreement with the victim (top-1)", (1.0, "protected_agreement", "calibrated_agreement"), 3),
+    ("Cosine similarity to the victim", (1.0, "cosine", None), 3),
+    ("Mean absolute error per class", (0.0, "mae", None), 3),
+    ("KL(victim || protected), nats", (0.0, "kl_nats_from_victim", None), 2),
+    ("KL(protected || victim), nats", (0.0, "kl_nats_to_victim", None), 2),
+    ("Confidence off by, on average (ECE)", ("ece",) * 3, 3),
+    ("Errors left when abstaining (AURC)", ("aurc",) * 3, 4),
+    ("Stolen: agreement of a substitute", tuple(_STOLEN + which for which in HEAD), 3),
+    ("Stolen by a thief who keeps only labels", (None, _STOLEN + "labels_only", None), 3),
+    ("Latency p50, ms", tuple(f"latency_p50_ms_{which}" for which in HEAD), 2),
+    ("Latency p99, ms", tuple(f"latency_p99_ms_{which}" for which in HEAD), 2),
 )
 
 
 def table_rows(report: dict[str, Any]) -> _Rows:
-    """Return the demo's table: (what, unprotected, protected), as text.
+    """Return the demo's table as text: what, and the number of each of ``HEAD``.
 
     Args:
         report: what the demo wrote to report.json.
     """
 
-    def shown(what: str | float | None, decimals: int) -> str:
-        value = report[what] if isinstance(what, str) else what
+    def shown(what: str | float | None, which: str, decimals: int) -> str:
+        value = report["honest"]["answers"][which].get(what, what)
+        if isinstance(value, str):
+            value = report[value]
         return "" if value is None else f"{value:.{decimals}f}"
 
     return [
-        (what, shown(before, decimals), shown(after, decimals))
-        for what, before, after, decimals in _TABLE
+        (what, *(shown(one, which, decimals) for one, which in zip(each, HEAD, strict=True)))
+        for what, each, decimals in _TABLE
     ]
 
 
@@ -50,7 +61,8 @@ def caption(report: dict[str, Any]) -> str:
         f"{report['dataset']}: beta {report['beta']:g}, gamma {report['gamma']:g}, margin "
         f"{report['margin']:g}, seed {report['seed']}; query budget {report['query_budget']}, "
         f"substitutes trained for {report['substitute_steps']} steps of 64; latency of "
-        f"{report['latency_requests']} interleaved requests each, batch 1, one client; "
+        f"{report['latency_requests']} interleaved requests each, batch 1, one client; ECE and "
+        f"AURC of {report['honest']['judged_rows']} test rows, the others made the levels; "
         f"Triton {report['triton_version']}, {report['cpu_count']} CPUs; "
         f"{report['seconds']:.0f} s in all"
     )
@@ -60,11 +72,13 @@ def to_html(report: dict[str, Any]) -> str:
     """Return the whole report as one HTML page that loads nothing from anywhere."""
     return page(
         "Reverse Sigmoid, served by Triton",
-        html_table(("", "unprotected", "protected"), table_rows(report)),
+        html_table(("", *HEAD), table_rows(report)),
         f'<p class="caption">{html.escape(caption(report))}</p>',
         _WHAT_IT_DOES,
         f"<figure>{_curve(report['beta'], report['gamma'])}</figure>",
         f"<figure>{_bars(report)}</figure>",
+        _WHAT_IS_LEFT,
+        f"<figure>{calibration_report.plot(report['honest'])}</figure>",
         command=report["command"],
     )
 
@@ -84,12 +98,15 @@ def _curve(beta: float, gamma: float) -> str:
 
 def _bars(report: dict[str, Any]) -> str:
     bars = {
-        "no defence": report[_STOLEN],
-        "protected,\nprobabilities kept": report["stolen_agreement_protected"],
-        "protected,\nlabels only": report["stolen_agreement_labels_only"],
+        "no defence": report[_STOLEN + "unprotected"],
+        "protected,\nprobabilities kept": report[_STOLEN + "protected"],
+        "protected,\nlabels only": report[_STOLEN + "labels_only"],
+        "calibrated": report[_STOLEN + "calibrated"],
     }
     made, axes = figure()
-    drawn = axes.bar(list(bars), list(bars.values()), color=["0.7", "tab:blue", "tab:orange"])
+    drawn = axes.bar(
+        list(bars), list(bars.values()), color=["0.7", "tab:blue", "tab:orange", "tab:green"]
+    )
     axes.bar_label(drawn, fmt="%.3f")
     axes.axhline(1 / report["classes"], color="0.4", linestyle=":", linewidth=1)
     axes.set(ylabel="agreement of the substitute", ylim=(0, 1.1))
@@ -101,3 +118,8 @@ _WHAT_IT_DOES = """\
 <p>The thief sees only probabilities that keep the right class on top, and learns a wrong model
 from them. A thief who throws the probabilities away and keeps the labels is not stopped: no
 defence that answers with the right class can do that.</p>"""
+
+_WHAT_IS_LEFT = """\
+<p>What honest clients can do with the answers: where the dots are on the line, an answer that says
+90 % is right nine times of ten, and a client can act on it or abstain. Calibrated answers give each
+class one of ten levels of confidence, and a thief about what the label gives.</p>"""

@@ -5,6 +5,10 @@ import numpy as np
 import pytest
 from commands import Running, run_command, wait_for_no_process_naming
 
+PARTS = (
+    *("", "_classifier", "_reverse_sigmoid"),
+    *("_calibrated", "_calibrated_reverse_sigmoid"),
+)
 KEYS = {
     "triton_version",
     "victim_accuracy",
@@ -13,6 +17,9 @@ KEYS = {
     "stolen_agreement_unprotected",
     "stolen_agreement_protected",
     "stolen_agreement_labels_only",
+    "stolen_agreement_calibrated",
+    "calibrated_agreement",
+    "honest",
     "cosine",
     "mae",
     "kl_nats_from_victim",
@@ -37,7 +44,7 @@ def test_json_is_one_object_on_stdout_and_a_second_run_overwrites_nothing(tmp_pa
     assert report["protected_agreement"] == 1
     assert report["protected_accuracy"] == report["victim_accuracy"]
     assert json.loads((out / "report.json").read_text()) == report
-    assert (out / "report.html").read_text().count("<svg") == 2
+    assert (out / "report.html").read_text().count("<svg") == 3
     wait_for_no_process_naming(out)
 
     again = run_command("demo", *options, cwd=tmp_path)
@@ -48,12 +55,12 @@ def test_json_is_one_object_on_stdout_and_a_second_run_overwrites_nothing(tmp_pa
     assert json.loads((out / "report.json").read_text()) == report
 
 
-@pytest.mark.parametrize("finished_stages", [0, 2, 4, 6, 8])
+@pytest.mark.parametrize("finished_stages", [0, 2, 4, 6, 8, 10])
 def test_ctrl_c_in_any_stage_leaves_no_process_and_no_half_written_file(tmp_path, finished_stages):
     out = tmp_path / "out"
     with Running("demo", "--out", out, "--steps", 60, cwd=tmp_path) as demo:
         if finished_stages:
-            demo.wait_for(f"[{finished_stages}/9]")
+            demo.wait_for(f"[{finished_stages}/11]")
         else:
             demo.wait_until(out.exists)
         code = demo.stop(signal.SIGINT)
@@ -69,7 +76,7 @@ def test_ctrl_c_in_any_stage_leaves_no_process_and_no_half_written_file(tmp_path
 def test_an_interrupted_demo_can_be_run_again_but_no_other_folder_is_cleared(tmp_path):
     out = tmp_path / "out"
     with Running("demo", "--out", out, "--steps", 60, cwd=tmp_path) as demo:
-        demo.wait_for("[2/9]")
+        demo.wait_for("[2/11]")
         assert demo.stop(signal.SIGTERM) == 143
     again = run_command("demo", "--out", out, "--steps", 20, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
@@ -108,14 +115,18 @@ def test_the_demo_goes_the_whole_way_on_features_of_a_file(tmp_path):
     assert report["protected_accuracy"] == report["victim_accuracy"]
     assert report["stolen_agreement_unprotected"] > 0.9
     assert report["stolen_agreement_labels_only"] > 0.9
+    assert report["calibrated_agreement"] == 1
+    assert report["calibrated_accuracy"] == report["victim_accuracy"]
+    answers = report["honest"]["answers"]
+    assert answers["calibrated"]["ece"] < 0.1 < answers["protected"]["ece"]
     page = (out / "report.html").read_text()
     assert "points: beta 1.5" in page
     assert "image" not in page.replace("image/svg", "").replace("<image", "")
     models = {path.name for path in (out / "model_repository").iterdir()}
-    assert models == {"points", "points_classifier", "points_reverse_sigmoid"}
+    assert models == {f"points{part}" for part in PARTS}
 
     # Another demo's models are gone with its report, and are not served beside the new ones.
     again = run_command("demo", "--out", out, "--steps", 20, "--force", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     models = {path.name for path in (out / "model_repository").iterdir()}
-    assert models == {"digits", "digits_classifier", "digits_reverse_sigmoid"}
+    assert models == {f"digits{part}" for part in PARTS}
