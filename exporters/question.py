@@ -16,7 +16,7 @@ from exporters.onnx_run import Feed, GraphRunner, Source
 from postprocess.arrays import Array, Float64
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
-from postprocess.question import DTYPES, Looks, Question, QuestionTensor, as_rows, readings
+from postprocess.question import DTYPES, Looks, Question, QuestionTensor, as_rows, is_flat, readings
 
 #: How far a raw score has to be from the protected ones for bounds to be kept, and how far those
 #: are from what was seen, as the last digits hang on the machine.
@@ -117,6 +117,8 @@ def see(
     single = model.parameters.multi_label or raw.shape[1] == 1
     looks = Looks(model.output, scores.shape, model.axis, sum_to_1=not single, repeats=repeats)
     gap, looks = _bounded(looks, raw, np.stack(answers).astype(np.float64))
+    if model.parameters.calibration is not None:
+        looks = _flat(looks, raw.astype(scores.dtype), answers[0])
     return gap, Question(inputs, model.parameters.to_strings(), looks)
 
 
@@ -223,6 +225,23 @@ def _bounded(looks: Looks, raw: Float64, answers: Array) -> tuple[float, Looks]:
     gap = float(gaps[row, top])
     least, most = (None, None) if gap < GAP else _outwards(low[row, top], high[row, top])
     return gap, replace(looks, row=row, top=top, least=least, most=most)
+
+
+def _flat(looks: Looks, raw: Array, answer: Array) -> Looks:
+    """Return looks with a row whose rest is flat and in no raw answer, where there is one.
+
+    Args:
+        looks: with bounds, if there are any; their row is kept.
+        raw: the victim's scores in their own type, shape (rows, K).
+        answer: of the defence, same shape.
+    """
+    if not looks.sum_to_1 or not looks.repeats or raw.shape[1] < 3:
+        return looks
+    ways = [one.astype(raw.dtype) for one in readings(raw.astype(np.float64), 1)]
+    for row in [looks.row] if looks.least is not None else range(len(answer)):
+        if is_flat(answer[row]) and not any(is_flat(way[row]) for way in ways):
+            return replace(looks, row=row, top=int(answer[row].argmax()), flat=True)
+    return looks
 
 
 def _outwards(low: float, high: float) -> tuple[float, float]:

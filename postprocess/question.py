@@ -9,7 +9,7 @@ the bounds are those of the protected answer, rounded outwards.
 | ``format`` | 1 |
 | ``inputs`` | each with ``name``, ``datatype``, ``shape`` as clients send them, and ``data``: numbers or strings; or ``packed``: the bytes that Triton reads, zlib in base64 |
 | ``parameters`` | of the defence that was seen to answer, as config.pbtxt holds them |
-| ``answer`` | of the output ``output``: its ``shape``; the ``axis`` of the classes; whether rows ``sum_to_1``; whether the same question ``repeats`` its answer; and of one ``row`` the class ``top``, ``least`` and ``most`` of whose score no raw answer lies between, null where that cannot be told |
+| ``answer`` | of the output ``output``: its ``shape``; the ``axis`` of the classes; whether rows ``sum_to_1``; whether the same question ``repeats`` its answer; and of one ``row`` the class ``top``, ``least`` and ``most`` of whose score no raw answer lies between, null where that cannot be told, and ``flat``, whether all other classes have one score, which they have in no raw answer |
 
 A model of several heads has a question for each, which asks for that head's output alone:
 ``format`` is 2, and ``questions`` holds what stands in this table.
@@ -81,11 +81,12 @@ class Looks:
     top: int | None = None  #: a class of that row, by default the one with the highest score
     least: float | None = None
     most: float | None = None
+    flat: bool = False  #: all but one class of that row have one score, as no raw answer has it
 
     @property
     def tells_raw(self) -> bool:
         """Whether a raw answer is seen to be one."""
-        return self.least is not None or not self.repeats
+        return self.least is not None or self.flat or not self.repeats
 
     def judge(self, answer: NDArray[Any], *, bounds: bool = True) -> None:
         """Raise unless an answer looks right.
@@ -115,6 +116,12 @@ class Looks:
             raise WrongAnswerError(
                 f"answered otherwise than its defence does: the score of class {self.top} is not "
                 f"from {least:g} to {most:g}, as it was when it was protected",
+                raw=True,
+            )
+        if self.flat and not is_flat(row):
+            raise WrongAnswerError(
+                f"answered otherwise than its defence does: all classes but {self.top} had one "
+                "score then",
                 raw=True,
             )
         if self.sum_to_1 and self.repeats and row[self.top] < row.max():
@@ -164,6 +171,12 @@ def as_rows(scores: NDArray[Any], axis: int) -> Float64:
     """Return scores of any shape as rows of K, shape (rows, K), in float64."""
     moved = np.moveaxis(np.asarray(scores, np.float64), axis, -1)
     return moved.reshape(-1, moved.shape[-1])
+
+
+def is_flat(row: NDArray[Any]) -> bool:
+    """Return whether all classes of a row but the highest have one score, to the last digit."""
+    rest = np.delete(row, row.argmax())
+    return bool((rest == rest[0]).all())
 
 
 def readings(scores: Float64, axis: int) -> list[Float64]:

@@ -26,7 +26,15 @@ from postprocess.defence_config import DATA_TYPES, read_table
 from postprocess.errors import ReverseSigmoidError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
-from postprocess.question import DTYPES, Question, QuestionTensor, WrongAnswerError, path_in, read
+from postprocess.question import (
+    DTYPES,
+    Question,
+    QuestionTensor,
+    WrongAnswerError,
+    is_flat,
+    path_in,
+    read,
+)
 
 #: Header of Triton's restricted APIs, and the variable that names the file of its value.
 KEY_HEADER, KEY_FILE = "triton-key", "TRITON_KEY_FILE"
@@ -285,8 +293,8 @@ def compare(
 ) -> None:
     """Raise unless an answer is what the parameters make of the victim's scores.
 
-    A defence that answers at random, by a secret or by a table that is not at hand must only not
-    give them as they are.
+    A defence that answers at random, or by a table that is not at hand, must only not give them
+    as they are.
 
     Args:
         answer: of the protected model.
@@ -304,6 +312,12 @@ def compare(
     if answer.shape != raw.shape or not np.isfinite(answer).all():
         raise WrongAnswerError(f"answered with shape {answer.shape}, expected {raw.shape}")
     rows, scores = (one.reshape(-1, one.shape[-1]) for one in (answer, raw))
+    if parameters.calibration is not None and rows.shape[1] > 2 and not parameters.multi_label:
+        # On confident rows its numbers are near a raw answer's, but no raw one has a flat rest.
+        if not all(map(is_flat, rows)) or (rows.argmax(axis=1) != scores.argmax(axis=1)).any():
+            raise WrongAnswerError("answered with what is no calibrated row", raw=True)
+        if table is None:
+            return
     if table is None and (parameters.calibration is not None or not repeats(parameters)):
         if np.abs(rows - scores).max() <= TOLERANCE:
             raise WrongAnswerError("answered with the victim's own scores", raw=True)

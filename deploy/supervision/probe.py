@@ -212,7 +212,7 @@ class Probe:
         answer = self._ask(client)
         if answer.shape != self._known.shape:
             raise ProbeError(f"answered with shape {answer.shape}, expected {self._known.shape}")
-        if self.distinct and any(_near(answer, raw, 1e-5) for raw in self._raw):
+        if not self.like_raw and any(_near(answer, raw, 1e-5) for raw in self._raw):
             raise RawAnswerError("answered with the victim's own scores")
         if self._bounds and self.kept is not None:
             try:

@@ -8,10 +8,12 @@ import pytest
 from scipy.special import softmax
 
 from exporters import question
+from postprocess.calibration import Calibration
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 from postprocess.question import Looks, Question, QuestionTensor, WrongAnswerError, as_rows, read
+from postprocess.ready import compare
 
 SHIPPED = Parameters(beta=1.5, gamma=0.2, margin=0.01, scores="logits")
 LOGITS = np.array([[6.0, -1.0, 0.5, 0.0]], np.float32)
@@ -160,3 +162,40 @@ def test_where_there_is_no_file_there_is_no_question(tmp_path):
 def test_strings_are_encoded_as_triton_reads_them():
     tensor = QuestionTensor("x", "BYTES", np.array([b"ab", b""], object))
     assert tensor.encoded() == b"\x02\x00\x00\x00ab\x00\x00\x00\x00"
+
+
+LEVELS = Calibration(
+    classes=4, single=False, log_odds=(1.0, 4.0), confidence=((0.5, 0.9, 0.998),) * 4
+)
+CALIBRATED = Parameters(scores="logits", defense="calibrated", calibration="c")
+
+
+def test_a_calibrated_answer_is_told_by_its_flat_rest_where_it_is_near_the_raw_one(tmp_path):
+    source = question.AnswerSource(
+        lambda feed: feed["x"], Postprocessor(CALIBRATED, table=LEVELS), CALIBRATED, "y", True
+    )
+    asked = question.choose(source, [{"x": LOGITS}])
+    assert asked.looks.tells_raw
+    assert asked.looks.least is None  # 0.998 is what the classifier says too
+    (back,) = read(written(tmp_path, asked))
+    back.looks.judge(source.protect(LOGITS))
+    for raw in (softmax(LOGITS, axis=1), softmax(LOGITS, axis=1).astype(np.float16)):
+        with pytest.raises(WrongAnswerError, match="had one score") as wrong:
+            back.looks.judge(raw)
+        assert wrong.value.raw
+
+
+def test_a_raw_answer_in_the_place_of_a_calibrated_one_is_not_ready():
+    answer = Postprocessor(CALIBRATED, table=LEVELS)(LOGITS)
+    compare(answer, LOGITS, CALIBRATED)
+    for wrong in (softmax(LOGITS, axis=1), answer[:, ::-1]):
+        with pytest.raises(WrongAnswerError, match="no calibrated row"):
+            compare(wrong, LOGITS, CALIBRATED)
+
+
+def test_what_raw_answers_have_too_tells_nothing():
+    rows = np.array([[200.0, 0, 0, 0]], np.float32)  # flat as it is
+    source = question.AnswerSource(
+        lambda feed: feed["x"], Postprocessor(CALIBRATED, table=LEVELS), CALIBRATED, "y", True
+    )
+    assert not question.choose(source, [{"x": rows}]).looks.flat
