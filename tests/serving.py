@@ -32,6 +32,7 @@ class Serving(Running):
 
     def __init__(self, repository, ports, *options, cwd):
         self.repository, self.url = repository, f"127.0.0.1:{ports.grpc}"
+        self.http_url = f"http://127.0.0.1:{ports.http}"
         self.metrics_url = f"http://127.0.0.1:{ports.metrics}/metrics"
         self.config = repository / DEFENCE / "config.pbtxt"
         self.status_file = cwd / "status.json"

@@ -2,14 +2,17 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from commands import call_command
 from serving import DEFENCE, IMAGES, Load
 
+from exporters.atomic_file import write_text
 from load_tests.endpoint import Endpoint, EndpointError
-from postprocess import calibration
+from postprocess import calibration, question
 from postprocess.calibrated import rows
 
 
@@ -17,6 +20,16 @@ def calibrate(serving, *more):
     done = call_command("calibrate", serving.repository / "digits", *more, cwd=serving.repository)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def ready(serving):
+    """What a container's health check says, "" where all is well."""
+    done = subprocess.run(
+        [sys.executable, "-m", "postprocess.ready", "digits", "--url", serving.http_url,
+         "--repository", str(serving.repository)],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    return done.stderr
 
 
 def tables(serving):
@@ -69,3 +82,24 @@ def test_images_that_make_no_scores_are_refused(serve):
             with pytest.raises(EndpointError, match="row 0 of the request cannot be answered"):
                 endpoint(np.full_like(IMAGES[:1], np.nan))
             assert endpoint(IMAGES[:1]).shape == (1, 10)
+
+
+@pytest.mark.slow
+def test_a_calibrated_model_is_ready_and_is_not_without_its_defence(serve):
+    with serve("--model-control-mode", "poll") as serving:
+        calibrate(serving, "--data", "digits", "--write")
+        serving.wait_for(f"{DEFENCE}: new parameters in force: ")
+        (kept,) = question.read(question.path_in(serving.repository, "digits"))
+        assert kept.looks.flat
+        serving.wait_until(lambda: serving.status["state"] == "ready")
+        assert ready(serving) == ""
+
+        text = serving.config.read_text()
+        none = re.sub(r'parameters \{ key: "calibration".*\n', "", text)
+        write_text(serving.config, none.replace('"calibrated"', '"none"'))
+        serving.wait_until(lambda: serving.status["state"] == "failed")
+        assert "says defense none" in ready(serving)
+
+        write_text(serving.config, text)
+        serving.wait_until(lambda: serving.status["state"] == "ready")
+        assert ready(serving) == ""
