@@ -27,8 +27,9 @@ Stamp = tuple[tuple[int, int, int], ...]
 #: How many looks an edited file is followed for, a second or so each.
 _LOOKS = 60
 #: How many looks Triton is asked again for what it serves, once anything changed; and how long,
-#: in seconds, what it said is believed while nothing did.
-_FRESH_LOOKS, _BELIEVED_S = 10, 15.0
+#: in seconds, what it said is believed while nothing did: less where a load request may change it.
+_FRESH_LOOKS, _BELIEVED_S = 10, {"explicit": 15.0}
+_BELIEVED_ELSE_S = 60.0
 
 _TAKES_EFFECT = {
     "none": "when serve is started again",
@@ -140,7 +141,8 @@ class Edits:
         if seen != self._seen:
             self._seen, self._fresh_looks = seen, _FRESH_LOOKS
         self._fresh_looks -= 1
-        return self._fresh_looks >= 0 or time.monotonic() - self._asked > _BELIEVED_S
+        believed_s = _BELIEVED_S.get(self._server.control_mode, _BELIEVED_ELSE_S)
+        return self._fresh_looks >= 0 or time.monotonic() - self._asked > believed_s
 
     def _judge(self, model: str, file: _File) -> str | None:
         """Return what is to be said about a file that has not changed since the last look."""

@@ -1,13 +1,14 @@
 """The processes of a server's models, looked for in full only where one of them is gone."""
 
 import time
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
 from deploy.triton.server import TritonServer
 
 #: How long what was found is believed while every process lives: a reload adds some first.
-BELIEVED_S = 10.0
+BELIEVED_S = 30.0
 
 
 class Stubs:
@@ -19,10 +20,16 @@ class Stubs:
         self._found: dict[str, list[int]] = {}
         self._looked = -BELIEVED_S
 
-    def now(self, *, fresh: bool = False) -> dict[str, list[int]]:
-        """Return the living ones; ``fresh`` finds those of a reload that has just begun too."""
+    def now(self, *, fresh: bool = False, of: Iterable[str] | None = None) -> dict[str, list[int]]:
+        """Return the living ones; ``fresh`` finds those of a reload that has just begun too.
+
+        Args:
+            fresh: look for all of them anew.
+            of: the models whose processes have to be living; by default all.
+        """
         old = time.monotonic() - self._looked > BELIEVED_S
-        if fresh or old or not all(map(_lives, chain.from_iterable(self._found.values()))):
+        wanted = (self._found.get(model, []) for model in (self._found if of is None else of))
+        if fresh or old or not all(map(_lives, chain.from_iterable(wanted))):
             self._looked = time.monotonic()
             self._found = self._server.stubs()
         return self._found

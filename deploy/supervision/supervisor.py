@@ -5,6 +5,7 @@ All of it runs in the thread that started Triton, as Triton ends with that threa
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,6 +19,7 @@ from deploy.supervision.questions import ProbeError, alive
 from deploy.supervision.recovery import RELOAD_S, Restarts, reload
 from deploy.supervision.status_file import ModelStatus, Status
 from deploy.supervision.stubs import Stubs
+from deploy.supervision.traffic import Traffic
 from deploy.supervision.watched import DefenceOffError, Watched
 from deploy.triton import server_log
 from deploy.triton.server import ServerError, TritonServer
@@ -67,6 +69,8 @@ class Supervisor:
         self._restarts = Restarts(server, say, most=max_restarts)
         self._stubs = Stubs(server)
         self._edits = Edits(server, self._stubs)
+        self._traffic, self._asked = Traffic(), Counter[str]()
+        self._discovered: object = None  #: the configurations that were looked through last
         #: By their titles, as all that follows: one of several heads is watched by itself.
         self._watched: dict[str, Watched] = {}
         #: Models that could not be watched: their state, and when they are tried again.
@@ -124,7 +128,12 @@ class Supervisor:
         from tritonclient.utils import InferenceServerException
 
         good = True
+        self._traffic.look(self._client(), self._asked, timeout_s=self._timeout_s)
+        self._asked.clear()
         for one in list(self._watched.values()):
+            if not self._traffic.is_due(one.protected.name) and one.unchanged():
+                continue
+            self._asked[one.probe.model] += 1
             error = one.examine(self._client())
             if error is not None:
                 good = False
@@ -133,7 +142,9 @@ class Supervisor:
         try:
             for line in self._edits.look(self._client()):
                 self._say(line)
-            self._discover(self._client())
+            if self._failed or self._edits.configs is not self._discovered:
+                self._discovered = self._edits.configs
+                self._discover(self._client())
         except InferenceServerException as error:
             good = False
             if not self._watched and self._server.running:  # else a probe has told

@@ -110,6 +110,16 @@ class Watched:
         self._refuse_off(self._edits.in_force.get(self.protected.defence, {}))
         self._good()
 
+    def unchanged(self) -> bool:
+        """Say whether all is as it was at the last good answer, as far as is seen unasked."""
+        return (
+            self.status.state == "ready"
+            and not self.is_down
+            and self._living() == self._stubs
+            and self._stamp() == self._read_at
+            and self._edits.in_force.get(self.protected.defence) == self._parameters
+        )
+
     def _relearn(self, client: Any) -> None:
         """Take the answer after a reload for the known one.
 
@@ -235,7 +245,7 @@ class Watched:
         return [model for model, stubs in self._stubs.items() if len(now[model]) < len(stubs)]
 
     def _living(self, *, fresh: bool = False) -> dict[str, list[int]]:
-        stubs = self._processes.now(fresh=fresh)
+        stubs = self._processes.now(fresh=fresh, of=self.protected.models)
         return {model: stubs.get(model, []) for model in self.protected.models}
 
     def _in_force(self, client: Any) -> dict[str, str]:
