@@ -33,7 +33,11 @@ class BenchmarkCommand:
     ]
     model: options.PublicModel
     ways: Annotated[
-        str, typer.Option(help=f"What to measure, some of: {', '.join(rivals.WAYS)}.")
+        str,
+        typer.Option(
+            help=f"What to measure, some of: {', '.join(rivals.WAYS)}; and, of the victim alone "
+            f"with other threads: {', '.join(rivals.THREADS)}."
+        ),
     ] = ",".join(rivals.WAYS)
     batch: asking.Batches = asking.BATCHES
     concurrency: asking.Concurrencies = asking.CONCURRENCIES
@@ -90,9 +94,10 @@ class BenchmarkCommand:
     def _ways(self) -> tuple[str, ...]:
         """Return what to measure, the victim alone first."""
         chosen = tuple(part.strip() for part in self.ways.split(","))
+        known = (*rivals.WAYS, *rivals.THREADS)
         for way in chosen:
-            if way not in rivals.WAYS:
-                raise InputError(f"--ways: expected some of {', '.join(rivals.WAYS)}, got {way!r}")
+            if way not in known:
+                raise InputError(f"--ways: expected some of {', '.join(known)}, got {way!r}")
         if rivals.ART in chosen and find_spec("art") is None:
             raise InputError(
                 f"--ways {rivals.ART}: needs art, which is not installed: "

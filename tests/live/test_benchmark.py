@@ -85,7 +85,7 @@ class Overwhelmed(ClosedLoop):
 def test_a_way_that_is_too_slow_for_so_many_costs_no_other_cell(exported, monkeypatch):
     monkeypatch.setattr(serving, "ClosedLoop", Overwhelmed)
     asked = serving.ServingOptions(
-        repository=exported, model="digits", ways=(rivals.VICTIM, rivals.ENSEMBLE, rivals.LABELS),
+        repository=exported, model="digits", ways=(rivals.VICTIM, rivals.ENSEMBLE, *rivals.THREADS),
         batches=(1,), concurrencies=(1, 2), seconds=0.2, rounds=2, seed=0,
     )  # fmt: skip
     kept = []
@@ -93,8 +93,9 @@ def test_a_way_that_is_too_slow_for_so_many_costs_no_other_cell(exported, monkey
         asked, stages=lambda _: nullcontext, keep=lambda report: kept.append(len(report["cells"]))
     )
     assert [sorted(cell["ways"]) for cell in report["cells"]] == [
-        ["ensemble", "labels only", "victim alone"], ["labels only", "victim alone"],
-    ]  # fmt: skip
+        ["ensemble", "no spinning", "one thread", "victim alone"],
+        ["no spinning", "one thread", "victim alone"],
+    ]
     why = "1 of 2 clients got no answer: Deadline Exceeded"
     assert report["skipped"] == [{"batch": 1, "concurrency": 2, "way": "ensemble", "why": why}]
     assert kept == [1, 2]

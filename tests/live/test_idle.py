@@ -15,7 +15,7 @@ from deploy.triton.server import free_ports
 from load_tests.endpoint import Endpoint
 
 ENSEMBLES, SECONDS = 8, 30
-#: Of one core. Some 1.5 here, where all else rests; 5 before idle models were asked less often.
+#: Of one core. 1.9 here beside much else, and 4.8 before idle models were asked less often.
 MOST_PERCENT = 3.5
 
 
@@ -69,6 +69,7 @@ def test_eight_ensembles_that_nobody_asks_cost_next_to_nothing(many, tmp_path):
         asked = [answered(serving.url, model) - count for model, count in before.items()]
         assert len(asked) == ENSEMBLES
         assert all(1 <= count <= SECONDS / 5 + 2 for count in asked), asked
+        print(f"{ENSEMBLES} ensembles that nobody asks: {percent:.2f} % of a core")
         assert percent <= MOST_PERCENT
         assert serving.stop() == 0
     wait_for_no_process_naming(many)

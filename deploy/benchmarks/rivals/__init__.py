@@ -18,6 +18,13 @@ VICTIM, ENSEMBLE, FUSED = "victim alone", "ensemble", "fused"
 ONE_PROCESS, BLS, ART, LABELS = "one Python model", "BLS", "ART", "labels only"
 #: An ensemble whose last step passes the scores on: what the hop costs, whatever is done in it.
 EMPTY = "empty step"
+#: The classifier alone with other threads than ONNX Runtime's defaults, measured if asked for, and
+#: what its config.pbtxt says then.
+ONE_THREAD, NO_SPINNING = "one thread", "no spinning"
+THREADS = {
+    ONE_THREAD: ("intra_op_thread_count", "1"),
+    NO_SPINNING: ("session.intra_op.allow_spinning", "0"),
+}
 #: What is measured, in the order of the tables.
 WAYS = (VICTIM, ENSEMBLE, EMPTY, FUSED, ONE_PROCESS, BLS, ART, LABELS)
 
@@ -75,7 +82,13 @@ def build(repository: Path, name: str, ways: tuple[str, ...], folder: Path) -> d
     if LABELS in ways:
         models[LABELS] = f"{name}_labels"
         _write_labels(folder, models[LABELS], config, classifier)
-    return {way: models[way] for way in WAYS if way in ways}
+    for way, (key, value) in THREADS.items():
+        if way in ways:
+            models[way] = _copy(folder / victim, config, f"{name}_{way.replace(' ', '_')}")
+            made = _named(config, models[way])
+            made.parameters[key].string_value = value
+            _write(folder, made)
+    return {way: models[way] for way in (*WAYS, *THREADS) if way in ways}
 
 
 def _copy(model: Path, config: Any, name: str) -> str:

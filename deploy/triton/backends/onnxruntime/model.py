@@ -4,7 +4,8 @@ NVIDIA's container has a C++ backend of this name; the embedded server of the nv
 wheel has none. This one serves the same config.pbtxt files through Python's onnxruntime:
 any inputs and outputs, strings and optional inputs among them, dynamic batching, models
 without a batch dimension, ``default_model_filename`` and the parameters
-``intra_op_thread_count`` and ``inter_op_thread_count``. What config.pbtxt reshapes, Triton
+``intra_op_thread_count`` and ``inter_op_thread_count``, which NVIDIA's takes too, and
+``session.intra_op.allow_spinning``, which it passes over. What config.pbtxt reshapes, Triton
 itself reshapes on the way here and back; the tensors that it leaves out are those of the graph. A
 fused model whose graph holds no defence does not load.
 """
@@ -25,6 +26,8 @@ _Feed = dict[str, Any]
 FUSED_MARK, FUSED_METADATA = "reverse_sigmoid_fused", "reverse_sigmoid"
 #: The most rows of a model whose batch is free and whose config.pbtxt says none: Triton's default.
 COMPLETED_BATCH = 4
+#: ONNX Runtime's own word for whether threads wait busily within a run: "0" or "1", its default.
+SPINNING = "session.intra_op.allow_spinning"
 
 
 class TritonPythonModel:
@@ -197,6 +200,8 @@ def _session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
     ):
         if key in parameters:
             setattr(options, attribute, int(parameters[key]["string_value"]))
+    if SPINNING in parameters:
+        options.add_session_config_entry(SPINNING, parameters[SPINNING]["string_value"])
     return options
 
 
