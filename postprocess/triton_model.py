@@ -62,7 +62,7 @@ class TritonPythonModel:
             self.name,
             args["model_version"],
             self.path,
-            native=self.postprocessor.kernel is not None,
+            native=kernel.answers(self.config.parameters),
         )
         self.complain = SparingLog(lambda text: self._log(text, error=True))
         self._log(
