@@ -221,6 +221,8 @@ def test_a_folder_of_another_attack_is_refused_and_kept(own, tmp_path):
         (("--price", "1"), "--price: expected 2 numbers with commas, got '1'"),
         (("--loss", "hinge"), "--loss: expected cross_entropy, "),
         (("--recover", "magic"), "--recover: expected tail, "),
+        (("--learn", "magic"), "--learn: expected self_training, "),
+        (("--loss", "smoothed"), "--loss smoothed: is of labels, and goes with --labels-only"),
         (("--recover", "linear"), "--recover linear: needs --victim"),
         (("--architecture", "vgg"), "unknown architecture 'vgg'"),
         (("--tls-ca", "absent.pem"), "--tls-ca absent.pem: No such file or directory"),
