@@ -121,7 +121,10 @@ def test_the_ways_that_defend_give_the_same_answers(exported, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--ways", "fused,faster"), "--ways: expected some of victim alone, ensemble, fused"),
+        (
+            ("--ways", "fused,faster"),
+            "--ways: expected some of victim alone, ensemble, empty step, fused",
+        ),
         (("--batch", "0"), "--batch: expected whole numbers from 1 to 65536"),
         (("--model", "digits_classifier"), "expected a protected model"),
     ],
