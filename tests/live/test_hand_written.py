@@ -133,9 +133,10 @@ def test_each_model_counts_what_it_did_on_the_metrics_endpoint(client, server):
     assert grown["reverse_sigmoid_refused_rows_total"] == 3 * 64
     assert grown["reverse_sigmoid_failed_requests_total"] == 0
     assert 0 < grown["reverse_sigmoid_capped_rows_total"] < 51 * 64
-    measured = grown["reverse_sigmoid_measured_rows_total"]
-    assert 0 < measured <= 51 * 64
-    assert 0.1 < grown["reverse_sigmoid_perturbation_l1_total"] / measured < 2
-    assert 0.1 < grown["reverse_sigmoid_perturbation_kl_nats_total"] / measured < 3
-    assert 0.009 < grown["reverse_sigmoid_top1_margin_total"] / measured < 1
+    # A quick step earns its measuring over many batches; the first is always measured.
+    measured = after["reverse_sigmoid_measured_rows_total"]
+    assert 0 < measured <= after["reverse_sigmoid_rows_total"]
+    assert 0.1 < after["reverse_sigmoid_perturbation_l1_total"] / measured < 2
+    assert 0.1 < after["reverse_sigmoid_perturbation_kl_nats_total"] / measured < 3
+    assert 0.009 < after["reverse_sigmoid_top1_margin_total"] / measured < 1
     assert after["reverse_sigmoid_config_not_in_force"] == 0
