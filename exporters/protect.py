@@ -24,7 +24,6 @@ from exporters import (
     versions,
 )  # fmt: skip
 from exporters.classifier import Classifier, Head, ProtectOptions, understand
-from exporters.linking import link_or_copy
 from exporters.onnx_run import OnnxSession
 from exporters.owned_folders import owned_folder
 from exporters.placing import place
@@ -227,17 +226,8 @@ def _write_onnx(classifier: Classifier, path: Path, model: Any) -> None:
         target = path.parent / location
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
-            _take(classifier.path.parent / location, target)
-
-
-def _take(weights: Path, target: Path) -> None:
-    """Make a file of weights stand in a model too, readable to whom a new file would be."""
-    umask = os.umask(0)
-    os.umask(umask)
-    if weights.stat().st_mode & 0o444 & ~umask == 0o444 & ~umask:
-        link_or_copy(weights.resolve(), target)
-    else:
-        shutil.copyfile(weights, target)
+            # Never a link: whoever exports again writes over the file that was given.
+            shutil.copyfile(classifier.path.parent / location, target)
 
 
 def _models(name: str, asked: ProtectOptions) -> tuple[str, ...]:

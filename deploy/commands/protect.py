@@ -346,24 +346,12 @@ def _lines(done: "ProtectedFile") -> list[str]:
         *labels,
         *(f"  victim     {name}{_holds(one)}{fused}" for name, one in named),
         f"  batch      {batch}",
-        *(f"  weights    {file}, linked: write new ones to a new file" for file in _linked(done)),
         *(f"  defence    {name}{_numbers(one)}" for name, one in named),
         *(
             f"  verified   {name}{one['verified_rows']} rows against the original graph"
             for name, one in named
         ),
         f"Next: {said['next']}",
-    ]
-
-
-def _linked(done: "ProtectedFile") -> list[str]:
-    """Return the files of weights that stand in the repository under a second name."""
-    folder = done.classifier.path.parent
-    return [
-        one
-        for one in done.classifier.external
-        for file in done.files
-        if str(file).endswith(f"/1/{one}") and file.samefile(folder / one)
     ]
 
 

@@ -90,8 +90,10 @@ def protect(
         known = _understand(model, parameters, asked, url=url, work=work, take=take)
         if model.is_ensemble:
             _refuse_leaks(model, known.found)
+        # Out of place never a link: whoever trains again may write over the original's files.
+        keep: Take = staging.link if out is None else _copy
         staged = staging.write(
-            model, known.found, known.parameters, asked, work / "models", take=take
+            model, known.found, known.parameters, asked, work / "models", take=keep
         )
         if known.question is not None:
             path_in(staged.folder, model.name).write_text(text_of([known.question]), "utf-8")
@@ -112,6 +114,10 @@ def protect(
     return ProtectedInPlace(
         model, known.found, known.parameters, staged, repository, verified, warnings
     )
+
+
+def _copy(file: Path, target: Path) -> None:
+    shutil.copy2(file, target)
 
 
 def _understand(
