@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from commands import run_command
+from commands import call_command
 from existing_models import ELSEWHERE, contents, elsewhere, parsed, pipeline, protect
 from victims import FLOAT, SOFTMAX, graph_file, linear_file, node, rng
 
@@ -34,7 +34,7 @@ def test_files_are_each_protected_and_one_that_fails_is_named(tmp_path):
     linear_file(tmp_path / "a.onnx", SOFTMAX)
     linear_file(tmp_path / "b.onnx")
     (tmp_path / "bad.onnx").write_text("no graph")
-    done = run_command(
+    done = call_command(
         "protect", "a.onnx", "bad.onnx", "gone.onnx", "b.onnx", "--repository", "models",
         cwd=tmp_path,
     )  # fmt: skip
@@ -48,7 +48,7 @@ def test_files_are_each_protected_and_one_that_fails_is_named(tmp_path):
     assert "not protected" in rows["bad.onnx"]
     assert names(tmp_path / "models") == behind("a", "b")
 
-    again = run_command(
+    again = call_command(
         *("protect", "a.onnx", "bad.onnx", "--repository", "models", "--force", "--json"),
         cwd=tmp_path,
     )
@@ -67,7 +67,7 @@ def test_what_would_get_the_same_name_is_refused_before_anything_is_written(tmp_
         (("--name", "b"), "--name: is one model's"),
         (("--scores", "odds"), "--scores: expected logits or probabilities"),
     ):
-        done = run_command(
+        done = call_command(
             *("protect", "one/a.onnx", "two/a.onnx", "--repository", "models", *options),
             cwd=tmp_path,
         )
@@ -87,7 +87,7 @@ def test_a_repository_is_protected_listed_retuned_and_given_back(tmp_path, monke
     before = contents(models)
     protect(models / "second", "fil")
 
-    done = run_command("protect", "models", *TOLD, cwd=tmp_path)
+    done = call_command("protect", "models", *TOLD, cwd=tmp_path)
     assert done.returncode == 1
     (said,) = [line for line in done.stderr.splitlines() if line.startswith("reverse-sigmoid: ")]
     assert "broken/config.pbtxt: name: expected the folder's, broken, got m" in said
@@ -101,13 +101,13 @@ def test_a_repository_is_protected_listed_retuned_and_given_back(tmp_path, monke
     assert [one.name for one in found.unprotected] == ["broken"]
 
     defences = [models / f"{one}_reverse_sigmoid" for one in ("first", "pipe", "second")]
-    done = run_command("retune", "models", "--beta", "0.7", "--json", cwd=tmp_path)
+    done = call_command("retune", "models", "--beta", "0.7", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [one["file"] for one in json.loads(done.stdout)] == [
         f"models/{one.name}/config.pbtxt" for one in defences
     ]
     defences[0].joinpath("config.pbtxt").write_text("what?")
-    done = run_command("retune", "models", "--beta", "0.8", cwd=tmp_path)
+    done = call_command("retune", "models", "--beta", "0.8", cwd=tmp_path)
     assert done.returncode == 1
     assert "first" in done.stderr
     betas = [parsed(one / "config.pbtxt").parameters["beta"].string_value for one in defences[1:]]
@@ -137,7 +137,7 @@ def test_a_repository_without_what_is_asked_for_says_so(tmp_path):
         (("retune", "models", "--beta", "1"), "models: no protected model there"),
         (("protect", "."), "config.pbtxt"),
     ):
-        done = run_command(*words, cwd=tmp_path)
+        done = call_command(*words, cwd=tmp_path)
         assert done.returncode == 1
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
@@ -154,7 +154,7 @@ def test_one_model_is_checked_with_all_that_it_runs(tmp_path):
         )
     )
     for name, errors in (("a", 0), ("b", 1)):
-        done = run_command("check", f"models/{name}", "--json", cwd=tmp_path)
+        done = call_command("check", f"models/{name}", "--json", cwd=tmp_path)
         found = json.loads(done.stdout)
         assert done.returncode == bool(errors)
         assert sum(one["level"] == "error" for one in found["findings"]) == errors

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import onnxruntime
 import pytest
-from commands import run_command
+from commands import call_command
 from existing_models import contents, elsewhere
 from victims import linear_file
 
@@ -36,7 +36,7 @@ def given(tmp_path_factory):
 
 
 def protect(given, target, *more):
-    return run_command("protect", given / "m.onnx", "--repository", target, *more, cwd=given)
+    return call_command("protect", given / "m.onnx", "--repository", target, *more, cwd=given)
 
 
 def table(repository, name):
@@ -51,7 +51,7 @@ def table(repository, name):
 
 
 def checked(repository):
-    done = run_command("check", repository, "--json", cwd=repository)
+    done = call_command("check", repository, "--json", cwd=repository)
     said = json.loads(done.stdout)
     assert done.returncode == 0, said
     return said
@@ -114,7 +114,7 @@ def test_a_model_that_is_protected_already_gets_other_answers_and_a_second_one(g
     assert protect(given, tmp_path / "r").returncode == 0
     model = tmp_path / "r" / "m"
     for options in (["--also", "labels"], ["--answers", "labels"], ["--answers", "deceptive"]):
-        done = run_command("protect", model, *options, cwd=tmp_path)
+        done = call_command("protect", model, *options, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "protected already" in done.stdout
         wanted = options == ["--answers", "labels"]
@@ -168,7 +168,7 @@ def test_undo_takes_the_second_model_too_and_no_other_of_such_a_name(
     folder = elsewhere(tmp_path / "models", "pytorch")
     before = contents(folder.parent)
     protecting.protect(folder, SHIPPED, ProtectOptions(scores="logits", multi_label=False))
-    done = run_command("protect", folder, "--also", "labels", cwd=tmp_path)
+    done = call_command("protect", folder, "--also", "labels", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     own = protect(given, folder.parent, "--name", "m_calibrated")  # not of --also
     assert own.returncode == 0, own.stderr
