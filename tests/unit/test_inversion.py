@@ -70,3 +70,24 @@ def test_a_mixture_of_one_solution_is_that_solution():
     answers = Postprocessor(sure)(true)
     assert np.abs(mixture.recover(answers, sure) - true).max() < 1e-3
     assert np.abs(analytic.recover(answers, sure) - true).max() < 1e-3
+
+
+@pytest.mark.parametrize("preserve_top1", [True, False])
+@pytest.mark.parametrize(("beta", "gamma"), [(1.5, 0.2), (0.9, 0.2), (2, 1.2)])
+def test_derivatives_are_those_that_differences_give(beta, gamma, preserve_top1):
+    parameters = Parameters(
+        scores="probabilities", beta=beta, gamma=gamma, preserve_top1=preserve_top1
+    )
+    logits, h = np.random.default_rng(0).normal(size=(50, 9)) * 4, 1e-6
+    ahead, behind = (
+        [analytic.protect(logits + way * unit, parameters) for unit in np.eye(9)] for way in (h, -h)
+    )
+    expected = np.stack([(a - b) / (2 * h) for a, b in zip(ahead, behind, strict=True)], axis=2)
+    assert analytic.Forward.of(logits, parameters).jacobian() == pytest.approx(expected, abs=1e-8)
+
+
+def test_answers_seen_before_are_not_solved_again(monkeypatch):
+    answers = Postprocessor(PLAIN)(softmax(np.eye(4, 3, dtype=np.float32) * 3, axis=1))
+    first = analytic.recover(answers, PLAIN)
+    monkeypatch.setattr(analytic, "_solutions", None)
+    assert np.array_equal(analytic.recover(answers[2:], PLAIN), first[2:])

@@ -9,7 +9,10 @@ of several exact ones the surest: victims are sure of most inputs. A substitute 
 logits gets more of it than one that matches its probabilities, which say little but the label.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit, log_softmax, softmax
 
 from load_tests.endpoint import Answers
@@ -29,7 +32,9 @@ CHUNK = 512  #: answers at a time
 EXACT = 1e-13
 DONE = 1e-16  #: nothing is gained below it
 TINY = 1e-300
-_H = 1e-6  #: of the numerical derivative, in logits
+#: Answers whose solutions are kept: every budget of every thief of an attack has them again.
+REMEMBERED = 16384
+_solved: dict[tuple[Parameters, bytes], Float64] = {}
 
 
 def recover(answers: Answers, parameters: Parameters) -> Answers:
@@ -52,25 +57,75 @@ def recover(answers: Answers, parameters: Parameters) -> Answers:
 
 def protect(logits: Float64, parameters: Parameters) -> Float64:
     """Return equation 2 with its accuracy constraint, in float64, from logits (n, K)."""
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))  # the top class's is 1
-    total = odds.sum(axis=1, keepdims=True)
-    rows, top = np.arange(len(odds)), odds.argmax(axis=1)
-    below = odds.copy()
-    below[rows, top] = 0
-    others = total - odds
-    others[rows, top] = below.sum(axis=1)  # without cancellation
-    y = odds / total
-    s = expit((parameters.gamma or 0) * (np.log(odds.clip(TINY)) - np.log(others.clip(TINY))))
-    beta = np.full((len(y), 1), parameters.beta or 0)
-    if parameters.preserve_top1:
-        gap = s.max(axis=1, keepdims=True) - s
-        apart = gap > 0
-        bound = (y.max(axis=1, keepdims=True) - y) / np.where(apart, gap, 1)
-        cap = np.where(apart, bound, np.inf).min(axis=1, keepdims=True)
-        beta = np.minimum(beta, (1 - parameters.margin) * cap)
-    z = np.maximum(y - beta * (s - 0.5), 0)
-    protected: Float64 = z / z.sum(axis=1, keepdims=True)
-    return protected
+    return Forward.of(logits, parameters).protected
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Equation 2 of rows of logits, step by step: arrays of shape (n, K), or (n, 1)."""
+
+    y: Float64
+    others: Float64  #: 1 - y, without cancellation
+    s: Float64
+    beta: Float64  #: (n, 1)
+    capped_by: NDArray[np.intp]  #: (n,), the class that bounds beta; -1: none
+    z: Float64
+    total: Float64  #: (n, 1), of z
+    gamma: float
+    kept: float  #: of the cap, 1 - margin
+
+    @classmethod
+    def of(cls, logits: Float64, parameters: Parameters) -> "Forward":
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))  # the top class's is 1
+        total = odds.sum(axis=1, keepdims=True)
+        rows, top = np.arange(len(odds)), odds.argmax(axis=1)
+        below = odds.copy()
+        below[rows, top] = 0
+        others = total - odds
+        others[rows, top] = below.sum(axis=1)
+        y, gamma = odds / total, parameters.gamma or 0
+        s = expit(gamma * (np.log(odds.clip(TINY)) - np.log(others.clip(TINY))))
+        beta = np.full((len(y), 1), parameters.beta or 0)
+        capped_by, kept = np.full(len(y), -1), 1 - parameters.margin
+        if parameters.preserve_top1:
+            gap = s.max(axis=1, keepdims=True) - s
+            apart = gap > 0
+            bound = (y.max(axis=1, keepdims=True) - y) / np.where(apart, gap, 1)
+            bound = np.where(apart, bound, np.inf)
+            cap = kept * bound.min(axis=1, keepdims=True)
+            capped_by = np.where(cap[:, 0] < beta[:, 0], bound.argmin(axis=1), -1)
+            beta = np.minimum(beta, cap)
+        z = np.maximum(y - beta * (s - 0.5), 0)
+        return cls(y, others / total, s, beta, capped_by, z, z.sum(axis=1, keepdims=True),
+                   gamma, kept)  # fmt: skip
+
+    @property
+    def protected(self) -> Float64:
+        protected: Float64 = self.z / self.total
+        return protected
+
+    def jacobian(self) -> Float64:
+        """Return the derivatives of the protected row by the logits, shape (n, K, K)."""
+        y, others = self.y, self.others.clip(TINY)
+        one = np.eye(y.shape[1], dtype=bool)
+        dy = -y[:, :, None] * y[:, None, :]
+        dy[:, one] = y * self.others
+        slope = self.gamma * self.s * (1 - self.s)
+        ds = -slope[:, :, None] * (y[:, None, :] / others[:, :, None])
+        ds[:, one] = slope  # (1 - y) / (1 - y) of it
+        dz = dy - self.beta[:, :, None] * ds
+        (capped,) = np.nonzero(self.capped_by >= 0)
+        if len(capped):
+            top, by = self.s[capped].argmax(axis=1), self.capped_by[capped]
+            gap = (self.s[capped, top] - self.s[capped, by])[:, None]
+            lead = (y[capped, top] - y[capped, by])[:, None]
+            apart = ds[capped, top] - ds[capped, by]
+            dbeta = self.kept * ((dy[capped, top] - dy[capped, by]) - lead / gap * apart) / gap
+            dz[capped] -= (self.s[capped] - 0.5)[:, :, None] * dbeta[:, None, :]
+        dz *= (self.z > 0)[:, :, None]
+        dz -= self.protected[:, :, None] * dz.sum(axis=1, keepdims=True)
+        jacobian: Float64 = dz / self.total[:, :, None]
+        return jacobian
 
 
 def solutions(answers: Answers, parameters: Parameters) -> tuple[Float64, Float64]:
@@ -87,10 +142,17 @@ def solutions(answers: Answers, parameters: Parameters) -> tuple[Float64, Float6
     """
     if parameters.defense != "reverse_sigmoid":
         raise InputError("--recover analytic: expected the beta and gamma of Reverse Sigmoid")
-    parts = np.array_split(answers.astype(np.float64), -(-len(answers) // CHUNK))
-    found = np.concatenate([_solutions(part, parameters) for part in parts], axis=1)
-    distance = [_distance(each, answers.astype(np.float64), parameters) for each in found]
-    return found, np.stack(distance)
+    wanted = answers.astype(np.float64)
+    keys = [(parameters, row.tobytes()) for row in wanted]
+    new = np.flatnonzero([key not in _solved for key in keys])
+    if len(_solved) + len(new) > REMEMBERED:
+        _solved.clear()
+        new = np.arange(len(keys))
+    for some in np.array_split(new, -(-len(new) // CHUNK)) if len(new) else []:
+        found = _solutions(wanted[some], parameters)
+        _solved.update(zip((keys[one] for one in some), found.swapaxes(0, 1), strict=True))
+    found = np.stack([_solved[key] for key in keys], axis=1)
+    return found, np.stack([_distance(each, wanted, parameters) for each in found])
 
 
 def _solutions(answers: Float64, parameters: Parameters) -> Float64:
@@ -136,7 +198,7 @@ def _solve(logits: Float64, answers: Float64, parameters: Parameters) -> Float64
         if not len(left):
             break
         start, off, wanted = solved[left], residual[left], answers[left]
-        tried = log_softmax(start - _step(start, off, wanted, parameters, damping[left]), axis=1)
+        tried = log_softmax(start - _step(start, off, parameters, damping[left]), axis=1)
         after = protect(tried, parameters) - wanted
         better = np.square(after).sum(axis=1) < np.square(off).sum(axis=1)
         solved[left[better]], residual[left[better]] = tried[better], after[better]
@@ -144,13 +206,10 @@ def _solve(logits: Float64, answers: Float64, parameters: Parameters) -> Float64
     return solved
 
 
-def _step(
-    logits: Float64, residual: Float64, answers: Float64, parameters: Parameters, damping: Float64
-) -> Float64:
+def _step(logits: Float64, residual: Float64, parameters: Parameters, damping: Float64) -> Float64:
     """Return a damped Gauss-Newton step."""
     classes = logits.shape[1]
-    moved = np.stack([protect(logits + _H * unit, parameters) for unit in np.eye(classes)], axis=2)
-    jacobian = (moved - (residual + answers)[:, :, None]) / _H
+    jacobian = Forward.of(logits, parameters).jacobian()
     normal = jacobian.transpose(0, 2, 1) @ jacobian
     scale = np.einsum("njj->n", normal)[:, None] / classes + 1e-18
     damped = normal + (damping[:, None] * scale)[:, :, None] * np.eye(classes)
