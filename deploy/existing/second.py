@@ -81,6 +81,9 @@ def add(
                 change(staged / new)
         gone = staged / "replaced"
         gone.mkdir()
+        for defence in names.values():  # one at its load would stop Triton's poller for good
+            if (repository / defence).exists():
+                time.sleep(placing_in.settles_in_s(repository / defence))
         placing_in.take_away(repository, [public, *names.values()], gone)
         for new in names.values():
             shutil.move(staged / new, repository / new)

@@ -85,7 +85,9 @@ def test_calibrated_answers_are_made_of_all_rows_in_one_go(given, tmp_path, layo
     checked(tmp_path / "r")
 
 
-def test_a_second_model_shares_the_weights_and_has_a_defence_of_its_own(given, tmp_path):
+def test_a_second_model_shares_the_weights_and_has_a_defence_of_its_own(
+    given, tmp_path, monkeypatch
+):
     target = tmp_path / "r"
     done = protect(given, target, "--also", "calibrated", "--query-set", given / "rows.npz")
     assert done.returncode == 0, done.stderr
@@ -103,6 +105,7 @@ def test_a_second_model_shares_the_weights_and_has_a_defence_of_its_own(given, t
     again = protect(given, target, "--also", "calibrated", "--query-set", given / "rows.npz")
     assert again.returncode == 1
     assert "exists; give --force" in again.stderr
+    monkeypatch.setattr(placing_in, "POLL_S", 0.1)  # no server is at the load of it
     again = protect(
         given, target, "--also", "calibrated", "--query-set", given / "rows.npz", "--force"
     )
