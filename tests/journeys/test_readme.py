@@ -250,10 +250,13 @@ def test_a_config_of_your_own_as_written_is_whole(tmp_path):
 
 def test_the_metrics_that_the_readme_names_are_those_that_there_are():
     source = (ROOT / "postprocess" / "metrics.py").read_text()
-    counters = re.search(r"^COUNTERS = \{(.*?)^\}", source, re.DOTALL | re.MULTILINE)[1]
-    made = [f"{name}_total" for name in re.findall(r'^    "(\w+)":', counters, re.MULTILINE)]
-    assert "reverse_sigmoid_config_not_in_force" in source
-    made.append("config_not_in_force")
+    counters, gauges = (
+        re.findall(r'^    "(\w+)":', held, re.MULTILINE)
+        for held in re.findall(
+            r"^(?:COUNTERS|GAUGES) = \{(.*?)^\}", source, re.DOTALL | re.MULTILINE
+        )
+    )
+    made = [*(f"{name}_total" for name in counters), *gauges]
     table = GUIDE.partition("## Watch")[2].partition("```")[0]
     rows = re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE)
     assert [name for row in rows for name in re.findall(r"`(\w+)`", row)] == made

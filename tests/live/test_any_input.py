@@ -102,8 +102,9 @@ def test_without_labels_nothing_is_said_of_accuracy(pair):
 def test_what_it_does_not_take_is_refused_and_nothing_is_written(pair, name, changes, said):
     _, folder = pair
     arrays = {key: values for key, values in {**ARRAYS, **changes}.items() if values is not None}
-    np.savez(folder / "wrong.npz", **arrays)
-    done = attack(pair, name, "--query-set", "wrong.npz", "--out", "refused")
+    file = f"wrong {said}.npz".replace("/", " ")  # a name of its own: what was read is kept
+    np.savez(folder / file, **arrays)
+    done = attack(pair, name, "--query-set", file, "--out", "refused")
     assert done.returncode == 1
     assert said in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
