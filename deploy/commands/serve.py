@@ -127,6 +127,7 @@ class ServeCommand:
 
         if self.gateway is None:
             return None
+        cancel_guard.refuse_missing()
         behind = GatedTriton(self.gateway, access_log=self.access_log)
         behind.refuse(
             self.repository,
@@ -134,7 +135,6 @@ class ServeCommand:
             control_mode=self.model_control_mode,
             supervise=self.supervise,
         )
-        cancel_guard.refuse_missing()
         return behind
 
     def _server(self, behind: "GatedTriton | None") -> "TritonServer":
