@@ -99,7 +99,8 @@ def to_logits(scores: Scores, *, probabilities: bool) -> Float32:
 def to_pair(scores: Scores, *, probabilities: bool) -> Float32:
     """Return the logits of (p, 1 - p), shape (rows, 2), for single sigmoid outputs (rows, 1)."""
     if probabilities:
-        p = np.clip(scores, 0, 1)
+        # float16 would round 1 - p off by more than it tells p from the next.
+        p = np.clip(scores.astype(np.promote_types(scores.dtype, np.float32), copy=False), 0, 1)
         return to_logits(np.concatenate([p, 1 - p], axis=1), probabilities=True)
     limit = np.finfo(np.float32).max
     logits = np.clip(scores, -limit, limit).astype(np.float32)

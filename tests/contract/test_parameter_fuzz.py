@@ -99,7 +99,7 @@ def test_a_random_parameter_map_serves_or_is_refused_in_one_clear_line(directory
         served += 1
         parameters = read.parameters
         scores = LOGITS if parameters.scores == "logits" else probabilities
-        answer = Postprocessor(parameters, key=read.key)(scores)
+        answer = Postprocessor(parameters, table=read.table)(scores)
         assert answer.shape == scores.shape, values
         assert answer.dtype == np.float32, values
         assert ((answer >= 0) & (answer <= 1)).all(), values
