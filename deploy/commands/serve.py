@@ -82,21 +82,22 @@ class ServeCommand:
     ] = None
 
     def run(self) -> None:
-        from deploy.supervision.versions import Versions
-
         behind = self._gated()
         server = self._server(behind)
-        versions = Versions(self.repository)
-
-        def tend() -> None:
-            if behind is not None:
-                behind.tend(server, _report)
-            for line in versions.news():
-                _report(f"BAD VERSION: {line}")
-
         with ExitStack() as stack:
             with err_console.status(f"starting Triton, its log is {self.log}"):
                 stack.enter_context(server)
+                # Not before: it would take the CPU that Triton starts with.
+                from deploy.supervision.versions import Versions
+
+                versions = Versions(self.repository)
+
+                def tend() -> None:
+                    if behind is not None:
+                        behind.tend(server, _report)
+                    for line in versions.news():
+                        _report(f"BAD VERSION: {line}")
+
                 door = None
                 if behind is not None:
                     stack.callback(behind.stop)
@@ -122,11 +123,11 @@ class ServeCommand:
 
     def _gated(self) -> "GatedTriton | None":
         """Return what runs the gateway, None if there is to be none."""
+        if self.gateway is None:
+            return None
         from deploy.gateway.door import GatedTriton
         from deploy.triton import cancel_guard
 
-        if self.gateway is None:
-            return None
         cancel_guard.refuse_missing()
         behind = GatedTriton(self.gateway, access_log=self.access_log)
         behind.refuse(
