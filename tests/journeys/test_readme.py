@@ -151,7 +151,7 @@ def test_the_worked_example_is_exported_checked_served_and_queried_as_written(ex
         assert "digits thief sample" in (checkout / "load.html").read_text()
         # The same command, with as little of everything as it can do.
         theft = shlex.split(block("reverse-sigmoid attack all --model digits "))
-        least = ("--queries", 16, "--budgets", 16, "--steps", 1, "--url", f"127.0.0.1:{ports.grpc}")
+        least = ("--queries", 50, "--budgets", 50, "--steps", 1, "--url", f"127.0.0.1:{ports.grpc}")
         stolen = run_command(*theft[1:], *least, cwd=checkout)
         assert stolen.returncode == 0, stolen.stderr
         for thief in ("sample-labels", "sample-table", "jacobian", "duplicates", "sample-mlp *"):
