@@ -9,6 +9,7 @@ on a sample: ``MEASURE_ROWS`` rows of a batch, and only of so many batches that 
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
@@ -56,25 +57,15 @@ class Metrics:
         """
         labels = {"model": model, "version": version}
         self._sums = dict.fromkeys(COUNTERS, 0.0)
-        self._families = []  # Triton drops a family that nobody holds
-        self._counters = {}
-        for name, description in COUNTERS.items():
-            family = pb_utils.MetricFamily(
-                name=f"reverse_sigmoid_{name}_total",
-                description=description,
-                kind=pb_utils.MetricFamily.COUNTER,
-            )
-            self._families.append(family)
-            self._counters[name] = family.Metric(labels=labels)
-        gauges = {}
-        for name, description in GAUGES.items():
-            family = pb_utils.MetricFamily(
-                name=f"reverse_sigmoid_{name}",
-                description=description,
-                kind=pb_utils.MetricFamily.GAUGE,
-            )
-            self._families.append(family)
-            gauges[name] = family.Metric(labels=labels)
+        self._families: list[Any] = []  # Triton drops a family that nobody holds
+        self._counters = {
+            name: self._register(f"{name}_total", text, pb_utils.MetricFamily.COUNTER, labels)
+            for name, text in COUNTERS.items()
+        }
+        gauges = {
+            name: self._register(name, text, pb_utils.MetricFamily.GAUGE, labels)
+            for name, text in GAUGES.items()
+        }
         gauges["kernel"].set(float(native))
         self._not_in_force = gauges["config_not_in_force"]
         self._config, self._loaded = config, _content(config)
@@ -84,6 +75,14 @@ class Metrics:
         self._began = time.perf_counter()
         #: What measuring may take, saved up from the steps' time; and what it took last.
         self._credit_s = self._cost_s = 0.0
+
+    def _register(self, name: str, description: str, kind: Any, labels: dict[str, str]) -> Any:
+        """Return a metric of a family of its own."""
+        family = pb_utils.MetricFamily(
+            name=f"reverse_sigmoid_{name}", description=description, kind=kind
+        )
+        self._families.append(family)
+        return family.Metric(labels=labels)
 
     def begin(self) -> None:
         """Note that a step begins."""
