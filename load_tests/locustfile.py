@@ -18,7 +18,7 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
-from load_tests.endpoint import EndpointError
+from load_tests.asking.endpoint import EndpointError
 from load_tests.stealing.attacks import registry
 from load_tests.stealing.attacks.base import Means
 from load_tests.stealing.collect import Plan

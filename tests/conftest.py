@@ -8,7 +8,7 @@ import pytest
 from commands import call_command
 
 from deploy.triton.server import TritonServer, free_ports
-from load_tests.endpoint import Endpoint
+from load_tests.asking.endpoint import Endpoint
 
 TESTS = Path(__file__).parent
 #: In the order in which they are run: the longest files first, so that no worker ends alone.

@@ -10,7 +10,7 @@ from commands import Running
 from serving import port_options
 
 from deploy.triton.server import free_ports
-from load_tests.endpoint import Access
+from load_tests.asking.endpoint import Access
 
 KEYS = {"alice": "alice-0123456789abcdef", "bob": "bob-0123456789abcdef", "eve": "eve" * 8}
 BUDGET = 100

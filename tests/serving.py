@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from exporters import datasets
 from exporters.atomic_file import write_text
-from load_tests.endpoint import Endpoint, EndpointError
+from load_tests.asking.endpoint import Endpoint, EndpointError
 
 DEFENCE, CLASSIFIER = "digits_reverse_sigmoid", "digits_classifier"
 IMAGES = datasets.load("digits").x_test[:8]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from deploy.audit.target import TIMEOUT_S, Target
-from load_tests.address import Address, address
-from load_tests.endpoint import API_KEY_HEADER, SERVICE
+from load_tests.asking.address import Address, address
+from load_tests.asking.endpoint import API_KEY_HEADER, SERVICE
 
 INFER = f"{SERVICE}/ModelInfer"
 #: What asks for no key.

@@ -7,7 +7,7 @@ from typing import Any
 from deploy.audit.door import Door
 from deploy.audit.target import TIMEOUT_S
 from deploy.audit.way import SpentError, Way
-from load_tests.endpoint import SERVICE, TRITON_KEY_HEADER
+from load_tests.asking.endpoint import SERVICE, TRITON_KEY_HEADER
 
 #: Refused, as far as a client can see. NOT_FOUND: there is no model of that name.
 _REFUSED = frozenset(["PERMISSION_DENIED", "UNAUTHENTICATED", "UNIMPLEMENTED", "NOT_FOUND"])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from deploy.audit import door, grpc_ways, http_ways, target
 from deploy.audit.way import Way
-from load_tests.endpoint import Access, EndpointError
+from load_tests.asking.endpoint import Access, EndpointError
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from exporters.model_repository import classifier_name, defence_name
-from load_tests.endpoint import Access, EndpointError, connect
-from load_tests.failures import one_line
-from load_tests.inputs import closed, filled
+from load_tests.asking.endpoint import Access, EndpointError, connect
+from load_tests.asking.failures import one_line
+from load_tests.asking.inputs import closed, filled
 
 TIMEOUT_S = 10.0
 

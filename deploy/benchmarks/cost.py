@@ -203,7 +203,7 @@ def _run(arguments: list[str]) -> tuple[float, float]:
 def attack(asked: argparse.Namespace) -> list[dict[str, Any]]:
     """Return queries per second of Sample, images of their own in each request."""
     from deploy.triton.server import on_free_ports
-    from load_tests.endpoint import Endpoint
+    from load_tests.asking.endpoint import Endpoint
     from load_tests.stealing.attacks.sample import sample
     from load_tests.stealing.collect import Manner, collect
 

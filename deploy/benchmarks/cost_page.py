@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from exporters.atomic_file import write_text
-from load_tests.page import markdown
-from load_tests.plots import figure, svg
+from load_tests.reporting.page import markdown
+from load_tests.reporting.plots import figure, svg
 
 _Rows = list[dict[str, Any]]
 

@@ -22,8 +22,8 @@ from deploy.gateway.envoy.bootstrap import Upstream
 from deploy.gateway.operator_file import Budget, Client, Limits, Operator, Tls
 from deploy.gateway.process import Gateway, write_private
 from deploy.triton.server import TritonServer, free_ports, on_free_ports
-from load_tests.address import Address
-from load_tests.endpoint import OPEN, Access, connect
+from load_tests.asking.address import Address
+from load_tests.asking.endpoint import OPEN, Access, connect
 from load_tests.timing import interleaved
 from load_tests.timing.closed_loop import ClosedLoop, Request, Slice
 from load_tests.timing.paired_rounds import Rounds, ratios, summary

@@ -19,7 +19,7 @@ from deploy.audit import target
 from deploy.gateway.operator_file import Client, read
 from deploy.hostile.heard import Secrets, raw
 from deploy.triton.server import free_ports
-from load_tests.endpoint import Access, EndpointError
+from load_tests.asking.endpoint import Access, EndpointError
 from postprocess.errors import InputError
 
 STARTUP_S = 120.0

@@ -28,7 +28,7 @@ from deploy.hostile.attacker import Attacker
 from deploy.hostile.attacks import ATTACKS, KEY, NOBODY, SPENT
 from deploy.hostile.heard import merge
 from deploy.processes.memory import Memory
-from load_tests.endpoint import Access
+from load_tests.asking.endpoint import Access
 from load_tests.timing.paced import Paced
 from postprocess.errors import InputError
 

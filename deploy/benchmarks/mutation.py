@@ -28,7 +28,7 @@ from deploy.hostile.crowd import crowd
 from deploy.hostile.heard import NEAR, Heard, Secrets, raw
 from deploy.hostile.mutated_messages import Mutator
 from deploy.hostile.mutated_requests import HttpMutator
-from load_tests.endpoint import API_KEY_HEADER, Access
+from load_tests.asking.endpoint import API_KEY_HEADER, Access
 
 #: An answer that comes later is one too late.
 LATE_S = 2.0

@@ -17,7 +17,7 @@ import numpy as np
 from deploy.benchmarks import arguments
 from deploy.benchmarks.gateway import gateway_before
 from deploy.triton.server import on_free_ports
-from load_tests.endpoint import OPEN, connect
+from load_tests.asking.endpoint import OPEN, connect
 from load_tests.timing.interleaved import turns
 
 LENGTHS = (10, 1_000, 2_000, 5_000, 10_000, 20_000, 30_000, 40_000, 50_000, 60_000)

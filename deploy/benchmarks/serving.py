@@ -18,7 +18,7 @@ from deploy.benchmarks import rivals
 from deploy.triton.server import TritonServer, on_free_ports
 from exporters import datasets
 from exporters.pipeline import Stage
-from load_tests.endpoint import EndpointError, connect
+from load_tests.asking.endpoint import EndpointError, connect
 from load_tests.timing import interleaved
 from load_tests.timing.closed_loop import ClosedLoop, Request, Slice
 from load_tests.timing.interleaved import Load

@@ -20,8 +20,8 @@ import psutil
 from deploy.benchmarks import arguments
 from deploy.benchmarks.gateway_run import GatewayRun, run
 from deploy.processes.memory import Memory
-from load_tests.endpoint import Access, connect
-from load_tests.failures import one_line
+from load_tests.asking.endpoint import Access, connect
+from load_tests.asking.failures import one_line
 from load_tests.timing.closed_loop import TIMEOUT_S, ClosedLoop, Request
 from load_tests.timing.paced import Ask, Paced
 from load_tests.timing.prepared import Preparer

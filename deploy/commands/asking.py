@@ -10,8 +10,8 @@ import typer
 
 from deploy.commands.options import counts
 from exporters import architectures, datasets
-from load_tests.drawn import Drawn, draw_from, refuse_other_rows
-from load_tests.endpoint import API_KEY_HEADER, API_KEY_VARIABLE
+from load_tests.asking.endpoint import API_KEY_HEADER, API_KEY_VARIABLE
+from load_tests.data.drawn import Drawn, draw_from, refuse_other_rows
 
 _SETS = ", ".join(datasets.NAMES)
 

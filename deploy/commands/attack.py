@@ -110,7 +110,7 @@ class AttackCommand:
     as_json: options.AsJson = False
 
     def run(self) -> None:
-        from load_tests.endpoint import Access
+        from load_tests.asking.endpoint import Access
         from load_tests.stealing import attack
         from load_tests.stealing.collect import Manner
 
@@ -144,7 +144,7 @@ class AttackCommand:
 
     def _hinting(self, run: Callable[..., dict[str, Any]], *given: Any, **named: Any) -> Any:
         """Call it; where a model takes fewer rows, its refusal names the option."""
-        from load_tests.endpoint import EndpointError
+        from load_tests.asking.endpoint import EndpointError
 
         try:
             return run(*given, **named)

@@ -86,8 +86,8 @@ class AuditCommand:
         from deploy.audit import matrix, target
         from deploy.audit.way import walk
         from deploy.hostile import dangerous_ways
-        from load_tests.address import address
-        from load_tests.endpoint import Access
+        from load_tests.asking.address import address
+        from load_tests.asking.endpoint import Access
 
         http_url = self.http_url or self.url
         for name, value in (("--url", self.url), ("--http-url", http_url)):

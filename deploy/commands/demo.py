@@ -27,7 +27,7 @@ from postprocess.errors import InputError
 if TYPE_CHECKING:
     from exporters.datasets import Dataset, Images, Labels
     from exporters.pipeline import Stage
-    from load_tests.endpoint import Answers
+    from load_tests.asking.endpoint import Answers
     from load_tests.stealing.transfer_set import TransferSet
 
 DIGITS = "digits"
@@ -133,7 +133,7 @@ class DemoCommand:
         from deploy.repository import answers, victim_graph
         from exporters import datasets
         from load_tests.calibrate.fit import fit
-        from load_tests.drawn import Drawn
+        from load_tests.data.drawn import Drawn
         from load_tests.tune import recorded
 
         public = self.out / "model_repository" / datasets.public_name(self.data)
@@ -154,8 +154,8 @@ class DemoCommand:
 
         from deploy.triton.server import TritonServer, free_ports
         from exporters import datasets
-        from load_tests import measures
-        from load_tests.endpoint import Endpoint, Query, ask
+        from load_tests.asking.endpoint import Endpoint, Query, ask
+        from load_tests.reporting import measures
         from load_tests.stealing import probabilities
         from load_tests.stealing.attacks.sample import sample
         from load_tests.stealing.collect import collect
@@ -217,7 +217,7 @@ class DemoCommand:
     ) -> dict[str, float]:
         """Return how far substitutes of the answers agree with the victim."""
         from exporters.train import predict
-        from load_tests import measures
+        from load_tests.reporting import measures
         from load_tests.stealing.substitute import Recipe, train_substitute
 
         def agreement(title: str, endpoint: str, *, labels_only: bool = False) -> float:
@@ -245,7 +245,7 @@ class DemoCommand:
 
 def _compared(victim: "Answers", protected: "Answers", labels: "Labels") -> dict[str, float]:
     """Return what clients still get of the victim's answers."""
-    from load_tests import measures
+    from load_tests.reporting import measures
 
     return {
         "victim_accuracy": measures.accuracy(victim, labels),

@@ -4,8 +4,8 @@ import html
 from typing import Any
 
 from load_tests.calibrate import calibration_report
-from load_tests.page import html_table, page
-from load_tests.plots import draw_served, figure, svg
+from load_tests.reporting.page import html_table, page
+from load_tests.reporting.plots import draw_served, figure, svg
 from postprocess.parameters import Parameters
 
 _Rows = list[tuple[str, ...]]

@@ -62,7 +62,7 @@ class GatewayCommand:
         from deploy.gateway.operator_file import read
         from deploy.gateway.process import validate, write_configuration, write_private
         from deploy.gateway.rules import budget_rules, shared_budgets
-        from load_tests.address import address
+        from load_tests.asking.address import address
 
         operator = read(self.operator_file)
         configuration = self.out / "envoy.yaml"

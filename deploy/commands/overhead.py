@@ -12,7 +12,7 @@ from deploy.commands import asking, options
 from deploy.commands.console import command_line, out_console, say
 from deploy.commands.progress import stages
 from exporters.atomic_file import write_json
-from load_tests.page import digits
+from load_tests.reporting.page import digits
 from postprocess.errors import InputError
 
 #: Measure to how a person reads it.
@@ -62,7 +62,7 @@ class OverheadCommand:
     force: options.Force = False
 
     def run(self) -> None:
-        from load_tests.endpoint import Access
+        from load_tests.asking.endpoint import Access
         from load_tests.timing.overhead import OverheadOptions, measure
 
         if self.out is not None and self.out.exists() and not self.force:

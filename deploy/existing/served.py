@@ -8,8 +8,8 @@ from typing import Any
 from deploy.triton.server import ServerError, on_free_ports
 from exporters import question
 from exporters.onnx_run import Feed, one_line
-from load_tests import tensors
-from load_tests.endpoint import connect
+from load_tests.asking.endpoint import connect
+from load_tests.data import tensors
 from postprocess.arrays import Array
 from postprocess.errors import InputError
 

@@ -13,7 +13,7 @@ from deploy.existing.record import Record
 from deploy.repository import model_config
 from exporters.model_repository import classifier_name
 from exporters.onnx_run import one_line
-from load_tests.endpoint import connect
+from load_tests.asking.endpoint import connect
 from postprocess.errors import InputError
 
 #: How long a server may take to serve the original again.

@@ -17,7 +17,7 @@ from deploy.gateway.process import Gateway
 from deploy.processes import log_files
 from deploy.repository import protected
 from deploy.triton.server import TritonServer
-from load_tests.address import Address
+from load_tests.asking.address import Address
 from postprocess.errors import InputError, ReverseSigmoidError
 
 LOOPBACK = "127.0.0.1"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exporters.model_repository import refuse_name
-from load_tests.address import Address, address, own_address
+from load_tests.asking.address import Address, address, own_address
 from postprocess.errors import InputError
 
 #: Seconds of a period that a budget may be given for.

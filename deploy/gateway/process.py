@@ -21,7 +21,7 @@ from deploy.gateway.operator_file import PROBE, Operator
 from deploy.processes import log_files
 from deploy.processes.child import Child
 from deploy.processes.listening import refuse_taken
-from load_tests.address import Address
+from load_tests.asking.address import Address
 from postprocess.errors import ReverseSigmoidError
 
 STARTUP_S = 30.0

@@ -7,7 +7,7 @@ from deploy.audit.http1 import Broken, head, request
 from deploy.hostile.crowd import crowd, turns
 from deploy.hostile.heard import Heard
 from deploy.hostile.wire import hear
-from load_tests.endpoint import API_KEY_HEADER
+from load_tests.asking.endpoint import API_KEY_HEADER
 
 #: Nobody's name: where it stands in a log, a client has written it there.
 FORGED = "forged-by-nobody"

@@ -7,7 +7,7 @@ from typing import Any
 
 from deploy.audit.door import Door
 from deploy.hostile.mutated_messages import BYTES, DATATYPES, NUMBERS, PARAMETERS, text
-from load_tests.endpoint import API_KEY_HEADER
+from load_tests.asking.endpoint import API_KEY_HEADER
 
 _METHODS = ("POST", "GET", "PUT", "HEAD", "OPTIONS", "CONNECT", "TRACE", "PATCH", "post", "P\0ST")
 _VERSIONS = ("HTTP/1.1", "HTTP/1.1", "HTTP/1.1", "HTTP/1.0", "HTTP/2.0", "HTTP/0.9", "http/1.1", "")

@@ -10,7 +10,7 @@ from deploy.audit.http1 import head, request
 from deploy.hostile.crowd import turns
 from deploy.hostile.heard import Heard
 from deploy.hostile.wire import hear
-from load_tests.endpoint import SERVICE
+from load_tests.asking.endpoint import SERVICE
 
 #: How long a client waits for a refusal.
 PATIENCE_S = 8.0

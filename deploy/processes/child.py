@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from deploy.processes import die_with_parent, group
 from exporters import owned_folders
-from load_tests.deferred_signals import deferred_signals
+from load_tests.asking.deferred_signals import deferred_signals
 from postprocess.errors import InputError
 
 _Child = TypeVar("_Child", bound="Child")

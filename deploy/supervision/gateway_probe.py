@@ -18,7 +18,7 @@ from deploy.processes import cpu
 from deploy.supervision.questions import Tensors
 from deploy.supervision.status_file import GatewayStatus, now
 from exporters.question import tensors
-from load_tests.endpoint import API_KEY_HEADER
+from load_tests.asking.endpoint import API_KEY_HEADER
 from postprocess.ready import body_of
 
 #: Time between two questions, and silent ones in a row until Envoy is ended: where it uses no CPU

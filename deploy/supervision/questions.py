@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from load_tests import inputs, tensors
+from load_tests.asking import inputs
+from load_tests.data import tensors
 from postprocess.errors import ReverseSigmoidError
 from postprocess.question import Question
 

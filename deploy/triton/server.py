@@ -16,7 +16,7 @@ from deploy.processes.child import Child
 from deploy.processes.listening import refuse_taken
 from deploy.triton import cancel_guard, server_log, stub_processes, wheel
 from exporters import servable_path
-from load_tests.endpoint import Access, connect
+from load_tests.asking.endpoint import Access, connect
 from postprocess.errors import InputError, ReverseSigmoidError
 
 #: What Triton waits for requests in flight when told to stop.

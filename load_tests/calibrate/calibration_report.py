@@ -8,7 +8,7 @@ from scipy.special import softmax
 
 from load_tests.calibrate import honest
 from load_tests.calibrate.fit import fit
-from load_tests.plots import panels, svg
+from load_tests.reporting.plots import panels, svg
 from postprocess import calibrated
 from postprocess.calibration import Calibration
 from postprocess.parameters import Parameters

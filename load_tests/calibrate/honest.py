@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from load_tests import measures
+from load_tests.reporting import measures
 from postprocess.scores import Scores
 
 #: The measures by their names for people.

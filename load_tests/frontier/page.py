@@ -10,8 +10,8 @@ from exporters.atomic_file import write_json, write_text
 from load_tests.calibrate.honest import HEAD
 from load_tests.frontier.gains import Mean, gain, honest, stolen
 from load_tests.frontier.study import LABELS, Kind, Study
-from load_tests.page import markdown
-from load_tests.plots import panels, svg
+from load_tests.reporting.page import markdown
+from load_tests.reporting.plots import panels, svg
 from load_tests.runs.run import Known
 
 NAME = "frontier.json"

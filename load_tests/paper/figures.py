@@ -10,7 +10,7 @@ import numpy as np
 from load_tests.paper.grids import NAMES
 from load_tests.paper.plan import PaperPlan
 from load_tests.paper.tables import NETWORKS, TITLES, said
-from load_tests.plots import draw_served, figure, panels, svg
+from load_tests.reporting.plots import draw_served, figure, panels, svg
 from load_tests.runs.run import Run
 from postprocess.parameters import Parameters
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from exporters.atomic_file import write_text
-from load_tests.page import markdown
 from load_tests.paper.facts import facts
 from load_tests.paper.figures import Figures
 from load_tests.paper.plan import PaperPlan
 from load_tests.paper.tables import NETWORKS, TITLES, Tables
+from load_tests.reporting.page import markdown
 
 _VERDICTS = {True: "reproduced", False: "**not reproduced**", None: "not run"}
 

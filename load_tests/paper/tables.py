@@ -5,11 +5,11 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from load_tests.page import markdown
 from load_tests.paper import published
 from load_tests.paper.grids import NAMES, DefenceSettings
 from load_tests.paper.plan import PaperPlan
 from load_tests.paper.thieves import AGAINST_HARDENED, HARDENED, TABLE_4
+from load_tests.reporting.page import markdown
 from load_tests.runs.run import Run
 from load_tests.stealing.thief import NAIVE, Thief
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from load_tests.asking.endpoint import Answers
 from load_tests.calibrate.fit import fit
-from load_tests.endpoint import Answers
 from load_tests.runs.victims import Logits
 from postprocess import calibrated, top1
 from postprocess.errors import InputError

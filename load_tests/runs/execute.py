@@ -11,10 +11,10 @@ from scipy.special import softmax
 
 from exporters.datasets import Images
 from exporters.train import BATCH, Watch, predict
-from load_tests import measures
+from load_tests.asking.endpoint import Answers
 from load_tests.calibrate import honest
-from load_tests.endpoint import Answers
-from load_tests.rows import features
+from load_tests.data.rows import features
+from load_tests.reporting import measures
 from load_tests.runs import answers
 from load_tests.runs.run import Run
 from load_tests.runs.victims import TrainedVictim

@@ -12,8 +12,8 @@ from exporters import architectures, datasets
 from exporters.atomic_file import atomic_file, write_json
 from exporters.datasets import Dataset, HoldOff, Images
 from exporters.train import predict, train_victim
-from load_tests.drawn import Drawn, digest
-from load_tests.rows import features
+from load_tests.data.drawn import Drawn, digest
+from load_tests.data.rows import features
 from load_tests.runs.conditions import made_with
 from load_tests.runs.run import Victim
 from postprocess.errors import InputError

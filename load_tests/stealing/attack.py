@@ -13,8 +13,8 @@ import postprocess
 from exporters import architectures
 from exporters.atomic_file import write_json, write_text
 from exporters.pipeline import Stage
-from load_tests.drawn import HELD_OUT_ONE_IN, Drawn, digest, draw_from, refuse_other_rows
-from load_tests.endpoint import Access, Endpoint, Query
+from load_tests.asking.endpoint import Access, Endpoint, Query
+from load_tests.data.drawn import HELD_OUT_ONE_IN, Drawn, digest, draw_from, refuse_other_rows
 from load_tests.stealing import attack_record, probabilities, verdict
 from load_tests.stealing.attacks import registry
 from load_tests.stealing.attacks.base import Means

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from load_tests.drawn import Drawn, digest, draw_from
+from load_tests.data.drawn import Drawn, digest, draw_from
 from load_tests.stealing.attacks import registry
 from load_tests.stealing.attacks.base import PHOTOS, Means
 from load_tests.stealing.claim import claim

@@ -23,11 +23,11 @@ from exporters.atomic_file import atomic_file, write_json
 from exporters.datasets import Labels
 from exporters.pipeline import Stage
 from exporters.train import Progress, predict
-from load_tests import measures
-from load_tests.deferred_signals import deferred_signals
-from load_tests.drawn import Drawn
-from load_tests.endpoint import Answers, Query, ask
-from load_tests.rows import Rows, features
+from load_tests.asking.deferred_signals import deferred_signals
+from load_tests.asking.endpoint import Answers, Query, ask
+from load_tests.data.drawn import Drawn
+from load_tests.data.rows import Rows, features
+from load_tests.reporting import measures
 from load_tests.stealing import attack_record, same_answers
 from load_tests.stealing.attack_record import AttackRecord
 from load_tests.stealing.attacks import registry

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.train import Progress
-from load_tests.endpoint import Answers, EndpointError, Query
-from load_tests.rows import Rows, features
+from load_tests.asking.endpoint import Answers, EndpointError, Query
+from load_tests.data.rows import Rows, features
 from load_tests.stealing.transfer_set import Queries, TransferSet, joined
 from load_tests.stealing.transfer_set_file import TransferSetFile
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from exporters.datasets import Images
 from exporters.train import predict
-from load_tests.endpoint import Answers, Query
+from load_tests.asking.endpoint import Answers, Query
 from postprocess.errors import InputError
 
 #: How far from 1 a row of float16 probabilities may sum.

@@ -4,8 +4,8 @@ import html
 from collections.abc import Callable
 from typing import Any
 
-from load_tests.page import html_table, page
-from load_tests.plots import figure, svg
+from load_tests.reporting.page import html_table, page
+from load_tests.reporting.plots import figure, svg
 from load_tests.stealing import losses, verdict
 from load_tests.stealing.thief import LABELS, NAIVE
 from load_tests.stealing.verdict import Result, budgets, curve

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from load_tests.endpoint import Answers, Query, ask
-from load_tests.rows import Rows
+from load_tests.asking.endpoint import Answers, Query, ask
+from load_tests.data.rows import Rows
 from postprocess.errors import InputError
 
 ROWS = 8

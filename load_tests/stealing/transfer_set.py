@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.datasets import Images
-from load_tests.endpoint import Answers
-from load_tests.rows import Rows, features, joined_rows
+from load_tests.asking.endpoint import Answers
+from load_tests.data.rows import Rows, features, joined_rows
 from postprocess.errors import InputError
 
 

@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.datasets import Images
-from load_tests.endpoint import Answers
-from load_tests.rows import InputRows, Rows, features
+from load_tests.asking.endpoint import Answers
+from load_tests.data.rows import InputRows, Rows, features
 from load_tests.stealing.transfer_set import TransferSet
 from postprocess.errors import InputError
 

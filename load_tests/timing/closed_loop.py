@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from load_tests.endpoint import OPEN, Access, connect
-from load_tests.failures import one_line
+from load_tests.asking.endpoint import OPEN, Access, connect
+from load_tests.asking.failures import one_line
 
 #: Of every request. Whoever is not answered by then counts an error.
 TIMEOUT_S = 30.0

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from exporters import datasets
-from load_tests import query_sets
-from load_tests.deferred_signals import deferred_signals
-from load_tests.endpoint import OPEN, Access, EndpointError, connect
-from load_tests.rows import Rows
+from load_tests.asking.deferred_signals import deferred_signals
+from load_tests.asking.endpoint import OPEN, Access, EndpointError, connect
+from load_tests.data import query_sets
+from load_tests.data.rows import Rows
 from load_tests.timing.closed_loop import ClosedLoop
 from load_tests.timing.prepared import Preparer, RefusedError
 from postprocess.errors import ReverseSigmoidError

@@ -19,10 +19,10 @@ import numpy as np
 import postprocess
 from exporters import datasets
 from exporters.pipeline import Stage
-from load_tests import query_sets
-from load_tests.address import address
-from load_tests.endpoint import OPEN, Access, EndpointError, connect
-from load_tests.rows import Rows
+from load_tests.asking.address import address
+from load_tests.asking.endpoint import OPEN, Access, EndpointError, connect
+from load_tests.data import query_sets
+from load_tests.data.rows import Rows
 from load_tests.timing import interleaved
 from load_tests.timing.closed_loop import TIMEOUT_S, ClosedLoop, Request, Slice, bare_loop
 from load_tests.timing.flood import Flood, FloodOptions

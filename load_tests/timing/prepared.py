@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from load_tests import inputs, tensors
-from load_tests.endpoint import EndpointError
-from load_tests.failures import one_line
-from load_tests.rows import Rows
+from load_tests.asking import inputs
+from load_tests.asking.endpoint import EndpointError
+from load_tests.asking.failures import one_line
+from load_tests.data import tensors
+from load_tests.data.rows import Rows
 from load_tests.timing.closed_loop import TIMEOUT_S, Request
 from postprocess.errors import ReverseSigmoidError
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.atomic_file import write_json
-from load_tests.page import markdown
+from load_tests.reporting.page import markdown
 from load_tests.timing.interleaved import call_seconds
 from load_tests.timing.machine import cpu
 from postprocess.calibration import Calibration

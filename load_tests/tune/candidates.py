@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from load_tests import measures
+from load_tests.reporting import measures
 from load_tests.runs.victims import Logits
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor

@@ -11,13 +11,13 @@ import numpy as np
 
 from exporters.atomic_file import atomic_file, write_json
 from exporters.onnx_run import one_line
-from load_tests import tensors
-from load_tests.drawn import Drawn, digest
-from load_tests.rows import Rows, features
+from load_tests.data import tensors
+from load_tests.data.drawn import Drawn, digest
+from load_tests.data.rows import Rows, features
+from load_tests.data.tensors import Taken
 from load_tests.runs.run import Victim
 from load_tests.runs.victims import ROWS as ROWS_FILE
 from load_tests.runs.victims import Logits, is_trained
-from load_tests.tensors import Taken
 from postprocess.errors import InputError
 from postprocess.scores import to_logits
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from load_tests.plots import figure, svg
+from load_tests.reporting.plots import figure, svg
 from load_tests.tune.candidates import Candidate
 from load_tests.tune.tuning import Trained, Tuning
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from locust.argument_parser import LocustArgumentParser
 
-from load_tests.drawn import Drawn, draw_from
-from load_tests.endpoint import Access
+from load_tests.asking.endpoint import Access
+from load_tests.data.drawn import Drawn, draw_from
 from load_tests.users.load_shapes import SHAPES
 from postprocess.errors import InputError
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.quiet_import import import_quietly
-from load_tests.rows import features
+from load_tests.data.rows import features
 from load_tests.stealing import attack_record
 from load_tests.stealing.collect import Plan, drive
 from load_tests.stealing.transfer_set import Queries, TransferSet

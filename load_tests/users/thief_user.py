@@ -11,9 +11,9 @@ from locust.env import Environment
 from locust.exception import StopUser
 
 from exporters import architectures
-from load_tests.drawn import digest
-from load_tests.endpoint import Answers, EndpointError
-from load_tests.rows import Rows
+from load_tests.asking.endpoint import Answers, EndpointError
+from load_tests.data.drawn import digest
+from load_tests.data.rows import Rows
 from load_tests.stealing.attack_record import AttackRecord
 from load_tests.stealing.collect import Manner, Plan, collect
 from load_tests.stealing.probabilities import as_probabilities

@@ -10,8 +10,8 @@ from typing import Any
 
 from locust import User, events
 
-from load_tests.endpoint import Answers, Endpoint, EndpointError
-from load_tests.rows import Rows
+from load_tests.asking.endpoint import Answers, Endpoint, EndpointError
+from load_tests.data.rows import Rows
 from load_tests.users.options import LoadSettings
 
 

@@ -16,7 +16,7 @@ from serving import read_url
 from step import load_step  # noqa: F401
 
 from deploy.triton.server import TritonServer, free_ports
-from load_tests.endpoint import Endpoint
+from load_tests.asking.endpoint import Endpoint
 from postprocess import kernel
 
 ROOT = Path(__file__).parents[2]

@@ -17,15 +17,18 @@ POSTPROCESS_NEEDS = {"numpy", "triton_python_backend_utils"}
 #: imported by all, and import none, but for those that have a line of their own.
 ROOMS = {
     "load_tests": {
-        "stealing": set(),
-        "timing": set(),
-        "calibrate": set(),
-        "runs": {"stealing", "timing", "calibrate"},
-        "users": {"stealing", "timing"},
-        "locustfile": {"stealing", "timing", "users"},
-        "frontier": {"runs", "calibrate"},
-        "tune": {"stealing", "timing", "runs", "frontier"},
-        "paper": {"stealing", "timing", "runs"},
+        "data": set(),
+        "asking": {"data"},
+        "reporting": set(),
+        "stealing": {"data", "asking", "reporting"},
+        "timing": {"data", "asking", "reporting"},
+        "calibrate": {"reporting"},
+        "runs": {"data", "asking", "reporting", "stealing", "timing", "calibrate"},
+        "users": {"data", "asking", "stealing", "timing"},
+        "locustfile": {"asking", "stealing", "timing", "users"},
+        "frontier": {"reporting", "runs", "calibrate"},
+        "tune": {"data", "reporting", "stealing", "timing", "runs", "frontier"},
+        "paper": {"reporting", "stealing", "timing", "runs"},
     },
     "deploy": {
         "processes": set(),

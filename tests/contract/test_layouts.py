@@ -14,7 +14,7 @@ from serving import read_url
 from victims import linear_file, node
 
 from deploy.triton.server import TritonServer, free_ports
-from load_tests.endpoint import Endpoint, EndpointError
+from load_tests.asking.endpoint import Endpoint, EndpointError
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 

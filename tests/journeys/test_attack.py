@@ -18,8 +18,8 @@ from deploy.triton.server import TritonServer, free_ports
 from exporters import datasets
 from exporters.model_repository import SHIPPED
 from exporters.train import predict
-from load_tests import measures
-from load_tests.endpoint import Endpoint
+from load_tests.asking.endpoint import Endpoint
+from load_tests.reporting import measures
 from load_tests.stealing import probabilities
 from load_tests.stealing.attacks.sample import sample
 from load_tests.stealing.collect import Manner, collect

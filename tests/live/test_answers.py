@@ -8,7 +8,7 @@ from serving import read_url
 
 from exporters import datasets
 from exporters.model_repository import SHIPPED
-from load_tests.endpoint import ask
+from load_tests.asking.endpoint import ask
 
 DIGITS = datasets.load("digits")
 SETTINGS = {

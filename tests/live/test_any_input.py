@@ -10,7 +10,7 @@ from onnx import TensorProto
 from victims import graph_file, node
 
 from deploy.triton.server import TritonServer, free_ports
-from load_tests.drawn import draw_from
+from load_tests.data.drawn import draw_from
 from load_tests.stealing.transfer_set_file import TransferSetFile
 
 CLASSES, ROWS, WORDS = 4, 200, 30

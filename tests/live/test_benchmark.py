@@ -17,7 +17,7 @@ from deploy.triton.server import TritonServer, free_ports
 from exporters.classifier import ProtectOptions
 from exporters.model_repository import SHIPPED
 from exporters.protect import protect
-from load_tests.endpoint import connect
+from load_tests.asking.endpoint import connect
 from load_tests.timing.closed_loop import ClosedLoop
 
 PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20

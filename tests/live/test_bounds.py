@@ -10,7 +10,7 @@ import pytest
 from gateways import BUDGET, Gated, write_files
 from serving import IMAGES
 
-from load_tests.endpoint import Endpoint, EndpointError
+from load_tests.asking.endpoint import Endpoint, EndpointError
 
 SPENT = "the query budget or rate limit of this API key is spent"
 

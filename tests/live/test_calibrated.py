@@ -11,7 +11,7 @@ from commands import call_command
 from serving import DEFENCE, IMAGES, Load
 
 from exporters.atomic_file import write_text
-from load_tests.endpoint import Endpoint, EndpointError
+from load_tests.asking.endpoint import Endpoint, EndpointError
 from postprocess import calibration, question
 from postprocess.calibrated import rows
 

@@ -21,7 +21,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from deploy.triton import cancel_guard, stub_processes
 from deploy.triton.server import TritonServer, free_ports
-from load_tests.endpoint import Endpoint
+from load_tests.asking.endpoint import Endpoint
 
 #: An unguarded Triton seldom survives that many; 133 were enough once.
 CANCELLATIONS = 10_000

@@ -13,7 +13,7 @@ from google.protobuf.internal.encoder import _VarintBytes
 from serving import CLASSIFIER, DEFENCE, IMAGES
 from tritonclient.grpc import service_pb2
 
-from load_tests.endpoint import SERVICE, Access, Endpoint, EndpointError
+from load_tests.asking.endpoint import SERVICE, Access, Endpoint, EndpointError
 
 OTHER = "digits_other"
 #: Client to the models that it may ask.

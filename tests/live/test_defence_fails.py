@@ -3,7 +3,7 @@ import pytest
 
 from deploy.triton.server import TritonServer, free_ports
 from exporters import datasets
-from load_tests.endpoint import Endpoint, EndpointError
+from load_tests.asking.endpoint import Endpoint, EndpointError
 
 BROKEN_MODEL_PY = """
 from postprocess.postprocessor import ProtectedRows

@@ -17,7 +17,7 @@ from deploy.existing import protecting
 from deploy.triton.server import TritonServer, free_ports
 from exporters.classifier import ProtectOptions
 from exporters.model_repository import SHIPPED
-from load_tests.endpoint import connect
+from load_tests.asking.endpoint import connect
 from postprocess.errors import InputError
 
 GPUS = "instance_group [ { count: 2 kind: KIND_GPU gpus: [ 0, 1 ] } ]\n"

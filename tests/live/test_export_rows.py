@@ -10,7 +10,7 @@ from commands import call_command
 from deploy.triton.server import TritonServer, free_ports
 from exporters import datasets
 from exporters.model_repository import SHIPPED
-from load_tests.endpoint import ask, connect
+from load_tests.asking.endpoint import ask, connect
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 CLASSES, FEATURES = 12, 6

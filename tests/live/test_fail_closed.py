@@ -6,7 +6,7 @@ from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
 from exporters import datasets
-from load_tests.endpoint import EndpointError
+from load_tests.asking.endpoint import EndpointError
 
 DEFENCE = "digits_reverse_sigmoid"
 IMAGES = datasets.load("digits").x_test

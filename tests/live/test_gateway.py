@@ -23,7 +23,7 @@ from gateways import BUDGET, KEYS, Gated, write_files
 from onnx import TensorProto, helper
 from serving import DEFENCE, IMAGES, read_url, stubs_of
 
-from load_tests.endpoint import Endpoint, EndpointError, connect
+from load_tests.asking.endpoint import Endpoint, EndpointError, connect
 from load_tests.timing.overhead import OverheadOptions, measure
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

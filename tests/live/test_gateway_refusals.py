@@ -18,7 +18,7 @@ from serving import IMAGES
 from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from load_tests.endpoint import Endpoint, EndpointError, connect
+from load_tests.asking.endpoint import Endpoint, EndpointError, connect
 
 INFER = "/v2/models/dig.its/infer"
 SERVICE = "/inference.GRPCInferenceService"

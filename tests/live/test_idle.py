@@ -12,7 +12,7 @@ from serving import CLASSIFIER, DEFENCE, IMAGES, Serving
 from tritonclient.grpc import InferenceServerClient
 
 from deploy.triton.server import free_ports
-from load_tests.endpoint import Endpoint
+from load_tests.asking.endpoint import Endpoint
 
 ENSEMBLES, SECONDS = 8, 30
 #: Of one core. 1.9 here beside much else, and 4.8 before idle models were asked less often.

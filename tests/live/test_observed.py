@@ -17,7 +17,7 @@ from serving import IMAGES, read_url
 from deploy.gateway.envoy.bootstrap import Upstream
 from deploy.gateway.operator_file import Address, read
 from deploy.gateway.process import Gateway
-from load_tests.endpoint import Endpoint, EndpointError
+from load_tests.asking.endpoint import Endpoint, EndpointError
 
 PROMETHEUS = Path(__file__).parents[2] / "deploy" / "prometheus"
 

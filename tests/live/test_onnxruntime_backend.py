@@ -6,7 +6,7 @@ import victims
 from onnx import TensorProto, helper
 
 from deploy.triton.server import TritonServer, free_ports
-from load_tests.endpoint import connect
+from load_tests.asking.endpoint import connect
 
 FLOAT = TensorProto.FLOAT
 

@@ -15,7 +15,7 @@ import pytest
 from commands import SOON_S, Running, run_command
 
 from deploy.triton.server import TritonServer, free_ports
-from load_tests.endpoint import EndpointError, connect
+from load_tests.asking.endpoint import EndpointError, connect
 from load_tests.timing.closed_loop import ClosedLoop
 from load_tests.timing.flood import Flood, FloodOptions
 from load_tests.timing.prepared import Preparer

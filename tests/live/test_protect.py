@@ -16,7 +16,7 @@ from deploy.triton.server import TritonServer, free_ports
 from exporters.classifier import ProtectOptions
 from exporters.model_repository import SHIPPED, onnx_path
 from exporters.protect import protect
-from load_tests.endpoint import connect
+from load_tests.asking.endpoint import connect
 
 SETTINGS = {
     "beta": SHIPPED.beta,

@@ -13,7 +13,7 @@ from victims import linear_file
 
 from deploy.triton.server import TritonServer, free_ports
 from exporters.onnx_run import OnnxSession
-from load_tests.endpoint import Endpoint, EndpointError
+from load_tests.asking.endpoint import Endpoint, EndpointError
 from postprocess import calibration
 
 SETTINGS = {"beta": 1.5, "gamma": 0.2, "margin": 0.01, "preserve_top1": True}

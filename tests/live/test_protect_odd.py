@@ -22,7 +22,7 @@ from deploy.triton.server import TritonServer, free_ports
 from exporters.classifier import ProtectOptions
 from exporters.model_repository import SHIPPED
 from exporters.protect import protect
-from load_tests.endpoint import connect
+from load_tests.asking.endpoint import connect
 
 SOFTMAX = node("Softmax", ["logits"], ["scores"], axis=1)
 #: How each is made, what is asked of it, the shape of a row of input, and the class axis.

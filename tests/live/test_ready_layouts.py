@@ -18,7 +18,7 @@ from deploy.triton.server import TritonServer, free_ports
 from exporters.classifier import ProtectOptions
 from exporters.model_repository import SHIPPED
 from exporters.protect import protect
-from load_tests.endpoint import Access, connect
+from load_tests.asking.endpoint import Access, connect
 from postprocess.question import FILE
 
 SECRET = "s" * 32

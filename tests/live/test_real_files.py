@@ -17,7 +17,7 @@ from commands import call_command
 
 from deploy.triton.server import TritonServer, free_ports
 from exporters.model_repository import onnx_path
-from load_tests.endpoint import connect
+from load_tests.asking.endpoint import connect
 
 SETTINGS = {"beta": 1.5, "gamma": 0.2, "margin": 0.01, "preserve_top1": True}
 #: The oracle looks at every pair of classes, thousands of them.

@@ -6,7 +6,7 @@ import pytest
 from serving import DEFENCE, Load
 
 from exporters.atomic_file import write_text
-from load_tests.endpoint import connect
+from load_tests.asking.endpoint import connect
 
 
 def load(serving, model, **options):

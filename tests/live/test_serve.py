@@ -15,7 +15,7 @@ from deploy.gateway.operator_file import Address, read
 from deploy.gateway.process import Gateway
 from deploy.processes import die_with_parent
 from deploy.triton.server import TritonServer, free_ports
-from load_tests.endpoint import Endpoint
+from load_tests.asking.endpoint import Endpoint
 
 DEFENCE = "digits_reverse_sigmoid"
 

@@ -12,7 +12,7 @@ from serving import CLASSIFIER, DEFENCE, IMAGES, Load
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
-from load_tests.endpoint import Endpoint
+from load_tests.asking.endpoint import Endpoint
 
 RAISES = """
 import triton_python_backend_utils as pb_utils

@@ -12,7 +12,7 @@ from serving import read_url
 
 from deploy.triton.server import TritonServer, free_ports
 from exporters import datasets
-from load_tests.endpoint import Endpoint, EndpointError
+from load_tests.asking.endpoint import Endpoint, EndpointError
 
 DEFENCE, VICTIM = "digits_reverse_sigmoid", "digits_classifier"
 IMAGES = datasets.load("digits").x_test[:200]

@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 from deploy.audit import grpc_ways, http_ways, port_ways, target, way
 from deploy.audit.door import find
 from deploy.audit.target import KnownInput, Target
-from load_tests.endpoint import OPEN
+from load_tests.asking.endpoint import OPEN
 
 
 class Answers(http.server.BaseHTTPRequestHandler):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from load_tests import measures
 from load_tests.calibrate import honest
 from load_tests.calibrate.fit import fit
+from load_tests.reporting import measures
 from postprocess import calibrated
 from postprocess.errors import InputError
 

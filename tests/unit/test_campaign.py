@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from exporters import datasets
-from load_tests.drawn import draw_from
+from load_tests.data.drawn import draw_from
 from load_tests.stealing import attack_record
 from load_tests.stealing.attack_record import AttackRecord
 from load_tests.stealing.campaign import Campaign, CampaignSettings

@@ -6,8 +6,8 @@ import numpy as np
 import pandas
 import pytest
 
-from load_tests.deferred_signals import deferred_signals
-from load_tests.endpoint import EndpointError
+from load_tests.asking.deferred_signals import deferred_signals
+from load_tests.asking.endpoint import EndpointError
 from load_tests.stealing.attacks.random_images import random_images
 from load_tests.stealing.attacks.sample import sample
 from load_tests.stealing.collect import Manner, collect

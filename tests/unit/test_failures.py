@@ -9,7 +9,7 @@ import pytest
 import trustme
 from commands import run_command
 
-from load_tests.endpoint import Access, Endpoint, EndpointError
+from load_tests.asking.endpoint import Access, Endpoint, EndpointError
 from postprocess.errors import InputError
 
 LONG_AGO = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)

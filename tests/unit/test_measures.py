@@ -3,7 +3,7 @@ import pytest
 from scipy.spatial.distance import cosine as scipy_cosine
 from scipy.stats import entropy
 
-from load_tests import measures
+from load_tests.reporting import measures
 
 RNG = np.random.default_rng(0)
 P = RNG.dirichlet(np.ones(10), 50).astype(np.float32)

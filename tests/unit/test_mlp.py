@@ -4,7 +4,7 @@ from scipy.special import softmax
 
 from exporters import architectures, datasets, keras_to_onnx
 from exporters.train import predict, train_victim
-from load_tests.drawn import draw_from
+from load_tests.data.drawn import draw_from
 from load_tests.stealing.campaign import Campaign, CampaignSettings
 from load_tests.stealing.collect import Manner
 from load_tests.stealing.thief import Thief

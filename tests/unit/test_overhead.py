@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from load_tests.endpoint import EndpointError, connect
+from load_tests.asking.endpoint import EndpointError, connect
 from load_tests.timing.closed_loop import ClosedLoop
 from load_tests.timing.overhead import OverheadOptions, measure
 from load_tests.timing.prepared import Preparer, RefusedError

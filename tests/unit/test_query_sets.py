@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from load_tests import query_sets, tensors
-from load_tests.drawn import draw_from
-from load_tests.rows import InputRows, features, joined_rows
-from load_tests.tensors import Taken
+from load_tests.data import query_sets, tensors
+from load_tests.data.drawn import draw_from
+from load_tests.data.rows import InputRows, features, joined_rows
+from load_tests.data.tensors import Taken
 from postprocess.errors import InputError
 
 IDS = np.arange(60).reshape(20, 3)

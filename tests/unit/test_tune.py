@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 from victims import graph_file
 
-from load_tests.drawn import draw_from
+from load_tests.data.drawn import draw_from
 from load_tests.runs.run import Run, Victim
 from load_tests.tune import candidates as settings
 from load_tests.tune.candidates import Candidate

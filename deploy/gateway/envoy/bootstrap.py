@@ -14,7 +14,7 @@ from deploy.gateway.envoy.replies import local_replies
 from deploy.gateway.envoy.routes import virtual_host
 from deploy.gateway.envoy.typed import named, typed
 from deploy.gateway.operator_file import Operator
-from load_tests.address import Address
+from load_tests.asking.address import Address
 
 _MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 #: A connection whose client resets a hundred streams in one breath lets the others through.

@@ -19,7 +19,7 @@ from deploy.gateway.envoy.routes import (
 from deploy.gateway.envoy.scrub import scrubber
 from deploy.gateway.envoy.typed import HTTP, named, typed
 from deploy.gateway.operator_file import MIB, Operator
-from load_tests.endpoint import API_KEY_HEADER, SERVICE, TRITON_KEY_HEADER
+from load_tests.asking.endpoint import API_KEY_HEADER, SERVICE, TRITON_KEY_HEADER
 from postprocess.ready import KEY_HEADER
 
 #: Triton's names of the header that its restricted APIs demand, over HTTP and gRPC.

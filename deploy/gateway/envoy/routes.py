@@ -6,7 +6,7 @@ from typing import Any
 from deploy.gateway.envoy.counted import CLIENT, counted, counts_here
 from deploy.gateway.envoy.typed import typed
 from deploy.gateway.operator_file import Operator
-from load_tests.endpoint import SERVICE
+from load_tests.asking.endpoint import SERVICE
 
 #: Method to the field of its request that names the model.
 MODEL_FIELD = {"ModelInfer": "model_name", "ModelMetadata": "name", "ModelReady": "name"}

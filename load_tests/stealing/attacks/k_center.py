@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from load_tests.rows import Rows, features
+from load_tests.data.rows import Rows, features
 from load_tests.stealing.attacks.sample import sample
 from load_tests.stealing.collect import Plan
 from load_tests.stealing.transfer_set import Queries

@@ -6,7 +6,7 @@ What a defence adds at random averages away; what it derives from the answer its
 import numpy as np
 
 from exporters.datasets import Images
-from load_tests.rows import features
+from load_tests.data.rows import features
 from load_tests.stealing.attacks.base import span
 from load_tests.stealing.attacks.sample import sample
 from load_tests.stealing.collect import Plan

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from load_tests.rows import Rows
+from load_tests.data.rows import Rows
 from load_tests.stealing.collect import Plan
 from load_tests.stealing.transfer_set import Queries
 from postprocess.errors import InputError

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.datasets import Images
-from load_tests.endpoint import Answers
+from load_tests.asking.endpoint import Answers
 from load_tests.stealing import probabilities
 from load_tests.stealing.substitute import Recipe, train_substitute
 from load_tests.stealing.transfer_set import TransferSet, joined

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, log_softmax, softmax
 
-from load_tests.endpoint import Answers
+from load_tests.asking.endpoint import Answers
 from postprocess.arrays import Float64
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from load_tests.endpoint import Answers
+from load_tests.asking.endpoint import Answers
 from load_tests.stealing.recovery.table import CHUNK
 
 #: The distance to which neighbour a weight falls by half: a wider kernel where rows are rare.

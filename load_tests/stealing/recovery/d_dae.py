@@ -9,7 +9,7 @@ from itertools import product
 
 import numpy as np
 
-from load_tests.endpoint import Answers
+from load_tests.asking.endpoint import Answers
 from load_tests.stealing.recovery import inverse
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters

@@ -13,7 +13,7 @@ import numpy as np
 
 from exporters.train import BATCH, cross_entropy, train
 from exporters.trainer import Trainer
-from load_tests.endpoint import Answers
+from load_tests.asking.endpoint import Answers
 
 Inverse = Callable[[Answers], Answers]
 

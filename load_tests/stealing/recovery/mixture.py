@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import softmax
 
-from load_tests.endpoint import Answers
+from load_tests.asking.endpoint import Answers
 from load_tests.stealing.recovery import analytic
 from postprocess.arrays import Float64
 from postprocess.parameters import Parameters

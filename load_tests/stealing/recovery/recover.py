@@ -21,7 +21,7 @@ import numpy as np
 
 from exporters.datasets import Images
 from exporters.train import augment, predict
-from load_tests.endpoint import Answers
+from load_tests.asking.endpoint import Answers
 from load_tests.stealing.recovery import bayes, d_dae, inverse, table, tail_ranking
 from load_tests.stealing.substitute import Recipe, train_substitute
 from load_tests.stealing.transfer_set import TransferSet

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from load_tests.endpoint import Answers
+from load_tests.asking.endpoint import Answers
 
 #: Rows of the table's answers that are compared with all others at a time.
 CHUNK = 256

@@ -6,7 +6,7 @@ the top one the least of the answer is the likeliest of the victim.
 
 import numpy as np
 
-from load_tests.endpoint import Answers
+from load_tests.asking.endpoint import Answers
 
 
 def recover(answers: Answers, prior: Answers) -> Answers:

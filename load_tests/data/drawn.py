@@ -10,8 +10,8 @@ import numpy as np
 
 from exporters import datasets
 from exporters.datasets import Labels
-from load_tests import query_sets
-from load_tests.rows import InputRows, Rows, features
+from load_tests.data import query_sets
+from load_tests.data.rows import InputRows, Rows, features
 from postprocess.errors import InputError
 
 #: Of a query set without a test set, one row in so many is held out to judge by.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from load_tests.rows import InputRows, Rows
+from load_tests.data.rows import InputRows, Rows
 from postprocess.errors import InputError
 
 #: The array of a query set that is no input, unless the model has one of that name.

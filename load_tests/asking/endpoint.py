@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from load_tests import tensors
-from load_tests.deferred_signals import deferred_signals
-from load_tests.drawn import Drawn
-from load_tests.failures import tls_misfit
-from load_tests.rows import Rows
+from load_tests.asking.deferred_signals import deferred_signals
+from load_tests.asking.failures import tls_misfit
+from load_tests.data import tensors
+from load_tests.data.drawn import Drawn
+from load_tests.data.rows import Rows
 from postprocess.errors import InputError, ReverseSigmoidError
 
 Answers = NDArray[np.float32]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from load_tests.endpoint import EndpointError
+from load_tests.asking.endpoint import EndpointError
 
 #: What is tried for a dimension, other than the batch, that a model leaves open.
 OPEN_SIZES = (1, 8, 32, 224)

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.datasets import Images, Labels
-from load_tests.rows import InputRows, Rows, features
-from load_tests.tensors import FEATURES
+from load_tests.data.rows import InputRows, Rows, features
+from load_tests.data.tensors import FEATURES
 from postprocess.errors import InputError
 
 LABELS = "labels"
