@@ -8,21 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from exporters import (
-    architectures,
-    config_pbtxt,
-    datasets,
-    keras_to_onnx,
-    model_repository,
-    onnx_signature,
-    question,
-    servable_path,
-)
-from exporters.atomic_file import write_text
-from exporters.datasets import Dataset
-from exporters.onnx_run import Feed, OnnxSession
+from exporters import question
+from exporters.files import servable_path
+from exporters.files.atomic_file import write_text
+from exporters.graph import onnx_signature
+from exporters.graph.onnx_run import Feed, OnnxSession
 from exporters.quiet_import import import_quietly
-from exporters.train import Progress, predict, train_victim
+from exporters.repository import config_pbtxt, model_repository
+from exporters.training import architectures, datasets, keras_to_onnx
+from exporters.training.datasets import Dataset
+from exporters.training.train import Progress, predict, train_victim
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor

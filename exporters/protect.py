@@ -14,19 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import postprocess
-from exporters import (
-    fused,
-    graph_ending,
-    model_repository,
-    onnx_graph,
-    question,
-    servable_path,
-    versions,
-)  # fmt: skip
-from exporters.classifier import Classifier, Head, ProtectOptions, understand
-from exporters.onnx_run import OnnxSession
-from exporters.owned_folders import owned_folder
-from exporters.placing import place
+from exporters import question  # fmt: skip
+from exporters.files import servable_path  # fmt: skip
+from exporters.files.owned_folders import owned_folder
+from exporters.files.placing import place
+from exporters.fusing import fused  # fmt: skip
+from exporters.graph import onnx_graph  # fmt: skip
+from exporters.graph.onnx_run import OnnxSession
+from exporters.reading import graph_ending  # fmt: skip
+from exporters.reading.classifier import Classifier, Head, ProtectOptions, understand
+from exporters.repository import model_repository, versions  # fmt: skip
 from exporters.verify import CutError, Verified, verify, verify_fused
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from exporters.evidence import Evidence
-from exporters.onnx_run import Feed, GraphRunner, Source
+from exporters.graph.onnx_run import Feed, GraphRunner, Source
+from exporters.reading.evidence import Evidence
 from postprocess.arrays import Array, Float64
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor

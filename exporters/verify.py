@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from exporters import model_repository
-from exporters.classifier import Classifier, Head
-from exporters.evidence import as_rows
-from exporters.onnx_run import OnnxSession
-from exporters.score_kind import ScoreKind
-from exporters.score_nodes import NO_ANSWER
-from exporters.score_output import top
+from exporters.fusing.score_nodes import NO_ANSWER
+from exporters.graph.onnx_run import OnnxSession
+from exporters.reading.classifier import Classifier, Head
+from exporters.reading.evidence import as_rows
+from exporters.reading.score_kind import ScoreKind
+from exporters.reading.score_output import top
+from exporters.repository import model_repository
 from postprocess.arrays import Array, Float64
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters

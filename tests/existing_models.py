@@ -9,8 +9,8 @@ from onnx import TensorProto
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from deploy.existing import protecting
-from exporters.classifier import ProtectOptions
-from exporters.model_repository import SHIPPED
+from exporters.reading.classifier import ProtectOptions
+from exporters.repository.model_repository import SHIPPED
 
 GOLDEN = Path(__file__).parent / "golden" / "existing"
 

@@ -11,8 +11,8 @@ import oracle
 from commands import SOON_S, Running
 from scipy.special import softmax
 
-from exporters import datasets
-from exporters.atomic_file import write_text
+from exporters.files.atomic_file import write_text
+from exporters.training import datasets
 from load_tests.asking.endpoint import Endpoint, EndpointError
 
 DEFENCE, CLASSIFIER = "digits_reverse_sigmoid", "digits_classifier"

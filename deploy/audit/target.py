@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from exporters.model_repository import classifier_name, defence_name
+from exporters.repository.model_repository import classifier_name, defence_name
 from load_tests.asking.endpoint import Access, EndpointError, connect
 from load_tests.asking.failures import one_line
 from load_tests.asking.inputs import closed, filled

@@ -24,9 +24,10 @@ import numpy as np
 
 from deploy.benchmarks import arguments
 from deploy.benchmarks.start_cost import start
-from exporters import datasets, fused
-from exporters.atomic_file import write_json
-from exporters.model_repository import SHIPPED
+from exporters.files.atomic_file import write_json
+from exporters.fusing import fused
+from exporters.repository.model_repository import SHIPPED
+from exporters.training import datasets
 from load_tests.timing.interleaved import call_seconds
 from load_tests.timing.machine import machine
 from postprocess.postprocessor import Postprocessor

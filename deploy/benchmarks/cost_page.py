@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from exporters.atomic_file import write_text
+from exporters.files.atomic_file import write_text
 from load_tests.reporting.page import markdown
 from load_tests.reporting.plots import figure, svg
 

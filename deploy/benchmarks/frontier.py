@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from deploy.benchmarks import arguments
-from exporters import datasets
+from exporters.training import datasets
 from load_tests.frontier.study import KINDS, Study
 from load_tests.runs.conditions import Conditions
 from load_tests.runs.runner import Runner

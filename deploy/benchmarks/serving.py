@@ -16,8 +16,8 @@ import numpy as np
 import postprocess
 from deploy.benchmarks import rivals
 from deploy.triton.server import TritonServer, on_free_ports
-from exporters import datasets
 from exporters.pipeline import Stage
+from exporters.training import datasets
 from load_tests.asking.endpoint import EndpointError, connect
 from load_tests.timing import interleaved
 from load_tests.timing.closed_loop import ClosedLoop, Request, Slice

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from deploy.commands.options import counts
-from exporters import architectures, datasets
+from exporters.training import architectures, datasets
 from load_tests.asking.endpoint import API_KEY_HEADER, API_KEY_VARIABLE
 from load_tests.data.drawn import Drawn, draw_from, refuse_other_rows
 

@@ -13,7 +13,7 @@ from deploy.benchmarks import rivals
 from deploy.commands import asking, options
 from deploy.commands.console import command_line, err_console, say, show
 from deploy.commands.progress import stages
-from exporters.atomic_file import write_json
+from exporters.files.atomic_file import write_json
 from load_tests.reporting.page import digits
 from postprocess.errors import InputError
 

@@ -12,7 +12,7 @@ from deploy.commands import asking, options
 from deploy.commands.console import err_console, say, show
 from deploy.commands.needs import refuse_missing
 from deploy.commands.retune import show_changes, write
-from exporters.atomic_file import write_text
+from exporters.files.atomic_file import write_text
 from postprocess import calibration
 from postprocess.errors import InputError
 
@@ -127,7 +127,8 @@ def _deceptive(now: "Parameters") -> "Parameters | None":
 
 def _digest(classifier: "OnnxVictim") -> str:
     """Return by what the classifier is known again; "" of a fused model, whose file changes."""
-    from exporters import fused, onnx_graph
+    from exporters.fusing import fused
+    from exporters.graph import onnx_graph
 
     inside = classifier.output == fused.VICTIM_SCORES
     return "" if inside else onnx_graph.digest(classifier.path)

@@ -20,13 +20,13 @@ from deploy.commands import options
 from deploy.commands.console import command_line, out_console, say
 from deploy.commands.needs import refuse_missing
 from deploy.commands.progress import stages
-from exporters import model_repository
-from exporters.atomic_file import write_json, write_text
+from exporters.files.atomic_file import write_json, write_text
+from exporters.repository import model_repository
 from postprocess.errors import InputError
 
 if TYPE_CHECKING:
-    from exporters.datasets import Dataset, Images, Labels
     from exporters.pipeline import Stage
+    from exporters.training.datasets import Dataset, Images, Labels
     from load_tests.asking.endpoint import Answers
     from load_tests.stealing.transfer_set import TransferSet
 
@@ -74,8 +74,9 @@ class DemoCommand:
     def _report(self) -> dict[str, Any]:
         """Return the report, after writing report.json and report.html to ``out``."""
         from deploy.commands.demo_report import to_html
-        from exporters import architectures, datasets, servable_path
+        from exporters.files import servable_path
         from exporters.pipeline import export_classifier
+        from exporters.training import architectures, datasets
 
         start = time.monotonic()
         defence = options.parameters(self.beta, self.gamma, self.margin)
@@ -131,7 +132,7 @@ class DemoCommand:
 
         from deploy.existing import second
         from deploy.repository import answers, victim_graph
-        from exporters import datasets
+        from exporters.training import datasets
         from load_tests.calibrate.fit import fit
         from load_tests.data.drawn import Drawn
         from load_tests.tune import recorded
@@ -153,7 +154,7 @@ class DemoCommand:
         import numpy as np
 
         from deploy.triton.server import TritonServer, free_ports
-        from exporters import datasets
+        from exporters.training import datasets
         from load_tests.asking.endpoint import Endpoint, Query, ask
         from load_tests.reporting import measures
         from load_tests.stealing import probabilities
@@ -216,7 +217,7 @@ class DemoCommand:
         stage: "Stage",
     ) -> dict[str, float]:
         """Return how far substitutes of the answers agree with the victim."""
-        from exporters.train import predict
+        from exporters.training.train import predict
         from load_tests.reporting import measures
         from load_tests.stealing.substitute import Recipe, train_substitute
 

@@ -9,7 +9,8 @@ import typer
 from deploy.commands import asking, options
 from deploy.commands.console import err_console, say
 from deploy.commands.progress import stages
-from exporters import architectures, datasets, model_repository, query_files
+from exporters.repository import model_repository
+from exporters.training import architectures, datasets, query_files
 from postprocess.errors import InputError
 
 

@@ -9,7 +9,7 @@ import typer
 
 from deploy.commands import options
 from deploy.commands.console import say
-from exporters.atomic_file import write_text
+from exporters.files.atomic_file import write_text
 from postprocess.errors import InputError
 
 #: In the folder that it writes: our module for Envoy, and what clients have spent.

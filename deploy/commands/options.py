@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from exporters.model_repository import SHIPPED
+from exporters.repository.model_repository import SHIPPED
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from deploy.commands import asking, options
 from deploy.commands.console import command_line, out_console, say
 from deploy.commands.progress import stages
-from exporters.atomic_file import write_json
+from exporters.files.atomic_file import write_json
 from load_tests.reporting.page import digits
 from postprocess.errors import InputError
 

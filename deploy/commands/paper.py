@@ -12,7 +12,7 @@ from deploy.commands import asking, options
 from deploy.commands.console import err_console, out_console, say
 from deploy.commands.needs import refuse_missing, refuse_missing_backend
 from deploy.commands.progress import Countdown
-from exporters import datasets
+from exporters.training import datasets
 from load_tests.paper.plan import PARTS, PaperPlan
 from load_tests.paper.scales import SCALES, find
 from postprocess.errors import InputError

@@ -11,7 +11,7 @@ from deploy.commands.console import err_console, say
 
 if TYPE_CHECKING:
     from exporters.pipeline import Stage
-    from exporters.train import Progress as Callback
+    from exporters.training.train import Progress as Callback
 
 
 def stages(total: int) -> "Stage":

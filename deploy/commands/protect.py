@@ -18,9 +18,9 @@ from postprocess.parameters import CHOICES, Parameters
 if TYPE_CHECKING:
     from deploy.commands.many import Told
     from deploy.existing.listing import Listing
-    from exporters.classifier import ProtectOptions
-    from exporters.onnx_signature import OnnxTensor
+    from exporters.graph.onnx_signature import OnnxTensor
     from exporters.protect import ProtectedFile
+    from exporters.reading.classifier import ProtectOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +217,7 @@ class ProtectCommand:
         Raises:
             InputError: a value is none of its option's.
         """
-        from exporters.classifier import ProtectOptions
+        from exporters.reading.classifier import ProtectOptions
 
         if self.scores not in ("", *CHOICES["scores"]):
             raise InputError(f"--scores: expected logits or probabilities, got {self.scores!r}")

@@ -15,8 +15,8 @@ from deploy.commands.many import try_each
 from deploy.commands.needs import refuse_missing, refuse_missing_backend
 from deploy.commands.progress import Countdown
 from deploy.commands.retune import NONE, show_changes, write
-from exporters import architectures
-from exporters.atomic_file import write_json, write_text
+from exporters.files.atomic_file import write_json, write_text
+from exporters.training import architectures
 from postprocess.errors import InputError
 
 if TYPE_CHECKING:

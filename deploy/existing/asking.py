@@ -10,16 +10,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deploy.existing.reading import ExistingModel, backend_of
-from exporters import class_axis, graph_ending, onnx_graph, onnx_run, score_kind, versions
-from exporters import evidence as evidence_of
-from exporters.class_axis import Signs
-from exporters.classifier import AXIS_CALLS, Head, ProtectOptions, label_follows, label_like
-from exporters.evidence import Evidence
-from exporters.graph_ending import Ending
-from exporters.onnx_graph import FLOATS, Value
-from exporters.onnx_run import Feed, GraphRunner, Source
-from exporters.score_kind import ScoreKind
-from exporters.score_output import NAMES
+from exporters.graph import onnx_graph, onnx_run
+from exporters.graph.onnx_graph import FLOATS, Value
+from exporters.graph.onnx_run import Feed, GraphRunner, Source
+from exporters.reading import class_axis, graph_ending, score_kind
+from exporters.reading import evidence as evidence_of
+from exporters.reading.class_axis import Signs
+from exporters.reading.classifier import AXIS_CALLS, Head, ProtectOptions, label_follows, label_like
+from exporters.reading.evidence import Evidence
+from exporters.reading.graph_ending import Ending
+from exporters.reading.score_kind import ScoreKind
+from exporters.reading.score_output import NAMES
+from exporters.repository import versions
 from postprocess.arrays import Array
 from postprocess.errors import InputError
 

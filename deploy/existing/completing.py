@@ -6,7 +6,7 @@ from typing import Any
 from deploy.existing import served, staging
 from deploy.existing.served import NotServedHereError
 from deploy.repository import model_config
-from exporters.linking import link_or_copy
+from exporters.files.linking import link_or_copy
 from exporters.protect import folder_beside
 from postprocess.errors import InputError
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from deploy.existing import record
 from deploy.repository import model_config, protected
-from exporters import versions
-from exporters.model_repository import defence_name, model_names
+from exporters.repository import versions
+from exporters.repository.model_repository import defence_name, model_names
 from postprocess.errors import InputError
 
 

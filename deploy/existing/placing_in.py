@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from exporters.owned_folders import owned_folder
+from exporters.files.owned_folders import owned_folder
 from exporters.protect import PREFIX
 from postprocess.errors import InputError
 

@@ -14,13 +14,14 @@ from deploy.existing.asking import Understood
 from deploy.existing.reading import EMBEDDED, ExistingModel
 from deploy.existing.served import NotServedHereError
 from deploy.existing.staging import Staged, Take
-from exporters import question, servable_path
-from exporters.classifier import ProtectOptions
-from exporters.evidence import as_rows
-from exporters.linking import link_or_copy
-from exporters.onnx_run import GraphRunner, one_line
+from exporters import question
+from exporters.files import servable_path
+from exporters.files.linking import link_or_copy
+from exporters.graph.onnx_run import GraphRunner, one_line
 from exporters.protect import folder_beside
-from exporters.score_output import top
+from exporters.reading.classifier import ProtectOptions
+from exporters.reading.evidence import as_rows
+from exporters.reading.score_output import top
 from exporters.verify import defended
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters

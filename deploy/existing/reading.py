@@ -8,9 +8,9 @@ from typing import Any
 
 from deploy.existing import record
 from deploy.repository import model_config, protected
-from exporters import model_repository, versions
-from exporters.onnx_graph import DATA_TYPES, FLOATS, Value
-from exporters.onnx_signature import OnnxTensor
+from exporters.graph.onnx_graph import DATA_TYPES, FLOATS, Value
+from exporters.graph.onnx_signature import OnnxTensor
+from exporters.repository import model_repository, versions
 from postprocess.errors import InputError
 
 #: Backends that the embedded Triton has.

@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from exporters.model_repository import defence_name
+from exporters.repository.model_repository import defence_name
 from postprocess.errors import InputError
 
 #: The folder that a record stands in.

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from deploy.existing import config_text, placing_in, record
 from deploy.repository import answers, model_config
-from exporters.model_repository import classifier_name, defence_name, refuse_name
 from exporters.protect import folder_beside
+from exporters.repository.model_repository import classifier_name, defence_name, refuse_name
 from postprocess.errors import InputError
 
 _KEPT_OUT = shutil.ignore_patterns(record.HOLDER, "__pycache__")

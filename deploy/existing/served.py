@@ -7,7 +7,7 @@ from typing import Any
 
 from deploy.triton.server import ServerError, on_free_ports
 from exporters import question
-from exporters.onnx_run import Feed, one_line
+from exporters.graph.onnx_run import Feed, one_line
 from load_tests.asking.endpoint import connect
 from load_tests.data import tensors
 from postprocess.arrays import Array

@@ -15,9 +15,10 @@ from deploy.existing.asking import Understood
 from deploy.existing.reading import ExistingModel
 from deploy.existing.record import Record
 from deploy.repository import model_config
-from exporters import config_pbtxt, model_repository, protect, versions
-from exporters.classifier import ProtectOptions
-from exporters.onnx_signature import Signature
+from exporters import protect
+from exporters.graph.onnx_signature import Signature
+from exporters.reading.classifier import ProtectOptions
+from exporters.repository import config_pbtxt, model_repository, versions
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.question import FILE

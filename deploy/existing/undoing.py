@@ -11,8 +11,8 @@ from typing import Any
 from deploy.existing import placing_in, record, second, staging
 from deploy.existing.record import Record
 from deploy.repository import model_config
-from exporters.model_repository import classifier_name
-from exporters.onnx_run import one_line
+from exporters.graph.onnx_run import one_line
+from exporters.repository.model_repository import classifier_name
 from load_tests.asking.endpoint import connect
 from postprocess.errors import InputError
 

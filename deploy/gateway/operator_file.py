@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporters.model_repository import refuse_name
+from exporters.repository.model_repository import refuse_name
 from load_tests.asking.address import Address, address, own_address
 from postprocess.errors import InputError
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from deploy.processes import die_with_parent, group
-from exporters import owned_folders
+from exporters.files import owned_folders
 from load_tests.asking.deferred_signals import deferred_signals
 from postprocess.errors import InputError
 

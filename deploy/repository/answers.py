@@ -9,8 +9,8 @@ from pathlib import Path
 
 from deploy.repository import fused_check, model_config, retuning
 from deploy.repository.retuning import Retuning
-from exporters import versions
-from exporters.atomic_file import write_text
+from exporters.files.atomic_file import write_text
+from exporters.repository import versions
 from postprocess import calibration, defence_config
 from postprocess.calibration import Calibration
 from postprocess.errors import InputError

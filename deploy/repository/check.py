@@ -15,7 +15,9 @@ import numpy as np
 
 from deploy.repository import ensemble_check, fused_check, model_config, version_check
 from deploy.repository.finding import Finding, error, warning
-from exporters import onnx_graph, servable_path, versions
+from exporters.files import servable_path
+from exporters.graph import onnx_graph
+from exporters.repository import versions
 from postprocess import defence_config, kernel, lint
 from postprocess.defence_config import DefenceConfig
 from postprocess.errors import InputError

@@ -5,8 +5,9 @@ from typing import Any
 
 from deploy.repository import model_config
 from deploy.repository.finding import Finding, error
-from exporters import fused, onnx_graph
-from exporters.config_pbtxt import FUSED_MARK
+from exporters.fusing import fused
+from exporters.graph import onnx_graph
+from exporters.repository.config_pbtxt import FUSED_MARK
 from postprocess import defence_config
 from postprocess.defence_config import DATA_TYPES, DefenceConfig
 from postprocess.errors import InputError

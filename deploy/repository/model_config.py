@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from exporters.config_pbtxt import FUSED_MARK
+from exporters.repository.config_pbtxt import FUSED_MARK
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from deploy.repository import model_config, retuning, victim_graph
-from exporters import fused, onnx_graph, question
-from exporters.atomic_file import write_text
-from exporters.onnx_run import Feed
+from exporters import question
+from exporters.files.atomic_file import write_text
+from exporters.fusing import fused
+from exporters.graph import onnx_graph
+from exporters.graph.onnx_run import Feed
 from load_tests.tune.recorded import session
 from postprocess import defence_config
 from postprocess.errors import InputError

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from deploy.repository import model_config
 from deploy.repository.config_edit import set_parameters
-from exporters import fused, onnx_graph, versions
-from exporters.atomic_file import atomic_file, write_text
+from exporters.files.atomic_file import atomic_file, write_text
+from exporters.fusing import fused
+from exporters.graph import onnx_graph
+from exporters.repository import versions
 from postprocess.calibration import Calibration
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters

@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 
 from deploy.repository import model_config
 from deploy.repository.finding import Finding, error, warning
-from exporters import fused, graph_ending, onnx_graph, versions
-from exporters.onnx_run import OnnxSession, random_source
+from exporters.fusing import fused
+from exporters.graph import onnx_graph
+from exporters.graph.onnx_run import OnnxSession, random_source
+from exporters.reading import graph_ending
+from exporters.repository import versions
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.scores import looks_like_probabilities

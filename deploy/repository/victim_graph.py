@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from deploy.repository import model_config, retuning
-from exporters import fused, onnx_graph, versions
+from exporters.fusing import fused
+from exporters.graph import onnx_graph
+from exporters.repository import versions
 from load_tests.tune.recorded import OnnxVictim
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters

@@ -17,8 +17,9 @@ from deploy.repository.model_config import fused_output, in_words, is_defence, r
 from deploy.supervision.stubs import Stubs
 from deploy.triton import server_log
 from deploy.triton.server import TritonServer
-from exporters import onnx_graph, versions
-from exporters.fused import read_strings
+from exporters.fusing.fused import read_strings
+from exporters.graph import onnx_graph
+from exporters.repository import versions
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from deploy.supervision.questions import ProbeError
 from deploy.triton.server import ModelError, ServerError, TritonServer
-from exporters import versions
+from exporters.repository import versions
 from postprocess.errors import InputError
 
 #: Restarts are counted over this time.

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from exporters.atomic_file import write_json
+from exporters.files.atomic_file import write_json
 from postprocess.errors import InputError
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from deploy.processes.child import Child
 from deploy.processes.listening import refuse_taken
 from deploy.triton import cancel_guard, server_log, stub_processes, wheel
-from exporters import servable_path
+from exporters.files import servable_path
 from load_tests.asking.endpoint import Access, connect
 from postprocess.errors import InputError, ReverseSigmoidError
 

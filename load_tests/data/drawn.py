@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from exporters import datasets
-from exporters.datasets import Labels
+from exporters.training import datasets
+from exporters.training.datasets import Labels
 from load_tests.data import query_sets
 from load_tests.data.rows import InputRows, Rows, features
 from postprocess.errors import InputError

@@ -19,7 +19,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.datasets import Images, Labels
+from exporters.training.datasets import Images, Labels
 from load_tests.data.rows import InputRows, Rows, features
 from load_tests.data.tensors import FEATURES
 from postprocess.errors import InputError

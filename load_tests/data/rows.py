@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.datasets import Images
+from exporters.training.datasets import Images
 
 
 @dataclass(frozen=True)

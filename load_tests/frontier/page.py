@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from exporters.atomic_file import write_json, write_text
+from exporters.files.atomic_file import write_json, write_text
 from load_tests.calibrate.honest import HEAD
 from load_tests.frontier.gains import Mean, gain, honest, stolen
 from load_tests.frontier.study import LABELS, Kind, Study

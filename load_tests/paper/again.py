@@ -17,7 +17,7 @@ def make(before: Made, folder: Path, *, data_dir: Path | None, tell: Tell) -> Ma
     Args:
         before: the run's file.
         folder: takes the new one, and its victim.
-        data_dir: see ``exporters.datasets``.
+        data_dir: see ``exporters.training.datasets``.
         tell: told of progress.
 
     Raises:

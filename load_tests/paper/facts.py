@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from exporters.train import BATCH
+from exporters.training.train import BATCH
 from load_tests.paper.tables import TITLES, Tables, said
 from load_tests.runs.criterion import stops_enough
 from load_tests.stealing import verdict

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from exporters.model_repository import SHIPPED
+from exporters.repository.model_repository import SHIPPED
 
 #: The defences of section 4.2, in the order of the paper's tables, and how people call them.
 NAMES = {

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from exporters.train import BATCH
+from exporters.training.train import BATCH
 from load_tests.paper.grids import NAMES, DefenceSettings
 from load_tests.paper.scales import Scale
 from load_tests.paper.thieves import AGAINST_HARDENED, HARDENED, TABLE_4, Changes

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from exporters.atomic_file import write_text
+from exporters.files.atomic_file import write_text
 from load_tests.paper.facts import facts
 from load_tests.paper.figures import Figures
 from load_tests.paper.plan import PaperPlan

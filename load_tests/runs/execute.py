@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from exporters.datasets import Images
-from exporters.train import BATCH, Watch, predict
+from exporters.training.datasets import Images
+from exporters.training.train import BATCH, Watch, predict
 from load_tests.asking.endpoint import Answers
 from load_tests.calibrate import honest
 from load_tests.data.rows import features

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from exporters import architectures, datasets
+from exporters.training import architectures, datasets
 from load_tests.stealing.thief import Thief
 from postprocess.defences import DEFENCES
 from postprocess.errors import InputError
@@ -21,7 +21,7 @@ Measures = dict[str, Any]
 class Victim:
     """The network that is stolen, M."""
 
-    data: str  #: see ``exporters.datasets``
+    data: str  #: see ``exporters.training.datasets``
     architecture: str
     steps: int  #: training batches of 64
     seed: int  #: of the hold-off, the initial weights, the shuffles and the augmentation

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from exporters.atomic_file import write_json
+from exporters.files.atomic_file import write_json
 from load_tests.runs.conditions import Conditions
 from load_tests.runs.run import Measures, Run, Victim
 from load_tests.runs.victims import is_trained
@@ -48,7 +48,7 @@ class Runner:
 
         Args:
             folder: where runs and victims are kept.
-            data_dir: see ``exporters.datasets``.
+            data_dir: see ``exporters.training.datasets``.
             jobs: runs at a time.
             tell: told of progress.
             conditions: what its processes are started with; without them, each with its share of

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters import architectures, datasets
-from exporters.atomic_file import atomic_file, write_json
-from exporters.datasets import Dataset, HoldOff, Images
-from exporters.train import predict, train_victim
+from exporters.files.atomic_file import atomic_file, write_json
+from exporters.training import architectures, datasets
+from exporters.training.datasets import Dataset, HoldOff, Images
+from exporters.training.train import predict, train_victim
 from load_tests.data.drawn import Drawn, digest
 from load_tests.data.rows import features
 from load_tests.runs.conditions import made_with

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 import postprocess
-from exporters import architectures
-from exporters.atomic_file import write_json, write_text
+from exporters.files.atomic_file import write_json, write_text
 from exporters.pipeline import Stage
+from exporters.training import architectures
 from load_tests.asking.endpoint import Access, Endpoint, Query
 from load_tests.data.drawn import HELD_OUT_ONE_IN, Drawn, digest, draw_from, refuse_other_rows
 from load_tests.stealing import attack_record, probabilities, verdict

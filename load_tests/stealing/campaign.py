@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from exporters.atomic_file import atomic_file, write_json
-from exporters.datasets import Labels
+from exporters.files.atomic_file import atomic_file, write_json
 from exporters.pipeline import Stage
-from exporters.train import Progress, predict
+from exporters.training.datasets import Labels
+from exporters.training.train import Progress, predict
 from load_tests.asking.deferred_signals import deferred_signals
 from load_tests.asking.endpoint import Answers, Query, ask
 from load_tests.data.drawn import Drawn
@@ -54,7 +54,7 @@ class CampaignSettings:
     url: str  #: HOST:PORT, or what else the endpoint is known by
     model: str  #: the endpoint's model
     victim: str  #: the model without a defence, where it can be asked; else empty
-    data: str  #: the data set, see ``exporters.datasets``
+    data: str  #: the data set, see ``exporters.training.datasets``
     query_set: str = ""  #: file of a query set, in the data set's place
     test_set: str = ""  #: of another one, to judge by
     rows: str = ""  #: the hash of a query set's pool

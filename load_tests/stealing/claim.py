@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from exporters.atomic_file import write_json
+from exporters.files.atomic_file import write_json
 from postprocess.errors import InputError
 
 _T = TypeVar("_T")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.train import Progress
+from exporters.training.train import Progress
 from load_tests.asking.endpoint import Answers, EndpointError, Query
 from load_tests.data.rows import Rows, features
 from load_tests.stealing.transfer_set import Queries, TransferSet, joined

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from exporters.train import cross_entropy
-from exporters.trainer import LossFunction
+from exporters.training.train import cross_entropy
+from exporters.training.trainer import LossFunction
 from load_tests.stealing import defence_layer
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from exporters.datasets import Images
-from exporters.train import predict
+from exporters.training.datasets import Images
+from exporters.training.train import predict
 from load_tests.asking.endpoint import Answers, Query
 from postprocess.errors import InputError
 

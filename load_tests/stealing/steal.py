@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from exporters.train import Progress, Watch
+from exporters.training.train import Progress, Watch
 from load_tests.stealing.attacks import registry
 from load_tests.stealing.learning import learn
 from load_tests.stealing.recovery.recover import Knowledge, recover

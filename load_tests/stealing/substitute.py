@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from exporters.train import Progress, Watch, fresh, one_hot, train
+from exporters.training.train import Progress, Watch, fresh, one_hot, train
 from load_tests.stealing import losses
 from load_tests.stealing.transfer_set import TransferSet
 from postprocess.errors import InputError
@@ -17,7 +17,7 @@ class Recipe:
     steps: int = 600  #: training batches of 64
     seed: int = 0  #: of the initial weights, the shuffles and the augmentation
     flips: bool = False  #: whether mirrored images keep their class
-    architecture: str = "simple"  #: see ``exporters.architectures``
+    architecture: str = "simple"  #: see ``exporters.training.architectures``
     loss: str = "cross_entropy"  #: see ``losses``
     #: Learn the answers' top-1 classes and throw the probabilities away, which no defence that
     #: keeps the top-1 class can prevent (section 4.4).
@@ -48,7 +48,7 @@ def train_substitute(
         transfer_set: the endpoint's answers.
         recipe: how to train.
         model: to go on with, of that architecture; a fresh one without.
-        progress, watch: see ``exporters.train.train``.
+        progress, watch: see ``exporters.training.train.train``.
 
     Raises:
         InputError: the transfer set is empty, the recipe names what is unknown, or the training

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.datasets import Images
+from exporters.training.datasets import Images
 from load_tests.asking.endpoint import Answers
 from load_tests.data.rows import Rows, features, joined_rows
 from postprocess.errors import InputError

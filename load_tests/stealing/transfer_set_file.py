@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.datasets import Images
+from exporters.training.datasets import Images
 from load_tests.asking.endpoint import Answers
 from load_tests.data.rows import InputRows, Rows, features
 from load_tests.stealing.transfer_set import TransferSet

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from exporters import datasets
+from exporters.training import datasets
 from load_tests.asking.deferred_signals import deferred_signals
 from load_tests.asking.endpoint import OPEN, Access, EndpointError, connect
 from load_tests.data import query_sets

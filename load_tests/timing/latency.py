@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from exporters.datasets import Images
+from exporters.training.datasets import Images
 from load_tests.asking.endpoint import Query
 from load_tests.timing.interleaved import call_seconds
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 import postprocess
-from exporters import datasets
 from exporters.pipeline import Stage
+from exporters.training import datasets
 from load_tests.asking.address import address
 from load_tests.asking.endpoint import OPEN, Access, EndpointError, connect
 from load_tests.data import query_sets

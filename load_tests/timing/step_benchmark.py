@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.atomic_file import write_json
+from exporters.files.atomic_file import write_json
 from load_tests.reporting.page import markdown
 from load_tests.timing.interleaved import call_seconds
 from load_tests.timing.machine import cpu

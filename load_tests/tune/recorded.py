@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from exporters.atomic_file import atomic_file, write_json
-from exporters.onnx_run import one_line
+from exporters.files.atomic_file import atomic_file, write_json
+from exporters.graph.onnx_run import one_line
 from load_tests.data import tensors
 from load_tests.data.drawn import Drawn, digest
 from load_tests.data.rows import Rows, features

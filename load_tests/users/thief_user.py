@@ -10,7 +10,7 @@ from locust import constant, task
 from locust.env import Environment
 from locust.exception import StopUser
 
-from exporters import architectures
+from exporters.training import architectures
 from load_tests.asking.endpoint import Answers, EndpointError
 from load_tests.data.drawn import digest
 from load_tests.data.rows import Rows

@@ -9,10 +9,11 @@ import pytest
 from commands import call_command
 from victims import linear_file
 
-from exporters import fused, onnx_graph
-from exporters.classifier import ProtectOptions
-from exporters.model_repository import SHIPPED
+from exporters.fusing import fused
+from exporters.graph import onnx_graph
 from exporters.protect import protect
+from exporters.reading.classifier import ProtectOptions
+from exporters.repository.model_repository import SHIPPED
 from postprocess import calibration
 from postprocess.calibrated import rows
 

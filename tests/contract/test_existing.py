@@ -26,7 +26,7 @@ from existing_models import (
 )
 
 from deploy.existing import placing_in, staging, undoing
-from exporters.versions import folders
+from exporters.repository.versions import folders
 from postprocess.errors import InputError
 
 

@@ -8,8 +8,8 @@ from commands import call_command
 from existing_models import config, contents, elsewhere, linear, pipeline
 
 from deploy.existing import placing_in, protecting
-from exporters.classifier import ProtectOptions
-from exporters.model_repository import SHIPPED
+from exporters.reading.classifier import ProtectOptions
+from exporters.repository.model_repository import SHIPPED
 from postprocess.errors import InputError
 
 TOLD = ProtectOptions(scores="logits", multi_label=False)

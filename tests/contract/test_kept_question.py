@@ -8,9 +8,9 @@ import pytest
 from commands import call_command
 from victims import SIGMOID, SOFTMAX, linear_file, sklearn_strings_file
 
-from exporters.classifier import ProtectOptions
-from exporters.model_repository import SHIPPED
 from exporters.protect import protect
+from exporters.reading.classifier import ProtectOptions
+from exporters.repository.model_repository import SHIPPED
 from postprocess.question import path_in, read
 
 pytestmark = pytest.mark.slow

@@ -16,6 +16,18 @@ POSTPROCESS_NEEDS = {"numpy", "triton_python_backend_utils"}
 #: Room to the rooms of its package that it may import. Modules of the package itself may be
 #: imported by all, and import none, but for those that have a line of their own.
 ROOMS = {
+    "exporters": {
+        "files": set(),
+        "graph": set(),
+        "reading": {"graph"},
+        "fusing": {"graph"},
+        "repository": {"files", "graph"},
+        "training": {"files", "graph"},
+        "question": {"graph", "reading"},
+        "verify": {"graph", "reading", "fusing", "repository"},
+        "protect": {"files", "graph", "reading", "fusing", "repository", "question", "verify"},
+        "pipeline": {"files", "graph", "repository", "training", "question"},
+    },
     "load_tests": {
         "data": set(),
         "asking": {"data"},

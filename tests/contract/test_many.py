@@ -8,9 +8,9 @@ from existing_models import ELSEWHERE, contents, elsewhere, parsed, pipeline, pr
 from victims import FLOAT, SOFTMAX, graph_file, linear_file, node, rng
 
 from deploy.existing import listing, placing_in, undoing
-from exporters.classifier import ProtectOptions
-from exporters.model_repository import SHIPPED
 from exporters.protect import protect as protect_file
+from exporters.reading.classifier import ProtectOptions
+from exporters.repository.model_repository import SHIPPED
 from postprocess.errors import InputError
 
 TOLD = ELSEWHERE["fil"][1]

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from exporters import model_repository, onnx_signature
+from exporters.graph import onnx_signature
+from exporters.repository import model_repository
 from postprocess.errors import InputError
 
 ROOT = Path(__file__).parents[2]

@@ -22,7 +22,7 @@ from pages import (
     understood,
 )
 
-from exporters.model_repository import SHIPPED
+from exporters.repository.model_repository import SHIPPED
 from postprocess.postprocessor import Postprocessor
 
 LINES_OF_THE_README = 200

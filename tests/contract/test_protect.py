@@ -10,7 +10,7 @@ import victims
 from onnx import TensorProto, helper
 from victims import FLOAT, INT64, SIGMOID, SOFTMAX, graph_file, linear_file, node, protected
 
-from exporters import model_repository
+from exporters.repository import model_repository
 from postprocess.errors import InputError
 
 

@@ -10,9 +10,10 @@ from existing_models import contents, elsewhere
 from victims import linear_file
 
 from deploy.existing import placing_in, protecting, undoing
-from exporters import fused, onnx_graph
-from exporters.classifier import ProtectOptions
-from exporters.model_repository import SHIPPED
+from exporters.fusing import fused
+from exporters.graph import onnx_graph
+from exporters.reading.classifier import ProtectOptions
+from exporters.repository.model_repository import SHIPPED
 from postprocess import calibration
 from postprocess.calibrated import rows
 

@@ -6,10 +6,10 @@ import pytest
 from odd_victims import HALF, HEIGHT, WIDTH, K, segmentation_file
 from victims import FLOAT, INT64, graph_file, node, protected
 
-from exporters import model_repository
-from exporters.config_pbtxt import read_parameters as read_config
-from exporters.fused import read_parameters
-from exporters.onnx_graph import load
+from exporters.fusing.fused import read_parameters
+from exporters.graph.onnx_graph import load
+from exporters.repository import model_repository
+from exporters.repository.config_pbtxt import read_parameters as read_config
 from exporters.verify import defended
 from postprocess.errors import InputError
 from postprocess.postprocessor import Postprocessor

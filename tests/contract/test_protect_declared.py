@@ -9,8 +9,9 @@ import pytest
 from odd_victims import HALF, baked_file, two_classes_file
 from victims import FLOAT, graph_file, linear_file, node, protected
 
-from exporters import model_repository, triton_releases
-from exporters.onnx_graph import load, outputs
+from exporters.graph import triton_releases
+from exporters.graph.onnx_graph import load, outputs
+from exporters.repository import model_repository
 from postprocess.errors import InputError
 
 pytestmark = pytest.mark.slow
@@ -97,7 +98,7 @@ def test_a_sample_that_does_not_fill_the_batch_is_told_how_many_rows_it_takes(tm
 @pytest.mark.parametrize("layout", ["ensemble", "fused"])
 def test_float16_keeps_the_top_class_of_every_row_that_is_not_tied(tmp_path, layout):
     """The logits, rounded to float16, tie where the probabilities do not: K = 1000 shows it."""
-    from exporters.config_pbtxt import read_parameters
+    from exporters.repository.config_pbtxt import read_parameters
     from exporters.verify import defended
     from postprocess.postprocessor import Postprocessor
 

@@ -8,7 +8,7 @@ from odd_victims import COLUMNS, zipmap_file
 from onnx import helper
 from victims import FLOAT, INT64, graph_file, node, protected
 
-from exporters import model_repository
+from exporters.repository import model_repository
 from postprocess.errors import InputError
 
 
@@ -71,7 +71,7 @@ def test_a_zipmap_that_the_graph_reads_gets_its_exporters_own_cure(tmp_path, pro
         more=[node("SequenceLength", ["probabilities"], ["count"])],
         more_outputs=[helper.make_tensor_value_info("count", INT64, ())],
     )
-    from exporters import onnx_graph, zipmap
+    from exporters.graph import onnx_graph, zipmap
 
     model = onnx_graph.load(path)
     assert zipmap.take_off(model) == []
@@ -81,7 +81,7 @@ def test_a_zipmap_that_the_graph_reads_gets_its_exporters_own_cure(tmp_path, pro
 
 
 def test_a_zipmap_whose_tensor_says_something_else_is_not_believed(tmp_path, monkeypatch):
-    from exporters import zipmap
+    from exporters.graph import zipmap
 
     path = zipmap_file(tmp_path / "m.onnx", producer="CatBoost")
     real = zipmap.take_off

@@ -9,8 +9,8 @@ from odd_victims import FEATURES, int8_file
 from onnx import TensorProto, helper
 from victims import FLOAT, graph_file, linear_file, node, protected
 
-from exporters import model_repository
-from exporters.config_pbtxt import read_parameters
+from exporters.repository import model_repository
+from exporters.repository.config_pbtxt import read_parameters
 from exporters.verify import defended
 from postprocess.errors import InputError
 from postprocess.postprocessor import Postprocessor

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 from victims import FLOAT, INT64, SIGMOID, SOFTMAX, graph_file, linear_file, node, protected
 
-from exporters import placing
+from exporters.files import placing
 from postprocess.errors import InputError
 
 X = np.random.default_rng(2).normal(size=(5, 6)).astype(np.float32)

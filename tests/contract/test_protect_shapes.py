@@ -6,11 +6,11 @@ import pytest
 from odd_victims import weights
 from victims import FLOAT, graph_file, node, protected
 
-from exporters.fused import VICTIM_SCORES
-from exporters.graph_ending import probabilities_from
-from exporters.model_repository import fused_onnx_path, onnx_path
-from exporters.onnx_graph import load
-from exporters.onnx_run import OnnxSession
+from exporters.fusing.fused import VICTIM_SCORES
+from exporters.graph.onnx_graph import load
+from exporters.graph.onnx_run import OnnxSession
+from exporters.reading.graph_ending import probabilities_from
+from exporters.repository.model_repository import fused_onnx_path, onnx_path
 
 SETTINGS = {"beta": 1.5, "gamma": 0.2, "margin": 0.01, "preserve_top1": True}
 

@@ -11,10 +11,11 @@ import pytest
 from commands import call_command
 from victims import graph_file, linear_file
 
-from exporters import fused, onnx_graph
-from exporters.classifier import ProtectOptions
-from exporters.model_repository import SHIPPED
+from exporters.fusing import fused
+from exporters.graph import onnx_graph
 from exporters.protect import protect
+from exporters.reading.classifier import ProtectOptions
+from exporters.repository.model_repository import SHIPPED
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor

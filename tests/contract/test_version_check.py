@@ -13,9 +13,10 @@ from onnx import numpy_helper as nh
 from deploy.repository import version_check, victim_graph
 from deploy.repository.check import check
 from deploy.supervision.versions import Versions, stamp
-from exporters import fused, model_repository
-from exporters.model_repository import SHIPPED
-from exporters.onnx_signature import OnnxTensor, Signature
+from exporters.fusing import fused
+from exporters.graph.onnx_signature import OnnxTensor, Signature
+from exporters.repository import model_repository
+from exporters.repository.model_repository import SHIPPED
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 

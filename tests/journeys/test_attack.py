@@ -15,9 +15,9 @@ from serving import read_url
 
 from deploy.repository.config_edit import set_parameters
 from deploy.triton.server import TritonServer, free_ports
-from exporters import datasets
-from exporters.model_repository import SHIPPED
-from exporters.train import predict
+from exporters.repository.model_repository import SHIPPED
+from exporters.training import datasets
+from exporters.training.train import predict
 from load_tests.asking.endpoint import Endpoint
 from load_tests.reporting import measures
 from load_tests.stealing import probabilities

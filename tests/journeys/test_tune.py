@@ -10,10 +10,10 @@ from commands import Running, call_command, wait_for_no_process_naming
 from onnx import TensorProto, helper
 from victims import graph_file
 
-from exporters import datasets
-from exporters.classifier import ProtectOptions
-from exporters.model_repository import SHIPPED
 from exporters.protect import protect
+from exporters.reading.classifier import ProtectOptions
+from exporters.repository.model_repository import SHIPPED
+from exporters.training import datasets
 
 LEAST = ("--data", "digits", "--queries", 64, "--steps", 2)
 GRID = ("--betas", "0.5,1.5", "--gammas", "0.2,0.4")

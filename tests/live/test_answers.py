@@ -6,8 +6,8 @@ import oracle
 import pytest
 from serving import read_url
 
-from exporters import datasets
-from exporters.model_repository import SHIPPED
+from exporters.repository.model_repository import SHIPPED
+from exporters.training import datasets
 from load_tests.asking.endpoint import ask
 
 DIGITS = datasets.load("digits")

@@ -8,7 +8,7 @@ from commands import run_command
 
 from deploy.hostile.attacks import ATTACKS
 from deploy.triton.server import TritonServer, free_ports
-from exporters.model_repository import onnx_path
+from exporters.repository.model_repository import onnx_path
 
 
 def audit(server, *options, cwd):

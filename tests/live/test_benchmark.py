@@ -14,9 +14,9 @@ from victims import graph_file
 
 from deploy.benchmarks import rivals, serving
 from deploy.triton.server import TritonServer, free_ports
-from exporters.classifier import ProtectOptions
-from exporters.model_repository import SHIPPED
 from exporters.protect import protect
+from exporters.reading.classifier import ProtectOptions
+from exporters.repository.model_repository import SHIPPED
 from load_tests.asking.endpoint import connect
 from load_tests.timing.closed_loop import ClosedLoop
 

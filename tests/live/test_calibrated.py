@@ -10,7 +10,7 @@ import pytest
 from commands import call_command
 from serving import DEFENCE, IMAGES, Load
 
-from exporters.atomic_file import write_text
+from exporters.files.atomic_file import write_text
 from load_tests.asking.endpoint import Endpoint, EndpointError
 from postprocess import calibration, question
 from postprocess.calibrated import rows

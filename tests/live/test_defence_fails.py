@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from deploy.triton.server import TritonServer, free_ports
-from exporters import datasets
+from exporters.training import datasets
 from load_tests.asking.endpoint import Endpoint, EndpointError
 
 BROKEN_MODEL_PY = """

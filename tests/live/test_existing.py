@@ -15,8 +15,8 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from deploy.existing import protecting
 from deploy.triton.server import TritonServer, free_ports
-from exporters.classifier import ProtectOptions
-from exporters.model_repository import SHIPPED
+from exporters.reading.classifier import ProtectOptions
+from exporters.repository.model_repository import SHIPPED
 from load_tests.asking.endpoint import connect
 from postprocess.errors import InputError
 

@@ -8,8 +8,8 @@ import pytest
 from commands import call_command
 
 from deploy.triton.server import TritonServer, free_ports
-from exporters import datasets
-from exporters.model_repository import SHIPPED
+from exporters.repository.model_repository import SHIPPED
+from exporters.training import datasets
 from load_tests.asking.endpoint import ask, connect
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

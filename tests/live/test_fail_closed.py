@@ -5,7 +5,7 @@ import pytest
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
-from exporters import datasets
+from exporters.training import datasets
 from load_tests.asking.endpoint import EndpointError
 
 DEFENCE = "digits_reverse_sigmoid"

@@ -16,8 +16,8 @@ from gateways import Gated, write_files
 from serving import IMAGES, port_options, stubs_of
 
 from deploy.triton.server import free_ports
-from exporters.atomic_file import atomic_file
-from exporters.model_repository import onnx_path
+from exporters.files.atomic_file import atomic_file
+from exporters.repository.model_repository import onnx_path
 from load_tests.asking.endpoint import Endpoint, EndpointError, connect
 
 SHIPPED, OTHER = {"beta": 1.5, "gamma": 0.2}, {"beta": 0.9, "gamma": 0.1}

@@ -7,7 +7,7 @@ import numpy as np
 from commands import PATIENCE_S, run_command
 from locusts import ended, locust, statistics, stopped_when_spent
 
-from exporters import datasets
+from exporters.training import datasets
 from load_tests.stealing.transfer_set_file import TransferSetFile
 
 POOL = datasets.hold_off(datasets.load("digits"), seed=0).adversary_images

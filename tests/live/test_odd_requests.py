@@ -11,8 +11,8 @@ from tritonclient import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from exporters import datasets
-from exporters.model_repository import SHIPPED
+from exporters.repository.model_repository import SHIPPED
+from exporters.training import datasets
 
 DEFENCE, VICTIM = "digits_reverse_sigmoid", "digits_classifier"
 IMAGES = datasets.load("digits").x_test[:4]

@@ -13,9 +13,9 @@ from commands import call_command
 from protected_cases import CASES
 
 from deploy.triton.server import TritonServer, free_ports
-from exporters.classifier import ProtectOptions
-from exporters.model_repository import SHIPPED, onnx_path
 from exporters.protect import protect
+from exporters.reading.classifier import ProtectOptions
+from exporters.repository.model_repository import SHIPPED, onnx_path
 from load_tests.asking.endpoint import connect
 
 SETTINGS = {

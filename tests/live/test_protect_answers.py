@@ -12,7 +12,7 @@ from tritonclient.utils import InferenceServerException
 from victims import linear_file
 
 from deploy.triton.server import TritonServer, free_ports
-from exporters.onnx_run import OnnxSession
+from exporters.graph.onnx_run import OnnxSession
 from load_tests.asking.endpoint import Endpoint, EndpointError
 from postprocess import calibration
 

@@ -19,9 +19,9 @@ from tritonclient.utils import InferenceServerException
 from victims import node
 
 from deploy.triton.server import TritonServer, free_ports
-from exporters.classifier import ProtectOptions
-from exporters.model_repository import SHIPPED
 from exporters.protect import protect
+from exporters.reading.classifier import ProtectOptions
+from exporters.repository.model_repository import SHIPPED
 from load_tests.asking.endpoint import connect
 
 SOFTMAX = node("Softmax", ["logits"], ["scores"], axis=1)

@@ -15,9 +15,9 @@ from victims import FLOAT, INT64, SIGMOID, SOFTMAX, graph_file, linear_file, nod
 from victims import sklearn_strings_file as strings_file
 
 from deploy.triton.server import TritonServer, free_ports
-from exporters.classifier import ProtectOptions
-from exporters.model_repository import SHIPPED
 from exporters.protect import protect
+from exporters.reading.classifier import ProtectOptions
+from exporters.repository.model_repository import SHIPPED
 from load_tests.asking.endpoint import Access, connect
 from postprocess.question import FILE
 
@@ -311,7 +311,7 @@ def test_scores_that_the_defence_refuses_are_named_and_no_restart_is_tried(prote
 def test_a_fused_graph_that_loses_its_defence_while_served_stops_triton(protected, tmp_path):
     import onnx
 
-    from exporters.atomic_file import atomic_file
+    from exporters.files.atomic_file import atomic_file
 
     repository = copied(protected, tmp_path, "plain_fused")
     path = repository / "plain_fused" / "1" / "model.onnx"

@@ -7,7 +7,7 @@ import pytest
 from commands import call_command
 
 from deploy.triton.server import TritonServer, free_ports
-from exporters import datasets
+from exporters.training import datasets
 from load_tests.asking.endpoint import Endpoint, ask
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -16,7 +16,7 @@ import pytest
 from commands import call_command
 
 from deploy.triton.server import TritonServer, free_ports
-from exporters.model_repository import onnx_path
+from exporters.repository.model_repository import onnx_path
 from load_tests.asking.endpoint import connect
 
 SETTINGS = {"beta": 1.5, "gamma": 0.2, "margin": 0.01, "preserve_top1": True}

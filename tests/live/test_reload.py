@@ -5,7 +5,7 @@ import json
 import pytest
 from serving import DEFENCE, Load
 
-from exporters.atomic_file import write_text
+from exporters.files.atomic_file import write_text
 from load_tests.asking.endpoint import connect
 
 

@@ -11,7 +11,7 @@ from onnx import helper
 from serving import read_url
 
 from deploy.triton.server import TritonServer, free_ports
-from exporters import datasets
+from exporters.training import datasets
 from load_tests.asking.endpoint import Endpoint, EndpointError
 
 DEFENCE, VICTIM = "digits_reverse_sigmoid", "digits_classifier"

@@ -1,6 +1,6 @@
 import pytest
 
-from exporters.atomic_file import atomic_file, write_text
+from exporters.files.atomic_file import atomic_file, write_text
 
 
 def test_a_file_appears_whole_with_ordinary_permissions(tmp_path):

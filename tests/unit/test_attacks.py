@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from exporters import datasets
+from exporters.training import datasets
 from load_tests.stealing.attacks.jacobian import LAMBDA, jacobian
 from load_tests.stealing.attacks.knockoff import Others, knockoff
 from load_tests.stealing.attacks.near_duplicates import average, near_duplicates

@@ -1,6 +1,6 @@
 import numpy as np
 
-from exporters.train import augment
+from exporters.training.train import augment
 
 
 def test_an_image_moves_by_at_most_an_eighth_and_keeps_its_content():

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from victims import passing
 
-from exporters import fused
+from exporters.fusing import fused
 from postprocess import calibration, defence_config
 from postprocess.calibration import Calibration
 from postprocess.errors import InputError

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from exporters import datasets
+from exporters.training import datasets
 from load_tests.data.drawn import draw_from
 from load_tests.stealing import attack_record
 from load_tests.stealing.attack_record import AttackRecord

@@ -7,7 +7,7 @@ import oracle
 import pytest
 from victims import passing
 
-from exporters import fused
+from exporters.fusing import fused
 from postprocess import defence_config
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters

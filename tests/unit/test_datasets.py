@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from exporters import datasets
+from exporters.training import datasets
 from postprocess.errors import InputError
 
 

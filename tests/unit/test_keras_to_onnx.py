@@ -4,7 +4,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from exporters import architectures, keras_to_onnx, onnx_signature
+from exporters.graph import onnx_signature
+from exporters.training import architectures, keras_to_onnx
 from postprocess.errors import InputError
 
 IMAGES = np.random.default_rng(0).random((7, 8, 8, 1)).astype(np.float32)

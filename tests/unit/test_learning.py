@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from exporters.train import predict
+from exporters.training.train import predict
 from load_tests.stealing.attacks.k_center import k_center
 from load_tests.stealing.attacks.margin import margin
 from load_tests.stealing.collect import collect

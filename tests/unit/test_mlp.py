@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from exporters import architectures, datasets, keras_to_onnx
-from exporters.train import predict, train_victim
+from exporters.training import architectures, datasets, keras_to_onnx
+from exporters.training.train import predict, train_victim
 from load_tests.data.drawn import draw_from
 from load_tests.stealing.campaign import Campaign, CampaignSettings
 from load_tests.stealing.collect import Manner

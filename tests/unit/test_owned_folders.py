@@ -3,7 +3,7 @@ import signal
 import subprocess
 import sys
 
-from exporters import owned_folders
+from exporters.files import owned_folders
 
 OWNS = (
     "import sys, time, pathlib; from exporters import owned_folders;"

@@ -7,7 +7,7 @@ import oracle
 import pytest
 from victims import passing
 
-from exporters import fused
+from exporters.fusing import fused
 from postprocess import kernel
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor

@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporters import servable_path
+from exporters.files import servable_path
 from postprocess.errors import InputError
 
 

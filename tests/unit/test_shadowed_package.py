@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from exporters.model_repository import SHIPPED, files
-from exporters.onnx_signature import of_classifier
+from exporters.graph.onnx_signature import of_classifier
+from exporters.repository.model_repository import SHIPPED, files
 
 ROOT = Path(__file__).parents[2]
 STUB = "import sys; sys.path[:0] = sys.argv[1:]; exec(open(sys.argv[1] + '/model.py').read())"

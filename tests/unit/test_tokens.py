@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporters import architectures, datasets, tokens
+from exporters.training import architectures, datasets, tokens
 from postprocess.errors import InputError
 
 README = Path(__file__).parents[2] / "exporters" / "README.md"

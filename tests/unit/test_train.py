@@ -2,8 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from exporters import architectures
-from exporters.train import Watch, fresh, one_hot, predict, train
+from exporters.training import architectures
+from exporters.training.train import Watch, fresh, one_hot, predict, train
 from load_tests.stealing import losses
 from postprocess.errors import InputError
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from deploy.repository import model_config, victim_graph
-from exporters import model_repository, onnx_graph
-from exporters.classifier import ProtectOptions
+from exporters.graph import onnx_graph
 from exporters.protect import protect
+from exporters.reading.classifier import ProtectOptions
+from exporters.repository import model_repository
 from postprocess.errors import InputError
 
 VICTIM, ENSEMBLE, FUSED = "victim alone", "ensemble", "fused"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from exporters.datasets import Images
+from exporters.training.datasets import Images
 from load_tests.data.rows import InputRows, Rows
 from load_tests.stealing.collect import Plan
 from load_tests.stealing.substitute import Recipe

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.datasets import Images
+from exporters.training.datasets import Images
 
 BATCH = 256
 

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from exporters.datasets import Images
-from exporters.train import BATCH
+from exporters.training.datasets import Images
+from exporters.training.train import BATCH
 from load_tests.stealing.attacks.base import span
 from load_tests.stealing.attacks.input_gradient import input_gradient
 from load_tests.stealing.attacks.sample import sample

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from exporters import datasets
-from exporters.datasets import Images
+from exporters.training import datasets
+from exporters.training.datasets import Images
 from load_tests.stealing.attacks.base import PHOTOS
 from load_tests.stealing.collect import Plan
 from load_tests.stealing.transfer_set import Queries
@@ -36,7 +36,7 @@ class Others:
         """Load them.
 
         Args:
-            name: ``photos``, or a data set of ``exporters.datasets``.
+            name: ``photos``, or a data set of ``exporters.training.datasets``.
             data_dir: where that is.
 
         Raises:

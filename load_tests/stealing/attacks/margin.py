@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from exporters.train import BATCH
+from exporters.training.train import BATCH
 from load_tests.data.rows import Rows, features
 from load_tests.stealing import probabilities
 from load_tests.stealing.attacks.jacobian import RHO

@@ -5,7 +5,7 @@ What a defence adds at random averages away; what it derives from the answer its
 
 import numpy as np
 
-from exporters.datasets import Images
+from exporters.training.datasets import Images
 from load_tests.data.rows import features
 from load_tests.stealing.attacks.base import span
 from load_tests.stealing.attacks.sample import sample

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from exporters.datasets import Images
+from exporters.training.datasets import Images
 from load_tests.stealing.attacks.base import span
 from load_tests.stealing.collect import Plan
 from load_tests.stealing.transfer_set import Queries

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from exporters.datasets import Images
+from exporters.training.datasets import Images
 from load_tests.stealing import probabilities
 from load_tests.stealing.learning.self_training import surest, with_words
 from load_tests.stealing.substitute import Recipe, train_substitute

@@ -10,7 +10,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from exporters.datasets import Images
+from exporters.training.datasets import Images
 from load_tests.stealing.learning.consistency import consistency
 from load_tests.stealing.learning.self_distillation import self_distillation
 from load_tests.stealing.learning.self_training import self_training

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from exporters.datasets import Images
-from exporters.train import one_hot
+from exporters.training.datasets import Images
+from exporters.training.train import one_hot
 from load_tests.stealing import probabilities
 from load_tests.stealing.learning.self_training import with_words
 from load_tests.stealing.substitute import Recipe, train_substitute

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.datasets import Images
+from exporters.training.datasets import Images
 from load_tests.asking.endpoint import Answers
 from load_tests.stealing import probabilities
 from load_tests.stealing.substitute import Recipe, train_substitute

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from exporters.train import BATCH, cross_entropy, train
-from exporters.trainer import Trainer
+from exporters.training.train import BATCH, cross_entropy, train
+from exporters.training.trainer import Trainer
 from load_tests.asking.endpoint import Answers
 
 Inverse = Callable[[Answers], Answers]

@@ -19,8 +19,8 @@ from functools import partial
 
 import numpy as np
 
-from exporters.datasets import Images
-from exporters.train import augment, predict
+from exporters.training.datasets import Images
+from exporters.training.train import augment, predict
 from load_tests.asking.endpoint import Answers
 from load_tests.stealing.recovery import bayes, d_dae, inverse, table, tail_ranking
 from load_tests.stealing.substitute import Recipe, train_substitute

@@ -22,7 +22,7 @@ import triton_python_backend_utils as pb_utils
 #: What is run at once: input name to array.
 _Feed = dict[str, Any]
 #: The parameter that says the graph holds a defence, and the graph's metadata that says so too:
-#: ``exporters.config_pbtxt.FUSED_MARK`` and ``exporters.fused.METADATA``.
+#: ``exporters.repository.config_pbtxt.FUSED_MARK`` and ``exporters.fusing.fused.METADATA``.
 FUSED_MARK, FUSED_METADATA = "reverse_sigmoid_fused", "reverse_sigmoid"
 #: The most rows of a model whose batch is free and whose config.pbtxt says none: Triton's default.
 COMPLETED_BATCH = 4

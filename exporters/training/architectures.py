@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from exporters import tokens
-from exporters.datasets import Dataset
-from exporters.mlp import mlp
+from exporters.training import tokens
+from exporters.training.datasets import Dataset
+from exporters.training.mlp import mlp
 from postprocess.errors import InputError
 
 Shape = tuple[int, ...]

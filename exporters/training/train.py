@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters import architectures
-from exporters.datasets import Dataset, HoldOff, Images
-from exporters.trainer import LossFunction, Trainer, kept
+from exporters.training import architectures
+from exporters.training.datasets import Dataset, HoldOff, Images
+from exporters.training.trainer import LossFunction, Trainer, kept
 from postprocess.errors import InputError
 
 #: Called after every step with (steps done, steps in all).

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporters import onnx_graph
-from exporters.onnx_graph import Value
+from exporters.graph import onnx_graph
+from exporters.graph.onnx_graph import Value
 from postprocess.errors import InputError
 
 #: What the graphs that this project exports itself give.

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from exporters import score_nodes
-from exporters.onnx_graph import Value
-from exporters.onnx_nodes import Nodes
+from exporters.fusing import score_nodes
+from exporters.graph.onnx_graph import Value
+from exporters.graph.onnx_nodes import Nodes
 from postprocess import decoy
 from postprocess.defence_config import DATA_TYPES
 from postprocess.errors import InputError

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from exporters.onnx_graph import subgraphs
+from exporters.graph.onnx_graph import subgraphs
 from postprocess.errors import InputError
 
 

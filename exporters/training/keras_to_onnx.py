@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from exporters.atomic_file import atomic_file
-from exporters.datasets import Images
-from exporters.onnx_signature import OUTPUT_NAME
-from exporters.train import predict
+from exporters.files.atomic_file import atomic_file
+from exporters.graph.onnx_signature import OUTPUT_NAME
+from exporters.training.datasets import Images
+from exporters.training.train import predict
 from postprocess.errors import InputError, ReverseSigmoidError
 
 #: Readable by ONNX Runtime from 1.12 on, and so by every Triton this project names.

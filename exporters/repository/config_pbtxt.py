@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from exporters import defence_parameters
-from exporters.onnx_signature import OnnxTensor, Signature
+from exporters.graph.onnx_signature import OnnxTensor, Signature
+from exporters.repository import defence_parameters
 from postprocess.parameters import Parameters
 
 #: The parameter that tells a fused model: its value is the output that the defence makes.

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.graph_ending import Ending
+from exporters.reading.graph_ending import Ending
 from postprocess.errors import InputError
 from postprocess.scores import PROBABILITY_EXCESS, PROBABILITY_ROUNDING, sum_tolerance
 

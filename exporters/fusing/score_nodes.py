@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from exporters.onnx_graph import Value
-from exporters.onnx_nodes import Nodes
+from exporters.graph.onnx_graph import Value
+from exporters.graph.onnx_nodes import Nodes
 from postprocess.parameters import Parameters
 from postprocess.scores import (
     PROBABILITY_EXCESS,

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from exporters import written_softmax
-from exporters.onnx_graph import constants, names, opset, rename
-from exporters.written_softmax import WrittenSoftmax
+from exporters.graph.onnx_graph import constants, names, opset, rename
+from exporters.reading import written_softmax
+from exporters.reading.written_softmax import WrittenSoftmax
 
 #: The activations, by the operators that compute them; the QLinear ones work on 8 bits.
 _ACTIVATIONS = {

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from exporters import graph_ending, onnx_graph, zipmap
-from exporters.onnx_graph import Value
+from exporters.graph import onnx_graph, zipmap
+from exporters.graph.onnx_graph import Value
+from exporters.reading import graph_ending
 from postprocess.arrays import Array, Float64
 from postprocess.errors import InputError
 

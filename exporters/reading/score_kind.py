@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exporters.graph_ending import Ending
+from exporters.reading.graph_ending import Ending
 from postprocess.arrays import Float64
 from postprocess.errors import InputError
 from postprocess.scores import PROBABILITY_SUM_TOLERANCE, looks_like_probabilities

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from exporters import onnx_graph
+from exporters.graph import onnx_graph
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters import onnx_graph
+from exporters.graph import onnx_graph
 from postprocess.errors import InputError
 
 #: How to convert without it, by the producer that the file names.

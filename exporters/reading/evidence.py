@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.onnx_graph import Value
-from exporters.onnx_run import Feed, GraphRunner, Source, hint, one_line
+from exporters.graph.onnx_graph import Value
+from exporters.graph.onnx_run import Feed, GraphRunner, Source, hint, one_line
 from postprocess.arrays import Array
 from postprocess.errors import InputError
 

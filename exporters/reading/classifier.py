@@ -6,28 +6,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from exporters import (
-    batch,
-    class_axis,
+from exporters.graph import (
     external_data,
-    graph_ending,
     onnx_graph,
     onnx_run,
     onnx_signature,
-    score_kind,
-    score_output,
     triton_releases,
     zipmap,
 )
-from exporters import evidence as evidence_of
-from exporters.class_axis import LAST, Signs
-from exporters.evidence import Evidence
-from exporters.graph_ending import Ending
-from exporters.onnx_graph import Value
-from exporters.onnx_run import OnnxSession, Source
-from exporters.onnx_signature import MAX_BATCH_SIZE, Signature
-from exporters.score_kind import ScoreKind
-from exporters.zipmap import Removed
+from exporters.graph.onnx_graph import Value
+from exporters.graph.onnx_run import OnnxSession, Source
+from exporters.graph.onnx_signature import MAX_BATCH_SIZE, Signature
+from exporters.graph.zipmap import Removed
+from exporters.reading import batch, class_axis, graph_ending, score_kind, score_output
+from exporters.reading import evidence as evidence_of
+from exporters.reading.class_axis import LAST, Signs
+from exporters.reading.evidence import Evidence
+from exporters.reading.graph_ending import Ending
+from exporters.reading.score_kind import ScoreKind
 from postprocess.errors import InputError
 
 #: Calls whose scores are looked at for the axis of the classes.

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from exporters import onnx_graph, triton_releases
-from exporters.onnx_graph import Value
+from exporters.graph import onnx_graph, triton_releases
+from exporters.graph.onnx_graph import Value
 from postprocess.arrays import Array
 from postprocess.errors import InputError
 

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from exporters.atomic_file import atomic_file
+from exporters.files.atomic_file import atomic_file
 
 
 def place(staged: Path, repository: Path, relative: list[str]) -> None:

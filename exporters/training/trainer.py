@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters import architectures
+from exporters.training import architectures
 
 #: Of (targets, logits): one number, or one for each row, whose mean counts.
 LossFunction = Callable[[Any, Any], Any]

@@ -9,9 +9,10 @@ import json
 from typing import Any
 
 import postprocess
-from exporters import defence_nodes, onnx_graph
-from exporters.onnx_graph import Value
-from exporters.onnx_nodes import Nodes
+from exporters.fusing import defence_nodes
+from exporters.graph import onnx_graph
+from exporters.graph.onnx_graph import Value
+from exporters.graph.onnx_nodes import Nodes
 from postprocess import calibration, defence_config
 from postprocess.calibration import Calibration
 from postprocess.defence_config import DATA_TYPES

@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from exporters import config_pbtxt
-from exporters.atomic_file import write_text
-from exporters.onnx_signature import Signature
+from exporters.files.atomic_file import write_text
+from exporters.graph.onnx_signature import Signature
+from exporters.repository import config_pbtxt
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 

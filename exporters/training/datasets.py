@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters import tokens
+from exporters.training import tokens
 from postprocess.errors import InputError
 
 #: Images (n, height, width, channels) or features (n, F), float32; or ids of texts (n, T), int64.

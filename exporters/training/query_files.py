@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters import architectures, datasets
-from exporters.atomic_file import atomic_file
-from exporters.datasets import Dataset
-from exporters.onnx_signature import of_classifier
+from exporters.files.atomic_file import atomic_file
+from exporters.graph.onnx_signature import of_classifier
+from exporters.training import architectures, datasets
+from exporters.training.datasets import Dataset
 from postprocess.errors import InputError
 
 #: The third held off, to ask about; and the test set with its labels, to judge by.

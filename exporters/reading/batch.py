@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from exporters import onnx_graph, onnx_run
-from exporters.onnx_run import Feed, OnnxSession, Source, one_line
+from exporters.graph import onnx_graph, onnx_run
+from exporters.graph.onnx_run import Feed, OnnxSession, Source, one_line
 from postprocess.errors import InputError
 
 #: Numbers of rows that a graph with a free batch takes, all of them.

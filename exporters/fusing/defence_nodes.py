@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from exporters import calibrated_nodes, decoy_nodes, score_nodes
-from exporters.onnx_graph import Value
-from exporters.onnx_nodes import Nodes
+from exporters.fusing import calibrated_nodes, decoy_nodes, score_nodes
+from exporters.graph.onnx_graph import Value
+from exporters.graph.onnx_nodes import Nodes
 from postprocess.calibration import Calibration
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
