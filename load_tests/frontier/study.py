@@ -9,15 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from load_tests.runs.criterion import PILOT
 from load_tests.runs.run import Known, Run, Victim
 
 #: Queries for each class; with fewer, what a thief gets is luck.
 BUDGETS = (5, 10, 20, 40)
 #: One row of the test set in so many makes tables of calibrated answers, and judges nothing.
 HELD_OUT = 3
-
-#: The seed that chooses thieves.
-PILOT = 0
 
 #: How a thief differs from the naive one.
 Change = dict[str, Any]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from exporters.training.train import BATCH
 from load_tests.paper.tables import TITLES, Tables, said
+from load_tests.paper.thieves import LABELS_ONLY
 from load_tests.runs.criterion import stops_enough
 from load_tests.stealing import verdict
 
@@ -58,8 +59,8 @@ def _attacks(tables: Tables) -> Iterator[Fact]:
     data = TITLES[scale.attacks_on]
     stolen = {
         attack: [
-            _mean(tables.values([plan.attack(attack, samples)], "stolen", "agreement"))
-            for samples in scale.attack_samples
+            _mean(tables.values(runs, "stolen", "agreement"))
+            for runs in plan.attacks(attack).values()
         ]
         for attack in ("sample", "random", "jacobian")
     }
@@ -73,19 +74,15 @@ def _attacks(tables: Tables) -> Iterator[Fact]:
         f"{data}: Random is at chance ({chance:g})",
         f"agreement {_list(stolen['random'])} with {queries} queries",
     )
-    sample = dict(zip(scale.attack_samples, stolen["sample"], strict=True))
-    asked_alike = "".join(
-        f"; with {asked:,} queries each, Jacobian {agreement:.3f} from {real:,} real images and "
-        f"Sample {sample[asked]:.3f}"
-        for real, agreement in zip(scale.attack_samples, stolen["jacobian"], strict=True)
-        if (asked := real * scale.attack_times) in sample
-    )
+    as_often = [
+        _mean(tables.values(runs, "stolen", "agreement")) for runs in plan.as_often().values()
+    ]
     yield Fact(
         all(j <= s for j, s in zip(stolen["jacobian"], stolen["sample"], strict=True)),
         f"{data}: Jacobian does not beat Sample with the same real images",
         f"agreement {_list(stolen['jacobian'])} with {queries} queries, Sample "
         f"{_list(stolen['sample'])} with the {_list(scale.attack_samples)} real ones alone"
-        f"{asked_alike}",
+        f" and {_list(as_often)} with as many queries, all real",
     )
 
 
@@ -94,17 +91,18 @@ def _labels(tables: Tables) -> Iterator[Fact]:
     for data in tables.scale.labels_on:
         paper = f"{TITLES[data]}: labels only needs about 4 times the queries that probabilities"
         paper += " need"
-        with_all = [plan.shown(data, images, {}) for images in shown]
-        with_labels = [plan.shown(data, images, {"labels_only": True}) for images in shown]
-        again = [plan.kept(data, {}), plan.kept(data, {"labels_only": True})]
-        agreements = tables.values(with_all, "stolen", "agreement")
-        labels = tables.values(with_labels, "stolen", "agreement")
-        often = tables.values(again, "stolen", "agreement")
-        sure = tables.values(with_all, "victim", "confidence")
-        if len([*agreements, *labels, *often, *sure]) < 3 * len(shown) + 2:
+        kept = tables.scale.labels_kept[-1]
+        agreements, labels = (
+            [_mean(tables.values(plan.shown(data, at, way), "stolen", "agreement")) for at in shown]
+            for way in ({}, LABELS_ONLY)
+        )
+        again = [plan.kept(data, kept, way) for way in ({}, LABELS_ONLY)]
+        often = [_mean(tables.values(runs, "stolen", "agreement")) for runs in again]
+        sure = _mean(tables.values(plan.shown(data, shown[0], {}), "victim", "confidence"))
+        if any(math.isnan(value) for value in (*agreements, *labels, *often, sure)):
             yield Fact(None, paper, "")
             continue
-        passes = again[0].steps * BATCH / again[0].queries
+        passes = tables.scale.attack_steps * BATCH / kept
         needed = verdict.queries_needed(list(zip(shown, labels, strict=True)), agreements[0])
         times = math.inf if needed is None else needed / shown[0]
         told = f"more than {shown[-1] / shown[0]:g}" if needed is None else f"{times:.1f}"
@@ -115,30 +113,32 @@ def _labels(tables: Tables) -> Iterator[Fact]:
             paper,
             f"agreement {agreements[0]:.3f} takes {shown[0]:,} images with probabilities and "
             f"{told} times as many with labels only; with {_list(shown)} images {_list(agreements)}"
-            f" against {_list(labels)}; with {again[0].queries:,} images, gone through "
+            f" against {_list(labels)}; with {kept:,} images, gone through "
             f"{passes:.0f} times instead of once, {often[0]:.3f} against {often[1]:.3f}{lacking}; "
-            f"M gives its top class {sure[0]:.2f} on average",
+            f"M gives its top class {sure:.2f} on average",
         )
 
 
 def _inversions(tables: Tables) -> Iterator[Fact]:
+    for data in tables.scale.recovery_on:
+        yield _inversion(tables, data)
+
+
+def _inversion(tables: Tables, data: str) -> Fact:
     plan = tables.plan
-    data = tables.scale.recovery_on
     paper = f"{TITLES[data]}: linear regression recovers some of the probabilities, an MLP more, "
     paper += "neither all"
     setting = plan.paper_setting(data)
     if setting is None:
-        yield Fact(None, paper, "")
-        return
+        return Fact(None, paper, "")
     beta = min(tables.scale.magnitudes, key=lambda one: abs(one - setting["beta"]))
-    runs = [plan.recovery(name, beta, setting["gamma"]) for name in ("linear", "mlp")]
-    recovered = tables.values(runs, "recovered", "kl_nats_from_victim")
-    if len(recovered) < len(runs):
-        yield Fact(None, paper, "")
-        return
-    (protected,) = tables.values(runs[:1], "asked", "kl_nats_from_victim")
-    linear, mlp = recovered
-    yield Fact(
+    kl = "kl_nats_from_victim"
+    runs = [plan.recovery(data, name, beta, setting["gamma"]) for name in ("linear", "mlp")]
+    linear, mlp = (_mean(tables.values(some, "recovered", kl)) for some in runs)
+    protected = _mean(tables.values(runs[0], "asked", kl))
+    if math.isnan(linear + mlp + protected):
+        return Fact(None, paper, "")
+    return Fact(
         0 < mlp < linear < protected,
         paper,
         f"KL(M‖P) {protected:.2f}, after linear regression {linear:.2f}, after the MLP {mlp:.2f} "

@@ -2,7 +2,7 @@
 
 import base64
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from load_tests.paper.grids import NAMES
 from load_tests.paper.plan import PaperPlan
 from load_tests.paper.tables import NETWORKS, TITLES, said
 from load_tests.reporting.plots import draw_served, figure, panels, svg
+from load_tests.runs.criterion import PILOT
 from load_tests.runs.run import Run
 from postprocess.parameters import Parameters
 
@@ -51,7 +52,9 @@ class Figures:
         for data in scale.labels_on:
             caption = f"Figure 6, {TITLES[data]}: probabilities against labels (no defence)"
             yield f"figure6_{data}", caption, self._figure_6(data)
-        yield "figure7", "Figure 7: inversion fitted on true pairs", self._figure_7()
+        for data in scale.recovery_on:
+            caption = f"Figure 7, {TITLES[data]}: inversion fitted on true pairs"
+            yield f"figure7_{data}", caption, self._figure_7(data)
         for data in scale.data:
             caption = f"{TITLES[data]}: what each setting of the grids costs and stops"
             yield f"tradeoff_{data}", caption, self._tradeoff(data)
@@ -71,19 +74,14 @@ class Figures:
         return svg(made)
 
     def _figure_2(self) -> str:
-        curves = {
-            attack: [
-                (float(samples), result["stolen"]["agreement"])
-                for samples in self.scale.attack_samples
-                if (result := self.plan.known(self.plan.attack(attack, samples)))
-            ]
-            for attack in ("sample", "random", "jacobian")
-        }
+        by_attack = {one: self.plan.attacks(one) for one in ("sample", "random", "jacobian")}
+        by_attack["sample, as often"] = self.plan.as_often()
+        curves = {name: self._line(by_real) for name, by_real in by_attack.items()}
         return _curves(curves, "real images of the adversary", "agreement of S(M)")
 
     def _figure_3(self) -> str:
-        run = self.plan.attack("jacobian", max(self.scale.attack_samples))
-        result = self.plan.known(run)
+        (*_, runs) = self.plan.attacks("jacobian").values()
+        result = self.plan.known(runs[0])
         if not result or not result.get("examples"):
             return ""
         from matplotlib.figure import Figure
@@ -102,7 +100,7 @@ class Figures:
 
     def _figure_4(self) -> str:
         curves = {
-            NETWORKS[architecture]: self._curve([self.plan.replica(architecture)])
+            NETWORKS[architecture]: self._curve(self.plan.replica(architecture))
             for architecture in self.scale.architectures
         }
         return _curves(curves, "images shown", "agreement of S(M)")
@@ -121,34 +119,37 @@ class Figures:
         thieves = {"probabilities": {}, "labels only": {"labels_only": True}}
         by_measure = {
             title: {
-                name: [
-                    (float(images), result["stolen"][key])
-                    for images in self.scale.labels_queries
-                    if (result := self.plan.known(self.plan.shown(data, images, changes)))
-                ]
+                name: self._line(
+                    {at: self.plan.shown(data, at, changes) for at in self.scale.labels_queries},
+                    key,
+                )
                 for name, changes in thieves.items()
             }
             for key, title in _FIGURE_6.items()
         }
         return _panels(by_measure, "images shown", "of S(M) and M")
 
-    def _figure_7(self) -> str:
-        setting = self.plan.paper_setting(self.scale.recovery_on)
+    def _figure_7(self, data: str) -> str:
+        setting = self.plan.paper_setting(data)
         if setting is None:
             return ""
-        curves: dict[str, Line] = {"protected": [], "linear": [], "mlp": []}
-        for beta in self.scale.magnitudes:
-            for recover in ("linear", "mlp"):
-                result = self.plan.known(self.plan.recovery(recover, beta, setting["gamma"]))
-                if result is None:
-                    continue
-                curves[recover].append((beta, result["recovered"]["kl_nats_from_victim"]))
-                if recover == "linear":
-                    curves["protected"].append((beta, result["asked"]["kl_nats_from_victim"]))
+        kl = "kl_nats_from_victim"
+        linear, mlp = (
+            {
+                beta: self.plan.recovery(data, way, beta, setting["gamma"])
+                for beta in self.scale.magnitudes
+            }
+            for way in ("linear", "mlp")
+        )
+        curves = {
+            "protected": self._line(linear, kl, who="asked"),
+            "linear": self._line(linear, kl, who="recovered"),
+            "mlp": self._line(mlp, kl, who="recovered"),
+        }
         return _curves(curves, f"beta, at gamma {setting['gamma']:g}", "KL from M, nats", log="y")
 
     def _tradeoff(self, data: str) -> str:
-        undefended = self.plan.known(self.plan.base(data))
+        undefended = self.plan.known(self.plan.base(data, seed=PILOT))
         if undefended is None:
             return ""
         made, both = panels(2, 10, sharey=True)
@@ -167,6 +168,17 @@ class Figures:
         both[0].set_ylabel("accuracy of S(P)")
         both[0].legend(frameon=False, fontsize="small")
         return svg(made)
+
+    def _line(
+        self, by_x: Mapping[Any, Iterable[Run]], key: str = "agreement", *, who: str = "stolen"
+    ) -> Line:
+        """Return the mean over runs of a measure, by whatever the runs are for."""
+        found = []
+        for x, runs in by_x.items():
+            results = [result for run in runs if (result := self.plan.known(run))]
+            if results:
+                found.append((float(x), statistics.fmean(one[who][key] for one in results)))
+        return found
 
     def _curve(self, runs: Iterable[Run]) -> Line:
         """Return the mean over runs of the agreement against the images shown."""

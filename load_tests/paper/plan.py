@@ -7,13 +7,29 @@ from typing import Any
 from exporters.training.train import BATCH
 from load_tests.paper.grids import NAMES, DefenceSettings
 from load_tests.paper.scales import Scale
-from load_tests.paper.thieves import AGAINST_HARDENED, HARDENED, TABLE_4, Changes
-from load_tests.runs.criterion import Tried, choose
+from load_tests.paper.thieves import (
+    AGAINST_HARDENED,
+    FEW,
+    HARDENED,
+    HONEST,
+    LABELS_ONLY,
+    TABLE_4,
+    Changes,
+    Difference,
+)
+from load_tests.runs.criterion import PILOT, Tried, choose
 from load_tests.runs.run import Known, Run, Victim
+
+#: One row of the test set in so many makes tables of calibrated answers, and judges nothing.
+HELD_OUT = 3
 
 
 class PaperPlan:
-    """The runs of one scale."""
+    """The runs of one scale.
+
+    A setting is chosen on the pilot seed, of which nothing is told; what is told of is a list of
+    runs, one for each seed, and empty while its setting has not been chosen.
+    """
 
     def __init__(self, scale: Scale, known: Known) -> None:
         """Take the scale, and where results are looked up."""
@@ -30,7 +46,7 @@ class PaperPlan:
 
     # -- the defence study: Tables 1 and 2, Figure 5 ------------------------------------------
 
-    def base(self, data: str, defence: DefenceSettings | None = None, *, seed: int = 0) -> Run:
+    def base(self, data: str, defence: DefenceSettings | None = None, *, seed: int) -> Run:
         """Return the thief of the defence study, who learns from all that Sample asks about."""
         scale = self.scale
         victim = Victim(
@@ -52,11 +68,11 @@ class PaperPlan:
     def grid(self, data: str, defence: str, *, capped: bool) -> list[Run]:
         """Return the runs among which a setting is chosen."""
         settings = self.scale.grid.settings(defence, capped=capped)
-        return [self.base(data, setting) for setting in settings]
+        return [self.base(data, setting, seed=PILOT) for setting in settings]
 
     def chosen(self, data: str, defence: str, *, capped: bool) -> DefenceSettings | None:
         """Return the setting of the paper's criterion, None while its runs are missing."""
-        undefended = self.known(self.base(data))
+        undefended = self.known(self.base(data, seed=PILOT))
         runs = self.grid(data, defence, capped=capped)
         results = [self.known(run) for run in runs]
         if undefended is None or any(result is None for result in results):
@@ -69,7 +85,7 @@ class PaperPlan:
         return choose(candidates, undefended=undefended["stolen"]["accuracy"]).defence
 
     def repeats(self, data: str, defence: DefenceSettings | None) -> list[Run]:
-        """Return the defence study's runs of one setting, a run for each seed.
+        """Return the defence study's runs of one setting, a run for each seed that is told of.
 
         Args:
             data: the data set.
@@ -77,7 +93,14 @@ class PaperPlan:
         """
         if defence is None:
             return []
-        return [self.base(data, defence, seed=seed) for seed in range(self.scale.seeds)]
+        return [self.base(data, defence, seed=seed) for seed in self.scale.told]
+
+    def against(
+        self, data: str, setting: DefenceSettings | None, changes: Difference, **more: Any
+    ) -> list[Run]:
+        """Return the runs of another thief before the study's M with a setting."""
+        some = self.repeats(data, setting)[: self.scale.other_seeds]
+        return [run.but(**changes, **more) for run in some]
 
     def ours(self, data: str) -> DefenceSettings | None:
         """Return Reverse Sigmoid with the cap, at the setting chosen for it."""
@@ -85,7 +108,7 @@ class PaperPlan:
 
     def _settings(self, data: str, *, capped: bool) -> Iterator[Run]:
         """Yield what a setting of Reverse Sigmoid is chosen by."""
-        yield self.base(data)
+        yield self.base(data, seed=PILOT)
         yield from self.grid(data, "reverse_sigmoid", capped=capped)
 
     def _curves(self) -> Iterator[Run]:
@@ -111,21 +134,18 @@ class PaperPlan:
 
     # -- other networks: Table 3, Figure 4 ----------------------------------------------------
 
-    def network(self, architecture: str, *, protected: bool) -> Run | None:
-        """Return the run of another M, stolen into the study's network (Table 3).
+    def network(self, architecture: str, *, protected: bool) -> list[Run]:
+        """Return the runs of another M, stolen into the study's network (Table 3).
 
-        Its setting is the one chosen for the study's own M; None while there is none.
+        Its setting is the one chosen for the study's own M.
         """
         data = self.scale.architectures_on
-        setting = self.paper_setting(data) if protected else {}
-        if setting is None:
-            return None
-        run = self.base(data, setting)
-        return run.but(victim=replace(run.victim, architecture=architecture))
+        runs = self.against(data, self.paper_setting(data) if protected else {}, {})
+        return [run.but(victim=replace(run.victim, architecture=architecture)) for run in runs]
 
-    def replica(self, architecture: str) -> Run:
-        """Return the run of a network that learns from the study's M, unprotected (Figure 4)."""
-        return self.base(self.scale.architectures_on).but(substitute=architecture)
+    def replica(self, architecture: str) -> list[Run]:
+        """Return the runs of a network that learns from the study's M, unprotected (Figure 4)."""
+        return self.against(self.scale.architectures_on, {}, {"substitute": architecture})
 
     def paper_setting(self, data: str) -> DefenceSettings | None:
         """Return Reverse Sigmoid as the paper has it, without the cap, at its chosen setting."""
@@ -134,93 +154,104 @@ class PaperPlan:
     def _networks(self) -> Iterator[Run]:
         yield from self._settings(self.scale.architectures_on, capped=False)
         for architecture in self.scale.architectures:
-            yield self.replica(architecture)
+            yield from self.replica(architecture)
             for protected in (False, True):
-                run = self.network(architecture, protected=protected)
-                if run is not None:
-                    yield run
+                yield from self.network(architecture, protected=protected)
 
     # -- the attack study: Figure 2 -----------------------------------------------------------
 
-    def attack(self, attack: str, samples: int) -> Run:
-        """Return a run of the attack study: Simple for M and S, no defence.
+    def attack(self, attack: str, real: int, queries: int) -> list[Run]:
+        """Return the runs of the attack study, without a defence.
 
         Args:
-            attack: Sample asks about the real images that it has; Jacobian makes more from
-                them, and Random has none and as many queries as Jacobian.
-            samples: real images.
+            attack: Sample asks about real images, Jacobian makes more from them, and Random has
+                none.
+            real: images that the thief has.
+            queries: images that it asks about.
         """
         scale = self.scale
-        victim = Victim(
-            data=scale.attacks_on, architecture="simple", steps=scale.victim_steps, seed=0
-        )
-        return Run(
-            victim=victim,
-            substitute="simple",
-            attack=attack,
-            queries=samples if attack == "sample" else samples * scale.attack_times,
-            real=samples if attack == "jacobian" else 0,
-            steps=scale.attack_steps,
-            judged_on=scale.judged_on,
-        )
+        network = scale.attack_architecture
+        return [
+            run.but(
+                victim=replace(run.victim, architecture=network),
+                substitute=network,
+                attack=attack,
+                queries=queries,
+                real=real if attack == "jacobian" else 0,
+                steps=scale.attack_steps,
+            )
+            for run in self.against(scale.attacks_on, {}, {})
+        ]
+
+    def attacks(self, attack: str) -> dict[int, list[Run]]:
+        """Return an attack's runs by the real images that the thief has.
+
+        Sample asks about those alone, Jacobian and Random about ``attack_times`` as many.
+        """
+        times = 1 if attack == "sample" else self.scale.attack_times
+        return {real: self.attack(attack, real, real * times) for real in self.scale.attack_samples}
+
+    def as_often(self) -> dict[int, list[Run]]:
+        """Return, for as many real images of Jacobian, Sample with as many queries, all real."""
+        times = self.scale.attack_times
+        return {
+            real: self.attack("sample", real * times, real * times)
+            for real in self.scale.attack_samples
+        }
 
     def _attacks(self) -> Iterator[Run]:
-        for samples in self.scale.attack_samples:
-            for attack in ("sample", "random", "jacobian"):
-                yield self.attack(attack, samples)
+        of_all = [self.attacks(attack) for attack in ("sample", "random", "jacobian")]
+        for by_real in (*of_all, self.as_often()):
+            for runs in by_real.values():
+                yield from runs
 
     # -- thieves who know better: Table 4, Figures 6 and 7 ------------------------------------
 
-    def against(self, setting: DefenceSettings, changes: dict[str, Any]) -> Run:
-        """Return the run of another thief before the study's M with a setting."""
-        run = self.base(self.scale.recovery_on, setting)
-        return run.but(**changes)
-
-    def shown(self, data: str, images: int, changes: dict[str, Any]) -> Run:
+    def shown(self, data: str, images: int, changes: Difference) -> list[Run]:
         """Return a thief before the study's M, unprotected, who is shown so many images."""
-        run = self.base(data)
-        return run.but(queries=images, steps=images // BATCH, **changes)
+        return self.against(data, {}, changes, queries=images, steps=images // BATCH)
 
-    def kept(self, data: str, changes: dict[str, Any]) -> Run:
-        """Return the same of few images, which the thief goes through again and again."""
-        return self.shown(data, self.scale.labels_kept, changes).but(steps=self.scale.attack_steps)
+    def kept(self, data: str, images: int, changes: Difference) -> list[Run]:
+        """Return the same of fewer images, which the thief goes through again and again."""
+        return self.against(data, {}, changes, queries=images, steps=self.scale.attack_steps)
 
-    def recovery(self, recover: str, beta: float, gamma: float) -> Run:
-        """Return a run of Figure 7: an inversion fitted on true pairs, and no substitute."""
+    def recovery(self, data: str, recover: str, beta: float, gamma: float) -> list[Run]:
+        """Return the runs of Figure 7: an inversion fitted on true pairs, and no substitute."""
         setting = {"defense": "reverse_sigmoid", "beta": beta, "gamma": gamma}
-        run = self.base(self.scale.recovery_on, {**setting, "preserve_top1": False})
-        return run.but(recover=recover, substitute="", steps=0)
+        setting["preserve_top1"] = False
+        return self.against(data, setting, {"recover": recover, "substitute": "", "steps": 0})
 
     def _thieves(self) -> Iterator[Run]:
-        data = self.scale.recovery_on
-        for capped in (False, True):
-            yield from self._settings(data, capped=capped)
-        for setting in (self.paper_setting(data), self.ours(data)):
-            if setting is not None:
-                yield from (self.against(setting, changes) for changes in TABLE_4)
+        for data in self.scale.recovery_on:
+            for capped in (False, True):
+                yield from self._settings(data, capped=capped)
+            for setting in (self.paper_setting(data), self.ours(data)):
+                for changes in TABLE_4:
+                    yield from self.against(data, setting, changes)
 
     def _labels(self) -> Iterator[Run]:
         for data in self.scale.labels_on:
-            for images in self.scale.labels_queries:
-                yield self.shown(data, images, {})
-                yield self.shown(data, images, {"labels_only": True})
-            yield self.kept(data, {})
-            yield self.kept(data, {"labels_only": True})
+            for changes in ({}, LABELS_ONLY):
+                for images in self.scale.labels_kept:
+                    yield from self.kept(data, images, changes)
+                for images in self.scale.labels_queries:
+                    yield from self.shown(data, images, changes)
 
     def _inversions(self) -> Iterator[Run]:
-        yield from self._settings(self.scale.recovery_on, capped=False)
-        setting = self.paper_setting(self.scale.recovery_on)
-        if setting is not None:
-            for beta in self.scale.magnitudes:
-                for recover in ("linear", "mlp"):
-                    yield self.recovery(recover, beta, setting["gamma"])
+        for data in self.scale.recovery_on:
+            yield from self._settings(data, capped=False)
+            setting = self.paper_setting(data)
+            if setting is not None:
+                for beta in self.scale.magnitudes:
+                    for recover in ("linear", "mlp"):
+                        yield from self.recovery(data, recover, beta, setting["gamma"])
 
     # -- beyond the paper ---------------------------------------------------------------------
 
-    def hardened(self, data: str, mode: DefenceSettings, changes: dict[str, Any]) -> Run | None:
-        """Return the run of a thief before our chosen setting with more of our modes."""
+    def hardened(self, data: str, mode: DefenceSettings, changes: Difference) -> list[Run]:
+        """Return the runs of a thief before our chosen setting with more of our modes."""
         ours = self.ours(data)
-        return None if ours is None else self.base(data, {**ours, **mode}).but(**changes)
+        return [] if ours is None else self.against(data, {**ours, **mode}, changes)
 
     def _beyond(self) -> Iterator[Run]:
         for data in self.scale.data:
@@ -231,9 +262,36 @@ class PaperPlan:
                 shown += [({"margin": margin}, ({},)) for margin in self.scale.margins]
             for mode, thieves in shown:
                 for changes in thieves:
-                    run = self.hardened(data, mode, changes)
-                    if run is not None:
-                        yield run
+                    yield from self.hardened(data, mode, changes)
+
+    def honest(self, data: str, answers: str, setting: DefenceSettings | None) -> list[Run]:
+        """Return the runs of the naive thief before answers, judged for honest clients too.
+
+        Args:
+            data: the data set.
+            answers: see ``load_tests.runs.answers``; the defence's where it is empty.
+            setting: the defence, empty for none; None while it has not been chosen.
+        """
+        return self.against(data, setting, {}, answers=answers, held_out=HELD_OUT)
+
+    def _honest(self) -> Iterator[Run]:
+        for data in self.scale.honest_on:
+            yield from self._settings(data, capped=True)
+            for answers in HONEST.values():
+                yield from self.honest(data, answers, {})
+            yield from self.honest(data, "", self.ours(data))
+
+    def few(
+        self, data: str, queries: int, setting: DefenceSettings, changes: Difference
+    ) -> list[Run]:
+        """Return the runs of a thief of few queries."""
+        return self.against(data, setting, changes, queries=queries)
+
+    def _few(self) -> Iterator[Run]:
+        for data, budgets in self.scale.few_on.items():
+            for queries in budgets:
+                for setting, changes in FEW.values():
+                    yield from self.few(data, queries, setting, changes)
 
 
 PARTS: dict[str, Callable[[PaperPlan], Iterator[Run]]] = {
@@ -246,6 +304,8 @@ PARTS: dict[str, Callable[[PaperPlan], Iterator[Run]]] = {
     "table4": PaperPlan._thieves,
     "figure6": PaperPlan._labels,
     "figure7": PaperPlan._inversions,
+    "honest": PaperPlan._honest,
+    "few": PaperPlan._few,
     "beyond": PaperPlan._beyond,
     "table3": PaperPlan._networks,
     "figure4": PaperPlan._networks,

@@ -59,8 +59,9 @@ def _scale(name: str, plan: PaperPlan, versions: list[str], out: Path) -> Iterat
     yield f"\n### Table 3, {TITLES[scale.architectures_on]}: networks as M, accuracy\n\n"
     yield f"S is {NETWORKS[scale.architecture]}, beta and gamma are those chosen for it as M.\n\n"
     yield tables.table_3()
-    yield f"\n### Table 4, {TITLES[scale.recovery_on]}: thieves, agreement\n\n"
-    yield tables.table_4()
+    for data in scale.recovery_on:
+        yield f"\n### Table 4, {TITLES[data]}: thieves, agreement\n\n"
+        yield tables.table_4(data)
     yield "\n### Figures\n"
     for figure, caption, text in Figures(plan).all():
         path = Path(name) / "figures" / f"{figure}.svg"

@@ -1,9 +1,11 @@
 """How much of the paper's protocol is done."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from load_tests.paper.grids import MARGIN, Grid
 from load_tests.paper.thieves import ADAPTIVE, HARDENED, Changes
+from load_tests.runs.criterion import PILOT
 from postprocess.errors import InputError
 
 _MAGNITUDES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
@@ -20,8 +22,10 @@ class Scale:
     victim_steps: int
     queries: int  #: the query budget of the defence study
     steps: int  #: of the substitutes in the defence study
-    seeds: int  #: runs of each chosen setting
-    victim_seeds: int  #: victims among them
+    #: That chosen settings are told of. The pilot, by which they are chosen, comes before.
+    seeds: int
+    victim_seeds: int  #: victims among them; the pilot has another
+    other_seeds: int = 1  #: of the seeds, those that all else is told of
     judged_on: int = 0  #: images of the test set, 0 for all
     grid: Grid
     #: Section 4.3: which network M and S have, on which data set.
@@ -30,20 +34,24 @@ class Scale:
     #: The attack study (Figure 2): its data set, the real images that a thief has, how many
     #: times as many queries Jacobian and Random have, and the steps of the substitutes.
     attacks_on: str
+    attack_architecture: str = "simple"  #: of M and S
     attack_samples: tuple[int, ...]
     attack_times: int
     attack_steps: int
     #: Images shown to the thieves of Figure 6, the first of which sets the level.
     labels_queries: tuple[int, ...]
     labels_on: tuple[str, ...]  #: data sets of Figure 6
-    #: Images of a thief who goes through them again and again, for ``attack_steps``.
-    labels_kept: int
-    recovery_on: str  #: data set of Table 4 and Figure 7
+    #: Images of thieves who go through them again and again, for ``attack_steps``.
+    labels_kept: tuple[int, ...]
+    recovery_on: tuple[str, ...]  #: data sets of Table 4 and Figure 7
     magnitudes: tuple[float, ...] = _MAGNITUDES  #: beta of Figure 7
     adaptive: Changes = ADAPTIVE  #: stronger thieves, of ``thieves.ADAPTIVE``
     hardened: tuple[str, ...] = tuple(HARDENED)  #: modes of ``thieves.HARDENED``
     margins: tuple[float, ...] = _MARGINS  #: of the top-1 gap
     modes_on: tuple[str, ...] = ()  #: data sets of the hardened modes and margins, () for all
+    honest_on: tuple[str, ...] = ()  #: data sets of ``thieves.HONEST``
+    #: Queries of ``thieves.FEW``, by data set.
+    few_on: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     jobs: int = 1  #: runs at a time, unless asked otherwise
 
     def with_modes(self, data: str) -> bool:
@@ -52,7 +60,12 @@ class Scale:
 
     def seed_of_victim(self, seed: int) -> int:
         """Return which victim a run of this seed steals."""
-        return seed % self.victim_seeds
+        return seed if seed == PILOT else PILOT + 1 + (seed - PILOT - 1) % self.victim_seeds
+
+    @property
+    def told(self) -> range:
+        """The seeds that are told of."""
+        return range(PILOT + 1, PILOT + 1 + self.seeds)
 
 
 _SMOKE = Grid(
@@ -98,9 +111,9 @@ SCALES = {
         attack_times=4,
         labels_queries=(960, 3840),
         labels_on=("digits",),
-        labels_kept=320,
+        labels_kept=(320,),
         attack_steps=60,
-        recovery_on="digits",
+        recovery_on=("digits",),
         magnitudes=(1.0,),
         adaptive=({"recover": "tail"}, {"attack": "duplicates", "recover": "table"}),
         hardened=(),
@@ -130,9 +143,9 @@ SCALES = {
         attack_times=4,
         labels_queries=(2400, 4800, 9600, 19200),
         labels_on=("fashion_mnist", "cifar10"),
-        labels_kept=1200,
+        labels_kept=(1200,),
         attack_steps=300,
-        recovery_on="fashion_mnist",
+        recovery_on=("fashion_mnist",),
         hardened=("decimals 2",),
         modes_on=("fashion_mnist",),
         jobs=2,
@@ -157,9 +170,9 @@ SCALES = {
         attack_times=16,
         labels_queries=(4_800, 9_600, 19_200, 38_400),
         labels_on=("cifar10",),
-        labels_kept=4_800,
+        labels_kept=(4_800,),
         attack_steps=16_000,
-        recovery_on="cifar10",
+        recovery_on=("cifar10",),
     ),
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 from load_tests.paper import published
 from load_tests.paper.grids import NAMES, DefenceSettings
 from load_tests.paper.plan import PaperPlan
-from load_tests.paper.thieves import AGAINST_HARDENED, HARDENED, TABLE_4
+from load_tests.paper.thieves import AGAINST_HARDENED, HARDENED, LABELS_ONLY, TABLE_4
 from load_tests.reporting.page import markdown
 from load_tests.runs.run import Run
 from load_tests.stealing.thief import NAIVE, Thief
@@ -55,11 +55,11 @@ class Tables:
         """Take the plan, which knows the results."""
         self.plan, self.scale = plan, plan.scale
 
-    def values(self, runs: Iterable[Run | None], *path: str) -> list[float]:
+    def values(self, runs: Iterable[Run], *path: str) -> list[float]:
         """Return one measure of those runs that have been made, such as ("stolen", "cosine")."""
         found = []
         for run in runs:
-            value: Any = None if run is None else self.plan.known(run)
+            value: Any = self.plan.known(run)
             if value is None:
                 continue
             for key in path:
@@ -129,28 +129,26 @@ class Tables:
             plain, protected = (
                 self.plan.network(architecture, protected=way) for way in (False, True)
             )
-            for run, who in (
+            for runs, who in (
                 *((plain, who) for who in ("victim", "stolen")),
                 *((protected, who) for who in ("protected", "stolen")),
             ):
-                cells.append(number(self.values([run], who, "accuracy")))
+                cells.append(number(self.values(runs, who, "accuracy")))
             rows.append(cells)
         head = ("M", "paper: M, P, S(P) on CIFAR-10", "M", "S(M)", "P", "S(P)")
         return markdown(head, rows)
 
-    def table_4(self) -> str:
+    def table_4(self, data: str) -> str:
         """Return the agreement of thieves who know more, or keep less."""
-        data = self.scale.recovery_on
         rows: TableRows = []
         for changes in TABLE_4:
-            runs = [
-                None if setting is None else self.plan.against(setting, changes)
-                for setting in (self.plan.paper_setting(data), self.plan.ours(data))
-            ]
             name = _thief(changes).name
             paper = published.TABLE_4.get(name)
             cells = [name, "" if paper is None else f"{paper:.2f}"]
-            rows.append([*cells, *(number(self.values([run], *_STOLEN)) for run in runs)])
+            for setting in (self.plan.paper_setting(data), self.plan.ours(data)):
+                runs = self.plan.against(data, setting, changes)
+                cells.append(number(self.values(runs, *_STOLEN)))
+            rows.append(cells)
         return markdown(("thief", "paper (CIFAR-10)", "no cap", "cap"), rows)
 
     def advice(self) -> str:
@@ -159,7 +157,7 @@ class Tables:
         for data in self.scale.data:
             ours = self.plan.ours(data)
             best = self.best_adaptive(data)
-            labels = number(self.values([self.plan.hardened(data, {}, _LABELS)], *_STOLEN))
+            labels = number(self.values(self.plan.hardened(data, {}, LABELS_ONLY), *_STOLEN))
             rows.append(
                 [
                     TITLES[data],
@@ -192,9 +190,10 @@ class Tables:
         """Return the best outsider before our setting who keeps more than labels, and how good."""
         found = []
         for changes in (*TABLE_4, *self.scale.adaptive):
-            thief, run = _thief(changes), self.plan.hardened(data, {}, changes)
-            if thief.outsider and not thief.labels_only:
-                found += [(value, thief.name) for value in self.values([run], *_STOLEN)]
+            thief = _thief(changes)
+            agreements = self.values(self.plan.hardened(data, {}, changes), *_STOLEN)
+            if thief.outsider and not thief.labels_only and agreements:
+                found.append((statistics.fmean(agreements), thief.name))
         if not found:
             return None
         value, name = max(found)
@@ -204,9 +203,9 @@ class Tables:
         """Return every thief before our setting."""
         rows: TableRows = []
         for changes in (*TABLE_4, *self.scale.adaptive):
-            run = self.plan.hardened(data, {}, changes)
+            runs = self.plan.hardened(data, {}, changes)
             thief = _thief(changes)
-            cells = [number(self.values([run], "stolen", key)) for key in _SHOWN]
+            cells = [number(self.values(runs, "stolen", key)) for key in _SHOWN]
             rows.append([thief.name + " *" * (not thief.outsider), *cells])
         return markdown(("thief", *_SHOWN), rows)
 
@@ -215,12 +214,12 @@ class Tables:
         rows: TableRows = []
         modes = {"plain": {}, **{name: HARDENED[name] for name in self.scale.hardened}}
         for name, mode in modes.items():
-            runs = [self.plan.hardened(data, mode, changes) for changes in AGAINST_HARDENED]
+            by_thief = [self.plan.hardened(data, mode, changes) for changes in AGAINST_HARDENED]
             honest = [
-                number(self.values(runs[:1], "protected", key))
+                number(self.values(by_thief[0], "protected", key))
                 for key in ("agreement", "cosine", "top5_overlap")
             ]
-            stolen = [number(self.values([run], *_STOLEN)) for run in runs]
+            stolen = [number(self.values(runs, *_STOLEN)) for runs in by_thief]
             rows.append([name, *honest, *stolen])
         thieves = ("naive", "tail", "table", "duplicates, table")
         return markdown(("mode", "P agreement", "cosine", "top-5 overlap", *thieves), rows)
@@ -229,12 +228,12 @@ class Tables:
         """Return what a larger top-1 margin costs in protection."""
         rows: TableRows = []
         for margin in self.scale.margins:
-            run = self.plan.hardened(data, {"margin": margin}, {})
+            runs = self.plan.hardened(data, {"margin": margin}, {})
             honest = [
-                number(self.values([run], "protected", key))
+                number(self.values(runs, "protected", key))
                 for key in ("cosine", "calibration_error")
             ]
-            rows.append([f"{margin:g}", *honest, number(self.values([run], *_STOLEN))])
+            rows.append([f"{margin:g}", *honest, number(self.values(runs, *_STOLEN))])
         return markdown(("margin", "cosine", "calibration error", "naive S(P)"), rows)
 
     def capped(self) -> list[Run]:
@@ -262,4 +261,3 @@ def _thief(changes: dict[str, Any]) -> Thief:
 
 _STOLEN = ("stolen", "agreement")
 _SHOWN = ("agreement", "accuracy", "cosine", "mae")
-_LABELS: dict[str, Any] = {"labels_only": True}

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+#: The seed that chooses, of which nothing is told: the best of many on one seed is so by luck too.
+PILOT = 0
 #: The drop of the substitute's accuracy that a setting has to reach (section 4.2).
 DROP = 0.20
 

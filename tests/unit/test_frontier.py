@@ -8,8 +8,9 @@ from scipy.special import softmax
 
 from load_tests.frontier import page
 from load_tests.frontier.gains import gain, honest, mean
-from load_tests.frontier.study import KINDS, LABELS, PILOT, Study
+from load_tests.frontier.study import KINDS, LABELS, Study
 from load_tests.runs import answers
+from load_tests.runs.criterion import PILOT
 from load_tests.runs.run import Run, Victim
 from load_tests.tune import answers_tried
 from postprocess.errors import InputError

@@ -11,7 +11,7 @@ from load_tests.paper.plan import PaperPlan
 from load_tests.paper.scales import SCALES
 from load_tests.paper.tables import Tables, number
 from load_tests.runs.conditions import Conditions, differences
-from load_tests.runs.criterion import Tried, choose
+from load_tests.runs.criterion import PILOT, Tried, choose
 from load_tests.runs.run import Run, Victim
 from postprocess.errors import InputError
 
@@ -110,7 +110,20 @@ def test_a_plan_with_no_results_asks_for_its_grids_first(name):
     for run in runs.values():
         assert Run.from_json(json.loads(json.dumps(run.to_json()))) == run
     assert plan.undecided()
-    assert all(plan.network(each, protected=True) is None for each in plan.scale.architectures)
+    assert not any(plan.network(each, protected=True) for each in plan.scale.architectures)
+
+
+def test_no_setting_is_chosen_on_a_seed_that_it_is_told_of_nor_on_its_victim():
+    for scale in SCALES.values():
+        plan = PaperPlan(scale, told)
+        data = scale.data[0]
+        chosen_by = plan.grid(data, "reverse_sigmoid", capped=True)
+        told_of = [*plan.repeats(data, plan.ours(data)), *plan.hardened(data, {}, {"loss": "mse"})]
+        assert {run.seed for run in chosen_by} == {PILOT}
+        assert len({run.seed for run in told_of}) == scale.seeds
+        assert len({run.victim.seed for run in told_of}) == scale.victim_seeds
+        for key in (lambda run: run.seed, lambda run: run.victim.seed):
+            assert not set(map(key, chosen_by)) & set(map(key, told_of))
 
 
 #: Stolen accuracy and agreement by what the thief meets and does.
