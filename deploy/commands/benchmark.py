@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from deploy.benchmarks import rivals
+from deploy.benchmarks import rivals, threads
 from deploy.commands import asking, options
 from deploy.commands.console import command_line, err_console, say, show
 from deploy.commands.progress import stages
+from deploy.repository import model_config
 from exporters.files.atomic_file import write_json
 from load_tests.reporting.page import digits
 from postprocess.errors import InputError
@@ -29,7 +30,11 @@ class BenchmarkCommand:
     """
 
     repository: Annotated[
-        Path, typer.Option(help="It holds the model in the ensemble layout; it is only read.")
+        Path,
+        typer.Option(
+            help="It holds the model in the ensemble layout; it is only read, but for "
+            "--choose-threads."
+        ),
     ]
     model: options.PublicModel
     ways: Annotated[
@@ -39,6 +44,14 @@ class BenchmarkCommand:
             f"with other threads: {', '.join(rivals.THREADS)}."
         ),
     ] = ",".join(rivals.WAYS)
+    choose_threads: Annotated[
+        bool,
+        typer.Option(
+            "--choose-threads",
+            help="Measure the victim alone with other threads and instances, and write what pays "
+            "into its config.pbtxt, with the reason.",
+        ),
+    ] = False
     batch: asking.Batches = asking.BATCHES
     concurrency: asking.Concurrencies = asking.CONCURRENCIES
     seconds: Annotated[
@@ -80,6 +93,10 @@ class BenchmarkCommand:
             say(f"skipped {one['way']}, {cell}: {one['why']}", console=err_console)
         if not report["cells"]:
             raise InputError("benchmark: no cell could be measured, see above")
+        if self.choose_threads:
+            choice, config = threads.choose(report), self._victim_config()
+            choice.write(config)
+            say(f"{config}: {choice.reason}", console=err_console)
         if self.as_json:
             print(json.dumps({**report, "command": command_line()}, indent=1))
             return
@@ -93,8 +110,10 @@ class BenchmarkCommand:
 
     def _ways(self) -> tuple[str, ...]:
         """Return what to measure, the victim alone first."""
+        known = tuple(rivals.THREADS) if self.choose_threads else (*rivals.WAYS, *rivals.THREADS)
         chosen = tuple(part.strip() for part in self.ways.split(","))
-        known = (*rivals.WAYS, *rivals.THREADS)
+        if self.choose_threads and chosen == rivals.WAYS:
+            chosen = known
         for way in chosen:
             if way not in known:
                 raise InputError(f"--ways: expected some of {', '.join(known)}, got {way!r}")
@@ -103,7 +122,13 @@ class BenchmarkCommand:
                 f"--ways {rivals.ART}: needs art, which is not installed: "
                 "python -m pip install -e '.[bench]' in the clone, or leave it out"
             )
+        if self.choose_threads:
+            others = threads.candidates(model_config.read(self._victim_config()))
+            chosen = tuple(way for way in chosen if way in others)
         return rivals.VICTIM, *(way for way in chosen if way != rivals.VICTIM)
+
+    def _victim_config(self) -> Path:
+        return rivals.victim_config(self.repository, self.model)
 
 
 def _table(report: dict[str, Any]) -> Table:

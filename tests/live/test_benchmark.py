@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -92,13 +93,32 @@ def test_a_way_that_is_too_slow_for_so_many_costs_no_other_cell(exported, monkey
     report = serving.run(
         asked, stages=lambda _: nullcontext, keep=lambda report: kept.append(len(report["cells"]))
     )
+    others = ["default threads", "instance a core", "no spinning", "one thread"]
     assert [sorted(cell["ways"]) for cell in report["cells"]] == [
-        ["ensemble", "no spinning", "one thread", "victim alone"],
-        ["no spinning", "one thread", "victim alone"],
+        [*others[:1], "ensemble", *others[1:], "victim alone"],
+        [*others, "victim alone"],
     ]
     why = "1 of 2 clients got no answer: Deadline Exceeded"
     assert report["skipped"] == [{"batch": 1, "concurrency": 2, "way": "ensemble", "why": why}]
     assert kept == [1, 2]
+
+
+def test_threads_are_chosen_by_measurement_and_remembered_where_they_are_served(exported, tmp_path):
+    models, out = tmp_path / "models", tmp_path / "benchmark.json"
+    shutil.copytree(exported, models)
+    least = ("--batch", 1, "--concurrency", 2, "--seconds", 0.2, "--rounds", 2)
+    options = ("--repository", models, "--model", "digits", "--choose-threads", "--out", out)
+    done = run_command("benchmark", *options, *least, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (cell,) = json.loads(out.read_text())["cells"]
+    # What the file says already is not measured twice.
+    assert list(cell["ways"]) == ["victim alone", "one thread", "no spinning", "instance a core"]
+    chosen = (models / "digits_classifier" / "config.pbtxt").read_text()
+    reason = " ".join(chosen.partition("# Threads: ")[2].replace("#  ", "").split())
+    assert "by `benchmark --choose-threads`" in reason
+    assert reason.partition(" parameters {")[0].split("CPUs")[0] in " ".join(done.stderr.split())
+    with TritonServer(models, ports=free_ports(), log=tmp_path / "log") as server:
+        assert all(model.ready for model in server.models())
 
 
 def test_the_ways_that_defend_give_the_same_answers(exported, tmp_path):
@@ -124,6 +144,10 @@ def test_the_ways_that_defend_give_the_same_answers(exported, tmp_path):
         (
             ("--ways", "fused,faster"),
             "--ways: expected some of victim alone, ensemble, empty step, fused",
+        ),
+        (
+            ("--choose-threads", "--ways", "fused"),
+            "--ways: expected some of default threads, one thread, no spinning, instance a core",
         ),
         (("--batch", "0"), "--batch: expected whole numbers from 1 to 65536"),
         (("--model", "digits_classifier"), "expected a protected model"),

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from deploy.benchmarks import threads
 from deploy.repository import model_config, victim_graph
 from exporters.graph import onnx_graph
 from exporters.protect import protect
@@ -19,15 +20,10 @@ VICTIM, ENSEMBLE, FUSED = "victim alone", "ensemble", "fused"
 ONE_PROCESS, BLS, ART, LABELS = "one Python model", "BLS", "ART", "labels only"
 #: An ensemble whose last step passes the scores on: what the hop costs, whatever is done in it.
 EMPTY = "empty step"
-#: The classifier alone with other threads than ONNX Runtime's defaults, measured if asked for, and
-#: what its config.pbtxt says then.
-ONE_THREAD, NO_SPINNING = "one thread", "no spinning"
-THREADS = {
-    ONE_THREAD: ("intra_op_thread_count", "1"),
-    NO_SPINNING: ("session.intra_op.allow_spinning", "0"),
-}
 #: What is measured, in the order of the tables.
 WAYS = (VICTIM, ENSEMBLE, EMPTY, FUSED, ONE_PROCESS, BLS, ART, LABELS)
+#: The classifier alone with other threads than its config.pbtxt says, measured if asked for.
+THREADS = threads.WAYS
 
 
 def build(repository: Path, name: str, ways: tuple[str, ...], folder: Path) -> dict[str, str]:
@@ -38,7 +34,7 @@ def build(repository: Path, name: str, ways: tuple[str, ...], folder: Path) -> d
     Args:
         repository: that holds the ensemble layout of the model; it is only read.
         name: the public one.
-        ways: of ``WAYS``.
+        ways: of ``WAYS`` and ``THREADS``.
         folder: of the new repository.
 
     Raises:
@@ -83,13 +79,23 @@ def build(repository: Path, name: str, ways: tuple[str, ...], folder: Path) -> d
     if LABELS in ways:
         models[LABELS] = f"{name}_labels"
         _write_labels(folder, models[LABELS], config, classifier)
-    for way, (key, value) in THREADS.items():
+    for way, said_of_threads in THREADS.items():
         if way in ways:
             models[way] = _copy(folder / victim, config, f"{name}_{way.replace(' ', '_')}")
             made = _named(config, models[way])
-            made.parameters[key].string_value = value
+            said_of_threads.put(made)
             _write(folder, made)
     return {way: models[way] for way in (*WAYS, *THREADS) if way in ways}
+
+
+def victim_config(repository: Path, name: str) -> Path:
+    """Return the config.pbtxt of the classifier behind a model.
+
+    Raises:
+        InputError: there is no such model, or it is fused.
+    """
+    classifier, _ = victim_graph.find(repository, name)
+    return classifier.path.parent.parent / "config.pbtxt"
 
 
 def _copy(model: Path, config: Any, name: str) -> str:
