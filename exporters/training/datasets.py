@@ -134,9 +134,9 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
     """Return a data set by name.
 
     Args:
-        name: one of ``NAMES``, or an .npz file of your own. ``digits`` comes with scikit-learn;
-            the others are read from ``data_dir`` and, without one, fetched through
-            ``keras.datasets``.
+        name: one of ``NAMES``, or an .npz file of your own, here or in ``data_dir``. ``digits``
+            comes with scikit-learn; the others are read from ``data_dir`` and, without one,
+            fetched through ``keras.datasets``.
         data_dir: a folder of ``<name>.npz`` files with the arrays x_train, y_train, x_test,
             y_test (``keras.datasets``' own shapes), or of STL-10's published binary files,
             in it or in its folder ``stl10_binary``.
@@ -250,8 +250,10 @@ def _read_npz(path: Path, names: Sequence[str] = ARRAYS) -> list[NDArray[Any]]:
     return arrays
 
 
-def _own(name: str, _: Path | None) -> Dataset:
+def _own(name: str, data_dir: Path | None) -> Dataset:
     path = Path(name)
+    if data_dir is not None and not path.is_file():
+        path = data_dir / name
     made = of_arrays(name, _read_npz(path), flips=False)
     with np.load(path, allow_pickle=False) as stored:
         if not set(TEXTS) <= set(stored.files):

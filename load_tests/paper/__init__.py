@@ -4,7 +4,7 @@ What one run is, and how it is made, is in ``load_tests.runs``.
 
 | module | holds |
 | --- | --- |
-| ``scales`` | how much of the paper's protocol is done: smoke, cpu, full |
+| ``scales`` | how much of the paper's protocol is done: smoke, cpu, text, full |
 | ``grids`` | the settings that each defence is tried with, and the paper's choice among them |
 | ``thieves`` | who steals, beside the thief of the defence study |
 | ``plan`` | the runs that each table and figure needs |

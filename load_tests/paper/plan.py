@@ -152,6 +152,8 @@ class PaperPlan:
         return self.chosen(data, "reverse_sigmoid", capped=False)
 
     def _networks(self) -> Iterator[Run]:
+        if not self.scale.architectures:
+            return
         yield from self._settings(self.scale.architectures_on, capped=False)
         for architecture in self.scale.architectures:
             yield from self.replica(architecture)

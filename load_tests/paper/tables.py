@@ -23,6 +23,8 @@ TITLES = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
     "stl10": "STL-10",
+    "banking77.npz": "Banking77",
+    "clinc150.npz": "CLINC150",
 }
 NETWORKS = {
     "simple": "Simple",

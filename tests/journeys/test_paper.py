@@ -134,7 +134,7 @@ def test_what_a_run_was_made_with_is_used_again_its_victim_too(made):
     ("arguments", "said"),
     [
         (("table9",), "paper: expected figure1, figure2"),
-        (("all", "--scale", "huge"), "--scale: expected smoke, cpu, full, got 'huge'"),
+        (("all", "--scale", "huge"), "--scale: expected smoke, cpu, text, full, got 'huge'"),
         (("none.json",), "none.json: No such file"),
         (
             ("figure2", "--scale", "cpu", "--data-dir", "nowhere"),
