@@ -81,8 +81,8 @@ _CPU = Grid(
     shaped=((0.3, 0.3), (1.0, 0.1), (1.0, 0.5)),
     sine=((0.3, 6.0), (1.0, 6.0), (1.0, 30.0)),
 )
-#: Of many classes: beta from twice to seven times what keeps the top class of any row, which is .044
-#: and .087 of 77 classes at gamma .2 and .4, and half of that of 150.
+#: Of many classes: beta from twice to seven times what keeps the top class of any row, which is
+#: .044 and .087 of 77 classes at gamma .2 and .4, and half of that of 150.
 _TEXT = Grid(
     reverse_sigmoid=(
         *((beta, 0.2) for beta in (0.1, 0.15, 0.2, 0.25, 0.3)),
