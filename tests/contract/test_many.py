@@ -7,18 +7,13 @@ from commands import call_command
 from existing_models import ELSEWHERE, contents, elsewhere, parsed, pipeline, protect
 from victims import FLOAT, SOFTMAX, graph_file, linear_file, node, rng
 
-from deploy.existing import listing, placing_in, undoing
+from deploy.existing import listing, undoing
 from exporters.protect import protect as protect_file
 from exporters.reading.classifier import ProtectOptions
 from exporters.repository.model_repository import SHIPPED
 from postprocess.errors import InputError
 
 TOLD = ELSEWHERE["fil"][1]
-
-
-@pytest.fixture(autouse=True)
-def no_server_polls(monkeypatch):
-    monkeypatch.setattr(placing_in, "SCAN_S", 0)
 
 
 def names(folder):

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from kernels import draw
 
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
@@ -10,22 +11,6 @@ from postprocess.postprocessor import Postprocessor
 pytestmark = pytest.mark.usefixtures("both_paths")
 
 ROWS, BATCH = 1_000_000, 2_000
-
-
-def draw_logits(rng, classes):
-    """Logits of many kinds: easy, saturated, tied, and one float32 step from a tie."""
-    logits = (rng.normal(size=(BATCH, classes)) * 10 ** rng.uniform(-3, 3)).astype(np.float32)
-    kind = rng.integers(4)
-    if kind == 1:
-        logits = np.round(logits)
-    if kind == 2:
-        rows = np.arange(BATCH)
-        top = logits.argmax(axis=1)
-        near = (top + rng.integers(1, classes, BATCH)) % classes
-        logits[rows, near] = np.nextafter(logits[rows, top], np.float32(-np.inf))
-    if kind == 3:
-        logits = logits.astype(np.float16).astype(np.float32)
-    return logits
 
 
 def test_a_million_rows_keep_their_top_class_and_sum_to_one():
@@ -37,7 +22,7 @@ def test_a_million_rows_keep_their_top_class_and_sum_to_one():
             margin=float(rng.choice([0, 0.01, 0.2])),
             scores="logits",
         )
-        logits = draw_logits(rng, int(rng.choice([2, 3, 5, 10, 37, 100])))
+        logits = draw(rng, BATCH, int(rng.choice([2, 3, 5, 10, 37, 100])))
         served = Postprocessor(parameters)(logits)
         assert (served.argmax(axis=1) == logits.argmax(axis=1)).all(), parameters
         assert np.abs(served.sum(axis=1, dtype=np.float64) - 1).max() <= 1e-6, parameters
@@ -47,7 +32,7 @@ def test_a_million_rows_keep_their_top_class_and_sum_to_one():
 def test_a_class_strictly_on_top_stays_strictly_on_top():
     rng = np.random.default_rng(1)
     for classes in (2, 10, 100):
-        logits = draw_logits(rng, classes)
+        logits = draw(rng, BATCH, classes)
         served = Postprocessor(Parameters(beta=50, gamma=0.2, scores="logits"))(logits)
         ordered = np.sort(logits, axis=1)
         strict = ordered[:, -1] > ordered[:, -2]
