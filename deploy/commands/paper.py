@@ -103,7 +103,8 @@ def _again(path: Path, out: Path, data_dir: Path | None, *, as_json: bool) -> No
     otherwise = again.differences(before, after)
     if as_json:
         found = {"run": after.run.to_json(), "before": before.result, "result": after.result}
-        print(json.dumps({**found, "made_otherwise": otherwise}))
+        digests = [before.victim_digest, after.victim_digest]
+        print(json.dumps({**found, "made_otherwise": otherwise, "victim_digests": digests}))
         return
     table = Table("measure", "in the file", "now", "difference", title=after.run.name)
     for name, old, new in _pairs(before.result, after.result):
@@ -111,6 +112,8 @@ def _again(path: Path, out: Path, data_dir: Path | None, *, as_json: bool) -> No
     out_console.print(table)
     for line in otherwise:
         say(f"made otherwise: {line}")
+    if before.victim_digest not in (None, after.victim_digest):
+        say(f"its victim is another: digest {before.victim_digest}, now {after.victim_digest}")
     if before.result == after.result:
         say("Equal to the last digit.")
 

@@ -69,7 +69,7 @@ class Countdown:
     def tell(self, name: str, done: int, total: int, seconds: float, error: str) -> None:
         """Report a run that is done, or why it failed."""
         left = max(self._expected, total) - done
-        minutes = (time.monotonic() - self._start) / done * left / 60
+        minutes = (time.monotonic() - self._start) / max(done, 1) * left / 60
         failed = f"FAILED: {error}; " if error else ""
         say(
             f"{name}: {failed}{seconds:.1f} s, about {left} runs and {minutes:.0f} min left",

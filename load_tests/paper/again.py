@@ -27,7 +27,7 @@ def make(before: Made, folder: Path, *, data_dir: Path | None, tell: Tell) -> Ma
 
     def runner(made_with: dict[str, Any] | None) -> Runner:
         chosen = None if made_with is None else Conditions.from_json(made_with)
-        return Runner(folder, data_dir=data_dir, jobs=1, tell=tell, conditions=chosen)
+        return Runner(folder, data_dir=data_dir, jobs=1, tell=tell, conditions=chosen, mixed=True)
 
     with runner(before.victim_made_with) as first:
         first.train(before.run.victim)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from exporters.files.atomic_file import write_json
 from load_tests.runs.conditions import Conditions
 from load_tests.runs.run import Measures, Run, Victim
-from load_tests.runs.victims import is_trained
+from load_tests.runs.victims import answers_digest, is_trained
 from postprocess.errors import InputError, ReverseSigmoidError
 
 Task = Run | Victim
@@ -43,6 +43,7 @@ class Runner:
         jobs: int,
         tell: Tell,
         conditions: Conditions | None = None,
+        mixed: bool = False,
     ) -> None:
         """Take the folder; nothing is run yet.
 
@@ -53,11 +54,15 @@ class Runner:
             tell: told of progress.
             conditions: what its processes are started with; without them, each with its share of
                 this machine's processors.
+            mixed: whether a run may stand beside those of another training of its victim.
         """
         self._folder, self._runs, self._victims = folder, folder / "runs", folder / "victims"
         self._data_dir, self._jobs, self._tell = data_dir, jobs, tell
         self._conditions = conditions or Conditions.here(jobs=jobs)
         self._seen: dict[str, Measures] = {}
+        self._mixed = mixed
+        #: Of each victim: what its answers are known by in the runs, and one run's file for each.
+        self._digests: dict[str, dict[str, Path]] | None = None
         self.failed: dict[str, str] = {}  #: runs that were tried in vain, and why
         self._stack = ExitStack()
         self._processes: _Processes | None = None
@@ -118,7 +123,12 @@ class Runner:
 
     def _make(self, first: Sequence[Victim], runs: Sequence[Run]) -> None:
         untrained = {victim.name: victim for victim in first}
-        total, victims, waiting = len(untrained) + len(runs), list(untrained.values()), list(runs)
+        total, victims = len(untrained) + len(runs), list(untrained.values())
+        for victim in {run.victim: None for run in runs if run.victim.name not in untrained}:
+            if why := self._unlike(victim):
+                self._tell(victim.name, 0, total, 0, why)
+                self.failed |= {run.name: why for run in runs if run.victim == victim}
+        waiting = list(runs)
 
         def following() -> Task | None:
             """Return what can be begun: victims first, then runs whose victim is trained."""
@@ -131,13 +141,40 @@ class Runner:
             return run
 
         for done, (task, answer, seconds) in enumerate(self._started().answers(following), 1):
-            self._tell(task.name, done, total, seconds, answer.get("error", ""))
+            error = answer.get("error") or (self._unlike(task) if isinstance(task, Victim) else "")
+            self._tell(task.name, done, total, seconds, error)
             untrained.pop(task.name, None)
-            if "error" in answer:
+            if error:
                 hurt = [run.name for run in runs if task in (run, run.victim)] or [task.name]
-                self.failed |= dict.fromkeys(hurt, answer["error"])
+                self.failed |= dict.fromkeys(hurt, error)
             elif isinstance(task, Run):
                 self._keep(task, answer, seconds)
+
+    def _unlike(self, victim: Victim) -> str:
+        """Return why no run of a trained victim can stand beside those that are there, if so."""
+        if self._mixed:
+            return ""
+        if self._digests is None:
+            self._digests = {}
+            for path in sorted(self._runs.glob("*.json")):
+                with contextlib.suppress(InputError):  # said where that run is looked for
+                    self._note(path, read(path))
+        try:
+            now = answers_digest(victim, self._victims)
+        except InputError:
+            return ""  # every run says so
+        for digest, path in self._digests.get(victim.name, {}).items():
+            if digest != now:
+                return (
+                    f"{self._victims / victim.name}: answers otherwise (digest {now}) than the one "
+                    f"that {path.name} was made with ({digest}), so their runs would not compare; "
+                    "take its folder from where that was made, or another --out"
+                )
+        return ""
+
+    def _note(self, path: Path, made: "Made") -> None:
+        if self._digests is not None and made.victim_digest:
+            self._digests.setdefault(made.run.victim.name, {})[made.victim_digest] = path
 
     def _started(self) -> "_Processes":
         if self._processes is None:
@@ -174,6 +211,7 @@ class Runner:
             "command": f"reverse-sigmoid paper runs/{path.name} --data-dir DIR --out OUT",
         }
         write_json(path, content, indent=1)
+        self._note(path, Made(run, answer["result"], *(answer.get(name) for name in _WITH)))
         self._seen[run.name] = answer["result"]
 
 
@@ -184,6 +222,11 @@ class Made(NamedTuple):
     result: Measures
     made_with: dict[str, Any] | None  #: see ``conditions``; files of before do not say
     victim_made_with: dict[str, Any] | None  #: the same, of the run's victim
+    victim_digest: str | None  #: of what it answered, see ``victims.answers_digest``
+
+
+#: The last fields of ``Made`` as they are called in a file.
+_WITH = Made._fields[2:]
 
 
 def read(path: Path) -> Made:
@@ -194,7 +237,7 @@ def read(path: Path) -> Made:
     """
     try:
         content = json.loads(path.read_text())
-        with_what = [content.get(name) for name in ("made_with", "victim_made_with")]
+        with_what = (content.get(name) for name in _WITH)
         return Made(Run.from_json(content["run"]), content["result"], *with_what)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None

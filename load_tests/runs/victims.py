@@ -1,9 +1,11 @@
 """The networks that are stolen: trained once, their answers kept."""
 
 import json
+import zlib
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +53,11 @@ class TrainedVictim:
         return found
 
     @property
+    def digest(self) -> str:
+        """A hash of what it answers, see ``answers_digest``."""
+        return _digest(self.test_logits, self.pool_logits)
+
+    @property
     def pool(self) -> Images:
         """What the adversary learns from, which the victim has not seen."""
         return features(self.drawn.pool)
@@ -77,9 +84,20 @@ class TrainedVictim:
         return model
 
     def _kept(self, which: str) -> Logits:
-        with np.load(self._folder / "logits.npz") as stored:
-            logits: Logits = stored[which]
-        return logits
+        return _kept(self._folder, which)
+
+
+def answers_digest(victim: Victim, folder: Path) -> str:
+    """Return a hash of a trained victim's logits for test set and pool.
+
+    Two trainings of one victim differ where they were made with other threads, another backend or
+    processor: by this it is known whether two runs stole the same network.
+
+    Raises:
+        InputError: the logits cannot be read.
+    """
+    home = folder / victim.name
+    return _digest(_kept(home, "test"), _kept(home, "pool"))
 
 
 def is_trained(victim: Victim, folder: Path) -> bool:
@@ -108,6 +126,22 @@ def prepare_victim(victim: Victim, folder: Path, data_dir: Path | None) -> None:
         np.savez(file, **{which: predict(model, images) for which, images in logits.items()})
     about = {"victim": victim.name, "made_with": made_with(dataset.digest)}
     write_json(home / _LAST, about, indent=None)
+
+
+def _digest(test: Logits, pool: Logits) -> str:
+    return digest(np.concatenate([test, pool]))
+
+
+def _kept(home: Path, which: str) -> Logits:
+    path = home / "logits.npz"
+    try:
+        with np.load(path) as stored:
+            logits: Logits = stored[which]
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}); without its folder the victim is made again"
+        ) from None
+    return logits
 
 
 @lru_cache(maxsize=1)

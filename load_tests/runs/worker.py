@@ -3,9 +3,9 @@
     python -m load_tests.runs.worker FOLDER [DATA_DIR]
 
 reads a line of JSON for each from stdin and answers with one on stdout: ``{"run": ...}`` with
-``{"result": ..., "made_with": ..., "victim_made_with": ...}``, ``{"victim": ...}``, which is
-trained and put into FOLDER, with ``{}``, and what cannot be done with ``{"error": ...}``. It ends
-with its input. Its environment is that of ``conditions.Conditions``.
+``{"result": ..., "made_with": ..., "victim_made_with": ..., "victim_digest": ...}``,
+``{"victim": ...}``, which is trained and put into FOLDER, with ``{}``, and what cannot be done with
+``{"error": ...}``. It ends with its input. Its environment is that of ``conditions.Conditions``.
 """
 
 import json
@@ -48,6 +48,7 @@ def _answer(asked: dict[str, Any], folder: Path, data_dir: Path | None) -> dict[
         "result": execute(run, victim),
         "made_with": made_with(victim.data_digest),
         "victim_made_with": victim.made_with,
+        "victim_digest": victim.digest,
     }
 
 

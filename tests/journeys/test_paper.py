@@ -1,8 +1,10 @@
 """``reverse-sigmoid paper`` at its smallest scale, as the README has it."""
 
+import hashlib
 import json
 import os
 
+import numpy as np
 import pytest
 from commands import run_command
 
@@ -73,6 +75,38 @@ def test_a_later_call_makes_what_is_missing_and_nothing_else(made):
     assert [line.split("|")[1] for line in after.splitlines() if "|" in line] == [
         line.split("|")[1] for line in before.splitlines() if "|" in line
     ]
+
+
+def test_a_run_names_its_victim_by_what_that_answers(made):
+    out, _ = made
+    for path in (out / "results" / "smoke" / "victims").iterdir():
+        with np.load(path / "logits.npz") as stored:
+            rows = np.concatenate([stored["test"], stored["pool"]])
+        whole = hashlib.blake2b(f"{rows.dtype} {rows.shape}".encode(), digest_size=16)
+        whole.update(rows.tobytes())
+        stole_it = [one for one in results(out) if path.name in one["command"]]
+        assert {one["victim_digest"] for one in stole_it} == {whole.hexdigest()}
+
+
+def test_runs_of_two_trainings_of_one_victim_are_not_mixed(made):
+    out, _ = made
+    victims = out / "results" / "smoke" / "victims"
+    kept = {path: path.read_bytes() for path in victims.rglob("logits.npz")}
+    gone = next(path for path in runs(out) if "-random-" in path.name)
+    content = gone.read_bytes()
+    gone.unlink()
+    for path in kept:
+        with np.load(path) as stored:
+            np.savez(path, **{name: stored[name] * np.float32(1.0001) for name in stored.files})
+    done = run_command("paper", "--scale", "smoke", "--out", "results", cwd=out)
+    for path, logits in kept.items():
+        path.write_bytes(logits)
+    assert done.returncode == 1
+    told = [line for line in done.stderr.splitlines() if "answers otherwise (digest" in line]
+    assert len(told) == 2  # when it was seen, and at the end
+    assert "take its folder from where that was made, or another --out" in told[0]
+    assert not gone.exists()
+    gone.write_bytes(content)
 
 
 def test_what_fails_is_said_and_all_else_is_made(made):
