@@ -115,7 +115,7 @@ def pipeline(repository, name="pipe", *, backend="onnxruntime"):
     """Write an ensemble of pre-processing and a model of one linear layer."""
     linear(repository, "inner", backend=backend)
     step = repository / "scaling"
-    (step / "1").mkdir(parents=True)
+    (step / "1").mkdir(parents=True, exist_ok=True)
     (step / "1" / "model.py").write_text(SCALING)
     (step / "config.pbtxt").write_text(
         'name: "scaling"\nbackend: "python"\nmax_batch_size: 64\n'
@@ -189,6 +189,57 @@ def pixels(repository, name="pixels"):
     )
     text = config(name, dims="5, -1, -1").replace("dims: [ 6 ]", "dims: [ 3, -1, -1 ]")
     (repository / name / "config.pbtxt").write_text(text)
+
+
+#: Of a model of two heads: what its outputs are.
+HEADS = """\
+output [
+  { name: "gender" data_type: TYPE_FP32 dims: [ 2 ] },
+  { name: "age" data_type: TYPE_FP32 dims: [ 4 ] label_filename: "labels.txt" },
+  { name: "old" data_type: TYPE_INT64 dims: [ 1 ] }
+]
+"""
+
+
+def heads(repository, name="face", *, backend="onnxruntime"):
+    """Write a model of a gender (2 logits) and an age (4 probabilities), with its label."""
+    victims.graph_file(
+        repository / name / "1" / "model.onnx",
+        [
+            victims.node("MatMul", ["x", "W"], ["gender"]),
+            victims.node("MatMul", ["x", "V"], ["h"]),
+            victims.node("Softmax", ["h"], ["age"], axis=-1),
+            victims.node("ArgMax", ["h"], ["old"], axis=-1),
+        ],
+        [("x", victims.FLOAT, ("N", 6))],
+        [
+            ("gender", victims.FLOAT, ("N", 2)),
+            ("age", victims.FLOAT, ("N", 4)),
+            ("old", victims.INT64, ("N", 1)),
+        ],
+        {
+            "W": 3 * victims.rng().normal(size=(6, 2)).astype(np.float32),
+            "V": 3 * victims.rng().normal(size=(6, 4)).astype(np.float32),
+        },
+    )
+    text = config(name, backend=backend)
+    lines = [HEADS if line.startswith("output") else f"{line}\n" for line in text.splitlines()]
+    (repository / name / "config.pbtxt").write_text("".join(lines))
+    (repository / name / "labels.txt").write_text(LABELS)
+    return repository / name
+
+
+def of_heads(repository, name="faces", *, backend="onnxruntime"):
+    """Write an ensemble of pre-processing and a model of two heads, both of which it gives."""
+    heads(repository, "inner_face", backend=backend)
+    folder = pipeline(repository, name)
+    text = (folder / "config.pbtxt").read_text().replace('"inner"', '"inner_face"')
+    text = text.replace('"answer"', '"years"').replace('key: "scores"', 'key: "age"')
+    more = 'output [ { name: "sex" data_type: TYPE_FP32 dims: [ 2 ] } ]\nensemble_scheduling'
+    text = text.replace("ensemble_scheduling", more)
+    sex = '      output_map { key: "gender" value: "sex" }\n    }\n  ]'
+    (folder / "config.pbtxt").write_text(text.replace("    }\n  ]", sex))
+    return folder
 
 
 def versioned(repository, name="versioned"):

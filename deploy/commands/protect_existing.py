@@ -108,24 +108,32 @@ def undo(command: "ProtectCommand") -> None:
 
 def _as_dict(done: "ProtectedInPlace") -> dict[str, Any]:
     """Return everything that was found and written, ready for JSON."""
-    head, model = done.found.head, done.model
+    found = done.found
+    heads = [
+        {
+            "output": head.value.name,
+            "scores": head.scores.kind,
+            "multi_label": head.scores.multi_label,
+            "classes": head.classes,
+            "class_axis": head.class_axis,
+            "how": how,
+            "beta": parameters.beta,
+            "gamma": parameters.gamma,
+            "margin": parameters.margin,
+            "verified_rows": rows,
+        }
+        for head, how, parameters, rows in zip(
+            found.heads, found.how, done.parameters, done.verified, strict=True
+        )
+    ]
     return {
-        "model": str(model.folder),
+        "model": str(done.model.folder),
         "repository": str(done.repository),
         "models": list(done.staged.models),
-        "output": done.found.output,
-        "scores": head.scores.kind,
-        "multi_label": head.scores.multi_label,
-        "classes": head.classes,
-        "class_axis": head.class_axis,
-        "how": done.found.how,
-        "labels": done.found.labels,
-        "dropped": done.found.dropped,
-        "beta": done.parameters.beta,
-        "gamma": done.parameters.gamma,
-        "margin": done.parameters.margin,
+        **(heads[0] if len(heads) == 1 else {"heads": heads}),
+        "labels": found.labels,
+        "dropped": found.dropped,
         "max_batch_size": done.staged.signature.max_batch_size,
-        "verified_rows": done.verified,
         "warnings": done.warnings,
         "next": f"reverse-sigmoid serve {done.repository}",
     }
@@ -134,23 +142,36 @@ def _as_dict(done: "ProtectedInPlace") -> dict[str, Any]:
 def _lines(done: "ProtectedInPlace", *, in_place: bool) -> list[str]:
     """Return the summary, line by line."""
     said = _as_dict(done)
+    heads = said.get("heads", [said])
+    named = [(f"{one['output']}: " if len(heads) > 1 else "", one) for one in heads]
     _, *behind = said["models"]
-    axis = "" if said["class_axis"] == -1 else f", classes on axis {said['class_axis']}"
-    many = ", each a yes or no of its own" if said["multi_label"] else ""
-    verified = "not verified: the protected model was not run"
-    if said["verified_rows"]:
-        verified = f"verified   {said['verified_rows']} rows, run on the embedded Triton"
     where = "in place" if in_place else f"in {said['repository']}"
+    polled = "A server that polls the repository has it in seconds; any other needs a restart."
+    undone = f"Undo: reverse-sigmoid protect {said['model']} --undo"
     return [
         f"{said['model']}, protected {where}",
         f"  behind it  {' and '.join(behind)}",
-        f"  scores     {said['output']}: {said['scores']}{many}{axis}",
-        f"  known      {said['how']}",
+        *(f"  scores     {_scores(one)}" for one in heads),
+        *(f"  known      {name}{one['how']}" for name, one in named),
         *(f"  label      {name}, passed through" for name in said["labels"]),
-        f"  defence    beta {said['beta']:g}, gamma {said['gamma']:g}, margin {said['margin']:g}",
-        f"  {verified}",
-        *(["A server that polls the repository has it in seconds; any other needs a restart."]
-          if in_place else []),
-        *([f"Undo: reverse-sigmoid protect {said['model']} --undo"] if in_place else []),
+        *(
+            f"  defence    {name}beta {one['beta']:g}, gamma {one['gamma']:g}, margin "
+            f"{one['margin']:g}"
+            for name, one in named
+        ),
+        *(f"  {_verified(name, one['verified_rows'])}" for name, one in named),
+        *([polled, undone] if in_place else []),
         f"Next: {said['next']}",
-    ]  # fmt: skip
+    ]
+
+
+def _scores(head: dict[str, Any]) -> str:
+    axis = "" if head["class_axis"] == -1 else f", classes on axis {head['class_axis']}"
+    many = ", each a yes or no of its own" if head["multi_label"] else ""
+    return f"{head['output']}: {head['scores']}{many}{axis}"
+
+
+def _verified(name: str, rows: int) -> str:
+    if not rows:
+        return f"not verified: {name}the protected model was not run"
+    return f"verified   {name}{rows} rows, run on the embedded Triton"

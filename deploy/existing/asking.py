@@ -35,18 +35,32 @@ COMPARED_CALLS = 8
 class Understood:
     """What is known of a model's scores, and from where."""
 
-    head: Head
-    labels: list[str]  #: outputs that follow from the top class
+    heads: list[Head]
+    labels: list[str]  #: outputs that follow from a head's top class
     dropped: list[str]
-    how: str  #: from where it is known, in words
+    how: list[str]  #: from where each head is known, in words
     source: Source | None = None  #: of input that the model runs on; None: it was not run
-    answers: list[tuple[Feed, Array]] = field(default_factory=list)  #: a few, for comparing
+    answers: list[tuple[Feed, dict[str, Array]]] = field(default_factory=list)  #: for comparing
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def output(self) -> str:
-        """The output of the scores."""
-        return self.head.value.name
+    def outputs(self) -> list[str]:
+        """The outputs of scores, one of each head."""
+        return [head.value.name for head in self.heads]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A model and the input that it runs on."""
+
+    model: ExistingModel
+    asked: ProtectOptions
+    runner: GraphRunner
+    graph: Any
+    source: Source
+    made: list[Value]
+    most: int  #: rows of a call
+    results: dict[str, Array]  #: of one call
 
 
 def ask(model: ExistingModel, runner: GraphRunner, asked: ProtectOptions) -> Understood:
@@ -63,7 +77,7 @@ def ask(model: ExistingModel, runner: GraphRunner, asked: ProtectOptions) -> Und
     config = model.config
     given, made = ([model.value(one) for one in side] for side in (config.input, config.output))
     graph = _graph(model)
-    found = _output(made, asked)
+    found = _outputs(made, asked)
     names = [one.name for one in made]
     if asked.sample is not None:
         source = onnx_run.read_sample(asked.sample, given, model.batched)
@@ -71,40 +85,56 @@ def ask(model: ExistingModel, runner: GraphRunner, asked: ProtectOptions) -> Und
         words = onnx_graph.strings(graph) if graph is not None else []
         source = onnx_run.random_source(runner, given, names, model.batched, words)
     most = asked.max_client_batch or config.max_batch_size or 2
-    rows = min(2, most)
-    results = runner(next(source.feeds(rows)), names)
-    shape = results[found.name].shape
-    end = _ending(model, graph, found.name, shape)
-    feeds = itertools.islice(source.feeds(rows), AXIS_CALLS)
-    seen = [runner(feed, [found.name])[found.name] for feed in feeds]
-    sums = class_axis.sums_to_one(seen, rounded=False)
-    axis = _axis(found, shape, asked, batched=model.batched, end=end, sums=sums)
+    results = runner(next(source.feeds(min(2, most))), names)
+    run = _Run(model, asked, runner, graph, source, made, most, results)
+    heads, how, warnings = [], [], []
+    for value in found:
+        head, said, more = _head(run, value)
+        heads.append(head)
+        how.append(said)
+        warnings += more if len(found) == 1 else [f"output {value.name}: {one}" for one in more]
     labels = [
-        one
-        for one in made
-        if one.data_type not in FLOATS and label_like(results[one.name].shape, shape, axis)
+        one.name for one in made if any(label_follows(one, head, model.batched) for head in heads)
+    ]
+    scores = [one.name for one in found]
+    feeds = itertools.islice(source.feeds(heads[0].evidence.rows_at_once), COMPARED_CALLS)
+    answers = [(feed, runner(feed, scores)) for feed in feeds]
+    dropped = [name for name in names if name not in (*scores, *labels)]
+    return Understood(heads, labels, dropped, how, source, answers, warnings)
+
+
+def _head(run: _Run, found: Value) -> tuple[Head, str, list[str]]:
+    """Return what an output of scores is, from where that is known, and what to know about it."""
+    asked, shape = run.asked, run.results[found.name].shape
+    end = _ending(run.model, run.graph, found.name, shape)
+    feeds = itertools.islice(run.source.feeds(min(2, run.most)), AXIS_CALLS)
+    seen = [run.runner(feed, [found.name])[found.name] for feed in feeds]
+    sums = class_axis.sums_to_one(seen, rounded=False)
+    axis = _axis(found, shape, asked, batched=run.model.batched, end=end, sums=sums)
+    labels = [
+        one.name
+        for one in run.made
+        if one.data_type not in FLOATS and label_like(run.results[one.name].shape, shape, axis)
     ]
     evidence = evidence_of.gather(
-        runner, source, found.name, axis=axis, labels=[one.name for one in labels], rows=most
+        run.runner, run.source, found.name, axis=axis, labels=labels, rows=run.most
     )
-    kind, warnings = score_kind.understand(
-        evidence.all_scores(),
-        end,
-        half=found.data_type == "TYPE_FP16",
-        rounded=graph is not None and graph_ending.quantised(graph),
-        asked=asked.scores,
-        multi_label=asked.multi_label,
-    )
-    head = Head(found, axis, _uncut(kind, asked, found.name), evidence)
-    follow = [one.name for one in labels if label_follows(one, head, model.batched)]
-    feeds = itertools.islice(source.feeds(evidence.rows_at_once), COMPARED_CALLS)
-    answers = [(feed, runner(feed, [found.name])[found.name]) for feed in feeds]
+    try:
+        kind, warnings = score_kind.understand(
+            evidence.all_scores(),
+            end,
+            half=found.data_type == "TYPE_FP16",
+            rounded=run.graph is not None and graph_ending.quantised(run.graph),
+            asked=asked.scores,
+            multi_label=asked.multi_label,
+        )
+    except InputError as error:
+        raise InputError(f"output {found.name}: {error}") from None
     count = len(evidence.all_scores())
     how = f"seen on {count} rows" if asked.sample is None else f"seen on {count} rows of --sample"
     if end is not None:
         how = f"read from its graph, which ends in a {end.op}, and {how}"
-    dropped = [one.name for one in made if one.name not in (found.name, *follow)]
-    return Understood(head, follow, dropped, how, source, answers, warnings)
+    return Head(found, axis, _uncut(kind, asked, found.name), evidence), how, warnings
 
 
 def told(model: ExistingModel, asked: ProtectOptions, why: str) -> Understood:
@@ -119,7 +149,14 @@ def told(model: ExistingModel, asked: ProtectOptions, why: str) -> Understood:
         InputError: not all is said that has to be.
     """
     made = list(map(model.value, model.config.output))
-    found = _output(made, asked)
+    found = _outputs(made, asked)
+    heads = [_told(model, asked, value, why) for value in found]
+    dropped = [one.name for one in made if one not in found]
+    return Understood(heads, [], dropped, [f"told, not verified: {why}"] * len(heads))
+
+
+def _told(model: ExistingModel, asked: ProtectOptions, found: Value, why: str) -> Head:
+    """Return what a person says about an output of scores."""
     declared = found.shape or ()
     shape = tuple(size if isinstance(size, int) else 2 for size in declared)
     way_out = f"{why}; give --url HOST:PORT of a Triton that serves it, or say what it gives"
@@ -132,35 +169,30 @@ def told(model: ExistingModel, asked: ProtectOptions, why: str) -> Understood:
     if asked.multi_label is None and declared[axis] != 1:
         raise InputError(f"{way_out}: --multi-label or --no-multi-label")
     kind = ScoreKind(asked.scores, bool(asked.multi_label) and declared[axis] != 1, None)
-    dropped = [one.name for one in made if one is not found]
-    return Understood(
-        Head(found, axis, kind, Evidence(0, axis)), [], dropped, f"told, not verified: {why}"
-    )
+    return Head(found, axis, kind, Evidence(0, axis))
 
 
-def _output(made: list[Value], asked: ProtectOptions) -> Value:
-    """Return the output of the scores: the one that was asked for, or the only one."""
-    floats = [one for one in made if one.data_type in FLOATS]
-    there = ", ".join(one.name for one in floats)
-    if len(asked.output) > 1:
-        raise InputError(
-            "--output: of a model that stands in a repository, one output is protected; give one, "
-            "or its .onnx file, of which each gets a defence of its own"
-        )
-    if asked.output:
-        (name,) = asked.output
-        found = [one for one in floats if one.name == name]
-        if not found:
+def _outputs(made: list[Value], asked: ProtectOptions) -> list[Value]:
+    """Return the outputs of scores: those that were asked for, or the only one."""
+    floats = {one.name: one for one in made if one.data_type in FLOATS}
+    there = ", ".join(floats)
+    for name in asked.output:
+        if asked.output.count(name) > 1:
+            raise InputError(f"--output {name}: given twice")
+        if name not in floats:
             raise InputError(f"--output {name}: no such output of floats; there are {there}")
-        return found[0]
-    named = [one for one in floats if one.name.lower() in NAMES]
-    for candidates in (floats, named):
+    if asked.output:
+        return [floats[name] for name in asked.output]
+    named = [one for one in floats.values() if one.name.lower() in NAMES]
+    for candidates in (list(floats.values()), named):
         if len(candidates) == 1:
-            return candidates[0]
+            return candidates
+    first, second = list(floats)[:2]
     raise InputError(
         f"several outputs could be the scores: {there}; name one with --output, for example "
-        f"--output {floats[0].name}: the others are dropped, for scores beside the protected ones "
-        "would leak the model"
+        f"--output {first}: the others are dropped, for scores beside the protected ones would "
+        "leak the model. To serve several, each with a defence of its own, name them all: "
+        f"--output {first} --output {second}"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from deploy.existing import record
 from deploy.repository import model_config, protected
 from exporters.repository import versions
-from exporters.repository.model_repository import defence_name, model_names
+from exporters.repository.model_repository import classifier_name, defence_name
 from postprocess.errors import InputError
 
 
@@ -51,9 +51,9 @@ def look(repository: Path) -> Listing:
     public = {one.name for one in protected.among(configs)}
     public |= {name for name, ran in steps.items() if ran & defences}
     behind = defences.union(*steps.values())
-    undoable = [name for name in configs if record.holder(repository / name).is_dir()]
-    for name in undoable:  # half way, the classifier is no step of anything yet
-        behind |= set(model_names(name)[1:])
+    undoable = sorted(set(configs).intersection(record.holders(repository)))
+    # Half way, the classifier is no step of anything yet.
+    behind |= set(map(classifier_name, undoable))
     rest = set(configs) - public - behind
 
     def folders(names: Iterable[str]) -> list[Path]:

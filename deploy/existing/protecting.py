@@ -4,8 +4,8 @@ import os
 import shutil
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,10 +19,11 @@ from exporters.files import servable_path
 from exporters.files.linking import link_or_copy
 from exporters.graph.onnx_run import GraphRunner, one_line
 from exporters.protect import folder_beside
-from exporters.reading.classifier import ProtectOptions
+from exporters.reading.classifier import Head, ProtectOptions
 from exporters.reading.evidence import as_rows
 from exporters.reading.score_output import top
 from exporters.verify import defended
+from postprocess.arrays import Array
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
@@ -38,10 +39,10 @@ class ProtectedInPlace:
 
     model: ExistingModel
     found: Understood
-    parameters: Parameters
+    parameters: list[Parameters]  #: of each head's defence
     staged: Staged
     repository: Path
-    verified: int  #: rows; 0: not verified
+    verified: list[int]  #: rows of each head; 0: not verified
     warnings: list[str]
 
 
@@ -50,8 +51,8 @@ class _Known:
     """What asking a model gave."""
 
     found: Understood
-    parameters: Parameters
-    question: Question | None
+    parameters: list[Parameters]
+    questions: list[Question]  #: of the heads that have one
     not_here: str = ""  #: why the embedded Triton does not serve it; "": it does
 
 
@@ -77,9 +78,8 @@ def protect(
         InputError: it cannot be protected, or what was asked does not fit it; nothing has changed
             then, unless the message says so.
     """
-    model = reading.read(
-        folder, lambda one, text: completing.complete(one, text, url), in_place=out is None
-    )
+    complete = partial(completing.complete, url=url)
+    model = reading.read(folder, complete, outputs=asked.output, in_place=out is None)
     repository = model.repository if out is None else out
     if out is not None and out.resolve() == model.repository.resolve():
         raise InputError(f"--repository {out}: the model's own; leave it out, to protect in place")
@@ -96,9 +96,9 @@ def protect(
         staged = staging.write(
             model, known.found, known.parameters, asked, work / "models", take=keep
         )
-        if known.question is not None:
-            path_in(staged.folder, model.name).write_text(text_of([known.question]), "utf-8")
-        verified = 0
+        if known.questions:
+            path_in(staged.folder, model.name).write_text(text_of(known.questions), "utf-8")
+        verified = [0] * len(known.parameters)
         if not known.not_here:
             verified = _verify(model, staged, known, work / "verified", take)
         if out is None:
@@ -111,7 +111,7 @@ def protect(
             placing_in.move_in(staged.folder, repository, behind[::-1], public)
         else:
             _place_out(model, staged, out, take)
-    warnings = [*known.found.warnings, *_warnings(known, verified)]
+    warnings = [*known.found.warnings, *_warnings(known)]
     return ProtectedInPlace(
         model, known.found, known.parameters, staged, repository, verified, warnings
     )
@@ -146,7 +146,7 @@ def _understand(
         with served.at(url, model.name, steps, batched=model.batched) as runner:
             return replace(_asked(model, runner, parameters, asked), not_here=why)
     found = asking.told(model, asked, f"{model.folder}: {why}")
-    return _Known(found, _of(found, parameters), None, why)
+    return _Known(found, _of(found, parameters), [], why)
 
 
 def _asked(
@@ -156,44 +156,45 @@ def _asked(
 
     try:
         found = asking.ask(model, runner, asked)
-        parameters = _of(found, parameters)
-        kept = None
-        if found.source is not None:
-            kept = question.of_answers(
-                runner,
-                found.source,
-                found.head.evidence,
-                parameters,
-                found.output,
-                batched=model.batched,
-            )
-        return _Known(found, parameters, kept)
+        each, kept = _of(found, parameters), []
+        for head, one in zip(found.heads, each, strict=True):
+            if found.source is not None:
+                output, batched = head.value.name, model.batched
+                kept.append(
+                    question.of_answers(
+                        runner, found.source, head.evidence, one, output, batched=batched
+                    )
+                )
+        return _Known(found, each, [one for one in kept if one is not None])
     except (InputError, InferenceServerException) as error:
         raise InputError(f"{model.folder}: {one_line(error)}") from None
 
 
-def _of(found: Understood, parameters: Parameters) -> Parameters:
-    """Return the parameters of a model's defence."""
-    scores = found.head.scores
-    return replace(
-        parameters,
-        scores=scores.kind,
-        multi_label=scores.multi_label,
-        class_axis=found.head.class_axis,
-    )
+def _of(found: Understood, parameters: Parameters) -> list[Parameters]:
+    """Return the parameters of each head's defence."""
+    return [
+        replace(
+            parameters,
+            scores=head.scores.kind,
+            multi_label=head.scores.multi_label,
+            class_axis=head.class_axis,
+        )
+        for head in found.heads
+    ]
 
 
 def _refuse_leaks(model: ExistingModel, found: Understood) -> None:
     """Refuse an ensemble whose scores leave it, or are read within it, beside the defence."""
     steps = model.config.ensemble_scheduling.step
-    readers = [one.model_name for one in steps if found.output in one.input_map.values()]
-    if readers:
-        raise InputError(
-            f"{model.folder}: its step {readers[0]} reads the scores {found.output}, and what it "
-            "makes of them would leak them; protect an ensemble that ends in its scores"
-        )
-    if not any(found.output in one.output_map.values() for one in steps):
-        raise InputError(f"{model.folder}: no step of it makes its output {found.output}")
+    for output in found.outputs:
+        readers = [one.model_name for one in steps if output in one.input_map.values()]
+        if readers:
+            raise InputError(
+                f"{model.folder}: its step {readers[0]} reads the scores {output}, and what it "
+                "makes of them would leak them; protect an ensemble that ends in its scores"
+            )
+        if not any(output in one.output_map.values() for one in steps):
+            raise InputError(f"{model.folder}: no step of it makes its output {output}")
     if found.dropped:
         raise InputError(
             f"{model.folder}: what its output {found.dropped[0]} says beside the scores can leak "
@@ -203,8 +204,8 @@ def _refuse_leaks(model: ExistingModel, found: Understood) -> None:
 
 def _verify(
     model: ExistingModel, staged: Staged, known: _Known, repository: Path, take: Take
-) -> int:
-    """Return on how many rows the written models answer as the defence's maths says.
+) -> list[int]:
+    """Return on how many rows of each head the written models answer as the defence's maths says.
 
     Raises:
         InputError: an answer is another, or has another top class.
@@ -213,40 +214,47 @@ def _verify(
         staging.take_for_here(staged.folder / name, repository / name, take)
     for name in model.closure()[1:]:
         staging.take_for_here(model.repository / name, repository / name, take)
-    found, parameters, rows = known.found, known.parameters, 0
-    postprocessor = Postprocessor(parameters)
+    found = known.found
+    heads = list(zip(found.heads, known.parameters, strict=True))
+    postprocessors = list(map(Postprocessor, known.parameters))
+    rows = [0] * len(heads)
+    where = f"{model.folder}: verification:"
     with served.here(repository, model.name, batched=model.batched) as runner:
         for feed, raw in found.answers:
-            expected = defended(raw, postprocessor, flat=False)
+            expected = [
+                defended(raw[output], postprocessor, flat=False)
+                for output, postprocessor in zip(found.outputs, postprocessors, strict=True)
+            ]
             try:
-                answer = runner(feed, [found.output])[found.output]
+                answers = runner(feed, found.outputs)
             except Exception as error:
-                if np.isnan(expected).any():  # a request with a bad row gets no answer at all
-                    continue
-                raise InputError(
-                    f"{model.folder}: verification: the protected model fails: {one_line(error)}"
-                ) from None
-            if answer.shape != expected.shape or not (np.abs(answer - expected) <= TOLERANCE).all():
-                raise InputError(
-                    f"{model.folder}: verification: the protected answers are not what the defence "
-                    "makes of the model's own; does it answer the same rows alike?"
-                )
-            _refuse_other_top(known, raw, answer)
-            rows += len(as_rows(raw, parameters.class_axis))
-    if not rows:
-        raise InputError(
-            f"{model.folder}: verification: the defence takes none of the answers tried for "
-            f"{parameters.scores}"
-        )
+                if any(np.isnan(one).any() for one in expected):
+                    continue  # a request with a bad row gets no answer at all
+                raise InputError(f"{where} the protected model fails: {one_line(error)}") from None
+            for index, (head, parameters) in enumerate(heads):
+                output = head.value.name
+                _refuse_other(where, answers[output], expected[index])
+                _refuse_other_top(head, parameters, raw[output], answers[output])
+                rows[index] += len(as_rows(raw[output], parameters.class_axis))
+    if not all(rows):
+        scores = known.parameters[rows.index(0)].scores
+        raise InputError(f"{where} the defence takes none of the answers tried for {scores}")
     return rows
 
 
-def _refuse_other_top(known: _Known, raw: Any, answer: Any) -> None:
-    value, parameters = known.found.head.value, known.parameters
+def _refuse_other(where: str, answer: Array, expected: Array) -> None:
+    if answer.shape != expected.shape or not (np.abs(answer - expected) <= TOLERANCE).all():
+        raise InputError(
+            f"{where} the protected answers are not what the defence makes of the model's own; "
+            "does it answer the same rows alike?"
+        )
+
+
+def _refuse_other_top(head: Head, parameters: Parameters, raw: Array, answer: Array) -> None:
     before, after = (as_rows(one, parameters.class_axis).astype(float) for one in (raw, answer))
     sides = parameters.multi_label or before.shape[1] == 1
-    wanted, clear = top(before, value.data_type, kind=parameters.scores, sides=sides)
-    got, _ = top(after, value.data_type, kind="probabilities", sides=sides)
+    wanted, clear = top(before, head.value.data_type, kind=parameters.scores, sides=sides)
+    got, _ = top(after, head.value.data_type, kind="probabilities", sides=sides)
     if (wanted != got)[clear].any():
         raise InputError(
             "verification: a protected answer has another top class than the original's; this is "
@@ -273,17 +281,20 @@ def _place_out(model: ExistingModel, staged: Staged, out: Path, take: Take) -> N
         raise InputError(f"{error.filename or out}: cannot be written: {error.strerror}") from None
 
 
-def _warnings(known: _Known, verified: int) -> list[str]:
+def _warnings(known: _Known) -> list[str]:
     found, said = known.found, []
     said += [
         f"output {name} is dropped: what it says beside the scores can leak the model"
         for name in found.dropped
     ]
-    if not verified:
+    if known.not_here:
         said.append(f"the protected model was not run: {known.not_here}")
-    if known.question is None or not known.question.looks.tells_raw:
-        said.append(
-            "health checks cannot tell a protected answer from a raw one; give confident rows with "
-            "--sample"
-        )
+    told = [one.looks.output for one in known.questions if one.looks.tells_raw]
+    for name in found.outputs:
+        if name not in told:
+            which = f"output {name}: " if len(found.outputs) > 1 else ""
+            said.append(
+                f"{which}health checks cannot tell a protected answer from a raw one; give "
+                "confident rows with --sample"
+            )
     return said

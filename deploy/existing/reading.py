@@ -1,6 +1,6 @@
 """A model of a repository by its config.pbtxt: what it is, and why it cannot be protected."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,13 +82,18 @@ def backend_of(config: Any) -> str:
 
 
 def read(
-    folder: Path, complete: Callable[[Path, str], str], *, in_place: bool = True
+    folder: Path,
+    complete: Callable[[Path, str], str],
+    *,
+    outputs: Sequence[str] = (),
+    in_place: bool = True,
 ) -> ExistingModel:
     """Return the model of a folder REPOSITORY/NAME.
 
     Args:
         folder: of the model.
         complete: makes of it and the text of its config.pbtxt a text that Triton has completed.
+        outputs: of which each is to get a defence; none: the one that will be found.
         in_place: refuse it too where the protected models have no place beside it.
 
     Raises:
@@ -113,7 +118,7 @@ def read(
     model = ExistingModel(folder, original, text, model_config.parse(text, path), others)
     _refuse_protected(model)
     if in_place:
-        _refuse_place(model)
+        _refuse_place(model, outputs)
     _refuse_kind(model)
     _refuse_own_path(model)
     _refuse_versions(model)
@@ -170,11 +175,11 @@ def _refuse_protected(model: ExistingModel) -> None:
             )
 
 
-def _refuse_place(model: ExistingModel) -> None:
+def _refuse_place(model: ExistingModel, outputs: Sequence[str]) -> None:
     if model.folder.is_symlink():
         raise InputError(f"{model.folder}: a link, which cannot be moved; give --repository OUT")
-    names = model_repository.model_names(model.name)
-    if record.holder(model.folder).is_dir():
+    names = model_repository.model_names(model.name, outputs)
+    if record.holder(model.folder) is not None:
         raise InputError(
             f"{model.folder}: an earlier protect was not finished: give --undo first, which takes "
             "away what it left"

@@ -1,11 +1,12 @@
 """What undoing needs: the original config.pbtxt, and which files the model had.
 
-It is kept in a hidden folder of the defence, which is the first that comes and the last that
-goes, so that every state in between can be undone.
+It is kept in a hidden folder of the defence, of several the last one, which is the first that comes
+and the last that goes, so that every state in between can be undone.
 """
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,11 +27,24 @@ class Record:
     files: list[str]  #: all of them, relative
     folders: list[str]
     written: dict[str, str]  #: files of the holder that are ours, and what they hold, hashed
+    model: str  #: the public one
+    defences: list[str]  #: the record's own last
 
 
-def holder(folder: Path) -> Path:
-    """Return where the record of a public model's folder stands, if it does."""
-    return folder.parent / defence_name(folder.name) / HOLDER
+def holders(repository: Path) -> Mapping[str, Path]:
+    """Return where the records of a repository stand, by the public models that they are of."""
+    found = {}
+    for where in sorted(repository.glob(f"*/{HOLDER}")):
+        try:
+            found[json.loads((where / _FILES).read_text(encoding="utf-8"))["model"]] = where
+        except (OSError, ValueError, TypeError, KeyError):  # of an only head, it is known still
+            found[where.parent.name.removesuffix(defence_name(""))] = where
+    return found
+
+
+def holder(folder: Path) -> Path | None:
+    """Return where the record of a public model's folder stands, None where it has none."""
+    return holders(folder.parent).get(folder.name)
 
 
 def contents(folder: Path) -> tuple[list[str], list[str]]:
@@ -69,13 +83,16 @@ def read(folder: Path) -> Record:
         InputError: there is none, or it cannot be read.
     """
     where = holder(folder)
-    if not where.is_dir():
+    if where is None:
         raise InputError(
-            f"{folder}: nothing to undo: it was not protected in place, there is no {where}"
+            f"{folder}: nothing to undo: it was not protected in place, no defence of it has a "
+            f"{HOLDER}"
         )
     try:
         values = json.loads((where / _FILES).read_text(encoding="utf-8"))
         config = (where / _CONFIG).read_bytes() if _CONFIG in values["files"] else None
-        return Record(config=config, **values)
+        return Record(
+            config=config, **{"model": folder.name, "defences": [where.parent.name]} | values
+        )
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{where}: not a readable record: {error}") from None

@@ -6,13 +6,13 @@ The classifier and its weights are there once, and serve both.
 import contextlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from deploy.existing import config_text, placing_in, record
 from deploy.repository import answers, model_config
 from exporters.protect import folder_beside
-from exporters.repository.model_repository import classifier_name, defence_name, refuse_name
+from exporters.repository.model_repository import classifier_name, refuse_name
 from postprocess.errors import InputError
 
 _KEPT_OUT = shutil.ignore_patterns(record.HOLDER, "__pycache__")
@@ -92,10 +92,15 @@ def add(
     return [public, *names.values()]
 
 
-def written(folder: Path) -> list[str]:
-    """Return the models that ``add`` has written beside one, ensembles before their defences."""
-    classifier, own = classifier_name(folder.name), [defence_name(folder.name)]
-    shared = {classifier} if folder.with_name(classifier).exists() else _steps(folder, own)
+def written(folder: Path, defences: Collection[str]) -> list[str]:
+    """Return the models that ``add`` has written beside one, ensembles before their defences.
+
+    Args:
+        folder: of the first, as it was or protected.
+        defences: its own.
+    """
+    classifier = classifier_name(folder.name)
+    shared = {classifier} if folder.with_name(classifier).exists() else _steps(folder, defences)
     found: list[str] = []
     for kind in answers.KINDS:
         second = folder.with_name(name_of(folder.name, kind))
@@ -106,6 +111,6 @@ def written(folder: Path) -> list[str]:
     return found
 
 
-def _steps(folder: Path, without: list[str]) -> set[str]:
+def _steps(folder: Path, without: Collection[str]) -> set[str]:
     steps = model_config.read(folder / "config.pbtxt").ensemble_scheduling.step
     return {step.model_name for step in steps} - {*without}

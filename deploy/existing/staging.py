@@ -5,7 +5,7 @@ Files of the model are linked; what is written is small.
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from deploy.existing.reading import ExistingModel
 from deploy.existing.record import Record
 from deploy.repository import model_config
 from exporters import protect
-from exporters.graph.onnx_signature import Signature
+from exporters.graph.onnx_signature import OnnxTensor, Signature
 from exporters.reading.classifier import ProtectOptions
 from exporters.repository import config_pbtxt, model_repository, versions
 from postprocess.errors import InputError
@@ -83,13 +83,21 @@ def take_for_here(source: Path, target: Path, take: Take) -> None:
 def write(
     model: ExistingModel,
     found: Understood,
-    parameters: Parameters,
+    parameters: Sequence[Parameters],
     asked: ProtectOptions,
     folder: Path,
     *,
     take: Take = link,
 ) -> Staged:
     """Write the protected models of an existing one to a folder and return what they are.
+
+    Args:
+        model: the existing one.
+        found: what its scores are.
+        parameters: of each head's defence.
+        asked: what a person says.
+        folder: to write to.
+        take: how its files come there.
 
     Raises:
         InputError: its config.pbtxt is written in a form that cannot be edited, or a file cannot
@@ -99,20 +107,20 @@ def write(
     texts = model_repository.files(
         model.name,
         signature,
-        parameters,
+        *parameters,
         self_contained=asked.self_contained,
         max_client_batch=asked.max_client_batch,
     )
-    name, classifier, defence = model_repository.model_names(model.name)
+    name, classifier, *defences = model_repository.model_names(model.name, found.outputs)
     for relative, text in texts.items():
-        if relative.startswith(f"{defence}/"):
+        if relative.partition("/")[0] in defences:
             _write(folder / relative, text)
-    if asked.self_contained:
+    for defence in defences if asked.self_contained else ():
         protect.vendor(folder / defence / "1" / "postprocess")
     if model.is_ensemble:
         take_tree(model.folder, folder / name, take)
-        _write(folder / name / "config.pbtxt", _extended(model, signature, defence))
-        return Staged(folder, (name, defence), signature)
+        _write(folder / name / "config.pbtxt", _extended(model, signature, defences))
+        return Staged(folder, (name, *defences), signature)
     take_tree(model.folder, folder / classifier, take)
     _write(folder / classifier / "config.pbtxt", _behind(model, found, classifier))
     _write(folder / name / "config.pbtxt", _public(model, texts[f"{name}/config.pbtxt"]))
@@ -121,7 +129,7 @@ def write(
     for output in signature.scores:
         if output.label_filename:
             take(model.folder / output.label_filename, folder / name / output.label_filename)
-    return Staged(folder, (name, classifier, defence), signature)
+    return Staged(folder, (name, classifier, *defences), signature)
 
 
 def write_record(model: ExistingModel, staged: Staged) -> None:
@@ -133,8 +141,10 @@ def write_record(model: ExistingModel, staged: Staged) -> None:
         and (file == "config.pbtxt" or file not in files)
     ]  # fmt: skip
     written = {file: record.digest(staged.folder / holder / file) for file in ours}
-    where = record.holder(staged.folder / model.name)
-    record.write(where, Record(model.original, holder, files, folders, written))
+    defences = [*staged.models[1 if model.is_ensemble else 2 :]]
+    where = staged.folder / defences[-1] / record.HOLDER
+    kept = Record(model.original, holder, files, folders, written, model.name, defences)
+    record.write(where, kept)
     if model.original is not None:
         link(model.folder / "config.pbtxt", where / "config.pbtxt")
 
@@ -166,11 +176,14 @@ def _write(path: Path, text: str) -> None:
 
 def _signature(model: ExistingModel, found: Understood) -> Signature:
     outputs = {one.name: one for one in model.config.output}
-    scores = model.tensor(outputs[found.output])
-    labels_file = "" if model.is_ensemble else outputs[found.output].label_filename
+
+    def scores(name: str) -> OnnxTensor:
+        labels_file = "" if model.is_ensemble else outputs[name].label_filename
+        return replace(model.tensor(outputs[name]), label_filename=labels_file)
+
     return Signature(
         tuple(map(model.tensor, model.config.input)),
-        (replace(scores, label_filename=labels_file),),
+        tuple(map(scores, found.outputs)),
         tuple(model.tensor(outputs[name]) for name in found.labels),
         model.config.max_batch_size,
     )
@@ -188,40 +201,43 @@ def _public(model: ExistingModel, text: str) -> str:
 
 def _behind(model: ExistingModel, found: Understood, name: str) -> str:
     """Return the config of the model under its new name."""
-    text = config_text.without_labels_file(config_text.renamed(model.text, name), found.output)
+    text = config_text.renamed(model.text, name)
+    for one in found.outputs:
+        text = config_text.without_labels_file(text, one)
     wanted = type(model.config)()
     wanted.CopyFrom(model.config)
     wanted.name = name if wanted.name else ""
     for output in wanted.output:
-        if output.name == found.output:
+        if output.name in found.outputs:
             output.ClearField("label_filename")
     return _CLASSIFIER.format(name=model.name) + _compared(model, text, wanted)
 
 
-def _extended(model: ExistingModel, signature: Signature, defence: str) -> str:
-    """Return the config of an ensemble with the defence as its last step."""
-    (scores,) = signature.scores
-    (taken,) = config_pbtxt.inner_scores(signature)
-    tensors = {scores.name, *(one.name for one in model.config.input)}
+def _extended(model: ExistingModel, signature: Signature, defences: Sequence[str]) -> str:
+    """Return the config of an ensemble with the defences as its last steps."""
+    tensors = {one.name for one in (*signature.scores, *model.config.input)}
     for step in model.config.ensemble_scheduling.step:
         tensors |= {*step.input_map.values(), *step.output_map.values()}
-    inner = "victim_scores"
-    while inner in tensors:
-        inner += "_"
-    step = config_pbtxt.step(
-        defence,
-        config_pbtxt.mapped("input", inner, taken.name),
-        config_pbtxt.mapped("output", scores.name, scores.name),
-    )
-    text = config_text.with_step(model.text, scores.name, inner, step.strip())
-    wanted = type(model.config)()
+    text, wanted = model.text, type(model.config)()
     wanted.CopyFrom(model.config)
-    for one in wanted.ensemble_scheduling.step:
-        for key, tensor in one.output_map.items():
-            if tensor == scores.name:
-                one.output_map[key] = inner
-    last = wanted.ensemble_scheduling.step.add(model_name=defence, model_version=-1)
-    last.input_map[taken.name], last.output_map[scores.name] = inner, scores.name
+    heads = zip(defences, signature.scores, config_pbtxt.inner_scores(signature), strict=True)
+    for defence, scores, taken in heads:
+        inner = taken.name
+        while inner in tensors:
+            inner += "_"
+        tensors.add(inner)
+        step = config_pbtxt.step(
+            defence,
+            config_pbtxt.mapped("input", inner, taken.name),
+            config_pbtxt.mapped("output", scores.name, scores.name),
+        )
+        text = config_text.with_step(text, scores.name, inner, step.strip())
+        for one in wanted.ensemble_scheduling.step:
+            for key, tensor in one.output_map.items():
+                if tensor == scores.name:
+                    one.output_map[key] = inner
+        last = wanted.ensemble_scheduling.step.add(model_name=defence, model_version=-1)
+        last.input_map[taken.name], last.output_map[scores.name] = inner, scores.name
     return _compared(model, text, wanted)
 
 

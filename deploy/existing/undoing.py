@@ -106,13 +106,12 @@ class Restored:
 def _give_back(folder: Path, *, force: bool) -> Restored:
     """Put the original in its place, if it does not stand there."""
     kept = record.read(folder)
-    repository, defence = folder.parent, record.holder(folder).parent.name
-    classifier = classifier_name(folder.name)
-    steps = [classifier, defence] if kept.holder == classifier else [defence]
-    steps = [*second.written(folder), *steps]
+    repository, classifier = folder.parent, classifier_name(folder.name)
+    behind = [classifier] if kept.holder == classifier else []
+    steps = [*second.written(folder, kept.defences), *behind, *kept.defences]
     if folder.is_dir() and record.config_of(folder) == kept.config:
         return Restored(folder, steps, [])
-    _refuse_another(folder, defence)
+    _refuse_another(folder, kept.defences[-1])
     with placing_in.beside(repository) as work:
         more = _restore(folder, kept, work / folder.name, force=force)
         placing_in.touch(work / folder.name)
@@ -134,7 +133,7 @@ def _refuse_another(folder: Path, defence: str) -> None:
     if defence not in [step.model_name for step in config.ensemble_scheduling.step]:
         raise InputError(
             f"{folder / 'config.pbtxt'}: neither the protected model nor the original: it was "
-            f"edited since; the original is in {record.holder(folder) / 'config.pbtxt'}"
+            f"edited since; the original is in {folder.parent / defence / record.HOLDER}"
         )
 
 
@@ -167,7 +166,8 @@ def _restore(folder: Path, kept: Record, target: Path, *, force: bool) -> list[s
             staging.link(holder / one, target / one)
     if kept.config is not None:
         # No link: it will be touched, and what a server sees change in the defence it loads again.
-        shutil.copy2(record.holder(folder) / "config.pbtxt", target / "config.pbtxt")
+        original = folder.parent / kept.defences[-1] / record.HOLDER / "config.pbtxt"
+        shutil.copy2(original, target / "config.pbtxt")
     staging.copy_mode(holder, target)
     return more
 

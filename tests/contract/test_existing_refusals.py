@@ -196,7 +196,7 @@ NOT_TOLD = {
     "nothing": ({}, "--scores logits or --scores probabilities"),
     "labels or classes": ({"scores": "logits"}, "--multi-label or --no-multi-label"),
     "an output that is none": ({"scores": "logits", "output": ("x",)}, "no such output of floats"),
-    "two outputs": ({"output": ("scores", "scores")}, "one output is protected"),
+    "two outputs": ({"output": ("scores", "scores")}, "--output scores: given twice"),
 }
 
 

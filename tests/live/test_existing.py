@@ -23,29 +23,38 @@ from postprocess.errors import InputError
 GPUS = "instance_group [ { count: 2 kind: KIND_GPU gpus: [ 0, 1 ] } ]\n"
 SETTINGS = {"beta": 1.5, "gamma": 0.2, "margin": 0.01, "preserve_top1": True}
 X = np.random.default_rng(5).normal(size=(7, 6)).astype(np.float32)
-#: Model to its writer, its input, its output, what its scores are, and the axis of the classes.
+PROBABILITIES, LOGITS = ("probabilities", -1), ("logits", -1)
+#: Model to its writer, its input, and its outputs: what their scores are, and the classes' axis.
 MODELS = {
-    "versioned": (existing_models.versioned, {"x": X}, "scores", "probabilities", -1),
-    "halves": (existing_models.halves, {"x": X.astype(np.float16)}, "scores", "logits", -1),
-    "one": (existing_models.one_class, {"x": X}, "scores", "probabilities", -1),
-    "places": (existing_models.places, {"x": X.reshape(1, 7, 6)}, "scores", "probabilities", -1),
-    "pixels": (existing_models.pixels, {"x": X.reshape(2, 3, 1, 7)}, "scores", "probabilities", 1),
-    "py": (existing_models.python, {"x": X}, "out", "logits", -1),
-    "pipe": (existing_models.pipeline, {"raw": X}, "answer", "logits", -1),
-    "bare": (existing_models.bare, {"x": X[:4]}, "scores", "logits", -1),
-    "completing": (existing_models.completing, {"x": X}, "out", "logits", -1),
-}
+    "versioned": (existing_models.versioned, {"x": X}, {"scores": PROBABILITIES}),
+    "halves": (existing_models.halves, {"x": X.astype(np.float16)}, {"scores": LOGITS}),
+    "one": (existing_models.one_class, {"x": X}, {"scores": PROBABILITIES}),
+    "places": (existing_models.places, {"x": X.reshape(1, 7, 6)}, {"scores": PROBABILITIES}),
+    "pixels": (
+        existing_models.pixels, {"x": X.reshape(2, 3, 1, 7)}, {"scores": ("probabilities", 1)},
+    ),
+    "py": (existing_models.python, {"x": X}, {"out": LOGITS}),
+    "pipe": (existing_models.pipeline, {"raw": X}, {"answer": LOGITS}),
+    "bare": (existing_models.bare, {"x": X[:4]}, {"scores": LOGITS}),
+    "completing": (existing_models.completing, {"x": X}, {"out": LOGITS}),
+    "face": (existing_models.heads, {"x": X}, {"age": PROBABILITIES, "gender": LOGITS}),
+    "faces": (existing_models.of_heads, {"raw": X}, {"years": PROBABILITIES, "sex": LOGITS}),
+}  # fmt: skip
 #: Those with a label that follows from the top class, and what is dropped.
-LABELLED = {"py": (["label"], ["second"]), "completing": (["label"], [])}
+LABELLED = {
+    "py": (["label"], ["second"]), "completing": (["label"], []), "face": (["old"], []),
+}  # fmt: skip
 
 
 def infer(client, name):
+    """Return a model's answers, by output."""
     inputs = []
     for key, array in MODELS[name][1].items():
         given = InferInput(key, array.shape, np_to_triton_dtype(array.dtype))
         given.set_data_from_numpy(array)
         inputs.append(given)
-    return client.infer(name, inputs, client_timeout=60).as_numpy(MODELS[name][2])
+    answer = client.infer(name, inputs, client_timeout=60)
+    return {output: answer.as_numpy(output) for output in MODELS[name][2]}
 
 
 class Clients:
@@ -86,10 +95,27 @@ class Clients:
 
 
 def protected(raw, name):
-    """What clients must get for a model's own answers, float64."""
-    _, _, _, kind, axis = MODELS[name]
-    moved = np.moveaxis(raw, axis, -1)
-    return np.moveaxis(oracle.protected(moved, kind=kind, **SETTINGS), -1, axis)
+    """What clients must get for a model's own answers, float64, by output."""
+    wanted = {}
+    for output, (kind, axis) in MODELS[name][2].items():
+        moved = np.moveaxis(raw[output], axis, -1)
+        wanted[output] = np.moveaxis(oracle.protected(moved, kind=kind, **SETTINGS), -1, axis)
+    return wanted
+
+
+def close(answers, wanted):
+    """Say whether answers are the reference, in their own type."""
+    return all(
+        np.abs(answer - wanted[output].astype(answer.dtype)).max() <= 1e-6
+        for output, answer in answers.items()
+    )
+
+
+def top(scores, kind, axis):
+    """The top class of each row; of one score its side."""
+    if scores.shape[axis] == 1:
+        return scores > (0.5 if kind == "probabilities" else 0)
+    return scores.argmax(axis)
 
 
 @pytest.fixture(scope="module")
@@ -110,29 +136,31 @@ def test_existing_models_are_protected_and_given_back_without_a_failed_request(p
     before = contents(repository)
     with connect(server.grpc_url) as client, Clients(server.grpc_url) as clients:
         raw = {name: infer(client, name) for name in MODELS}
-        for name, (_, _, output, kind, axis) in MODELS.items():
-            options = ["--json"] if axis == -1 else ["--json", "--class-axis", axis]
+        for name, (*_, outputs) in MODELS.items():
+            options = [word for output in outputs for word in ("--output", output)]
+            axes = {axis for _, axis in outputs.values()} - {-1}
+            options += [word for axis in axes for word in ("--class-axis", axis)]
+            options = ["--json", *(options if axes or len(outputs) > 1 else [])]
             done = run_command("protect", repository / name, *options, cwd=folder)
             assert done.returncode == 0, done.stderr
             said = json.loads(done.stdout)
-            found = [said[key] for key in ("output", "scores", "class_axis")]
-            assert found == [output, kind, axis], name
+            found = {
+                one["output"]: (one["scores"], one["class_axis"])
+                for one in said.get("heads", [said])
+            }
+            assert found == outputs, name
             assert (said["labels"], said["dropped"]) == LABELLED.get(name, ([], []))
-            assert said["verified_rows"] > 0
+            assert all(one["verified_rows"] > 0 for one in said.get("heads", [said]))
         wanted = {name: protected(raw[name], name) for name in MODELS}
-
-        def settled(name):
-            tolerance = 1e-3 if name == "halves" else 1e-6
-            return np.abs(clients.answers[name] - wanted[name]).max() <= tolerance
-
-        clients.until(lambda: all(map(settled, MODELS)))
-        for name, (*_, kind, axis) in MODELS.items():
+        clients.until(lambda: all(close(clients.answers[name], wanted[name]) for name in MODELS))
+        for name, (*_, outputs) in MODELS.items():
             answer = infer(client, name)
-            if answer.shape[axis] == 1:
-                assert ((answer > 0.5) == (raw[name] > (0.5 if kind[0] == "p" else 0))).all()
-            else:
-                assert (answer.argmax(axis) == raw[name].argmax(axis)).all(), name
-        assert labelled(client) == [f"{top}" for top in raw["versioned"].argmax(1)]
+            for output, (kind, axis) in outputs.items():
+                same = top(answer[output], "probabilities", axis) == top(
+                    raw[name][output], kind, axis
+                )
+                assert same.all(), name
+        assert labelled(client) == [f"{top}" for top in raw["versioned"]["scores"].argmax(1)]
         there = [one.name for one in client.get_model_metadata("py").outputs]
         assert there == ["out", "label"]
         assert not client.is_model_ready("versioned", "1")
@@ -145,7 +173,11 @@ def test_existing_models_are_protected_and_given_back_without_a_failed_request(p
             done = run_command("protect", repository / name, *options, cwd=folder)
             assert done.returncode == 0, done.stderr
         clients.until(
-            lambda: all(np.array_equal(clients.answers[name], raw[name]) for name in MODELS)
+            lambda: all(
+                np.array_equal(clients.answers[name][output], raw[name][output])
+                for name in MODELS
+                for output in raw[name]
+            )
         )
     assert clients.failed == []
     after = {path: data for path, data in contents(repository).items() if "__pycache__" not in path}
@@ -163,15 +195,17 @@ def test_a_server_is_asked_about_a_model_that_does_not_run_here(polled, monkeypa
         protecting.protect(repository / "py", SHIPPED, asked, out=out, url="127.0.0.1:1")
     assert not out.exists()
     done = protecting.protect(repository / "py", SHIPPED, asked, out=out, url=server.grpc_url)
-    assert done.found.how == "seen on 4096 rows"
-    assert (done.parameters.scores, done.found.labels, done.verified) == ("logits", ["label"], 0)
+    assert done.found.how == ["seen on 4096 rows"]
+    assert (done.parameters[0].scores, done.found.labels, done.verified) == (
+        "logits", ["label"], [0],
+    )  # fmt: skip
     with (
         TritonServer(out, ports=free_ports(), log=folder / "out.log") as other,
         connect(server.grpc_url) as before,
         connect(other.grpc_url) as after,
     ):
         raw, answer = infer(before, "py"), infer(after, "py")
-    assert np.abs(answer - protected(raw, "py")).max() <= 1e-6
+    assert close(answer, protected(raw, "py"))
 
 
 def test_a_model_for_gpus_is_asked_and_run_without_one(tmp_path):
