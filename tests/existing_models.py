@@ -257,6 +257,24 @@ model_warmup [ {
     (repository / name / "labels.txt").write_text(LABELS)
 
 
+def twice(repository, name="twice"):
+    """An ensemble of a model whose versions 1 and 3 answer differently; all of both are served."""
+    every = "version_policy { all { } }\n"
+    linear(repository, f"{name}_inner", more=every)
+    victims.linear_file(repository / f"{name}_inner" / "3" / "model.onnx", victims.SOFTMAX)
+    for version in ("1", "3"):
+        (repository / name / version).mkdir(parents=True)
+    step = f"""\
+platform: "ensemble"
+ensemble_scheduling {{ step [ {{
+  model_name: "{name}_inner" model_version: -1
+  input_map {{ key: "x" value: "x" }} output_map {{ key: "scores" value: "scores" }}
+}} ] }}
+"""
+    text = config(name, more=every).replace('backend: "onnxruntime"\n', step)
+    (repository / name / "config.pbtxt").write_text(text)
+
+
 def bare(repository, name="bare"):
     """A model of one linear layer that has no config.pbtxt: Triton completes all of it."""
     (linear(repository, name) / "config.pbtxt").unlink()

@@ -266,6 +266,7 @@ def _refuse_versions(model: ExistingModel) -> None:
         names = ", ".join(one.name for one in found)
         newest = found[-1].name
         raise InputError(
-            f"{model.folder}: versions {names} are served at a time, and an ensemble asks for one; "
-            f"write version_policy {{ specific {{ versions: {newest} }} }} in its config.pbtxt"
+            f"{model.folder}: versions {names} are served at a time, and an ensemble answers each "
+            f"of its own by the newest; write version_policy {{ specific {{ versions: {newest} }} }} "
+            "in its config.pbtxt, and serve older ones as models of their own"
         )
