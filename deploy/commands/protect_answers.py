@@ -36,6 +36,11 @@ def refuse(command: "ProtectCommand", public: Path) -> None:
                 "--query-set FILE.npz, with an array for each input, by its name, and labels; or "
                 "protect it without, and then calibrate it"
             )
+        if kind == "calibrated" and len(command.output or []) > 1:
+            raise InputError(
+                f"{option} calibrated: each head has a table of its own: protect it without, and "
+                f"then calibrate {public} --output {(command.output or [''])[0]} --write"
+            )
     if command.query_set:
         if "calibrated" not in (command.answers, command.also):
             raise InputError("--query-set: only with --answers calibrated or --also calibrated")
@@ -58,7 +63,7 @@ def make(command: "ProtectCommand", public: Path, told: Told) -> Told:
         InputError: it cannot; the model is protected, and answers as before.
     """
     from deploy.existing import second
-    from deploy.repository import answers, question_refresh
+    from deploy.repository import answers, question_refresh, retuning
 
     if not command.answers and not command.also:
         return told
@@ -83,8 +88,12 @@ def make(command: "ProtectCommand", public: Path, told: Told) -> Told:
             said["answers"] = kind
             lines.append(f"  answers    {kind}: {answers.KINDS[kind]}")
             warnings += question_refresh.refresh(public)
-    except InputError as error:
-        raise InputError(f"{public} is protected, its answers are as they were: {error}") from None
+    except (InputError, OSError) as error:
+        defences = {one.after.defense for one in retuning.plan(public, {})}
+        now = " and ".join(sorted(defences)).replace("reverse_sigmoid", "deceptive")
+        raise InputError(
+            f"{public} is protected, its answers are as they were: {now}: {error}"
+        ) from None
     last = [one for one in lines if one.startswith(("Next: ", "Undo: ", "A server "))]
     return Told(said, [*(one for one in lines if one not in last), *last], warnings)
 

@@ -267,6 +267,6 @@ def _refuse_versions(model: ExistingModel) -> None:
         newest = found[-1].name
         raise InputError(
             f"{model.folder}: versions {names} are served at a time, and an ensemble answers each "
-            f"of its own by the newest; write version_policy {{ specific {{ versions: {newest} }} }} "
-            "in its config.pbtxt, and serve older ones as models of their own"
+            "of its own by the newest; write in its config.pbtxt version_policy "
+            f"{{ specific {{ versions: {newest} }} }}, and serve older ones as models of their own"
         )

@@ -52,11 +52,22 @@ def find(repository: Path, name: str, output: str = "") -> tuple[OnnxVictim, Par
         victim = model_config.read(repository / step.model_name / "config.pbtxt")
         for made, tensor in step.output_map.items():
             if tensor in read and victim.backend == "onnxruntime":
+                _refuse_processed(path, step, {given.name for given in config.input})
                 file = _file(repository / step.model_name, victim)
                 _refuse_other_axis(onnx_graph.load(file), made, parameters, str(where))
                 probabilities = parameters.scores == "probabilities"
                 return OnnxVictim(file, _bytes(file), made, probabilities), parameters
     raise InputError(f"{path}: expected a protected model: a defence that reads an ONNX classifier")
+
+
+def _refuse_processed(path: Path, step: Any, given: set[str]) -> None:
+    """Refuse a classifier that does not get what clients send: their rows are none of its."""
+    between = sorted({*step.input_map.values()} - given)
+    if between:
+        raise InputError(
+            f"{path}: its step {step.model_name} reads {between[0]}, which another step makes of "
+            "what clients send, so it cannot be asked about their rows here"
+        )
 
 
 def _refuse_other_axis(model: Any, output: str, parameters: Parameters, where: str) -> None:

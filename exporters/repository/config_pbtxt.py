@@ -79,17 +79,19 @@ def _meaning(signature: Signature, scores: OnnxTensor, parameters: Parameters) -
     which = f" {scores.name}:" if len(signature.scores) > 1 else ""
     if count == 1:
         return (
-            f"#{which} The Reverse Sigmoid probability of a yes, in [0, 1]: its side of 1/2 is"
-            " the\n# classifier's own."
+            f"#{which} The probability of a yes as the defence makes it, in [0, 1]: its side of 1/2"
+            " is the\n# classifier's own."
         )
     if parameters.multi_label:
         labels = f"{count} labels" if count > 0 else "labels"
         return (
-            f"#{which} Reverse Sigmoid probabilities of {labels}, each a yes or no of its own:\n"
-            "# in [0, 1], on the classifier's side of 1/2. They do not sum to 1."
+            f"#{which} Probabilities of {labels} as the defence makes them, each a yes or no of its"
+            " own:\n# in [0, 1], on the classifier's side of 1/2. They do not sum to 1."
         )
     classes = f"{count} classes" if count > 0 else "classes of a request"
-    says = f"#{which} Reverse Sigmoid probabilities over the {classes}; each row sums to 1."
+    says = (
+        f"#{which} Probabilities over the {classes} as the defence makes them; each row sums to 1."
+    )
     if parameters.class_axis != -1:
         says += f"\n# A row lies along axis {parameters.class_axis}, counted with the batch."
     return says
@@ -206,8 +208,8 @@ def of_defences(
     heads = zip(names[2:], inner_scores(signature), signature.scores, defences, strict=True)
     return {
         name: f"""\
-# The defence: Reverse Sigmoid. Every parameter is a string; one that is unknown, malformed,
-# missing or out of range stops this model from loading, and with it the ensemble "{names[0]}".
+# The defence. Every parameter is a string; one that is unknown, malformed, missing or out of
+# range stops this model from loading, and with it the ensemble "{names[0]}".
 name: "{name}"
 backend: "python"
 max_batch_size: {signature.max_batch_size}

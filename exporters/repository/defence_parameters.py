@@ -29,7 +29,8 @@ def _exact(number: float | None) -> str:
 _PARAMETERS = """\
 # Which defence runs: reverse_sigmoid is equation 2 of the paper on every class probability y,
 #   yhat = alpha * (y - beta * (s(gamma * s^-1(y)) - 1/2)),
-# s the logistic sigmoid, alpha the factor that makes a row sum to 1.
+# s the logistic sigmoid, alpha the factor that makes a row sum to 1. calibrated and decoy give
+# other answers (protect --answers, calibrate), for which the numbers below count no more.
 parameters {{ key: "defense" value: {{ string_value: "{defense}" }} }}
 
 # What the victim's output holds: logits (the maths is exact from them) or probabilities.

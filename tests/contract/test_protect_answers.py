@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from commands import call_command
-from existing_models import contents, elsewhere
+from existing_models import contents, elsewhere, pipeline
 from victims import linear_file
 
 from deploy.existing import placing_in, protecting, undoing
@@ -141,6 +141,11 @@ def test_a_model_that_is_protected_already_gets_other_answers_and_a_second_one(g
         (["--also", "labels", "--layout", "fused"], "--also labels: expected --layout ensemble"),
         (["--answers", "calibrated", "--query-set", "no.npz"], "no.npz"),
         (["--also", "labels", "--name", "m" * 98], "--also labels: expected a model name"),
+        (
+            ["--also", "calibrated", "--query-set", "x.npz", "--output", "a", "--output", "b"],
+            "--also calibrated: each head has a table of its own: protect it without, and then "
+            "calibrate",
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_before_anything_is_written(given, tmp_path, options, said):
@@ -156,9 +161,36 @@ def test_rows_of_another_model_leave_it_protected_and_say_so(given, tmp_path):
         given, tmp_path / "r", "--answers", "calibrated", "--query-set", tmp_path / "other.npz"
     )
     assert done.returncode == 1
-    assert "is protected, its answers are as they were: " in " ".join(done.stderr.split())
+    said = " ".join(done.stderr.split())
+    assert "is protected, its answers are as they were: deceptive: " in said
     assert table(tmp_path / "r", "m") is None
     checked(tmp_path / "r")
+
+
+@pytest.mark.parametrize("layout", ["ensemble", "fused"])
+def test_no_comment_of_a_calibrated_model_says_that_its_answers_are_deceptive(
+    given, tmp_path, layout
+):
+    done = protect(given, tmp_path / "r", "--answers", "labels", "--layout", layout)
+    assert done.returncode == 0, done.stderr
+    for config in (tmp_path / "r").glob("*/config.pbtxt"):
+        assert "Reverse Sigmoid" not in config.read_text()
+
+
+def test_a_classifier_that_gets_no_rows_of_clients_is_not_calibrated_with_them(
+    given, tmp_path, no_server_polls
+):
+    """Its own rows are halves of theirs, and it would take both."""
+    folder = pipeline(tmp_path / "models")
+    for config, old, new in (
+        ("pipe", 'name: "raw"', 'name: "x"'), ("pipe", 'value: "raw"', 'value: "x"'),
+    ):  # fmt: skip
+        path = folder.with_name(config) / "config.pbtxt"
+        path.write_text(path.read_text().replace(old, new))
+    protecting.protect(folder, SHIPPED, ProtectOptions())
+    done = call_command("calibrate", folder, "--query-set", given / "rows.npz", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "its step inner reads scaled, which another step makes" in done.stderr
 
 
 @pytest.fixture
