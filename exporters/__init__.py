@@ -2,7 +2,8 @@
 
 Two ways lead there. ``protect`` takes an ONNX file that exists, has ``verify`` compare what was
 written with the original, and ``question`` choose what health checks ask the protected model.
-``pipeline`` starts from a data set. ``quiet_import`` keeps heavy packages from talking.
+``pipeline`` starts from a data set. ``quiet_import`` keeps heavy packages from talking,
+and a ``registry`` answers an unknown name with those that it has.
 
 The rooms: ``graph`` is an ONNX file as a graph, ``reading`` finds out what classifier it holds,
 ``fusing`` appends the defence to it, ``training`` makes such a file from a data set,

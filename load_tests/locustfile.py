@@ -19,8 +19,8 @@ from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
 from load_tests.asking.endpoint import EndpointError
-from load_tests.stealing.attacks import registry
 from load_tests.stealing.attacks.base import Means
+from load_tests.stealing.attacks.registry import ATTACKS
 from load_tests.stealing.collect import Plan
 from load_tests.users import load_shapes
 from load_tests.users.load_shapes import BurstShape, RampShape, SteadyShape
@@ -158,7 +158,7 @@ def _check(environment: Environment) -> LoadSettings:
 def _unable(settings: LoadSettings) -> dict[type[ThiefUser], str]:
     """Return for each thief that cannot ask with such rows why; loads the rows."""
     means = Means(pool=settings.drawn.pool, budget=1, rng=np.random.default_rng())
-    found = {thief: registry.find(thief.attack).hindrance(means) for thief in THIEVES}
+    found = {thief: ATTACKS[thief.attack].hindrance(means) for thief in THIEVES}
     return {thief: why for thief, why in found.items() if why}
 
 

@@ -15,8 +15,11 @@ from deploy.commands.console import command_line, err_console, say, show
 from deploy.commands.needs import refuse_missing
 from deploy.commands.progress import stages
 from exporters.quiet_import import import_quietly
+from load_tests.stealing.attacks.registry import ATTACKS
+from load_tests.stealing.learning.learn import LEARNERS
 from load_tests.stealing.losses import LOSSES
-from load_tests.stealing.thief import ATTACKS, LEARNERS, RECOVERIES, Thief, suite
+from load_tests.stealing.recovery.recover import RECOVERIES
+from load_tests.stealing.thief import Thief, suite
 from postprocess.errors import InputError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from deploy.commands.needs import refuse_missing, refuse_missing_backend
 from deploy.commands.progress import Countdown
 from exporters.training import datasets
 from load_tests.paper.plan import PARTS, PaperPlan
-from load_tests.paper.scales import SCALES, find
+from load_tests.paper.scales import SCALES
 from postprocess.errors import InputError
 
 
@@ -56,7 +56,7 @@ class PaperCommand:
             raise InputError(
                 f"paper: expected {', '.join(PARTS)}, all or a .json file, got {what!r}"
             )
-        scale, progress = find(self.scale), Countdown()
+        scale, progress = SCALES[self.scale], Countdown()
         runner = Runner(
             self.out / self.scale,
             data_dir=self.data_dir,
@@ -89,7 +89,7 @@ def _report(out: Path) -> Path:
     kept = {}
     for name in results.scales_in(out):
         runner = Runner(out / name, data_dir=None, jobs=1, tell=lambda *_: None)
-        kept[name] = PaperPlan(find(name), runner.known), runner.versions()
+        kept[name] = PaperPlan(SCALES[name], runner.known), runner.versions()
     return results.write(out, kept)
 
 

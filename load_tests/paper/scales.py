@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from exporters.registry import Registry
 from load_tests.paper.grids import MARGIN, Grid
 from load_tests.paper.thieves import ADAPTIVE, HARDENED, Changes
 from load_tests.runs.criterion import PILOT
-from postprocess.errors import InputError
 
 _MAGNITUDES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
 _TEXTS = ("banking77.npz", "clinc150.npz")
@@ -103,7 +103,8 @@ _FULL = Grid(
     sine=tuple((beta, f) for f in (3.0, 6.0, 30.0, 300.0) for beta in (0.2, 0.5, 1.0)),
 )
 
-SCALES = {
+SCALES: Registry[Scale] = Registry("--scale", {})
+SCALES |= {
     "smoke": Scale(
         about="digits of 8 x 8 pixels instead of the paper's data sets, Simple instead of "
         "AllConv, 320 queries and 60 steps instead of 19,200 and 300, one setting of each "
@@ -219,14 +220,3 @@ SCALES = {
         recovery_on=("cifar10",),
     ),
 }
-
-
-def find(name: str) -> Scale:
-    """Return a scale by name.
-
-    Raises:
-        InputError: there is no such scale.
-    """
-    if name not in SCALES:
-        raise InputError(f"--scale: expected {', '.join(SCALES)}, got {name!r}")
-    return SCALES[name]

@@ -18,9 +18,9 @@ from load_tests.reporting import measures
 from load_tests.runs import answers
 from load_tests.runs.run import Run
 from load_tests.runs.victims import TrainedVictim
-from load_tests.stealing.attacks import registry
 from load_tests.stealing.attacks.base import Means
 from load_tests.stealing.attacks.jacobian import real_images
+from load_tests.stealing.attacks.registry import ATTACKS
 from load_tests.stealing.collect import drive
 from load_tests.stealing.recovery.recover import POOL_ROWS, Knowledge, shadow_prior
 from load_tests.stealing.steal import Loot, steal
@@ -149,7 +149,7 @@ def _theft(run: Run, victim: TrainedVictim, asked: _Answers, watch: Watch) -> tu
         flips=victim.drawn.flips,
         architecture=run.substitute or victim.victim.architecture,
     )
-    attack = registry.find(run.attack)
+    attack = ATTACKS[run.attack]
     means = Means(
         pool=victim.pool,
         budget=int(min(run.queries, attack.limit(victim.pool))),

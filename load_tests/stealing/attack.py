@@ -16,8 +16,8 @@ from exporters.training import architectures
 from load_tests.asking.endpoint import Access, Endpoint, Query
 from load_tests.data.drawn import HELD_OUT_ONE_IN, Drawn, digest, draw_from, refuse_other_rows
 from load_tests.stealing import attack_record, probabilities, verdict
-from load_tests.stealing.attacks import registry
 from load_tests.stealing.attacks.base import Means
+from load_tests.stealing.attacks.registry import ATTACKS
 from load_tests.stealing.campaign import Campaign, CampaignSettings
 from load_tests.stealing.collect import Manner
 from load_tests.stealing.report import to_html
@@ -122,7 +122,7 @@ def _able(
         rng=np.random.default_rng(),
         others=settings.others,
     )
-    hindrances = {one.attack: registry.find(one.attack).hindrance(means) for one in thieves}
+    hindrances = {one.attack: ATTACKS[one.attack].hindrance(means) for one in thieves}
     able = [one for one in thieves if not hindrances[one.attack]]
     if not able:
         raise InputError(f"attack {thieves[0].attack}: it {hindrances[thieves[0].attack]}")

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from load_tests.data.drawn import Drawn, digest, draw_from
-from load_tests.stealing.attacks import registry
 from load_tests.stealing.attacks.base import PHOTOS, Means
+from load_tests.stealing.attacks.registry import ATTACKS
 from load_tests.stealing.claim import claim
 from load_tests.stealing.claim import read as read_settings
 from load_tests.stealing.collect import Plan
@@ -70,7 +70,7 @@ class AttackRecord:
             others=self.others,
             data_dir=self._data_dir,
         )
-        return registry.find(self.attack).plan(means)
+        return ATTACKS[self.attack].plan(means)
 
     def claim(self, folder: Path, *, ours: bool = False) -> None:
         """Write the record to a folder, or find it there; see ``load_tests.stealing.claim``."""

@@ -30,8 +30,8 @@ from load_tests.data.rows import Rows, features
 from load_tests.reporting import measures
 from load_tests.stealing import attack_record, same_answers
 from load_tests.stealing.attack_record import AttackRecord
-from load_tests.stealing.attacks import registry
 from load_tests.stealing.attacks.base import PHOTOS, Means
+from load_tests.stealing.attacks.registry import ATTACKS
 from load_tests.stealing.claim import claim, read
 from load_tests.stealing.collect import Manner, Plan, collect
 from load_tests.stealing.recovery.recover import POOL_ROWS, Knowledge, shadow_prior
@@ -267,7 +267,7 @@ class Campaign:
             others=self.settings.others,
             data_dir=self._data_dir,
         )
-        return registry.find(attack).plan(means)
+        return ATTACKS[attack].plan(means)
 
     def _defence(self) -> Parameters:
         return Parameters(

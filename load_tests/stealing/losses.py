@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from exporters.registry import Registry
 from exporters.training.train import cross_entropy
 from exporters.training.trainer import LossFunction
 from load_tests.stealing import defence_layer
@@ -41,17 +42,6 @@ class Loss:
     #: Whether it copies the defence, and so learns from protected answers alone.
     behind_defence: bool = False
     of_labels: bool = False  #: whether it is for labels alone
-
-
-def find(name: str) -> Loss:
-    """Return a loss by name.
-
-    Raises:
-        InputError: the name is unknown.
-    """
-    if name not in LOSSES:
-        raise InputError(f"--loss: expected {', '.join(LOSSES)}, got {name!r}")
-    return LOSSES[name]
 
 
 def _mse(answers: Any, logits: Any) -> Any:
@@ -97,12 +87,15 @@ def _same_layer(defence: Parameters | None) -> LossFunction:
     return loss
 
 
-LOSSES = {
-    "cross_entropy": Loss(lambda _: cross_entropy),
-    "mse": Loss(lambda _: _mse),
-    "logits": Loss(lambda _: _logits),
-    "same_layer": Loss(_same_layer, behind_defence=True),
-    "smoothed": Loss(lambda _: _smoothed, of_labels=True),
-    "tempered": Loss(lambda _: _tempered, of_labels=True),
-    "spread": Loss(lambda _: _spread, of_labels=True),
-}
+LOSSES = Registry(
+    "--loss",
+    {
+        "cross_entropy": Loss(lambda _: cross_entropy),
+        "mse": Loss(lambda _: _mse),
+        "logits": Loss(lambda _: _logits),
+        "same_layer": Loss(_same_layer, behind_defence=True),
+        "smoothed": Loss(lambda _: _smoothed, of_labels=True),
+        "tempered": Loss(lambda _: _tempered, of_labels=True),
+        "spread": Loss(lambda _: _spread, of_labels=True),
+    },
+)

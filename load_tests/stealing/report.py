@@ -6,7 +6,8 @@ from typing import Any
 
 from load_tests.reporting.page import html_table, page
 from load_tests.reporting.plots import figure, svg
-from load_tests.stealing import losses, verdict
+from load_tests.stealing import verdict
+from load_tests.stealing.losses import LOSSES
 from load_tests.stealing.thief import LABELS, NAIVE
 from load_tests.stealing.verdict import Result, budgets, curve
 
@@ -122,7 +123,7 @@ def _queries(need: dict[str, Any], name: str) -> str:
 
 
 def _undoes(result: Result) -> bool:
-    return bool(result["recover"]) or losses.find(result["loss"]).behind_defence
+    return bool(result["recover"]) or LOSSES[result["loss"]].behind_defence
 
 
 def _panel(report: dict[str, Any], title: str, results: list[Result]) -> str:

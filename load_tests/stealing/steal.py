@@ -5,8 +5,8 @@ from functools import partial
 from typing import Any
 
 from exporters.training.train import Progress, Watch
-from load_tests.stealing.attacks import registry
-from load_tests.stealing.learning import learn
+from load_tests.stealing.attacks.registry import ATTACKS
+from load_tests.stealing.learning.learn import LEARNERS
 from load_tests.stealing.recovery.recover import Knowledge, recover
 from load_tests.stealing.substitute import Recipe, train_substitute
 from load_tests.stealing.thief import Thief
@@ -44,7 +44,7 @@ def steal(
     Raises:
         InputError: the knowledge does not suffice, or the training diverged.
     """
-    asked = recovered = registry.find(thief.attack).digest(taken)
+    asked = recovered = ATTACKS[thief.attack].digest(taken)
     if thief.recover:
         recovered = recover(thief.recover, asked, knowledge)
     substitute = None
@@ -54,7 +54,7 @@ def steal(
         )
         train = partial(train_substitute, progress=progress, watch=watch)
         if thief.learn:
-            substitute = learn.find(thief.learn)(recovered, recipe, knowledge.pool, train)
+            substitute = LEARNERS[thief.learn](recovered, recipe, knowledge.pool, train)
         else:
             substitute = train(recovered, recipe)
     return Loot(asked, recovered, substitute)

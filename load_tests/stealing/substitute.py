@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from exporters.training.train import Progress, Watch, fresh, one_hot, train
-from load_tests.stealing import losses
+from load_tests.stealing.losses import LOSSES
 from load_tests.stealing.transfer_set import TransferSet
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
@@ -56,7 +56,7 @@ def train_substitute(
     """
     if not len(transfer_set):
         raise InputError("transfer set: expected at least one answered query, got none")
-    loss = losses.find(recipe.loss).make(recipe.defence)
+    loss = LOSSES[recipe.loss].make(recipe.defence)
     classes = transfer_set.scores.shape[1]
     shape = transfer_set.features.shape[1:]
     made, trainer = fresh(recipe.architecture, shape, classes, seed=recipe.seed, loss=loss)

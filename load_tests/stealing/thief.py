@@ -2,20 +2,11 @@
 
 from dataclasses import dataclass
 
-from load_tests.stealing import losses
-from load_tests.stealing.attacks import registry
 from load_tests.stealing.attacks.registry import ATTACKS
-from load_tests.stealing.learning import learn as learners
 from load_tests.stealing.learning.learn import LEARNERS
 from load_tests.stealing.losses import LOSSES
-from load_tests.stealing.recovery import recover as recoveries
 from load_tests.stealing.recovery.recover import RECOVERIES
 from postprocess.errors import InputError
-
-__all__ = [
-    "ATTACKS", "LABELS", "LEARNERS", "LOSSES", "NAIVE", "RECOVERIES", "UNPROTECTED", "Thief",
-    "suite",
-]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +25,14 @@ class Thief:
     unprotected: bool = False  #: asks the victim itself, for comparison
 
     def __post_init__(self) -> None:
-        attack, loss = registry.find(self.attack), losses.find(self.loss)
-        recovery = recoveries.find(self.recover) if self.recover else None
+        attack, loss = ATTACKS[self.attack], LOSSES[self.loss]
+        recovery = RECOVERIES[self.recover] if self.recover else None
         if self.labels_only and (recovery or not (loss.of_labels or self.loss == "cross_entropy")):
             raise InputError("--labels-only: leaves nothing to --recover or for another --loss")
         if loss.of_labels and not self.labels_only:
             raise InputError(f"--loss {self.loss}: is of labels, and goes with --labels-only")
         if self.learn:
-            learners.find(self.learn)
+            _ = LEARNERS[self.learn]
             if loss.behind_defence:
                 raise InputError(f"--loss {self.loss}: learns from protected answers, not --learn")
         if recovery and loss.behind_defence:
@@ -68,7 +59,7 @@ class Thief:
     @property
     def outsider(self) -> bool:
         """Whether it needs nothing but the protected endpoint."""
-        fitted = self.recover and recoveries.find(self.recover).with_true_pairs
+        fitted = self.recover and RECOVERIES[self.recover].with_true_pairs
         return not (fitted or self.unprotected)
 
 

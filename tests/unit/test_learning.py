@@ -38,7 +38,7 @@ def test_what_nobody_was_asked_about_is_learnt_from_by_every_learner(name, label
         return train_substitute(transfer_set, recipe, **more)
 
     taken = TransferSet(POOL[asked], answers(POOL[asked]))
-    model = learn.find(name)(taken, recipe, POOL, train)
+    model = learn.LEARNERS[name](taken, recipe, POOL, train)
     assert len(seen) == 1  # one training alone is told of
     assert seen[0] > 2 * len(asked)
     assert (predict(model, POOL).argmax(axis=1) == TRUTH).mean() > 0.9
@@ -46,7 +46,7 @@ def test_what_nobody_was_asked_about_is_learnt_from_by_every_learner(name, label
 
 def test_an_unknown_way_to_learn_is_refused():
     with pytest.raises(InputError, match="--learn: expected self_training, consistency, "):
-        learn.find("magic")
+        learn.LEARNERS["magic"]
 
 
 def test_of_every_class_the_surest_rows_are_believed():

@@ -33,7 +33,7 @@ def test_every_loss_is_least_where_the_substitute_answers_as_the_endpoint_did(na
     answers = keras.ops.softmax(logits)
     if name == "same_layer":
         answers = defence_layer.protect(answers, parameters)
-    loss = losses.find(name).make(parameters)
+    loss = losses.LOSSES[name].make(parameters)
     least = keras.ops.convert_to_numpy(loss(answers, logits))
     assert least.shape == (50,)
     for _ in range(20):
@@ -51,7 +51,7 @@ def test_every_loss_is_least_where_the_substitute_answers_as_the_endpoint_did(na
 )
 def test_a_loss_of_labels_wants_one_lead_of_the_label(name, least):
     labels = np.eye(10, dtype=np.float32)[[3]]
-    loss = losses.find(name).make(None)
+    loss = losses.LOSSES[name].make(None)
     leads = np.linspace(0, 12, 2401).astype(np.float32)
     values = [float(loss(labels, lead * labels)[0]) for lead in leads]
     assert leads[int(np.argmin(values))] == pytest.approx(least, abs=0.01)
@@ -59,12 +59,12 @@ def test_a_loss_of_labels_wants_one_lead_of_the_label(name, least):
 
 def test_at_a_higher_temperature_the_same_logits_are_less_sure():
     labels = np.eye(3, dtype=np.float32)
-    loss = losses.find("tempered").make(None)
+    loss = losses.LOSSES["tempered"].make(None)
     assert float(loss(labels, 4 * labels)[0]) == pytest.approx(np.log(1 + 2 * np.exp(-2)), abs=1e-5)
 
 
 def test_an_unknown_loss_and_one_without_its_defence_are_refused():
     with pytest.raises(InputError, match="--loss: expected cross_entropy, mse, "):
-        losses.find("hinge")
+        losses.LOSSES["hinge"]
     with pytest.raises(InputError, match="--loss same_layer: expected the beta and gamma"):
-        losses.find("same_layer").make(None)
+        losses.LOSSES["same_layer"].make(None)

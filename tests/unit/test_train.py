@@ -112,7 +112,7 @@ def substitute(loss, seed=3, images=IMAGES, progress=None):
 
 
 def test_what_was_trained_before_by_the_same_trainer_leaves_no_trace():
-    loss = losses.find("mse").make(None)
+    loss = losses.LOSSES["mse"].make(None)
     first = substitute(loss)
     substitute(loss, seed=4, images=1 - IMAGES)
     with pytest.raises(ZeroDivisionError):  # a training that ends early

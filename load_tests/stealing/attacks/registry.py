@@ -1,5 +1,6 @@
 """The attacks by name, in the order in which they are told."""
 
+from exporters.registry import Registry
 from load_tests.stealing.attacks.base import PHOTOS, Means, StealingAttack, no_arrays
 from load_tests.stealing.attacks.jacobian import jacobian
 from load_tests.stealing.attacks.k_center import k_center
@@ -9,7 +10,6 @@ from load_tests.stealing.attacks.near_duplicates import COPIES, average, near_du
 from load_tests.stealing.attacks.random_images import random_images
 from load_tests.stealing.attacks.sample import sample
 from load_tests.stealing.collect import Plan
-from postprocess.errors import InputError
 
 
 def _jacobian(m: Means) -> Plan:
@@ -26,36 +26,29 @@ def _no_photos(means: Means) -> str:
     return why
 
 
-ATTACKS = {
-    "sample": StealingAttack(lambda m: sample(m.pool, budget=m.budget, rng=m.rng), limit=len),
-    "random": StealingAttack(
-        lambda m: random_images(m.arrays, budget=m.budget, rng=m.rng), no_arrays
-    ),
-    "jacobian": StealingAttack(_jacobian, no_arrays),
-    "knockoff": StealingAttack(_knockoff, _no_photos),
-    "duplicates": StealingAttack(
-        lambda m: near_duplicates(m.arrays, budget=m.budget, rng=m.rng),
-        no_arrays,
-        limit=lambda pool: COPIES * len(pool),
-        average=average,
-    ),
-    "margin": StealingAttack(
-        lambda m: margin(m.pool, budget=m.budget, rng=m.rng, recipe=m.recipe),
-        limit=len,
-        chooses=True,
-    ),
-    "k_center": StealingAttack(
-        lambda m: k_center(m.pool, budget=m.budget, rng=m.rng), limit=len, chooses=True
-    ),
-}
-
-
-def find(name: str) -> StealingAttack:
-    """Return an attack by its name.
-
-    Raises:
-        InputError: there is none of that name.
-    """
-    if name not in ATTACKS:
-        raise InputError(f"attack: expected {', '.join(ATTACKS)} or all, got {name!r}")
-    return ATTACKS[name]
+ATTACKS = Registry(
+    "attack",
+    {
+        "sample": StealingAttack(lambda m: sample(m.pool, budget=m.budget, rng=m.rng), limit=len),
+        "random": StealingAttack(
+            lambda m: random_images(m.arrays, budget=m.budget, rng=m.rng), no_arrays
+        ),
+        "jacobian": StealingAttack(_jacobian, no_arrays),
+        "knockoff": StealingAttack(_knockoff, _no_photos),
+        "duplicates": StealingAttack(
+            lambda m: near_duplicates(m.arrays, budget=m.budget, rng=m.rng),
+            no_arrays,
+            limit=lambda pool: COPIES * len(pool),
+            average=average,
+        ),
+        "margin": StealingAttack(
+            lambda m: margin(m.pool, budget=m.budget, rng=m.rng, recipe=m.recipe),
+            limit=len,
+            chooses=True,
+        ),
+        "k_center": StealingAttack(
+            lambda m: k_center(m.pool, budget=m.budget, rng=m.rng), limit=len, chooses=True
+        ),
+    },
+    also=["all"],
+)

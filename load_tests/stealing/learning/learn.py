@@ -10,31 +10,23 @@
 from collections.abc import Callable
 from typing import Any
 
+from exporters.registry import Registry
 from exporters.training.datasets import Images
 from load_tests.stealing.learning.consistency import consistency
 from load_tests.stealing.learning.self_distillation import self_distillation
 from load_tests.stealing.learning.self_training import self_training
 from load_tests.stealing.substitute import Recipe
 from load_tests.stealing.transfer_set import TransferSet
-from postprocess.errors import InputError
 
 #: Returns a substitute, of a transfer set, how to train, the features of rows that the adversary
 #: has without answers, and ``train_substitute`` as it is told of the last training.
 Learner = Callable[[TransferSet, Recipe, Images, Callable[..., Any]], Any]
 
-LEARNERS: dict[str, Learner] = {
-    "self_training": self_training,
-    "consistency": consistency,
-    "self_distillation": self_distillation,
-}
-
-
-def find(name: str) -> Learner:
-    """Return a way to learn by name.
-
-    Raises:
-        InputError: the name is unknown.
-    """
-    if name not in LEARNERS:
-        raise InputError(f"--learn: expected {', '.join(LEARNERS)}, got {name!r}")
-    return LEARNERS[name]
+LEARNERS: Registry[Learner] = Registry(
+    "--learn",
+    {
+        "self_training": self_training,
+        "consistency": consistency,
+        "self_distillation": self_distillation,
+    },
+)

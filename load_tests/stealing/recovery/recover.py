@@ -19,6 +19,7 @@ from functools import partial
 
 import numpy as np
 
+from exporters.registry import Registry
 from exporters.training.datasets import Images
 from exporters.training.train import augment, predict
 from load_tests.asking.endpoint import Answers
@@ -59,17 +60,6 @@ class Recovery:
     with_true_pairs: bool = False
 
 
-def find(name: str) -> Recovery:
-    """Return a recovery by name.
-
-    Raises:
-        InputError: the name is unknown.
-    """
-    if name not in RECOVERIES:
-        raise InputError(f"--recover: expected {', '.join(RECOVERIES)}, got {name!r}")
-    return RECOVERIES[name]
-
-
 def recover(name: str, transfer_set: TransferSet, knowledge: Knowledge) -> TransferSet:
     """Return the transfer set with what the victim may have said in place of the answers.
 
@@ -81,7 +71,7 @@ def recover(name: str, transfer_set: TransferSet, knowledge: Knowledge) -> Trans
     Raises:
         InputError: the name is unknown, or the knowledge does not suffice.
     """
-    recovery = find(name)
+    recovery = RECOVERIES[name]
     if recovery.with_true_pairs and knowledge.true_answers is None:
         raise InputError(f"--recover {name}: needs --victim, to fit it on true answers")
     return TransferSet(transfer_set.rows, recovery.recover(transfer_set, knowledge))
@@ -137,21 +127,26 @@ def _crosswise(
     return inverse.crosswise(fit, taken.scores, known.true_answers(taken))
 
 
-RECOVERIES = {
-    "tail": Recovery(lambda taken, known: tail_ranking.recover(taken.scores, known.prior(taken))),
-    "table": Recovery(
-        lambda taken, known: table.recover(taken.scores, known.prior(taken), known.copy)
-    ),
-    "neural": Recovery(_neural),
-    "bayes": Recovery(
-        lambda taken, known: bayes.recover(taken.scores, known.prior(taken), known.copy)
-    ),
-    "d_dae": Recovery(_d_dae),
-    "analytic": Recovery(_analytic),
-    "mixture": Recovery(_mixture),
-    "linear": Recovery(partial(_crosswise, inverse.linear), with_true_pairs=True),
-    "mlp": Recovery(
-        lambda taken, known: _crosswise(partial(inverse.mlp, seed=known.seed), taken, known),
-        with_true_pairs=True,
-    ),
-}
+RECOVERIES = Registry(
+    "--recover",
+    {
+        "tail": Recovery(
+            lambda taken, known: tail_ranking.recover(taken.scores, known.prior(taken))
+        ),
+        "table": Recovery(
+            lambda taken, known: table.recover(taken.scores, known.prior(taken), known.copy)
+        ),
+        "neural": Recovery(_neural),
+        "bayes": Recovery(
+            lambda taken, known: bayes.recover(taken.scores, known.prior(taken), known.copy)
+        ),
+        "d_dae": Recovery(_d_dae),
+        "analytic": Recovery(_analytic),
+        "mixture": Recovery(_mixture),
+        "linear": Recovery(partial(_crosswise, inverse.linear), with_true_pairs=True),
+        "mlp": Recovery(
+            lambda taken, known: _crosswise(partial(inverse.mlp, seed=known.seed), taken, known),
+            with_true_pairs=True,
+        ),
+    },
+)
