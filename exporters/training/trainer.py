@@ -2,7 +2,8 @@
 
 To trace a network and its optimizer takes up to a second, and Keras takes two milliseconds to begin
 a step: more than the arithmetic of a small network. So what has been compiled is kept, weights go
-in and out, and TensorFlow goes through many steps by itself. Other backends take them one by one.
+in and out, and TensorFlow goes through many steps by itself. JAX begins a step before the last has
+ended, and PyTorch takes them one by one.
 """
 
 from collections.abc import Callable, Iterable
@@ -30,8 +31,8 @@ class Trainer:
         optimizer.build(model.trainable_variables)
         self._fresh = [keras.ops.convert_to_numpy(each) for each in optimizer.variables]
         self.rate = float(optimizer.learning_rate)
-        on_tensorflow = keras.backend.backend() == "tensorflow"
-        self._advance = (_compiled if on_tensorflow else _one_by_one)(model, optimizer, loss)
+        make = _ADVANCES.get(keras.backend.backend(), _one_by_one)
+        self._advance = make(model, optimizer, loss)
 
     def begin(self, model: Any) -> None:
         """Take a network's weights; nothing is left of whatever was trained before."""
@@ -75,7 +76,7 @@ def _assign(variables: Iterable[Any], values: Iterable[Any]) -> None:
         variable.assign(value)
 
 
-def _compiled(model: Any, optimizer: Any, loss: LossFunction) -> Callable[..., Any]:
+def _on_tensorflow(model: Any, optimizer: Any, loss: LossFunction) -> Callable[..., Any]:
     """Return a function that takes any number of steps, traced once."""
     import tensorflow as tf
 
@@ -102,6 +103,45 @@ def _compiled(model: Any, optimizer: Any, loss: LossFunction) -> Callable[..., A
     return tf.function(advance, input_signature=signature, autograph=False)  # type: ignore[no-any-return]
 
 
+def _on_jax(model: Any, optimizer: Any, loss: LossFunction) -> Callable[..., Any]:
+    """Return the same for JAX: one compiled step, begun again before the last has ended.
+
+    A loop inside would be compiled too, but on processors JAX's convolutions crawl in loops.
+    """
+    import jax
+    from jax import numpy as jnp
+
+    def value(trainable: Any, others: Any, inputs: Any, targets: Any) -> Any:
+        logits, others = model.stateless_call(trainable, others, inputs, training=True)
+        return jnp.mean(loss(targets, logits)), others
+
+    @jax.jit
+    def step(state: Any, inputs: Any, targets: Any) -> Any:
+        trainable, others, kept = state
+        (found, others), gradients = jax.value_and_grad(value, has_aux=True)(
+            trainable, others, inputs, targets
+        )
+        trainable, kept = optimizer.stateless_apply(kept, gradients, trainable)
+        return (trainable, others, kept), found
+
+    variables = model.trainable_variables, model.non_trainable_variables, optimizer.variables
+
+    def advance(inputs: Any, targets: Any) -> Any:
+        state: Any = tuple([one.value for one in each] for each in variables)
+        losses = []
+        for batch in zip(inputs, targets, strict=True):
+            state, found = step(state, *batch)
+            losses.append(found)
+        for each, values in zip(variables, state, strict=True):
+            _assign(each, values)
+        return jax.device_get(losses)
+
+    return advance
+
+
 def _one_by_one(model: Any, optimizer: Any, loss: LossFunction) -> Callable[..., Any]:
     model.compile(optimizer=optimizer, loss=loss)
     return lambda *batches: [model.train_on_batch(*batch) for batch in zip(*batches, strict=True)]
+
+
+_ADVANCES = {"tensorflow": _on_tensorflow, "jax": _on_jax}
