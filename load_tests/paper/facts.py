@@ -102,7 +102,7 @@ def _labels(tables: Tables) -> Iterator[Fact]:
         if any(math.isnan(value) for value in (*agreements, *labels, *often, sure)):
             yield Fact(None, paper, "")
             continue
-        passes = tables.scale.attack_steps * BATCH / kept
+        passes = tables.scale.kept_steps * BATCH / kept
         needed = verdict.queries_needed(list(zip(shown, labels, strict=True)), agreements[0])
         times = math.inf if needed is None else needed / shown[0]
         told = f"more than {shown[-1] / shown[0]:g}" if needed is None else f"{times:.1f}"

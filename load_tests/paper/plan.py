@@ -17,7 +17,7 @@ from load_tests.paper.thieves import (
     Changes,
     Difference,
 )
-from load_tests.runs.criterion import PILOT, Tried, choose
+from load_tests.runs.criterion import PILOT, Tried, choose, stops_enough
 from load_tests.runs.run import Known, Run, Victim
 
 #: One row of the test set in so many makes tables of calibrated answers, and judges nothing.
@@ -66,16 +66,46 @@ class PaperPlan:
         )
 
     def grid(self, data: str, defence: str, *, capped: bool) -> list[Run]:
-        """Return the runs among which a setting is chosen."""
+        """Return the runs among which a setting is chosen, as far as results so far can tell.
+
+        With ``halving``, what each setting leaves of the answers is looked at first, without a
+        thief. Then, of the settings by cosine, the middle one of those that may still be the
+        best to pass is trained on: all of a lower cosine are taken to pass where it does, none of
+        a higher one where it does not.
+        """
         settings = self.scale.grid.settings(defence, capped=capped)
-        return [self.base(data, setting, seed=PILOT) for setting in settings]
+        runs = [self.base(data, setting, seed=PILOT) for setting in settings]
+        undefended = self.known(self.base(data, seed=PILOT))
+        if not self.scale.halving or undefended is None:
+            return [] if self.scale.halving else runs
+        looks = [run.but(substitute="", queries=0, steps=0) for run in runs]
+        seen = [self.known(look) for look in looks]
+        cosines = [look["protected"]["cosine"] for look in seen if look is not None]
+        if len(cosines) < len(runs):
+            return looks
+        order = sorted(zip(cosines, runs, strict=True), key=lambda pair: -pair[0])
+        tried: list[Run] = []
+        first, behind = 0, len(order)
+        while first < behind:
+            middle = (first + behind) // 2
+            tried.append(order[middle][1])
+            result = self.known(tried[-1])
+            if result is None:
+                break
+            if stops_enough(undefended["stolen"]["accuracy"], result["stolen"]["accuracy"]):
+                behind = middle
+            else:
+                first = middle + 1
+        return tried
 
     def chosen(self, data: str, defence: str, *, capped: bool) -> DefenceSettings | None:
         """Return the setting of the paper's criterion, None while its runs are missing."""
         undefended = self.known(self.base(data, seed=PILOT))
         runs = self.grid(data, defence, capped=capped)
         results = [self.known(run) for run in runs]
-        if undefended is None or any(result is None for result in results):
+        if undefended is None or any(
+            result is None or not run.steals for run, result in zip(runs, results, strict=True)
+        ):
             return None
         candidates = [
             Tried(run.defence, result["protected"]["cosine"], result["stolen"]["accuracy"])
@@ -135,17 +165,17 @@ class PaperPlan:
     # -- other networks: Table 3, Figure 4 ----------------------------------------------------
 
     def network(self, architecture: str, *, protected: bool) -> list[Run]:
-        """Return the runs of another M, stolen into the study's network (Table 3).
+        """Return the run of another M, stolen into the study's network (Table 3).
 
         Its setting is the one chosen for the study's own M.
         """
         data = self.scale.architectures_on
-        runs = self.against(data, self.paper_setting(data) if protected else {}, {})
+        runs = self.against(data, self.paper_setting(data) if protected else {}, {})[:1]
         return [run.but(victim=replace(run.victim, architecture=architecture)) for run in runs]
 
     def replica(self, architecture: str) -> list[Run]:
-        """Return the runs of a network that learns from the study's M, unprotected (Figure 4)."""
-        return self.against(self.scale.architectures_on, {}, {"substitute": architecture})
+        """Return the run of a network that learns from the study's M, unprotected (Figure 4)."""
+        return self.against(self.scale.architectures_on, {}, {"substitute": architecture})[:1]
 
     def paper_setting(self, data: str) -> DefenceSettings | None:
         """Return Reverse Sigmoid as the paper has it, without the cap, at its chosen setting."""
@@ -215,7 +245,22 @@ class PaperPlan:
 
     def kept(self, data: str, images: int, changes: Difference) -> list[Run]:
         """Return the same of fewer images, which the thief goes through again and again."""
-        return self.against(data, {}, changes, queries=images, steps=self.scale.attack_steps)
+        return self.against(data, {}, changes, queries=images, steps=self.scale.kept_steps)
+
+    def converged(
+        self, data: str, setting: DefenceSettings | None, changes: Difference
+    ) -> list[Run]:
+        """Return the runs of the defence study's thief, or another, that trains to the end."""
+        return self.against(data, setting, changes, steps=self.scale.kept_steps)
+
+    def _converged(self) -> Iterator[Run]:
+        for data in self.scale.data:
+            for capped in (False, True):
+                yield from self._settings(data, capped=capped)
+            for changes in ({}, LABELS_ONLY):
+                yield from self.converged(data, {}, changes)
+            for setting in (self.paper_setting(data), self.ours(data)):
+                yield from self.converged(data, setting, {})
 
     def recovery(self, data: str, recover: str, beta: float, gamma: float) -> list[Run]:
         """Return the runs of Figure 7: an inversion fitted on true pairs, and no substitute."""
@@ -296,19 +341,21 @@ class PaperPlan:
                     yield from self.few(data, queries, setting, changes)
 
 
+#: The most telling first.
 PARTS: dict[str, Callable[[PaperPlan], Iterator[Run]]] = {
     "figure1": PaperPlan._curves,
-    "figure2": PaperPlan._attacks,
-    "figure3": PaperPlan._attacks,
     "table1": PaperPlan._defences,
     "table2": PaperPlan._defences,
     "figure5": PaperPlan._defences,
     "table4": PaperPlan._thieves,
+    "converged": PaperPlan._converged,
     "figure6": PaperPlan._labels,
     "figure7": PaperPlan._inversions,
     "honest": PaperPlan._honest,
     "few": PaperPlan._few,
     "beyond": PaperPlan._beyond,
+    "figure2": PaperPlan._attacks,
+    "figure3": PaperPlan._attacks,
     "table3": PaperPlan._networks,
     "figure4": PaperPlan._networks,
 }

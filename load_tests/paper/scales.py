@@ -29,6 +29,8 @@ class Scale:
     other_seeds: int = 1  #: of the seeds, those that all else is told of
     judged_on: int = 0  #: images of the test set, 0 for all
     grid: Grid
+    #: Train thieves before a few settings of a grid alone: see ``plan.PaperPlan.grid``.
+    halving: bool = False
     #: The attack study (Figure 2): its data set, the real images that a thief has, how many
     #: times as many queries Jacobian and Random have, and the steps of the substitutes.
     attacks_on: str
@@ -39,8 +41,9 @@ class Scale:
     #: Images shown to the thieves of Figure 6, the first of which sets the level.
     labels_queries: tuple[int, ...]
     labels_on: tuple[str, ...]  #: data sets of Figure 6
-    #: Images of thieves who go through them again and again, for ``attack_steps``.
+    #: Images of thieves who go through them again and again, for ``kept_steps``.
     labels_kept: tuple[int, ...]
+    kept_steps: int  #: from which on more steps change little
     recovery_on: tuple[str, ...]  #: data sets of Table 4 and Figure 7
     magnitudes: tuple[float, ...] = _MAGNITUDES  #: beta of Figure 7
     #: Section 4.3: which network M and S have, on which data set.
@@ -74,12 +77,6 @@ _SMOKE = Grid(
     uniform=(1.0,),
     shaped=((0.5, 0.3),),
     sine=((0.5, 6.0),),
-)
-_CPU = Grid(
-    reverse_sigmoid=((0.5, 0.4), (0.9, 0.2), (1.0, 0.4), (1.0, 0.7), (1.2, 0.4), (1.5, 0.2)),
-    uniform=(0.3, 1.0),
-    shaped=((0.3, 0.3), (1.0, 0.1), (1.0, 0.5)),
-    sine=((0.3, 6.0), (1.0, 6.0), (1.0, 30.0)),
 )
 #: Of many classes: beta from twice to seven times what keeps the top class of any row, which is
 #: .044 and .087 of 77 classes at gamma .2 and .4, and half of that of 150.
@@ -125,6 +122,7 @@ SCALES |= {
         labels_queries=(960, 3840),
         labels_on=("digits",),
         labels_kept=(320,),
+        kept_steps=60,
         attack_steps=60,
         recovery_on=("digits",),
         magnitudes=(1.0,),
@@ -134,34 +132,35 @@ SCALES |= {
         jobs=2,
     ),
     "cpu": Scale(
-        about="MNIST and Fashion-MNIST, and CIFAR-10 in Figure 6 alone; Simple instead of "
-        "AllConv in the defence study; 4,800 queries and 75 steps of 64 instead of 19,200 and "
-        "300; victims of 600 steps; two seeds of the thief for the chosen settings, before one "
-        "victim, and one for all else; 2,000 test images; a coarse grid; the attack study with "
-        "75 and 300 real images, 300 and 1,200 queries and 300 steps instead of 3,000, 50,000 "
-        "and 16,000; hardened modes and margins on Fashion-MNIST alone; no Xception",
-        data=("mnist", "fashion_mnist"),
-        architecture="simple",
-        victim_steps=600,
-        queries=4800,
-        steps=75,
-        seeds=2,
+        about="the paper's networks and budget on the four data sets that need no more than two "
+        "cores and patience: AllConv, 19,200 queries shown once in 300 steps of 64; victims of "
+        "5,000 steps, one for three seeds of the thief; settings found by halving, with a training "
+        "for some four of each defence's candidates; one seed for all else, 2,000 test images; the "
+        "attack study with up to 4,800 queries and 1,500 steps instead of 50,000 and 16,000",
+        data=("cifar10", "cifar100", "fashion_mnist", "mnist"),
+        architecture="allconv",
+        victim_steps=5_000,
+        queries=19_200,
+        steps=300,
+        seeds=3,
         victim_seeds=1,
         judged_on=2000,
-        grid=_CPU,
-        architectures=("simple", "allconv", "mobilenet"),
-        architectures_on="fashion_mnist",
+        grid=_FULL,
+        halving=True,
+        architectures=("simple", "allconv", "mobilenet", "xception"),
+        architectures_on="cifar10",
         attacks_on="mnist",
         attack_samples=(75, 300),
-        attack_times=4,
-        labels_queries=(2400, 4800, 9600, 19200),
-        labels_on=("fashion_mnist", "cifar10"),
-        labels_kept=(1200,),
-        attack_steps=300,
-        recovery_on=("fashion_mnist",),
-        hardened=("decimals 2",),
-        modes_on=("fashion_mnist",),
-        jobs=2,
+        attack_times=16,
+        attack_steps=1_500,
+        labels_queries=(4_800, 9_600, 19_200),
+        labels_on=("cifar10",),
+        labels_kept=(4_800, 19_200),
+        kept_steps=3_000,
+        recovery_on=("cifar10",),
+        hardened=("decoy",),
+        modes_on=("cifar10",),
+        honest_on=("cifar10", "cifar100"),
     ),
     "text": Scale(
         about="two sets of short texts by their features, with 77 and 150 classes, and MNIST for "
@@ -186,6 +185,7 @@ SCALES |= {
         labels_queries=(2400, 4800, 9600, 19200),
         labels_on=_TEXTS,
         labels_kept=(400, 800, 1600, 3200),
+        kept_steps=2000,
         recovery_on=_TEXTS,
         magnitudes=(0.1, 0.3, 1.0),
         adaptive=({"recover": "tail"}, {"recover": "table"}),
@@ -197,16 +197,17 @@ SCALES |= {
     ),
     "full": Scale(
         about="the paper's protocol: AllConv, 19,200 queries presented in 300 steps of 64, "
-        "victims of 16,000 steps, the attack study with up to 50,000 queries and 16,000 steps; "
-        "five seeds for the chosen settings, each with a victim of its own, and one for all "
+        "victims of 8,000 steps, the attack study with up to 50,000 queries and 16,000 steps; "
+        "five seeds for the chosen settings, each with a victim of its own, and three for all "
         "else (the paper names no repeats)",
-        data=("mnist", "fashion_mnist", "cifar10", "cifar100", "stl10"),
+        data=("cifar10", "cifar100", "fashion_mnist", "mnist", "stl10"),
         architecture="allconv",
-        victim_steps=16_000,
+        victim_steps=8_000,
         queries=19_200,
         steps=300,
         seeds=5,
         victim_seeds=5,
+        other_seeds=3,
         grid=_FULL,
         architectures=("simple", "allconv", "mobilenet", "xception"),
         architectures_on="cifar10",
@@ -215,8 +216,11 @@ SCALES |= {
         attack_times=16,
         labels_queries=(4_800, 9_600, 19_200, 38_400),
         labels_on=("cifar10",),
-        labels_kept=(4_800,),
+        labels_kept=(4_800, 19_200),
+        kept_steps=3_000,
         attack_steps=16_000,
-        recovery_on=("cifar10",),
+        recovery_on=("cifar10", "cifar100"),
+        honest_on=("cifar10", "cifar100"),
+        few_on={"cifar10": (1_000,)},
     ),
 }
