@@ -1,6 +1,8 @@
 """``reverse-sigmoid paper``: the paper's tables and figures, from runs of your own."""
 
 import json
+import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +17,7 @@ from deploy.commands.progress import Countdown
 from exporters.training import datasets
 from load_tests.paper.plan import PARTS, PaperPlan
 from load_tests.paper.scales import SCALES
+from load_tests.runs.run import Run
 from postprocess.errors import InputError
 
 
@@ -22,9 +25,10 @@ from postprocess.errors import InputError
 class PaperCommand:
     """Make the runs that are missing in --out, and write RESULTS.md of all that are there.
 
-    smoke takes minutes, cpu two to three hours on two cores, full is meant for a GPU
-    (KERAS_BACKEND=jax or torch). A later call fills the gaps; a run's file is made again, with
-    the threads and the backend that it names, and compared.
+    smoke takes minutes, text two hours on two cores, cpu as many for each data set (the first is
+    the most telling), full is meant for an accelerator (KERAS_BACKEND=jax). A later call fills the
+    gaps, also after one that --minutes or Ctrl-C ended; a run's file is made again, with the
+    threads and the backend that it names, and compared.
     """
 
     what: Annotated[
@@ -35,7 +39,12 @@ class PaperCommand:
     ] = "all"
     data_dir: asking.DataDir = None
     scale: Annotated[str, typer.Option(help=f"{', '.join(SCALES)}.")] = "cpu"
+    data: Annotated[str, typer.Option(help="Runs on this data set alone, such as cifar10.")] = ""
     out: Annotated[Path, typer.Option(help="Folder of runs, figures and RESULTS.md.")]
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0, help="Stop after so many; the same command goes on later."),
+    ] = None
     jobs: Annotated[
         int | None,
         typer.Option(min=1, help="Runs at a time.", show_default="what the scale is made for"),
@@ -56,28 +65,32 @@ class PaperCommand:
             raise InputError(
                 f"paper: expected {', '.join(PARTS)}, all or a .json file, got {what!r}"
             )
-        scale, progress = SCALES[self.scale], Countdown()
+        start, scale = time.monotonic(), SCALES[self.scale]
         runner = Runner(
             self.out / self.scale,
             data_dir=self.data_dir,
             jobs=self.jobs or scale.jobs,
-            tell=progress.tell,
+            tell=Countdown().tell,
         )
         plan = PaperPlan(scale, runner.known)
-        made = 0
+
+        def needed() -> list[Run]:
+            return [run for run in plan.needed(what) if self.data in ("", run.victim.data)]
+
         try:
             with runner:
-                while missing := runner.missing(plan.needed(what)):
-                    say(f"{len(missing)} runs to make", console=err_console)
-                    progress.expect(len(missing))
-                    runner.make(missing)
-                    made += sum(run.name not in runner.failed for run in missing)
+                say(f"{len(runner.missing(needed()))} runs to make at least", console=err_console)
+                minutes = math.inf if self.minutes is None else self.minutes
+                runner.make_missing(needed, until=start + minutes * 60)
         finally:
             report = _report(self.out)
+        made, missing = runner.made, len(runner.missing(needed()))
         if self.as_json:
-            print(json.dumps({"made": made, "failed": runner.failed, "report": str(report)}))
+            said = {"made": made, "missing": missing, "failed": runner.failed}
+            print(json.dumps({**said, "report": str(report)}))
         else:
-            say(f"{made} runs made. The results are in {report}.")
+            over = f" {missing} are missing at least: call again." if missing else ""
+            say(f"{made} runs made.{over} The results are in {report}.")
         runner.refuse_failed()
 
 

@@ -115,7 +115,6 @@ def _on_jax(model: Any, optimizer: Any, loss: LossFunction) -> Callable[..., Any
         logits, others = model.stateless_call(trainable, others, inputs, training=True)
         return jnp.mean(loss(targets, logits)), others
 
-    @jax.jit
     def step(state: Any, inputs: Any, targets: Any) -> Any:
         trainable, others, kept = state
         (found, others), gradients = jax.value_and_grad(value, has_aux=True)(
@@ -124,13 +123,14 @@ def _on_jax(model: Any, optimizer: Any, loss: LossFunction) -> Callable[..., Any
         trainable, kept = optimizer.stateless_apply(kept, gradients, trainable)
         return (trainable, others, kept), found
 
+    compiled = jax.jit(step)
     variables = model.trainable_variables, model.non_trainable_variables, optimizer.variables
 
     def advance(inputs: Any, targets: Any) -> Any:
         state: Any = tuple([one.value for one in each] for each in variables)
         losses = []
         for batch in zip(inputs, targets, strict=True):
-            state, found = step(state, *batch)
+            state, found = compiled(state, *batch)
             losses.append(found)
         for each, values in zip(variables, state, strict=True):
             _assign(each, values)

@@ -34,6 +34,7 @@ class PaperPlan:
     def __init__(self, scale: Scale, known: Known) -> None:
         """Take the scale, and where results are looked up."""
         self.scale, self.known = scale, known
+        self._chosen: dict[tuple[str, str, bool], DefenceSettings] = {}
 
     def needed(self, what: str) -> Iterator[Run]:
         """Yield what a part needs, as far as results so far can tell; some may be made already.
@@ -100,6 +101,12 @@ class PaperPlan:
 
     def chosen(self, data: str, defence: str, *, capped: bool) -> DefenceSettings | None:
         """Return the setting of the paper's criterion, None while its runs are missing."""
+        which = data, defence, capped
+        if which not in self._chosen and (found := self._choose(data, defence, capped=capped)):
+            self._chosen[which] = found
+        return self._chosen.get(which)
+
+    def _choose(self, data: str, defence: str, *, capped: bool) -> DefenceSettings | None:
         undefended = self.known(self.base(data, seed=PILOT))
         runs = self.grid(data, defence, capped=capped)
         results = [self.known(run) for run in runs]

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import math
 import queue
 import subprocess
 import sys
@@ -63,6 +64,7 @@ class Runner:
         self._mixed = mixed
         #: Of each victim: what its answers are known by in the runs, and one run's file for each.
         self._digests: dict[str, dict[str, Path]] | None = None
+        self.made = 0  #: runs, since the beginning
         self.failed: dict[str, str] = {}  #: runs that were tried in vain, and why
         self._stack = ExitStack()
         self._processes: _Processes | None = None
@@ -110,8 +112,20 @@ class Runner:
         Raises:
             InputError: another process is at work in this folder.
         """
-        untrained = [run.victim for run in runs if not is_trained(run.victim, self._victims)]
-        self._make(untrained, runs)
+        self._make([], lambda: runs, until=math.inf)
+
+    def make_missing(self, needed: Callable[[], Iterable[Run]], *, until: float = math.inf) -> None:
+        """Make what is missing of the runs that are needed, the first of them first.
+
+        Args:
+            needed: returns what is needed; asked anew after each run, as results may tell more.
+            until: when to stop, by ``time.monotonic``. What is under way then is given up, and
+                what would take longer by what is known of the speed is not begun.
+
+        Raises:
+            InputError: another process is at work in this folder.
+        """
+        self._make([], lambda: self.missing(needed()), until=until)
 
     def train(self, victim: Victim) -> None:
         """Train a victim, also one that is there, or note in ``failed`` why it cannot be.
@@ -119,36 +133,52 @@ class Runner:
         Raises:
             InputError: another process is at work in this folder.
         """
-        self._make([victim], [])
+        self._make([victim], lambda: [], until=math.inf)
 
-    def _make(self, first: Sequence[Victim], runs: Sequence[Run]) -> None:
-        untrained = {victim.name: victim for victim in first}
-        total, victims = len(untrained) + len(runs), list(untrained.values())
-        for victim in {run.victim: None for run in runs if run.victim.name not in untrained}:
-            if why := self._unlike(victim):
-                self._tell(victim.name, 0, total, 0, why)
-                self.failed |= {run.name: why for run in runs if run.victim == victim}
-        waiting = list(runs)
+    def _make(
+        self, first: list[Victim], wanted: Callable[[], Sequence[Run]], *, until: float
+    ) -> None:
+        begun: set[str] = set()
+        alike: dict[Victim, bool] = {}  # the trained ones, and whether runs can go on with them
+        pace = _Pace()
+        left = 0
+
+        def trained(victim: Victim) -> bool:
+            """Return whether runs can begin; all fail of a victim that answers otherwise."""
+            if victim not in alike and is_trained(victim, self._victims):
+                why = self._unlike(victim)
+                alike[victim] = not why
+                if why:
+                    self._tell(victim.name, 0, len(wanted()), 0, why)
+                    self.failed |= {run.name: why for run in wanted() if run.victim == victim}
+            return victim in alike
 
         def following() -> Task | None:
-            """Return what can be begun: victims first, then runs whose victim is trained."""
-            if victims:
-                return victims.pop(0)
-            ready = (run for run in waiting if run.victim.name not in untrained)
-            run = next((run for run in ready if run.name not in self.failed), None)
-            if run is not None:
-                waiting.remove(run)
-            return run
+            """Return the first run whose victim is trained, or a victim that one waits for."""
+            nonlocal left
+            waiting = [run for run in wanted() if run.name not in done]
+            left = len(waiting)
+            ahead = (run if trained(run.victim) else run.victim for run in waiting)
+            for task in (*first, *ahead):
+                if task.name in begun or task.name in self.failed:
+                    continue
+                if time.monotonic() + pace.seconds(task) < until:
+                    begun.add(task.name)
+                    return task
+            return None
 
-        for done, (task, answer, seconds) in enumerate(self._started().answers(following), 1):
+        done: set[str] = set()
+        for task, answer, seconds in self._started().answers(following, until):
+            done.add(task.name)
             error = answer.get("error") or (self._unlike(task) if isinstance(task, Victim) else "")
-            self._tell(task.name, done, total, seconds, error)
-            untrained.pop(task.name, None)
+            self._tell(task.name, len(done), len(done) + max(0, left - 1), seconds, error)
             if error:
-                hurt = [run.name for run in runs if task in (run, run.victim)] or [task.name]
+                hurt = [run.name for run in wanted() if task in (run, run.victim)] or [task.name]
                 self.failed |= dict.fromkeys(hurt, error)
-            elif isinstance(task, Run):
-                self._keep(task, answer, seconds)
+            else:
+                pace.learn(task, seconds)
+                if isinstance(task, Run):
+                    self._keep(task, answer, seconds)
 
     def _unlike(self, victim: Victim) -> str:
         """Return why no run of a trained victim can stand beside those that are there, if so."""
@@ -213,6 +243,7 @@ class Runner:
         write_json(path, content, indent=1)
         self._note(path, Made(run, answer["result"], *(answer.get(name) for name in _WITH)))
         self._seen[run.name] = answer["result"]
+        self.made += 1
 
 
 class Made(NamedTuple):
@@ -243,6 +274,28 @@ def read(path: Path) -> Made:
         raise InputError(f"{path}: {error.strerror}") from None
     except (InputError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a run's file: {error}") from None
+
+
+class _Pace:
+    """How long tasks take, by the slowest step of their network so far."""
+
+    def __init__(self) -> None:
+        self._of_step: dict[str, float] = {}
+
+    def learn(self, task: Task, seconds: float) -> None:
+        """Take note of what a task took."""
+        if task.steps:
+            network = _network(task)
+            of_step = seconds / task.steps
+            self._of_step[network] = max(of_step, self._of_step.get(network, 0.0))
+
+    def seconds(self, task: Task) -> float:
+        """Return what a task will take, 0 where nothing is known of its network."""
+        return task.steps * self._of_step.get(_network(task), 0.0)
+
+
+def _network(task: Task) -> str:
+    return task.architecture if isinstance(task, Victim) else task.substitute
 
 
 @contextmanager
@@ -286,13 +339,14 @@ class _Processes:
                         pipe.close()
 
     def answers(
-        self, following: Callable[[], Task | None]
+        self, following: Callable[[], Task | None], until: float
     ) -> Iterator[tuple[Task, dict[str, Any], float]]:
         """Yield each task with its answer and the seconds it took, as they come.
 
         Args:
             following: returns a task that can be begun now, None while there is none; nothing
                 more is asked for once there is none and no task is under way.
+            until: when what is under way is given up, by ``time.monotonic``.
         """
         flying: dict[Future[tuple[dict[str, Any], float]], Task] = {}
         with ThreadPoolExecutor(self._jobs) as threads:
@@ -302,12 +356,21 @@ class _Processes:
                         flying[threads.submit(self._ask, task)] = task
                     if not flying:
                         return
-                    for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                    rest = None if until == math.inf else max(0.0, until - time.monotonic())
+                    ended = wait(flying, rest, return_when=FIRST_COMPLETED).done
+                    for future in ended:
                         yield flying.pop(future), *future.result()
+                    if not ended:
+                        self._kill()
+                        return
             except BaseException:
-                for process in list(self._all):  # whoever waits for them goes on
-                    process.kill()
+                self._kill()
                 raise
+
+    def _kill(self) -> None:
+        """End all that is under way; whoever waits for it goes on."""
+        for process in list(self._all):
+            process.kill()
 
     def _start(self) -> subprocess.Popen[str]:
         process = subprocess.Popen(
