@@ -109,7 +109,7 @@ def _report(out: Path) -> Path:
 def _again(path: Path, out: Path, data_dir: Path | None, *, as_json: bool) -> None:
     """Make one run again and show both results."""
     from load_tests.paper import again
-    from load_tests.runs.runner import read
+    from load_tests.runs.made import read
 
     before = read(path)
     after = again.make(before, out / "again", data_dir=data_dir, tell=Countdown().tell)

@@ -5,7 +5,8 @@ from typing import Any
 
 from load_tests.runs import conditions
 from load_tests.runs.conditions import Conditions
-from load_tests.runs.runner import Made, Runner, Tell, read
+from load_tests.runs.made import Made, read
+from load_tests.runs.runner import Runner, Tell
 
 #: What a file of before ``made_with`` lacks.
 UNKNOWN = "the file does not say what it was made with"

@@ -4,6 +4,6 @@
 threads, versions and the processor. ``answers`` are what
 may be answered besides a defence's. ``victims`` are trained once, ``execute`` makes a run of one,
 ``worker`` is a process that does so, and ``runner`` keeps several busy with the runs that are
-missing. ``criterion`` chooses among settings by what their runs say. ``load_tests.paper`` and
+missing. ``made`` is what a file of one holds. ``criterion`` chooses among settings by what their runs say. ``load_tests.paper`` and
 ``load_tests.tune`` stand on them.
 """

@@ -13,10 +13,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from exporters.files.atomic_file import write_json
 from load_tests.runs.conditions import Conditions
+from load_tests.runs.made import WITH, Made, read
 from load_tests.runs.run import Measures, Run, Victim
 from load_tests.runs.victims import answers_digest, is_trained
 from postprocess.errors import InputError, ReverseSigmoidError
@@ -202,7 +203,7 @@ class Runner:
                 )
         return ""
 
-    def _note(self, path: Path, made: "Made") -> None:
+    def _note(self, path: Path, made: Made) -> None:
         if self._digests is not None and made.victim_digest:
             self._digests.setdefault(made.run.victim.name, {})[made.victim_digest] = path
 
@@ -241,39 +242,9 @@ class Runner:
             "command": f"reverse-sigmoid paper runs/{path.name} --data-dir DIR --out OUT",
         }
         write_json(path, content, indent=1)
-        self._note(path, Made(run, answer["result"], *(answer.get(name) for name in _WITH)))
+        self._note(path, Made(run, answer["result"], *(answer.get(name) for name in WITH)))
         self._seen[run.name] = answer["result"]
         self.made += 1
-
-
-class Made(NamedTuple):
-    """What a run's file holds."""
-
-    run: Run
-    result: Measures
-    made_with: dict[str, Any] | None  #: see ``conditions``; files of before do not say
-    victim_made_with: dict[str, Any] | None  #: the same, of the run's victim
-    victim_digest: str | None  #: of what it answered, see ``victims.answers_digest``
-
-
-#: The last fields of ``Made`` as they are called in a file.
-_WITH = Made._fields[2:]
-
-
-def read(path: Path) -> Made:
-    """Return what a run's file holds.
-
-    Raises:
-        InputError: it cannot be read, or is not a run's file.
-    """
-    try:
-        content = json.loads(path.read_text())
-        with_what = (content.get(name) for name in _WITH)
-        return Made(Run.from_json(content["run"]), content["result"], *with_what)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except (InputError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a run's file: {error}") from None
 
 
 class _Pace:
