@@ -87,12 +87,17 @@ def absolute(path: str) -> str:
     return str(Path(path).resolve()) if path else ""
 
 
-def drawn(command: Any) -> Drawn:
+def drawn(command: Any, *, to_learn: bool = True) -> Drawn:
     """Return the rows that a command's --data or --query-set names.
+
+    Args:
+        command: with those options.
+        to_learn: see ``query_sets.read``.
 
     Raises:
         InputError: neither or both are given, or they name none.
     """
     refuse_other_rows(command.data, command.query_set, command.test_set)
     where = (command.data_dir, command.split_seed)
-    return draw_from(command.data, *where, command.query_set, command.test_set)
+    files = command.query_set, command.test_set
+    return draw_from(command.data, *where, *files, to_learn=to_learn)

@@ -92,9 +92,7 @@ class CalibrateCommand:
 
         repository, name = self.model.absolute().parent, self.model.name
         classifier, now = victim_graph.find(repository, name, self.output)
-        if now.multi_label:
-            raise InputError(f"calibrate: expected one choice among K classes, got {now}")
-        drawn = asking.drawn(self)
+        drawn = asking.drawn(self, to_learn=False)
         if len(drawn.test) < calibration_report.LEAST_ROWS:
             raise InputError(
                 f"calibrate: expected at least {calibration_report.LEAST_ROWS} held-out rows, got "
@@ -107,12 +105,13 @@ class CalibrateCommand:
                 console=err_console,
             )
         with err_console.status(f"asking {classifier.path}"):
-            logits = recorded.asker(classifier, drawn)(drawn.test)
+            logits = recorded.asker(classifier, drawn, least=1)(drawn.test)
         return calibration_report.make(
             logits,
             drawn.labels,
             levels=self.levels,
             seed=self.seed,
+            single=now.multi_label or logits.shape[1] == 1,
             deceptive=_deceptive(now),
             victim=_digest(classifier),
         )
@@ -145,7 +144,10 @@ def show_worth(report: dict[str, Any]) -> None:
         for row in table_rows(report):
             shown.add_row(*row)
         show(shown, width=options.WIDTH)
+    what = f"{classes} classes: at most {levels * classes} different answers"
+    if report["single"]:
+        what = f"{classes} yes or no: at most {2 * levels + 1} different answers to each"
     say(
-        f"{levels} levels of {classes} classes: at most {levels * classes} different answers, "
-        f"{report['bits']:.1f} bits a query, {report['label_bits']:.1f} of them the label."
+        f"{levels} levels of {what}, {report['bits']:.1f} bits a query, "
+        f"{report['label_bits']:.1f} of them the label."
     )

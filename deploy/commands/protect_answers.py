@@ -44,7 +44,7 @@ def refuse(command: "ProtectCommand", public: Path) -> None:
     if command.query_set:
         if "calibrated" not in (command.answers, command.also):
             raise InputError("--query-set: only with --answers calibrated or --also calibrated")
-        asking.drawn(_calibrate(command, public))
+        asking.drawn(_calibrate(command, public), to_learn=False)
     if command.also:
         if command.also == (command.answers or "deceptive"):
             raise InputError(f"--also {command.also}: the public model's own answers are such")
@@ -99,7 +99,8 @@ def make(command: "ProtectCommand", public: Path, told: Told) -> Told:
 
 
 def _worth(report: dict[str, Any]) -> list[str]:
-    bits = f"{report['levels']} levels of {report['classes']} classes, {report['bits']:.1f} bits"
+    what = "yes or no outputs" if report["single"] else "classes"
+    bits = f"{report['levels']} levels of {report['classes']} {what}, {report['bits']:.1f} bits"
     eces = ", ".join(f"{worth['ece']:.3f} {name}" for name, worth in report["answers"].items())
     return [
         f"  calibrated {bits} a query",

@@ -55,8 +55,7 @@ def find(repository: Path, name: str, output: str = "") -> tuple[OnnxVictim, Par
                 _refuse_processed(path, step, {given.name for given in config.input})
                 file = _file(repository / step.model_name, victim)
                 _refuse_other_axis(onnx_graph.load(file), made, parameters, str(where))
-                probabilities = parameters.scores == "probabilities"
-                return OnnxVictim(file, _bytes(file), made, probabilities), parameters
+                return _victim(file, _bytes(file), made, parameters), parameters
     raise InputError(f"{path}: expected a protected model: a defence that reads an ONNX classifier")
 
 
@@ -107,8 +106,9 @@ def _inside(file: Path) -> tuple[OnnxVictim, Parameters]:
     del model.graph.output[:]
     model.graph.output.append(raw)
     _refuse_other_axis(onnx_graph.load(file), made, parameters, str(file))
-    probabilities = parameters.scores == "probabilities"
-    return (
-        OnnxVictim(file, model.SerializeToString(), fused.VICTIM_SCORES, probabilities),
-        parameters,
-    )
+    graph = model.SerializeToString()
+    return _victim(file, graph, fused.VICTIM_SCORES, parameters), parameters
+
+
+def _victim(file: Path, graph: bytes, output: str, said: Parameters) -> OnnxVictim:
+    return OnnxVictim(file, graph, output, said.scores == "probabilities", said.multi_label)

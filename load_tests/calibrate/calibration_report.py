@@ -4,16 +4,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from load_tests.calibrate import honest
 from load_tests.calibrate.fit import fit
 from load_tests.reporting.plots import panels, svg
 from postprocess import calibrated
+from postprocess.arrays import Float64
 from postprocess.calibration import Calibration
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 from postprocess.pseudo_logits import Float32
+from postprocess.scores import Scores
 
 #: Rows that a table and its judgement need at least.
 LEAST_ROWS = 40
@@ -26,6 +28,7 @@ def make(
     *,
     levels: int,
     seed: int,
+    single: bool,
     deceptive: Parameters | None,
     victim: str,
 ) -> tuple[Calibration, dict[str, Any]]:
@@ -33,24 +36,30 @@ def make(
 
     Args:
         logits: of held-out rows, shape (n, K).
-        labels: their true classes, or None: nothing is judged then, and all rows make the table.
+        labels: their true classes, or 1 and 0 of yes or no outputs, see ``fit``; None: nothing is
+            judged then, and all rows make the table.
         levels: at most.
         seed: of the halves.
+        single: every logit is a yes or no of its own.
         deceptive: the defence of logits whose answers are shown beside, or None.
         victim: digest of the classifier.
     """
     if labels is None:
-        table = fit(logits, None, levels=levels, victim=victim)
+        table = fit(logits, None, levels=levels, single=single, victim=victim)
         return table, _about(table) | {"answers": {}, "reliability": {}}
     order = np.random.default_rng(seed).permutation(len(logits))
     made_of, judged = order[::2], order[1::2]
-    table = fit(logits[made_of], labels[made_of], levels=levels, victim=victim)
+    table = fit(logits[made_of], labels[made_of], levels=levels, single=single, victim=victim)
     rows, truth = logits[judged], labels[judged]
-    answers = {"raw": softmax(rows.astype(np.float64), axis=1)}
+    wide = rows.astype(np.float64)
+    answers = {"raw": expit(wide) if single else softmax(wide, axis=1)}
     if deceptive is not None:
         answers["deceptive"] = Postprocessor(deceptive)(rows)
-    answers["calibrated"] = calibrated.rows(rows, table, probabilities=False)
-    answers["label alone"] = np.eye(rows.shape[1])[rows.argmax(axis=1)]
+    answer = calibrated.sides if single else calibrated.rows
+    answers["calibrated"] = answer(rows, table, probabilities=False)
+    answers["label alone"] = rows > 0 if single else np.eye(rows.shape[1])[rows.argmax(axis=1)]
+    if single:
+        answers, truth = {key: _pairs(each) for key, each in answers.items()}, truth.reshape(-1)
     return table, _about(table) | {
         "judged_rows": len(rows),
         "answers": {name: honest.worth(one, truth) for name, one in answers.items()},
@@ -62,8 +71,13 @@ def table_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
     """Return the judgement as text, a row for each kind of answers."""
     bits = {"calibrated": f"{report['bits']:.1f}", "label alone": f"{report['label_bits']:.1f}"}
     keys = ("ece", "aurc", "brier", "top5", "accuracy")
+    empty = ("top5",) if report["single"] else ()  # a yes or no has but two classes
     return [
-        (name, *(f"{worth[key]:.4f}" for key in keys), bits.get(name, ""))
+        (
+            name,
+            *("" if key in empty else f"{worth[key]:.4f}" for key in keys),
+            bits.get(name, ""),
+        )
         for name, worth in report["answers"].items()
     ]
 
@@ -74,7 +88,8 @@ def plot(report: dict[str, Any]) -> str:
     made, row = panels(len(shown), 3.4 * len(shown), 3.4, sharey=True)
     for axes, (name, bins) in zip(row, shown.items(), strict=True):
         axes.plot([0, 1], [0, 1], color="0.7", linestyle="--")
-        sizes = [8 + 120 * one["rows"] / report["judged_rows"] for one in bins]
+        rows = sum(one["rows"] for one in bins)
+        sizes = [8 + 120 * one["rows"] / rows for one in bins]
         axes.scatter([one["confidence"] for one in bins], [one["accuracy"] for one in bins], sizes)
         axes.set(title=name, xlabel="confidence", xlim=(0, 1.02), ylim=(0, 1.02))
     row[0].set_ylabel("how often right")
@@ -82,12 +97,22 @@ def plot(report: dict[str, Any]) -> str:
 
 
 def _about(table: Calibration) -> dict[str, Any]:
-    label_bits = float(np.log2(table.classes))
+    label_bits = table.classes if table.single else float(np.log2(table.classes))
+    bits = label_bits + float(np.log2(table.levels))
+    if table.single:  # of each output, one of the levels on either side, or what is on neither
+        bits = table.classes * float(np.log2(2 * table.levels + 1))
     return {
         "classes": table.classes,
+        "single": table.single,
         "levels": table.levels,
         "rows": table.rows,
         "labelled": table.labelled,
         "label_bits": label_bits,
-        "bits": label_bits + float(np.log2(table.levels)),
+        "bits": bits,
     }
+
+
+def _pairs(answers: Scores) -> Float64:
+    """Return each yes or no as probabilities of no and of yes, shape (n * K, 2)."""
+    yes = answers.astype(np.float64).reshape(-1)
+    return np.stack([1 - yes, yes], axis=1)

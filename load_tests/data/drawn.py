@@ -24,7 +24,7 @@ class Drawn:
 
     pool: Rows  #: the adversary's
     test: Rows  #: of normal users, by which thieves are judged
-    labels: Labels | None  #: the test rows' true classes, where they are known
+    labels: Labels | None  #: the test rows' true classes, where they are known; see ``query_sets``
     flips: bool = False  #: see ``Dataset.flips``
     inputs: tuple[str, ...] = ()  #: what the model's inputs are called, where the rows say so
 
@@ -46,7 +46,13 @@ def digest(rows: Rows) -> str:
 
 @functools.lru_cache(maxsize=1)
 def draw_from(
-    data: str, data_dir: Path | None, split_seed: int, query_set: str = "", test_set: str = ""
+    data: str,
+    data_dir: Path | None,
+    split_seed: int,
+    query_set: str = "",
+    test_set: str = "",
+    *,
+    to_learn: bool = True,
 ) -> Drawn:
     """Return the rows of a data set, split as ``reverse-sigmoid export`` did, or of a query set.
 
@@ -56,12 +62,14 @@ def draw_from(
         split_seed: of the split; without a test set also of a query set's.
         query_set: file of a query set that takes the data set's place; else empty.
         test_set: file of another one, to judge by.
+        to_learn: see ``query_sets.read``.
 
     Raises:
         InputError: there is no such data set, or a file is no query set.
     """
     if query_set:
-        return _of_files(Path(query_set), test_set and Path(test_set), seed=split_seed)
+        files = Path(query_set), test_set and Path(test_set)
+        return _of_files(*files, seed=split_seed, to_learn=to_learn)
     dataset = datasets.load(data, data_dir)
     pool = datasets.hold_off(dataset, seed=split_seed).adversary_images
     return Drawn(pool, dataset.x_test, dataset.y_test, dataset.flips)
@@ -81,10 +89,10 @@ def refuse_other_rows(data: str, query_set: str, test_set: str) -> None:
         raise InputError("--test-set: goes with --query-set")
 
 
-def _of_files(path: Path, test_path: Path | Literal[""], *, seed: int) -> Drawn:
-    pool = query_sets.read(path)
+def _of_files(path: Path, test_path: Path | Literal[""], *, seed: int, to_learn: bool) -> Drawn:
+    pool = query_sets.read(path, to_learn=to_learn)
     if test_path:
-        test = query_sets.read(test_path)
+        test = query_sets.read(test_path, to_learn=to_learn)
         query_sets.refuse_unlike(pool, test, where=f"--test-set {test_path}")
     else:
         count = len(pool.rows)

@@ -4,11 +4,11 @@
 | --- | --- |
 | any other name | an input of the model, by its name, n rows: numbers, booleans or text |
 | ``features`` | what a thief learns from: its own view of the same rows, floats, (n, ...) |
-| ``labels`` | the true classes, whole numbers from 0, (n,) |
+| ``labels`` | the true classes, whole numbers from 0, (n,); of K yes or no outputs, to calibrate them, 1 and 0, (n, K) |
 
 Text is an array of Unicode or bytes, never of Python objects. The last two may be missing:
 without labels nothing is said of accuracy, and a single input of floats is its own features.
-"""
+"""  # noqa: E501
 
 import zlib
 from dataclasses import dataclass
@@ -48,20 +48,15 @@ def read(path: Path, *, to_learn: bool = True) -> QuerySet:
 
     Args:
         path: of the file.
-        to_learn: whether there must be something to learn from.
+        to_learn: whether there must be something to learn from, and labels are classes.
 
     Raises:
         InputError: it cannot be read, or is none.
     """
     arrays = _arrays(path)
     labels = arrays.pop(LABELS, None)
-    if labels is not None and (
-        labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.min(initial=0) < 0
-    ):
-        raise InputError(
-            f"{path}: {LABELS}: expected the true classes, whole numbers from 0, shape (n,), got "
-            f"{labels.dtype} {labels.shape}"
-        )
+    if labels is not None:
+        _refuse_other_labels(path, labels, to_learn=to_learn)
     inputs = {name: values for name, values in arrays.items() if name != FEATURES} or arrays
     if not inputs:
         raise InputError(f"{path}: expected an array for each input of the model, by its name")
@@ -82,6 +77,15 @@ def read(path: Path, *, to_learn: bool = True) -> QuerySet:
         rows = _learnt(path, name, values)
     kinds = {name: values.dtype.kind for name, values in inputs.items()}
     return QuerySet(rows, None if labels is None else labels.astype(np.int64), kinds)
+
+
+def _refuse_other_labels(path: Path, labels: NDArray[Any], *, to_learn: bool) -> None:
+    ranks, kinds, more = ((1,), "iu", "") if to_learn else ((1, 2), "iub", " or (n, K)")
+    if labels.ndim not in ranks or labels.dtype.kind not in kinds or labels.min(initial=0) < 0:
+        raise InputError(
+            f"{path}: {LABELS}: expected the true classes, whole numbers from 0, shape (n,){more}, "
+            f"got {labels.dtype} {labels.shape}"
+        )
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:

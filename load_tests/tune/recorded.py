@@ -18,6 +18,7 @@ from load_tests.data.tensors import Taken
 from load_tests.runs.run import Victim
 from load_tests.runs.victims import ROWS as ROWS_FILE
 from load_tests.runs.victims import Logits, is_trained
+from postprocess.calibrated import side_log_odds
 from postprocess.errors import InputError
 from postprocess.scores import to_logits
 
@@ -35,6 +36,7 @@ class OnnxVictim:
     graph: bytes  #: what is run
     output: str  #: the tensor of its scores
     probabilities: bool  #: what the scores are; else logits
+    multi_label: bool = False  #: every score is a yes or no of its own
 
 
 def record(classifier: OnnxVictim, drawn: Drawn, victims: Path, victim: Victim) -> Logits:
@@ -109,8 +111,14 @@ def _taken(given: Any, where: str) -> Taken:
     return Taken(given.name, kind, dtype, shape)
 
 
-def asker(classifier: OnnxVictim, drawn: Drawn) -> Callable[[Rows], Logits]:
-    """Return what gives the classifier's logits for rows such as the drawn ones."""
+def asker(classifier: OnnxVictim, drawn: Drawn, *, least: int = 2) -> Callable[[Rows], Logits]:
+    """Return what gives the classifier's logits for rows such as the drawn ones.
+
+    Args:
+        classifier: is asked.
+        drawn: rows.
+        least: scores of each row: a thief needs two classes, a yes or no is one.
+    """
     opened = session(classifier)
     inputs = [_taken(one, str(classifier.path)) for one in opened.get_inputs()]
     for rows in (drawn.pool, drawn.test):
@@ -135,13 +143,20 @@ def asker(classifier: OnnxVictim, drawn: Drawn) -> Callable[[Rows], Logits]:
         for start in range(0, len(rows), ROWS):
             some = rows[start : start + ROWS]
             scores = run(some)
-            if scores.ndim != 2 or len(scores) != len(some) or scores.shape[1] < 2:
+            if scores.ndim == 1 and least == 1:
+                scores = scores[:, None]
+            if scores.ndim != 2 or len(scores) != len(some) or scores.shape[1] < least:
+                what = "one choice among K >= 2 classes" if least > 1 else "one row of scores"
                 raise InputError(
-                    f"{where}: expected one choice among K >= 2 classes for each of {len(some)} "
-                    f"rows, got scores of shape {scores.shape}"
+                    f"{where}: expected {what} for each of {len(some)} rows, got scores of shape "
+                    f"{scores.shape}"
                 )
+            if classifier.multi_label or scores.shape[1] == 1:
+                odds = side_log_odds(scores, probabilities=classifier.probabilities)
+                logits = np.minimum(odds, 1e4).astype(np.float32)
+            else:
+                logits = to_logits(scores, probabilities=classifier.probabilities)
             # What the runs take cannot hold the logarithm of 0.
-            logits = to_logits(scores, probabilities=classifier.probabilities)
             logits = np.maximum(logits, -np.float32(1e4))
             if not (np.isfinite(scores).all() and np.isfinite(logits).all()):
                 raise InputError(f"{where}: is not finite for all of the rows")
