@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from load_tests.calibrate import honest
-from load_tests.calibrate.fit import fit
+from load_tests.calibrate.fit import fit, refuse_other_labels
 from load_tests.reporting.plots import panels, svg
 from postprocess import calibrated
 from postprocess.arrays import Float64
@@ -43,10 +43,14 @@ def make(
         single: every logit is a yes or no of its own.
         deceptive: the defence of logits whose answers are shown beside, or None.
         victim: digest of the classifier.
+
+    Raises:
+        InputError: see ``fit``.
     """
     if labels is None:
         table = fit(logits, None, levels=levels, single=single, victim=victim)
         return table, _about(table) | {"answers": {}, "reliability": {}}
+    refuse_other_labels(labels, logits.shape, single=single)
     order = np.random.default_rng(seed).permutation(len(logits))
     made_of, judged = order[::2], order[1::2]
     table = fit(logits[made_of], labels[made_of], levels=levels, single=single, victim=victim)

@@ -110,3 +110,65 @@ def test_ties_share_the_five_places():
     assert measures.top5_accuracy(flat, np.array([3])) == pytest.approx(4 / 10)
     ranked = np.array([[0.4, 0.2, 0.15, 0.1, 0.08, 0.07]])
     assert measures.top5_accuracy(ranked, np.array([5])) == 0
+
+
+def overconfident_sides(rows, outputs, seed=0, heat=3.0):
+    """Logits of yes or no outputs whose sigmoid is too sure, rare ones among them, and labels."""
+    rng = np.random.default_rng(seed)
+    true = rng.normal(size=(rows, outputs)) * rng.choice([0.5, 2.0], (rows, 1))
+    true -= np.linspace(0, 2, outputs)
+    labels = rng.random((rows, outputs)) < 1 / (1 + np.exp(-true))
+    return (true * heat).astype(np.float32), labels.astype(int)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_side_of_a_yes_or_no_is_answered_with_how_often_it_was_right_there(outputs):
+    logits, labels = overconfident_sides(60_000, outputs)
+    table = fit(logits, labels[:, 0] if outputs == 1 else labels, levels=4, single=True)
+    assert (table.single, table.levels, len(table.confidence)) == (True, 4, 2 * outputs)
+    level = (np.abs(logits)[..., None] >= np.array(table.log_odds)).sum(axis=-1)
+    for output in range(outputs):
+        for yes in (True, False):
+            for each in range(4):
+                there = ((logits[:, output] > 0) == yes) & (level[:, output] == each)
+                right = (labels[there, output] == yes).mean()
+                told = table.confidence[2 * output + (not yes)][each]
+                assert there.sum() > 300
+                assert told == pytest.approx(max(right, 0.505), abs=0.04)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_yes_or_no_answers_are_nearer_the_truth_and_keep_their_side(outputs):
+    logits, labels = overconfident_sides(20_000, outputs)
+    table = fit(logits, labels, single=True)
+    new, truth = overconfident_sides(20_000, outputs, seed=1)
+    answer = calibrated.sides(new, table, probabilities=False)
+    assert ((answer > 0.5) == (new > 0)).all()
+    raw = 1 / (1 + np.exp(-new.astype(float)))
+    assert np.square(answer - truth).mean() < 0.9 * np.square(raw - truth).mean()
+
+
+def test_a_side_that_is_never_taken_has_its_table_and_the_middle_says_nothing():
+    logits = np.float32([[4], [5], [6], [0]] * 30)
+    table = fit(logits, np.ones(120, int), levels=3, single=True)
+    assert table.levels == 3
+    assert min(table.confidence[0]) > 0.9
+    assert (table.table > 0.5).all()
+    with pytest.raises(InputError, match="all in the middle"):
+        fit(np.zeros((9, 2), np.float32), None, single=True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "labels", "single", "said"),
+    [
+        ((5, 3), [0, 1, 2, 3, 0], False, "classes from 0 to 2, shape (5,), got 0 to 3"),
+        ((5, 3), np.zeros((5, 3), int), False, "classes from 0 to 2"),
+        ((5, 3), [0, 1, 1, 0, 0], True, "1 for yes and 0 for no, shape (5, 3)"),
+        ((5, 1), [0, 1, 2, 0, 0], True, "shape (5, 1) or (5,), got 0 to 2"),
+    ],
+)
+def test_labels_of_other_classes_are_refused(shape, labels, single, said):
+    scores = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    with pytest.raises(InputError, match="labels: expected ") as refused:
+        fit(scores, np.array(labels), single=single)
+    assert said in str(refused.value)
