@@ -65,17 +65,9 @@ def fit(
     place = np.ravel_multi_index((said, level), shape)
     rows = np.bincount(place, minlength=shape[0] * shape[1]).reshape(shape)
     hits = np.bincount(place, right, minlength=shape[0] * shape[1]).reshape(shape)
-    mean = (hits.sum(axis=0) + 0.5) / (rows.sum(axis=0) + 1)
-    if single:
-        sides = [_shrunk(hits[at::2].sum(axis=0), rows[at::2].sum(axis=0), mean) for at in (0, 1)]
-        mean = np.tile(sides, (classes, 1))
-    confidence = np.stack(
-        [
-            _rising(row, count)
-            for row, count in zip(_shrunk(hits, rows, mean), rows + SHRINKAGE, strict=True)
-        ]
+    confidence = np.maximum(
+        _confidence(hits, rows, single=single), (1 + LEAST_LEAD) / (2 if single else classes)
     )
-    confidence = np.maximum(confidence, (1 + LEAST_LEAD) / (2 if single else classes))
     return Calibration(
         classes=classes,
         single=single,
@@ -128,6 +120,16 @@ def _said(
     if labels is not None:
         right = ((odds > 0) == labels.reshape(odds.shape))[decided].astype(float)
     return side[decided], np.abs(odds[decided]), right
+
+
+def _confidence(hits: NDArray[Any], rows: NDArray[np.intp], *, single: bool) -> Float64:
+    """Return how often each row of the table was right in each level, shrunk and rising."""
+    mean = (hits.sum(axis=0) + 0.5) / (rows.sum(axis=0) + 1)
+    if single:
+        sides = [_shrunk(hits[at::2].sum(axis=0), rows[at::2].sum(axis=0), mean) for at in (0, 1)]
+        mean = np.tile(sides, (len(rows) // 2, 1))
+    pairs = zip(_shrunk(hits, rows, mean), rows + SHRINKAGE, strict=True)
+    return np.stack([_rising(row, count) for row, count in pairs])
 
 
 def _shrunk(hits: NDArray[Any], rows: NDArray[np.intp], mean: Float64) -> Float64:
