@@ -89,14 +89,17 @@ def open_library() -> ctypes.CDLL | None:
         try:
             library = ctypes.CDLL(str(path))
             rows = (library.reverse_sigmoid, library.careful, library.sides)
-            others = library.codebook, library.quantise
+            others = library.codebook, library.quantise, library.widen, library.narrow
         except (OSError, AttributeError):  # compiled for another machine, or an older version
             continue
         for function in rows:
             function.argtypes = [pointer] * 3 + [whole] * 2
         library.codebook.argtypes = [pointer] * 4 + [whole] * 2 + [pointer]
         library.quantise.argtypes = [pointer] + [whole] * 2 + [ctypes.c_int32]
-        for function in (*rows, *others):
+        library.widen.argtypes = [pointer] * 2 + [whole]
+        library.narrow.argtypes = [pointer] * 2 + [whole] * 2 + [ctypes.c_int32]
+        library.to_logits.argtypes = [pointer] * 3 + [whole] * 2 + [ctypes.c_int32]
+        for function in (*rows, *others, library.to_logits):
             function.restype = whole
         return library
     return None
@@ -122,6 +125,7 @@ class Kernel:
             self._function = library.sides
         elif gamma > MAX_GAMMA or beta > MAX_BETA:
             self._function = library.careful
+        self.single = single
         self._least = 1 if single else 2
         self._settings = _settings(parameters, impossible=impossible)
         self._address = ctypes.addressof(self._settings)
@@ -271,6 +275,57 @@ def quantise(rows: Float32, *, decimals: int) -> bool:
     if rows.size and _library.quantise(_address_of(rows), *rows.shape, 10**decimals) < 0:
         raise MemoryError
     return True
+
+
+class Types:
+    """A model's scores that are no float32, as the kernel takes them; its answers as float16."""
+
+    def __init__(self, library: ctypes.CDLL, parameters: Parameters) -> None:
+        self._library = library
+        self._settings = _settings(parameters, impossible=False)
+        self._address = ctypes.addressof(self._settings)
+        self._keeps = parameters.preserve_top1
+
+    def widen(self, scores: Array) -> Float32:
+        """Return float16 as float32, C-contiguous."""
+        rows = np.ascontiguousarray(scores)
+        out = np.empty(rows.shape, np.float32)
+        if rows.size:
+            self._library.widen(rows.ctypes.data, _address_of(out), rows.size)
+        return out
+
+    def narrow(self, rows: Float32, *, single: bool) -> Array:
+        """Return the kernel's answers as float16, the top class or side kept where it has to be.
+
+        Args:
+            rows: shape (rows, K), in [0, 1].
+            single: every entry is a yes or no of its own.
+        """
+        rows, out = np.ascontiguousarray(rows), np.empty(rows.shape, np.float16)
+        kept = (2 if single else 1) if self._keeps else 0
+        if rows.size:
+            self._library.narrow(rows.ctypes.data, _address_of(out), *rows.shape, kept)
+        return out
+
+    def to_logits(self, scores: Array, *, single: bool) -> tuple[Float32, int] | None:
+        """Return float64 scores as float32 logits, and how many rows look like probabilities.
+
+        A logit of -inf is a class of probability 0. None where a row is bad, see
+        ``scores.bad_rows``. What they are otherwise, ``scores.to_logits`` tells.
+        """
+        rows = np.ascontiguousarray(scores)
+        out = np.empty(rows.shape, np.float32)
+        alike = 0
+        if rows.size:
+            alike = self._library.to_logits(
+                self._address, rows.ctypes.data, _address_of(out), *rows.shape, single
+            )
+        return None if alike < 0 else (out, alike)
+
+
+def types_for(parameters: Parameters) -> Types | None:
+    """Return what converts scores and answers in C; None where there is no kernel."""
+    return None if _library is None else Types(_library, parameters)
 
 
 def _settings(parameters: Parameters, *, impossible: bool) -> _Settings:

@@ -21,7 +21,7 @@ from postprocess.arrays import Array
 from postprocess.calibration import Calibration
 from postprocess.defences import DEFENCES
 from postprocess.errors import InputError
-from postprocess.kernel import Codebook, Kernel, kernel_for
+from postprocess.kernel import Codebook, Kernel, kernel_for, types_for
 from postprocess.parameters import Parameters
 from postprocess.pseudo_logits import Float32, PseudoLogits
 from postprocess.scores import (
@@ -37,8 +37,6 @@ from postprocess.scores import (
 SCORES_AT_ONCE = 2**14
 #: Numbers of classes whose answers are kept ready, where a config says any number.
 KEPT = 8
-#: Stands for the logit of a certain yes.
-LARGEST = 1e30
 
 
 class ProtectedRows(NamedTuple):
@@ -81,6 +79,7 @@ class Postprocessor:
         of_logits = replace(parameters, scores="logits")
         self._kernel_of_logits = kernel_for(of_logits, impossible=True) if native else None
         self._sides_of_logits = kernel_for(of_logits, single=True) if native else None
+        self._types = types_for(parameters) if native else None
         self._decoys: dict[tuple[int, np.dtype[Any]], Array] = {}
         self._books: dict[tuple[int, np.dtype[Any], bool], Codebook | None] = {}
 
@@ -111,10 +110,9 @@ class Postprocessor:
                 f"got {scores.dtype} of shape {scores.shape}"
             )
         single = scores.shape[1] == 1 or self.parameters.multi_label
-        if scores.dtype != np.float64:
-            protected = self._in_kernel(scores, single=single)
-            if protected is not None:
-                return protected
+        protected = self._in_kernel(scores, single=single)
+        if protected is not None:
+            return protected
         probabilities = self.parameters.scores == "probabilities"
         bad = bad_rows(scores, probabilities=probabilities, single=single)
         if bad.any():
@@ -136,24 +134,42 @@ class Postprocessor:
         return ProtectedRows(answer, capped_rows, int(np.count_nonzero(alike)))
 
     def _in_kernel(self, scores: Scores, *, single: bool) -> ProtectedRows | None:
-        """Protect float16 or float32; None where the kernel does not, or has found a bad row."""
-        narrow = scores.astype(np.float32, copy=False)
-        probabilities = self.parameters.scores == "probabilities"
-        if not single and self.parameters.defense in ("calibrated", "decoy"):
-            book = self._book(scores.shape[1], scores.dtype, probabilities=probabilities)
+        """Protect in C; None where there is no kernel for it, or where it has found a bad row."""
+        by_book = not single and self.parameters.defense in ("calibrated", "decoy")
+        if self._types is None or not (by_book or self.kernel):
+            return None
+        if scores.dtype != np.float64:
+            narrow = (
+                self._types.widen(scores)
+                if scores.dtype == np.float16
+                else scores.astype(np.float32, copy=False)
+            )
+            return self._answer(narrow, scores, self._sides if single else self.kernel)
+        converted = self._types.to_logits(scores, single=single)
+        if converted is None:
+            return None
+        logits, lookalikes = converted
+        kernel = self._sides_of_logits if single else self._kernel_of_logits
+        protected = self._answer(logits, scores, kernel)
+        return None if protected is None else protected._replace(lookalikes=lookalikes)
+
+    def _answer(self, rows: Float32, scores: Scores, kernel: Kernel | None) -> ProtectedRows | None:
+        """Protect what the kernel takes for these scores; None where there is a bad row."""
+        if kernel is None:
+            probabilities = self.parameters.scores == "probabilities"
+            of_them = probabilities and scores.dtype != np.float64
+            book = self._book(scores.shape[1], scores.dtype, probabilities=of_them)
             if book is None:
                 return None
-            return self._by_book(book, narrow, scores, probabilities=probabilities)
-        kernel = self._sides if single else self.kernel
-        if kernel is None:
-            return None
-        out, capped_rows, lookalikes = _run(kernel, narrow)
+            return self._by_book(book, rows, scores, probabilities=probabilities)
+        single = kernel.single
+        out, capped_rows, lookalikes = _run(kernel, rows)
         if capped_rows < 0:
             return None
-        out = self._in_units(out, single=single)
-        if scores.dtype != np.float32:
-            out = self._as_type(out, scores.dtype, single=single)
-        return ProtectedRows(out, capped_rows, lookalikes)
+        answer: Scores = self._in_units(out, single=single)
+        if scores.dtype == np.float16 and self._types is not None:
+            answer = self._types.narrow(answer, single=single)
+        return ProtectedRows(answer.astype(scores.dtype, copy=False), capped_rows, lookalikes)
 
     def _book(
         self, classes: int, data_type: np.dtype[Any], *, probabilities: bool
@@ -199,26 +215,15 @@ class Postprocessor:
     def _protect_rows(self, scores: Scores, *, probabilities: bool) -> ProtectedRows:
         """Protect rows of K >= 2 classes, none of them bad."""
         logits = to_logits(scores, probabilities=probabilities)
-        if self._kernel_of_logits is not None:
-            perturbed, capped_rows, _ = _run(self._kernel_of_logits, logits)
-            perturbed = self._in_units(perturbed, single=False)
-        else:
-            batch = pseudo_logits.from_logits(logits)
-            perturbed, capped = self._perturb(batch)
-            capped_rows = int(np.count_nonzero(capped))
+        perturbed, capped = self._perturb(pseudo_logits.from_logits(logits))
         answer = perturbed.astype(scores.dtype, copy=False)
         if self.parameters.preserve_top1:
             top1.keep_top(answer, logits.argmax(axis=1))
-        return ProtectedRows(answer, capped_rows)
+        return ProtectedRows(answer, int(np.count_nonzero(capped)))
 
     def _protect_pairs(self, scores: Scores, *, probabilities: bool) -> ProtectedRows:
         """Protect every entry as a yes-or-no classifier of its own."""
         pair = to_pair(scores.reshape(-1, 1), probabilities=probabilities)
-        if self._sides_of_logits is not None:
-            logits = np.clip(pair[:, 0] - pair[:, 1], -LARGEST, LARGEST).reshape(scores.shape)
-            out, capped_rows, _ = _run(self._sides_of_logits, logits)
-            out = self._in_units(out, single=True)
-            return ProtectedRows(self._as_type(out, scores.dtype, single=True), capped_rows)
         batch = pseudo_logits.from_logits(pair)
         perturbed, capped = self._perturb(batch)
         answer = perturbed[:, 0].astype(scores.dtype)
@@ -234,12 +239,6 @@ class Postprocessor:
             answer = decoy.sides(scores, probabilities=probabilities) if table is None else (
                 calibrated.sides(scores, table, probabilities=probabilities))  # fmt: skip
             return ProtectedRows(answer, 0)
-        book = self._book(scores.shape[1], scores.dtype, probabilities=False)
-        if book is not None:
-            logits = to_logits(scores, probabilities=probabilities)
-            protected = self._by_book(book, logits, scores, probabilities=probabilities)
-            if protected is not None:
-                return protected
         if table is None:
             return ProtectedRows(decoy.rows(scores, self._decoy(scores.shape[1], scores.dtype)), 0)
         return ProtectedRows(calibrated.rows(scores, table, probabilities=probabilities), 0)
@@ -256,19 +255,6 @@ class Postprocessor:
         kernel.quantise(pairs, decimals=decimals)
         answer: Float32 = pairs[:, 0].reshape(rows.shape)
         return answer
-
-    def _as_type(self, rows: Float32, data_type: np.dtype[Any], *, single: bool) -> Scores:
-        """Return the kernel's rows in another type, the top class or side kept there too."""
-        answer: Scores = rows.astype(data_type)
-        if not self.parameters.preserve_top1:
-            return answer
-        if not single:
-            top1.keep_top(answer, rows.argmax(axis=1))
-            return answer
-        half = answer.dtype.type(0.5)
-        above, below = np.nextafter(half, half + 1), np.nextafter(half, half - 1)
-        answer = np.where(rows > 0.5, np.maximum(answer, above), answer)
-        return np.where(rows < 0.5, np.minimum(answer, below), answer)
 
     def _perturb(self, batch: PseudoLogits) -> tuple[Float32, NDArray[np.bool_]]:
         """Return rows that sum to 1, shape (rows, K >= 2), and which were constrained."""
