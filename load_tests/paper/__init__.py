@@ -10,6 +10,11 @@ What one run is, and how it is made, is in ``load_tests.runs``.
 | ``plan`` | the runs that each table and figure needs |
 | ``again`` | a run's file made again under its own conditions |
 | ``published`` | the paper's own numbers |
-| ``tables``, ``figures``, ``facts`` | what the runs say |
+| ``measured`` | what the runs say, as cells of tables |
+| ``tables``, ``beyond`` | the paper's tables, and those that it does not have |
+| ``figures`` | the paper's figures, with bands over seeds |
+| ``facts`` | the paper's statements: which hold here, and why others do not |
+| ``learnt``, ``statements`` | what was learnt, and what the READMEs say of thieves |
+| ``headings`` | of RESULTS.md, and links to them |
 | ``results`` | ``RESULTS.md`` of all that |
 """

@@ -2,24 +2,52 @@
 
 import base64
 import statistics
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from load_tests.paper.grids import NAMES
-from load_tests.paper.plan import PaperPlan
-from load_tests.paper.tables import NETWORKS, TITLES, said
+from load_tests.paper.measured import said
+from load_tests.paper.plan import ATTACKS_COMPARED, PaperPlan
+from load_tests.paper.tables import NETWORKS, TITLES
+from load_tests.paper.thieves import LABELS_ONLY, Difference
 from load_tests.reporting.plots import draw_served, figure, panels, svg
 from load_tests.runs.criterion import PILOT
 from load_tests.runs.run import Run
 from postprocess.parameters import Parameters
 
-Line = list[tuple[float, float]]
+#: x, mean over seeds, standard deviation over them.
+Line = list[tuple[float, float, float]]
 _FIGURE_6 = {
     "agreement": "agreement",
     "cosine": "cosine",
     "kl_nats_from_victim": "KL(M‖S), nats",
+}
+_LABELS, _PLAIN = "labels only", "no defence"
+#: The colour of each thief and each defence, in every figure.
+_COLOURS = {
+    _PLAIN: "0.25",
+    "Sample": "0.25",
+    "probabilities": "0.25",
+    _LABELS: "tab:orange",
+    NAMES["reverse_sigmoid"]: "tab:blue",
+    NAMES["uniform"]: "tab:red",
+    NAMES["uniform_concave"]: "tab:purple",
+    NAMES["uniform_convex"]: "tab:pink",
+    NAMES["sine"]: "tab:green",
+    "Jacobian": "tab:olive",
+    "Random": "tab:brown",
+    "Sample, as many queries": "tab:cyan",
+    "as answered": "tab:blue",
+    "linear regression": "tab:green",
+    "MLP": "tab:purple",
+    NETWORKS["simple"]: "tab:blue",
+    NETWORKS["allconv"]: "tab:orange",
+    NETWORKS["mobilenet"]: "tab:green",
+    NETWORKS["xception"]: "tab:red",
 }
 
 
@@ -40,7 +68,7 @@ class Figures:
         scale = self.scale
         yield "figure1", "Figure 1: equation 2 over two classes", self._figure_1()
         caption = "Figure 2: which queries steal best (no defence); Jacobian and Random ask "
-        caption += f"{scale.attack_times} times as often as Sample has images"
+        caption += f"{scale.attack_times} times as often as there are real images"
         yield "figure2", caption, self._figure_2()
         caption = "Figure 3: real images, and below them what Jacobian augmentation makes, with "
         yield "figure3", caption + "the victim's classes", self._figure_3()
@@ -48,16 +76,19 @@ class Figures:
         yield "figure4", caption, self._figure_4()
         for data in scale.data:
             caption = f"Figure 5, {TITLES[data]}: agreement of S(P) along one training"
-            yield f"figure5_{data}", caption, self._figure_5(data)
+            yield f"figure5_{Path(data).stem}", caption, self._figure_5(data)
         for data in scale.labels_on:
-            caption = f"Figure 6, {TITLES[data]}: probabilities against labels (no defence)"
-            yield f"figure6_{data}", caption, self._figure_6(data)
+            caption = f"Figure 6, {TITLES[data]}: probabilities against labels (no defence), "
+            shown = f"{caption}images shown, as the paper counts"
+            yield f"figure6_{Path(data).stem}", shown, self._figure_6(data)
+            kept = f"{caption}few images for {scale.kept_steps:,} steps"
+            yield f"figure6_{Path(data).stem}_long", kept, self._figure_6_long(data)
         for data in scale.recovery_on:
             caption = f"Figure 7, {TITLES[data]}: inversion fitted on true pairs"
-            yield f"figure7_{data}", caption, self._figure_7(data)
+            yield f"figure7_{Path(data).stem}", caption, self._figure_7(data)
         for data in scale.data:
-            caption = f"{TITLES[data]}: what each setting of the grids costs and stops"
-            yield f"tradeoff_{data}", caption, self._tradeoff(data)
+            caption = f"{TITLES[data]}: what each setting of the grids costs and stops, pilot seed"
+            yield f"tradeoff_{Path(data).stem}", caption, self._tradeoff(data)
 
     def _figure_1(self) -> str:
         settings = {data: self.plan.paper_setting(data) for data in self.scale.data}
@@ -74,14 +105,13 @@ class Figures:
         return svg(made)
 
     def _figure_2(self) -> str:
-        by_attack = {one: self.plan.attacks(one) for one in ("sample", "random", "jacobian")}
-        by_attack["sample, as often"] = self.plan.as_often()
-        curves = {name: self._line(by_real) for name, by_real in by_attack.items()}
+        curves = {one.title(): self._line(self.plan.attacks(one)) for one in ATTACKS_COMPARED}
+        curves["Sample, as many queries"] = self._line(self.plan.as_often())
         return _curves(curves, "real images of the adversary", "agreement of S(M)")
 
     def _figure_3(self) -> str:
         (*_, runs) = self.plan.attacks("jacobian").values()
-        result = self.plan.known(runs[0])
+        result = self.plan.known(runs[0]) if runs else None
         if not result or not result.get("examples"):
             return ""
         from matplotlib.figure import Figure
@@ -108,7 +138,7 @@ class Figures:
     def _figure_5(self, data: str) -> str:
         sides = {}
         for capped in (False, True):
-            curves = {"no defence": self._curve(self.plan.repeats(data, {}))}
+            curves = {_PLAIN: self._curve(self.plan.repeats(data, {}))}
             for defence, name in NAMES.items():
                 setting = self.plan.chosen(data, defence, capped=capped)
                 curves[name] = self._curve(self.plan.repeats(data, setting))
@@ -116,18 +146,23 @@ class Figures:
         return _panels(sides, "images shown", "agreement of S(P)")
 
     def _figure_6(self, data: str) -> str:
-        thieves = {"probabilities": {}, "labels only": {"labels_only": True}}
+        return self._by_measure(self.scale.labels_queries, partial(self.plan.shown, data), "shown")
+
+    def _figure_6_long(self, data: str) -> str:
+        return self._by_measure(self.scale.labels_kept, partial(self.plan.kept, data), "asked")
+
+    def _by_measure(
+        self, budgets: Iterable[int], thief: Callable[[int, Difference], list[Run]], what: str
+    ) -> str:
+        thieves: dict[str, Difference] = {"probabilities": {}, _LABELS: LABELS_ONLY}
         by_measure = {
             title: {
-                name: self._line(
-                    {at: self.plan.shown(data, at, changes) for at in self.scale.labels_queries},
-                    key,
-                )
+                name: self._line({at: thief(at, changes) for at in budgets}, key)
                 for name, changes in thieves.items()
             }
             for key, title in _FIGURE_6.items()
         }
-        return _panels(by_measure, "images shown", "of S(M) and M")
+        return _panels(by_measure, f"images {what}", "of S(M) and M")
 
     def _figure_7(self, data: str) -> str:
         setting = self.plan.paper_setting(data)
@@ -142,9 +177,9 @@ class Figures:
             for way in ("linear", "mlp")
         )
         curves = {
-            "protected": self._line(linear, kl, who="asked"),
-            "linear": self._line(linear, kl, who="recovered"),
-            "mlp": self._line(mlp, kl, who="recovered"),
+            "as answered": self._line(linear, kl, who="asked"),
+            "linear regression": self._line(linear, kl, who="recovered"),
+            "MLP": self._line(mlp, kl, who="recovered"),
         }
         return _curves(curves, f"beta, at gamma {setting['gamma']:g}", "KL from M, nats", log="y")
 
@@ -161,7 +196,10 @@ class Figures:
                     if (result := self.plan.known(run))
                 ]
                 if points:
-                    axes.plot(*zip(*points, strict=True), "o", markersize=5, label=name)
+                    colour = _COLOURS[name]
+                    axes.plot(
+                        *zip(*points, strict=True), "o", markersize=5, label=name, color=colour
+                    )
             axes.axhline(undefended["stolen"]["accuracy"], color="0.4", linewidth=1)
             axes.set(xlabel="cosine of P and M", title="with the cap" if capped else "without")
             axes.set_ylim(0, 1)
@@ -172,22 +210,29 @@ class Figures:
     def _line(
         self, by_x: Mapping[Any, Iterable[Run]], key: str = "agreement", *, who: str = "stolen"
     ) -> Line:
-        """Return the mean over runs of a measure, by whatever the runs are for."""
-        found = []
-        for x, runs in by_x.items():
-            results = [result for run in runs if (result := self.plan.known(run))]
-            if results:
-                found.append((float(x), statistics.fmean(one[who][key] for one in results)))
-        return found
+        """Return a measure over runs, by whatever the runs are for."""
+        found = {
+            float(x): [result[who][key] for run in runs if (result := self.plan.known(run))]
+            for x, runs in by_x.items()
+        }
+        return _line(found)
 
     def _curve(self, runs: Iterable[Run]) -> Line:
-        """Return the mean over runs of the agreement against the images shown."""
+        """Return the agreement over runs against the images shown."""
         points: dict[float, list[float]] = {}
         for run in runs:
             result: dict[str, Any] = self.plan.known(run) or {}
             for point in result.get("curve", []):
                 points.setdefault(point["queries"], []).append(point["agreement"])
-        return [(queries, statistics.fmean(values)) for queries, values in sorted(points.items())]
+        return _line(points)
+
+
+def _line(by_x: Mapping[float, list[float]]) -> Line:
+    return [
+        (x, statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
+        for x, values in sorted(by_x.items())
+        if values
+    ]
 
 
 def _curves(curves: dict[str, Line], x: str, y: str, *, log: str = "x") -> str:
@@ -200,12 +245,16 @@ def _panels(curves_of: dict[str, dict[str, Line]], x: str, y: str, *, log: str =
     made, row = panels(len(curves_of), 4.6 * len(curves_of) + 1.6)
     for axes, (title, curves) in zip(row, curves_of.items(), strict=True):
         for name, points in curves.items():
-            if points:
-                axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
+            if not points:
+                continue
+            at, means, spreads = (np.array(each) for each in zip(*points, strict=True))
+            axes.plot(at, means, marker="o", markersize=4, label=name, color=_COLOURS[name])
+            band = means - spreads, means + spreads
+            axes.fill_between(at, *band, color=_COLOURS[name], alpha=0.15, linewidth=0)
         axes.set(xlabel=x, ylabel=y, title=title, **{f"{log}scale": "log"})
         if log == "x":
             axes.minorticks_off()
-            ticks = sorted({at for points in curves.values() for at, _ in points})
+            ticks = sorted({at for points in curves.values() for at, *_ in points})
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], rotation=45)
     made.legend(
         *row[0].get_legend_handles_labels(),

@@ -22,6 +22,8 @@ from load_tests.runs.run import Known, Run, Victim
 
 #: One row of the test set in so many makes tables of calibrated answers, and judges nothing.
 HELD_OUT = 3
+#: The attacks of Figure 2.
+ATTACKS_COMPARED = ("sample", "random", "jacobian")
 
 
 class PaperPlan:
@@ -239,7 +241,7 @@ class PaperPlan:
         }
 
     def _attacks(self) -> Iterator[Run]:
-        of_all = [self.attacks(attack) for attack in ("sample", "random", "jacobian")]
+        of_all = [self.attacks(attack) for attack in ATTACKS_COMPARED]
         for by_real in (*of_all, self.as_often()):
             for runs in by_real.values():
                 yield from runs
@@ -344,8 +346,8 @@ class PaperPlan:
     def _few(self) -> Iterator[Run]:
         for data, budgets in self.scale.few_on.items():
             for queries in budgets:
-                for setting, changes in FEW.values():
-                    yield from self.few(data, queries, setting, changes)
+                for name in self.scale.few_thieves:
+                    yield from self.few(data, queries, *FEW[name])
 
 
 #: The most telling first.

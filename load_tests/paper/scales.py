@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from exporters.registry import Registry
 from load_tests.paper.grids import MARGIN, Grid
-from load_tests.paper.thieves import ADAPTIVE, HARDENED, Changes
+from load_tests.paper.thieves import ADAPTIVE, FEW, HARDENED, Changes
 from load_tests.runs.criterion import PILOT
 
 _MAGNITUDES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
@@ -56,6 +56,7 @@ class Scale:
     honest_on: tuple[str, ...] = ()  #: data sets of ``thieves.HONEST``
     #: Queries of ``thieves.FEW``, by data set.
     few_on: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    few_thieves: tuple[str, ...] = tuple(FEW)
     jobs: int = 1  #: runs at a time, unless asked otherwise
 
     def with_modes(self, data: str) -> bool:
@@ -121,11 +122,14 @@ SCALES |= {
         attack_times=4,
         labels_queries=(960, 3840),
         labels_on=("digits",),
-        labels_kept=(320,),
+        labels_kept=(80, 320),
         kept_steps=60,
         attack_steps=60,
         recovery_on=("digits",),
         magnitudes=(1.0,),
+        honest_on=("digits",),
+        few_on={"digits": (80,)},
+        few_thieves=("labels alone", "all solutions, logits matched"),
         adaptive=({"recover": "tail"}, {"attack": "duplicates", "recover": "table"}),
         hardened=(),
         margins=(0.0,),

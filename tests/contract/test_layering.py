@@ -40,7 +40,7 @@ ROOMS = {
         "locustfile": {"asking", "stealing", "timing", "users"},
         "frontier": {"reporting", "runs", "calibrate"},
         "tune": {"data", "reporting", "stealing", "timing", "runs", "frontier"},
-        "paper": {"reporting", "stealing", "timing", "runs"},
+        "paper": {"reporting", "stealing", "timing", "runs", "calibrate"},
     },
     "deploy": {
         "processes": set(),

@@ -1,0 +1,185 @@
+"""What was learnt, a line each, from whatever has been run."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from load_tests.paper import headings
+from load_tests.paper.beyond import Beyond, times_said
+from load_tests.paper.grids import NAMES
+from load_tests.paper.headings import heading, link
+from load_tests.paper.measured import mean, said
+from load_tests.paper.tables import TITLES
+from load_tests.paper.thieves import LABELS_ONLY
+
+
+class _Place(NamedTuple):
+    """One data set of one scale."""
+
+    scale: str
+    data: str
+    of: Beyond
+
+    def told(self, text: str, what: str) -> str:
+        """Return numbers as a link to their table."""
+        return link(f"{TITLES[self.data]} {text}", heading(self.scale, what, self.data))
+
+
+def lines(measured: dict[str, Beyond]) -> Iterator[str]:
+    """Yield what the runs teach, each with links to its tables; what was not run says nothing."""
+    for lesson, (text, places) in _LESSONS.items():
+        found = [
+            told
+            for scale, of in measured.items()
+            for data in places(of)
+            if (told := lesson(_Place(scale, data, of)))
+        ]
+        if found:
+            yield f"{text}: {'; '.join(found)}."
+
+
+def _naive(at: _Place) -> str:
+    plan, ours = at.of.plan, at.of.plan.ours(at.data)
+    before = at.of.stolen(plan.repeats(at.data, {}))
+    after = at.of.stolen(plan.repeats(at.data, ours))
+    cosine = mean(at.of.values(plan.repeats(at.data, ours), "protected", "cosine"))
+    text = f"{before:.3f} to {after:.3f} at cosine {cosine:.2f} ({said(ours)})"
+    return _unless(before + after, at.told(text, headings.TABLE_1))
+
+
+def _others(at: _Place) -> str:
+    plan = at.of.plan
+    settings = {name: plan.chosen(at.data, name, capped=True) for name in NAMES}
+    stolen = {
+        title: at.of.stolen(plan.repeats(at.data, settings[name]))
+        for name, title in NAMES.items()
+        if name != "reverse_sigmoid"
+    }
+    best = min(stolen, key=lambda title: stolen[title])
+    before = at.of.stolen(plan.repeats(at.data, {}))
+    text = f"{before:.3f} to {stolen[best]:.3f} by {best}"
+    return _unless(sum(stolen.values()) + before, at.told(text, headings.TABLE_1))
+
+
+def _uncapped(at: _Place) -> str:
+    plan = at.of.plan
+    runs = plan.repeats(at.data, plan.paper_setting(at.data))
+    kept = mean(at.of.values(runs, "protected", "agreement"))
+    return _unless(kept, at.told(f"{kept:.3f}", headings.TABLE_1))
+
+
+def _labels(at: _Place) -> str:
+    plan = at.of.plan
+    labels = at.of.stolen(plan.hardened(at.data, {}, LABELS_ONLY))
+    before = at.of.stolen(plan.repeats(at.data, {}))
+    text = f"{labels:.3f}, where probabilities without a defence give {before:.3f}"
+    return _unless(labels + before, at.told(text, headings.SUITE))
+
+
+def _blind(at: _Place) -> str:
+    plan = at.of.plan
+    mse, layer = (
+        at.of.stolen(plan.hardened(at.data, {}, {"loss": loss})) for loss in ("mse", "same_layer")
+    )
+    text = f"{mse:.3f} and {layer:.3f}"
+    return _unless(mse + layer, at.told(text, headings.TABLE_4))
+
+
+def _few(at: _Place) -> str:
+    found = []
+    for queries in at.of.scale.few_on[at.data]:
+        labels = at.of.best_of_few(at.data, queries, labels=True)
+        best = at.of.best_of_few(at.data, queries, labels=False)
+        true = at.of.few_agreement(at.data, queries, "true probabilities, logits matched")
+        if labels and best:
+            text = f"{best[1]:.3f} against {labels[1]:.3f} with {queries:,} queries"
+            found.append(text + ("" if math.isnan(true) else f", true probabilities {true:.3f}"))
+    return at.told(", ".join(found), headings.FEW) if found else ""
+
+
+def _worth(at: _Place) -> str:
+    steps, kept = at.of.steps_looked_at(at.data), at.of.scale.labels_kept
+    if len(kept) < 2 or not steps:
+        return ""
+    first, last = (at.of.times(at.data, kept[0], one) for one in (steps[0], steps[-1]))
+    most = kept[-1] / kept[0]
+    text = f"{times_said(first, most)} after {steps[0]:,} steps, {times_said(last, most)} after "
+    known = at.of.stolen(at.of.plan.kept(at.data, kept[-1], LABELS_ONLY))
+    return _unless(known, at.told(f"{text}{steps[-1]:,}", headings.WORTH))
+
+
+def _honest(at: _Place) -> str:
+    plan = at.of.plan
+    raw, calibrated, ours = (
+        plan.honest(at.data, answers, setting)
+        for answers, setting in (("", {}), ("calibrated 10", {}), ("", plan.ours(at.data)))
+    )
+    ece = [mean(at.of.values(runs, "honest", "ece")) for runs in (raw, calibrated, ours)]
+    stolen = [at.of.stolen(runs) for runs in (raw, calibrated, ours)]
+    shown = (f"{error:.3f} and {theft:.3f}" for error, theft in zip(ece, stolen, strict=True))
+    text = "{}, calibrated {}, Reverse Sigmoid {}".format(*shown)
+    return _unless(sum(ece) + sum(stolen), at.told(text, headings.HONEST))
+
+
+def _inverted(at: _Place) -> str:
+    plan, setting = at.of.plan, at.of.plan.paper_setting(at.data)
+    plain = at.of.stolen(plan.against(at.data, setting, {}))
+    mlp = at.of.stolen(plan.against(at.data, setting, {"recover": "mlp"}))
+    labels = at.of.stolen(plan.against(at.data, setting, LABELS_ONLY))
+    text = f"{mlp:.3f}, naive {plain:.3f}, labels {labels:.3f}"
+    return _unless(plain + mlp + labels, at.told(text, headings.TABLE_4))
+
+
+def _jacobian(at: _Place) -> str:
+    plan, scale = at.of.plan, at.of.scale
+    jacobian, sample, often = (
+        {real: at.of.stolen(runs) for real, runs in by_real.items()}
+        for by_real in (plan.attacks("jacobian"), plan.attacks("sample"), plan.as_often())
+    )
+    found = [
+        f"{jacobian[real]:.3f} from {real:,} real images, Sample {sample[real]:.3f} from these and "
+        f"{often[real]:.3f} from {real * scale.attack_times:,}"
+        for real in scale.attack_samples
+        if not math.isnan(jacobian[real] + sample[real] + often[real])
+    ]
+    told = link(f"{TITLES[at.data]} {', '.join(found)}", heading(at.scale, headings.FACTS))
+    return told if found else ""
+
+
+def _unless(value: float, text: str) -> str:
+    return "" if math.isnan(value) else text
+
+
+def _data(of: Beyond) -> tuple[str, ...]:
+    return of.scale.data
+
+
+_LESSONS: dict[Callable[[_Place], str], tuple[str, Callable[[Beyond], tuple[str, ...]]]] = {
+    _naive: ("**The naive thief is stopped**, and P names M's class always", _data),
+    _others: ("**The other defences of the paper**, with the cap, stop less: the best", _data),
+    _uncapped: ("**Without the cap**, as the paper has it, P names M's class in", _data),
+    _labels: ("**A thief of labels is not stopped**, by any answer that keeps the class", _data),
+    _blind: ("**Squared error, and the same layer**, learn little from the answers", _data),
+    _inverted: (
+        "**An inversion fitted on true pairs**, which no outsider has, undoes much",
+        lambda of: of.scale.recovery_on,
+    ),
+    _few: (
+        "**Who solves equation 2 and matches logits** is ahead of the best label thief where "
+        "queries are few",
+        lambda of: tuple(of.scale.few_on),
+    ),
+    _worth: (
+        "**A probability is worth more labels the longer a thief trains**: labels need",
+        lambda of: of.scale.labels_on,
+    ),
+    _jacobian: (
+        "**Jacobian augmentation**, trained to the end, against Sample",
+        lambda of: (of.scale.attacks_on,),
+    ),
+    _honest: (
+        "**Calibrated answers can be believed and give little more than labels** (ECE, and stolen "
+        "by the naive thief): raw",
+        lambda of: of.scale.honest_on,
+    ),
+}
