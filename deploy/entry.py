@@ -18,6 +18,7 @@ EXTRAS = {
     "yaml": "gateway",
     "matplotlib": "attack",
     "scipy": "attack",
+    "distributed": "cluster",
     "typer": "all",
     "rich": "all",
 }

@@ -24,5 +24,6 @@ the help, and ``run`` does the work. To add one, add its module and its line in
 
 They share ``options`` and, where a model is asked, those of ``asking``; ``many``, which tries each
 of several models; ``console``, to talk to people; ``progress``, what these see meanwhile;
-``needs``, which packages have to be there; and ``signals``, by which a command ends.
+``needs``, which packages have to be there; ``scheduler``, by which runs are made on other machines;
+and ``signals``, by which a command ends.
 """

@@ -5,7 +5,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -14,11 +14,15 @@ from deploy.commands import asking, options
 from deploy.commands.console import err_console, out_console, say
 from deploy.commands.needs import refuse_missing, refuse_missing_backend
 from deploy.commands.progress import Countdown
+from deploy.commands.scheduler import SchedulerAddress, connected
 from exporters.training import datasets
 from load_tests.paper.plan import PARTS, PaperPlan
 from load_tests.paper.scales import SCALES
 from load_tests.runs.run import Run
 from postprocess.errors import InputError
+
+if TYPE_CHECKING:
+    from load_tests.runs.cluster import Cluster
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,30 +51,44 @@ class PaperCommand:
     ] = None
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Runs at a time.", show_default="what the scale is made for"),
+        typer.Option(
+            min=1,
+            help="Runs at a time.",
+            show_default="what the scale is made for, or one for each worker of --scheduler",
+        ),
     ] = None
+    scheduler: SchedulerAddress = ""
     as_json: options.AsJson = False
 
     def run(self) -> None:
-        from load_tests.runs.runner import Runner
-
         refuse_missing("sklearn", "scipy", "matplotlib")
         refuse_missing_backend()
         datasets.refuse_missing(self.data_dir)
         what = self.what
         if what.endswith(".json"):
+            if self.scheduler:
+                raise InputError("--scheduler: a run's file is made again on this machine")
             _again(Path(what), self.out, self.data_dir, as_json=self.as_json)
             return
         if what != "all" and what not in PARTS:
             raise InputError(
                 f"paper: expected {', '.join(PARTS)}, all or a .json file, got {what!r}"
             )
-        start, scale = time.monotonic(), SCALES[self.scale]
+        with connected(self.scheduler) as cluster:
+            self._make(cluster)
+
+    def _make(self, cluster: "Cluster | None") -> None:
+        """Make what is missing, and report on all that is there."""
+        from load_tests.runs.processes import MOST_PLACES
+        from load_tests.runs.runner import Runner
+
+        start, scale, what = time.monotonic(), SCALES[self.scale], self.what
         runner = Runner(
             self.out / self.scale,
             data_dir=self.data_dir,
-            jobs=self.jobs or scale.jobs,
+            jobs=self.jobs or (MOST_PLACES if cluster else scale.jobs),
             tell=Countdown().tell,
+            cluster=cluster,
         )
         plan = PaperPlan(scale, runner.known)
 

@@ -1,7 +1,7 @@
 """``reverse-sigmoid tune``: a setting of the defence for a classifier of yours."""
 
 import json
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -15,6 +15,7 @@ from deploy.commands.many import try_each
 from deploy.commands.needs import refuse_missing, refuse_missing_backend
 from deploy.commands.progress import Countdown
 from deploy.commands.retune import NONE, show_changes, write
+from deploy.commands.scheduler import SchedulerAddress, connected
 from exporters.files.atomic_file import write_json, write_text
 from exporters.training import architectures
 from postprocess.errors import InputError
@@ -99,7 +100,15 @@ class TuneCommand:
     architecture: asking.SubstituteNetwork = ""
     seed: options.Seed = 0
     split_seed: asking.SplitSeed = 0
-    jobs: Annotated[int, typer.Option(min=1, help="Trainings at a time.")] = 1
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Trainings at a time.",
+            show_default="1, or one for each worker of --scheduler",
+        ),
+    ] = None
+    scheduler: SchedulerAddress = ""
     out: Annotated[Path, typer.Option(help="Folder of the trainings and the frontier.")]
     write: Annotated[
         bool, typer.Option("--write", help="Put the recommended setting into the model.")
@@ -233,8 +242,12 @@ class TuneCommand:
         thief = Run(
             victim=victim, substitute=substitute, queries=queries, steps=self.steps, seed=self.seed
         )
-        progress, jobs = Countdown(), self.jobs
-        with Runner(out, data_dir=self.data_dir, jobs=jobs, tell=progress.tell) as runner:
+        progress, where = Countdown(), self.data_dir
+        with ExitStack() as stack:
+            cluster = stack.enter_context(connected(self.scheduler))
+            jobs = self.jobs or (cluster.jobs if cluster else 1)
+            runner = Runner(out, data_dir=where, jobs=jobs, tell=progress.tell, cluster=cluster)
+            stack.enter_context(runner)
             tuning = Tuning(tried, thief, _kept(now), runner, jobs=jobs, expect=progress.expect)
             chosen = tuning.run(wanted)
             if self.answers:

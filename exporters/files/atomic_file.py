@@ -8,6 +8,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+#: Of a file that is not whole yet.
+_SUFFIX = ".part"
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have the block's OSErrors name a path where they name none, as when a disk is full.
+
+    Raises:
+        OSError: the block does.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or not str(error.filename or _SUFFIX).endswith(_SUFFIX):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
@@ -17,16 +35,28 @@ def atomic_file(path: Path) -> Iterator[Path]:
     ``path`` still stands there. The folder is created if need be.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(descriptor)
-    part = Path(name)
-    try:
-        yield part
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(0o666 & ~umask)
-        part.replace(path)
-    finally:
+    with naming(path):
+        descriptor, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=_SUFFIX
+        )
+        os.close(descriptor)
+        part = Path(name)
+        try:
+            yield part
+            umask = os.umask(0)
+            os.umask(umask)
+            part.chmod(0o666 & ~umask)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what processes that were killed left of their files, in a folder and below.
+
+    Nobody else may be writing there.
+    """
+    for part in folder.rglob(f".*{_SUFFIX}"):
         part.unlink(missing_ok=True)
 
 

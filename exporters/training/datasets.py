@@ -27,6 +27,7 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 TEXTS = ("text_train", "text_test")
 #: Classes that a data set may have; a label beyond them is a mistake.
 MOST_CLASSES = 65_536
+_STL10 = ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin")
 #: One image in three of each class is never seen by the victim (section 4: "33%").
 HOLD_OFF_ONE_IN = 3
 
@@ -152,6 +153,15 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
     return SOURCES.get(name, _own)(name, data_dir)
 
 
+def files(name: str, data_dir: Path | None) -> list[Path]:
+    """Return the files that ``load`` reads; none of what comes with a package or is fetched."""
+    if name.endswith(".npz"):
+        return [_own_path(name, data_dir)]
+    if data_dir is None or name == "digits":
+        return []
+    return _stl10_files(data_dir) if name == "stl10" else [data_dir / f"{name}.npz"]
+
+
 def public_name(name: str) -> str:
     """Return what a model of a data set is called, where nobody says: a file's name, bare."""
     return Path(name).name.removesuffix(".npz")
@@ -250,10 +260,15 @@ def _read_npz(path: Path, names: Sequence[str] = ARRAYS) -> list[NDArray[Any]]:
     return arrays
 
 
-def _own(name: str, data_dir: Path | None) -> Dataset:
+def _own_path(name: str, data_dir: Path | None) -> Path:
+    """Return where a file of one's own is: as it is named, or in the folder."""
     path = Path(name)
-    if data_dir is not None and not path.is_file():
-        path = data_dir / name
+    in_folder = [] if data_dir is None else [data_dir / name, data_dir / path.name]
+    return next((one for one in (path, *in_folder) if one.is_file()), path)
+
+
+def _own(name: str, data_dir: Path | None) -> Dataset:
+    path = _own_path(name, data_dir)
     made = of_arrays(name, _read_npz(path), flips=False)
     with np.load(path, allow_pickle=False) as stored:
         if not set(TEXTS) <= set(stored.files):
@@ -281,19 +296,21 @@ def _fetch(name: str) -> list[NDArray[Any]]:
     return [x_train, y_train, x_test, y_test]
 
 
+def _stl10_files(data_dir: Path) -> list[Path]:
+    folder = data_dir / "stl10_binary" if (data_dir / "stl10_binary").is_dir() else data_dir
+    return [folder / name for name in _STL10]
+
+
 def _read_stl10(data_dir: Path | None) -> list[NDArray[Any]]:
     """STL-10's binary files: 96 x 96 x 3 uint8, each channel column by column; labels 1 to 10."""
-    names = ("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin")
     if data_dir is None:
-        raise InputError(f"stl10 needs --data-dir with its published files {', '.join(names)}")
-    folder = data_dir / "stl10_binary" if (data_dir / "stl10_binary").is_dir() else data_dir
+        raise InputError(f"stl10 needs --data-dir with its published files {', '.join(_STL10)}")
     arrays: list[NDArray[Any]] = []
-    for name in names:
-        path = folder / name
+    for path in _stl10_files(data_dir):
         if not path.is_file():
             raise InputError(f"{path}: no such file; --data-dir must hold STL-10's binary files")
         stored = np.fromfile(path, np.uint8)
-        if name.endswith("_X.bin"):
+        if path.name.endswith("_X.bin"):
             if stored.size % (96 * 96 * 3):
                 raise InputError(f"{path}: {stored.size} bytes are no whole number of images")
             stored = stored.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)

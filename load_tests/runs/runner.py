@@ -4,25 +4,21 @@ import contextlib
 import fcntl
 import json
 import math
-import queue
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from exporters.files.atomic_file import write_json
+from exporters.files.atomic_file import remove_parts, write_json
+from load_tests.runs.cluster import Cluster
 from load_tests.runs.conditions import Conditions
 from load_tests.runs.made import WITH, Made, read
+from load_tests.runs.processes import Places, Processes, Task, answered
 from load_tests.runs.run import Measures, Run, Victim
 from load_tests.runs.victims import answers_digest, is_trained
 from postprocess.errors import InputError, ReverseSigmoidError
 
-Task = Run | Victim
 #: Told after every run: its name, runs done, runs in all, seconds it took, why it failed if so.
 Tell = Callable[[str, int, int, float, str], None]
 
@@ -46,6 +42,7 @@ class Runner:
         tell: Tell,
         conditions: Conditions | None = None,
         mixed: bool = False,
+        cluster: Cluster | None = None,
     ) -> None:
         """Take the folder; nothing is run yet.
 
@@ -57,10 +54,13 @@ class Runner:
             conditions: what its processes are started with; without them, each with its share of
                 this machine's processors.
             mixed: whether a run may stand beside those of another training of its victim.
+            cluster: whose workers make the runs; without it, processes of this machine.
         """
         self._folder, self._runs, self._victims = folder, folder / "runs", folder / "victims"
         self._data_dir, self._jobs, self._tell = data_dir, jobs, tell
-        self._conditions = conditions or Conditions.here(jobs=jobs)
+        self._cluster = cluster
+        own = cluster.conditions if cluster else Conditions.here(jobs=jobs)
+        self._conditions = conditions or own
         self._seen: dict[str, Measures] = {}
         self._mixed = mixed
         #: Of each victim: what its answers are known by in the runs, and one run's file for each.
@@ -68,13 +68,13 @@ class Runner:
         self.made = 0  #: runs, since the beginning
         self.failed: dict[str, str] = {}  #: runs that were tried in vain, and why
         self._stack = ExitStack()
-        self._processes: _Processes | None = None
+        self._places: Places[Any] | None = None
 
     def __enter__(self) -> "Runner":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._processes = None
+        self._places = None
         self._stack.close()
 
     def known(self, run: Run) -> Measures | None:
@@ -169,13 +169,24 @@ class Runner:
             return None
 
         done: set[str] = set()
-        for task, answer, seconds in self._started().answers(following, until):
-            done.add(task.name)
-            error = answer.get("error") or (self._unlike(task) if isinstance(task, Victim) else "")
-            self._tell(task.name, len(done), len(done) + max(0, left - 1), seconds, error)
-            if error:
+        lost: set[str] = set()
+        for task, answer, seconds in answered(self._started(), following, until):
+            why: str = answer.get("error") or answer.get("lost", "")
+            again = "lost" in answer and task.name not in lost
+            if again:
+                lost.add(task.name)
+                begun.discard(task.name)
+                why += "; it is made again"
+            else:
+                done.add(task.name)
+                if isinstance(task, Victim):
+                    why = why or self._unlike(task)
+            self._tell(task.name, len(done), len(done) + max(0, left - 1), seconds, why)
+            if again:
+                continue
+            if why:
                 hurt = [run.name for run in wanted() if task in (run, run.victim)] or [task.name]
-                self.failed |= dict.fromkeys(hurt, error)
+                self.failed |= dict.fromkeys(hurt, why)
             else:
                 pace.learn(task, seconds)
                 if isinstance(task, Run):
@@ -207,12 +218,15 @@ class Runner:
         if self._digests is not None and made.victim_digest:
             self._digests.setdefault(made.run.victim.name, {})[made.victim_digest] = path
 
-    def _started(self) -> "_Processes":
-        if self._processes is None:
+    def _started(self) -> Places[Any]:
+        if self._places is None:
             self._stack.enter_context(_alone(self._folder))
-            made = _Processes(self._jobs, self._victims, self._data_dir, self._conditions)
-            self._processes = self._stack.enter_context(made)
-        return self._processes
+            remove_parts(self._folder)
+            make = self._cluster.places if self._cluster else Processes
+            with_what = (self._jobs, self._victims, self._data_dir, self._conditions)
+            self._places = make(*with_what)
+            self._stack.callback(self._places.stop)
+        return self._places
 
     def refuse_failed(self) -> None:
         """Return if no run was tried in vain.
@@ -279,99 +293,3 @@ def _alone(folder: Path) -> Iterator[None]:
         except OSError:
             raise InputError(f"{folder}: another process is making its runs") from None
         yield
-
-
-class _Processes:
-    """So many processes, each asked by a thread of its own."""
-
-    def __init__(
-        self, jobs: int, victims: Path, data_dir: Path | None, conditions: Conditions
-    ) -> None:
-        self._jobs, self._idle = jobs, queue.SimpleQueue[subprocess.Popen[str] | None]()
-        self._all: list[subprocess.Popen[str]] = []
-        self._command = [
-            *(sys.executable, "-m", "load_tests.runs.worker", str(victims)),
-            *([str(data_dir)] if data_dir else []),
-        ]
-        self._environment = conditions.environment()
-
-    def __enter__(self) -> "_Processes":
-        for _ in range(self._jobs):
-            self._idle.put(None)  # started when it is needed
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self._all:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):
-                        pipe.close()
-
-    def answers(
-        self, following: Callable[[], Task | None], until: float
-    ) -> Iterator[tuple[Task, dict[str, Any], float]]:
-        """Yield each task with its answer and the seconds it took, as they come.
-
-        Args:
-            following: returns a task that can be begun now, None while there is none; nothing
-                more is asked for once there is none and no task is under way.
-            until: when what is under way is given up, by ``time.monotonic``.
-        """
-        flying: dict[Future[tuple[dict[str, Any], float]], Task] = {}
-        with ThreadPoolExecutor(self._jobs) as threads:
-            try:
-                while True:
-                    while len(flying) < self._jobs and (task := following()) is not None:
-                        flying[threads.submit(self._ask, task)] = task
-                    if not flying:
-                        return
-                    rest = None if until == math.inf else max(0.0, until - time.monotonic())
-                    ended = wait(flying, rest, return_when=FIRST_COMPLETED).done
-                    for future in ended:
-                        yield flying.pop(future), *future.result()
-                    if not ended:
-                        self._kill()
-                        return
-            except BaseException:
-                self._kill()
-                raise
-
-    def _kill(self) -> None:
-        """End all that is under way; whoever waits for it goes on."""
-        for process in list(self._all):
-            process.kill()
-
-    def _start(self) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=self._environment,
-            start_new_session=True,  # Ctrl-C is for us alone
-        )
-        self._all.append(process)
-        return process
-
-    def _ask(self, task: Task) -> tuple[dict[str, Any], float]:
-        process = self._idle.get()
-        if process is None or process.poll() is not None:  # it ended at a task that failed
-            process = self._start()
-        start = time.monotonic()
-        asked = {"run": task.to_json()} if isinstance(task, Run) else {"victim": asdict(task)}
-        try:
-            process.stdin.write(json.dumps(asked) + "\n")  # type: ignore[union-attr]
-            process.stdin.flush()  # type: ignore[union-attr]
-            line = process.stdout.readline()  # type: ignore[union-attr]
-        except (OSError, ValueError):
-            line = ""
-        if line:
-            answer: dict[str, Any] = json.loads(line)
-        else:
-            process.kill()
-            process.wait()
-            answer = {"error": "its process ended; stderr may say why"}
-        self._idle.put(process)
-        return answer, time.monotonic() - start

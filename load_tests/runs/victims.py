@@ -105,6 +105,21 @@ def is_trained(victim: Victim, folder: Path) -> bool:
     return (folder / victim.name / _LAST).is_file()
 
 
+def files(victim: Victim, folder: Path) -> list[Path]:
+    """Return the files of a trained victim, by which another machine has it too."""
+    there = [path for path in (folder / victim.name).iterdir() if path.name[0] != "."]
+    return sorted(there, key=lambda path: (path.name == _LAST, path.name))
+
+
+def put(victim: Victim, folder: Path, contents: dict[str, bytes]) -> None:
+    """Put a victim's files, by their names, where ``prepare_victim`` would have."""
+    home = folder / victim.name
+    (home / _LAST).unlink(missing_ok=True)
+    for name in sorted(contents, key=lambda name: name == _LAST):
+        with atomic_file(home / name) as part:
+            part.write_bytes(contents[name])
+
+
 def prepare_victim(victim: Victim, folder: Path, data_dir: Path | None) -> None:
     """Train a victim on its two thirds of the training set and put it into the folder.
 

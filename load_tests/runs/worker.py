@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,14 @@ def main(folder: Path, data_dir: Path | None) -> None:
             answer = _answer(json.loads(line), folder, data_dir)
         except ReverseSigmoidError as error:
             answer = {"error": str(error)}
+        except OSError as error:
+            answer = {
+                "error": f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            }
+        except Exception as error:
+            traceback.print_exc()
+            said = " ".join(str(error).split())
+            answer = {"error": f"{type(error).__name__}: {said}; stderr says where"}
         answers.write(json.dumps(answer) + "\n")
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters.files.atomic_file import naming
 from exporters.training.datasets import Images
 from load_tests.asking.endpoint import Answers
 from load_tests.data.rows import InputRows, Rows, features
@@ -82,7 +83,8 @@ class TransferSetFile:
     def made(self, images: Images) -> list[str]:
         """Return how lines refer to rows that the attack made, after storing them."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / "made_inputs.f32").open("ab") as file:
+        path = self._folder / "made_inputs.f32"
+        with naming(path), path.open("ab") as file:
             file.write(np.ascontiguousarray(images, "<f4").tobytes())
         first, self._made = self._made, self._made + len(images)
         return [f"made:{index}" for index in range(first, self._made)]
@@ -117,7 +119,7 @@ class TransferSetFile:
                 ]
             )
             self._input[number], self._scores[number] = name, row
-        with path.open("a", encoding="ascii", newline="") as file:
+        with naming(path), path.open("a", encoding="ascii", newline="") as file:
             file.write(text.getvalue())
 
     def read(self, numbers: NDArray[np.intp] | None = None) -> TransferSet:
@@ -192,7 +194,8 @@ class TransferSetFile:
 
     def _note(self, what: str, numbers: Sequence[int]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / "requests.log").open("a", encoding="ascii") as file:
+        path = self._folder / "requests.log"
+        with naming(path), path.open("a", encoding="ascii") as file:
             file.write(" ".join([what, *map(str, numbers)]) + "\n")
 
 

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+from clusters import DaskCluster
 from commands import run_command
 
 
@@ -131,6 +132,26 @@ def test_what_fails_is_said_and_all_else_is_made(made):
     assert f"{gone.stem}: FAILED: " in done.stderr
     assert f"1 runs failed, the first of them {gone.stem}" in done.stderr
     assert f"{len(runs(out))} of" in (out / "results" / "RESULTS.md").read_text()
+
+
+@pytest.mark.slow
+def test_workers_of_dask_make_the_same_to_the_last_digit(made, tmp_path):
+    out, _ = made
+    kept = {path.name: json.loads(path.read_text()) for path in runs(out)}
+    (threads,) = {one["made_with"]["threads"] for one in kept.values()}
+    (tmp_path / "cluster").mkdir()
+    with DaskCluster(tmp_path / "cluster", workers=2, threads=threads) as cluster:
+        done = run_command(
+            *("paper", "all", "--scale", "smoke", "--out", "results"),
+            *("--scheduler", cluster.address),
+            cwd=tmp_path,
+        )
+    assert done.returncode == 0, done.stderr
+    again = {path.name: json.loads(path.read_text()) for path in runs(tmp_path)}
+    assert again.keys() == kept.keys()
+    for name, one in again.items():
+        for key in ("result", "victim_digest", "made_with", "victim_made_with"):
+            assert one[key] == kept[name][key], (name, key)
 
 
 def made_again(path, out, **changes):

@@ -1,0 +1,44 @@
+"""The option ``--scheduler``: runs are made on other machines, by the workers of Dask there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deploy.commands.console import err_console, say
+from deploy.commands.needs import refuse_missing
+
+if TYPE_CHECKING:
+    from load_tests.runs.cluster import Cluster
+
+SchedulerAddress = Annotated[
+    str,
+    typer.Option(
+        "--scheduler",
+        metavar="tcp://HOST:PORT",
+        help="A Dask scheduler, whose workers make the runs; tls:// where others are on the way.",
+        show_default="processes of this machine",
+    ),
+]
+
+
+@contextmanager
+def connected(where: str) -> "Iterator[Cluster | None]":
+    """Yield a connection to the scheduler, None where no address is given.
+
+    Raises:
+        InputError: it is no address, nobody answers there, or there are no workers.
+    """
+    if not where:
+        yield None
+        return
+    refuse_missing("distributed")
+    from load_tests.runs import cluster
+
+    if said := cluster.warning(where):
+        say(f"WARNING: {said}", console=err_console)
+    with cluster.Cluster(where) as found:
+        threads = found.conditions.threads
+        say(f"{found.jobs} workers, a run of {threads} threads each", console=err_console)
+        yield found
