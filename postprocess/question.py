@@ -53,6 +53,13 @@ class WrongAnswerError(ReverseSigmoidError):
         self.raw = raw
 
 
+class LikeRawError(WrongAnswerError):
+    """An answer that the victim's own scores may be too, and that may be right all the same."""
+
+    def __init__(self) -> None:
+        super().__init__("answered with the victim's own scores", raw=True)
+
+
 @dataclass(frozen=True)
 class QuestionTensor:
     """One input, as clients send it."""

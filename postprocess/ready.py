@@ -13,7 +13,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 from postprocess.question import (
     DTYPES,
+    LikeRawError,
     Question,
     QuestionTensor,
     WrongAnswerError,
@@ -44,6 +45,8 @@ REPOSITORY = "MODEL_REPOSITORY"
 FUSED_MARK = "reverse_sigmoid_fused"
 #: How far the ensemble may be from what is computed here: the victim's last digits may differ.
 TOLERANCE = 1e-3
+#: What made-up questions are filled with.
+FILLS = (0, 1)
 #: Where Triton's binary protocol says how long the JSON before the tensors is.
 _LENGTH = "Inference-Header-Content-Length"
 
@@ -190,11 +193,19 @@ def _check(
     off = defence.parameters is not None and defence.parameters.defense == "none"
     if off and (kept is None or kept.defence.defense != "none"):
         raise NotReadyError(f"{where}: its configuration says defense none, nothing protects it")
-    inputs, answer = _answered(triton, model, defence, kept)
-    raw = _raw(triton, defence, inputs)
-    if raw is not None and defence.parameters is not None:
+    like_raw: LikeRawError | None = None
+    for inputs, answer in _answers(triton, model, defence, kept):
+        raw = _raw(triton, defence, inputs)
+        if raw is None or defence.parameters is None:
+            break
         axis = -1 if kept is None else kept.looks.axis
-        compare(answer, raw, defence.parameters, axis=axis, table=table)
+        try:
+            compare(answer, raw, defence.parameters, axis=axis, table=table)
+            break
+        except LikeRawError as error:
+            like_raw = error  # where it is right, another question tells
+    else:
+        raise like_raw or NotReadyError(f"{where}: has no inputs")
     if kept is None:
         if not (np.isfinite(answer).all() and answer.min() >= 0 and answer.max() <= 1):
             raise NotReadyError(f"{where}: answered with what is no row of probabilities")
@@ -220,21 +231,25 @@ def _raw(
     return triton.infer(defence.victim, inner, defence.victim_output)
 
 
-def _answered(
+def _answers(
     triton: Triton, model: str, defence: _Defence, kept: Question | None
-) -> tuple[Sequence[QuestionTensor], NDArray[Any]]:
-    """Return a question that the model takes, and its answer."""
+) -> Iterator[tuple[Sequence[QuestionTensor], NDArray[Any]]]:
+    """Yield questions that the model takes, the kept one or some made up, and their answers."""
     if kept is not None:
-        return kept.inputs, triton.infer(model, kept.inputs, defence.output)
+        yield kept.inputs, triton.infer(model, kept.inputs, defence.output)
+        return
     tensors = triton.ask(model)["inputs"]
-    first: NotReadyError | None = None
-    for fill in (0, 1):
+    refused: list[NotReadyError] = []
+    for fill in FILLS:
         inputs = [_row(one, fill) for one in tensors]
         try:
-            return inputs, triton.infer(model, inputs, defence.output)
+            answer = triton.infer(model, inputs, defence.output)
         except NotReadyError as error:
-            first = first or error
-    raise first or NotReadyError(f"{model}: has no inputs")
+            refused.append(error)
+            continue
+        yield inputs, answer
+    if len(refused) == len(FILLS):
+        raise refused[0]
 
 
 def _defences(triton: Triton, model: str) -> list[_Defence]:
@@ -294,7 +309,7 @@ def compare(
     """Raise unless an answer is what the parameters make of the victim's scores.
 
     A defence that answers at random, or by a table that is not at hand, must only not give them
-    as they are.
+    as they are; of a table of more than two classes, its rows must be flat beside.
 
     Args:
         answer: of the protected model.
@@ -304,6 +319,7 @@ def compare(
         table: of calibrated answers.
 
     Raises:
+        LikeRawError: it is near the victim's own scores, which a right one may be by chance.
         WrongAnswerError: it is not.
     """
     if answer.shape == raw.shape:
@@ -313,14 +329,14 @@ def compare(
         raise WrongAnswerError(f"answered with shape {answer.shape}, expected {raw.shape}")
     rows, scores = (one.reshape(-1, one.shape[-1]) for one in (answer, raw))
     if parameters.calibration is not None and rows.shape[1] > 2 and not parameters.multi_label:
-        # On confident rows its numbers are near a raw answer's, but no raw one has a flat rest.
+        # On confident rows its numbers are near a raw answer's, whose rest is seldom flat too.
         if not all(map(is_flat, rows)) or (rows.argmax(axis=1) != scores.argmax(axis=1)).any():
             raise WrongAnswerError("answered with what is no calibrated row", raw=True)
-        if table is None:
+        if table is None and not all(map(is_flat, scores)):
             return
     if table is None and (parameters.calibration is not None or not repeats(parameters)):
         if np.abs(rows - scores).max() <= TOLERANCE:
-            raise WrongAnswerError("answered with the victim's own scores", raw=True)
+            raise LikeRawError
         return
     expected = Postprocessor(parameters, table=table)(np.ascontiguousarray(scores))
     step = 0.0 if parameters.decimals is None else 10.0**-parameters.decimals

@@ -78,6 +78,11 @@ KINDS = (
     Kind(title="top-1 probability alone", answers="top1"),
     deceptive("Reverse Sigmoid", **SHIPPED_SETTING),
     deceptive("Reverse Sigmoid, 3 decimals", **SHIPPED_SETTING, decimals=3),
+    Kind(
+        title="decoy",
+        defence=(("defense", "decoy"),),
+        thieves=(*OF_ANSWERS, {"recover": "tail"}, *OF_LABELS),
+    ),
 )
 LABELS = Kind(title="labels alone", answers="labels", thieves=OF_LABELS)
 

@@ -13,7 +13,7 @@ from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 from postprocess.question import Looks, Question, QuestionTensor, WrongAnswerError, as_rows, read
-from postprocess.ready import compare
+from postprocess.ready import NotReadyError, check, compare
 
 SHIPPED = Parameters(beta=1.5, gamma=0.2, margin=0.01, scores="logits")
 LOGITS = np.array([[6.0, -1.0, 0.5, 0.0]], np.float32)
@@ -191,6 +191,52 @@ def test_a_raw_answer_in_the_place_of_a_calibrated_one_is_not_ready():
     for wrong in (softmax(LOGITS, axis=1), answer[:, ::-1]):
         with pytest.raises(WrongAnswerError, match="no calibrated row"):
             compare(wrong, LOGITS, CALIBRATED)
+
+
+class Served:
+    """Triton's answers to a made-up question, by what its tensors are filled with."""
+
+    def __init__(self, raw, protect):
+        self.raw, self.protect, self.asked = raw, protect, []
+
+    def ask(self, path):
+        tensor = {"name": "x", "datatype": "FP32", "shape": [-1, 2]}
+        step = {"model_name": "v", "input_map": {"x": "x"}, "output_map": {"s": "inner"}}
+        last = {"model_name": "d", "input_map": {"in": "inner"}, "output_map": {"out": "y"}}
+        defence = {"scores": "probabilities", "defense": "calibrated", "calibration": "c.json"}
+        return {
+            "m": {"inputs": [tensor]},
+            "m/config": {
+                "input": [{"name": "x"}],
+                "output": [{"name": "y", "data_type": "TYPE_FP32"}],
+                "ensemble_scheduling": {"step": [step, last]},
+            },
+            "d/config": {"parameters": {k: {"string_value": v} for k, v in defence.items()}},
+        }[path]
+
+    def infer(self, model, inputs, output):
+        fill = int(inputs[0].values.flat[0])
+        self.asked.append((model, fill))
+        raw = np.array([self.raw[fill]], np.float32)
+        return raw if model == "v" else self.protect(raw)
+
+
+def labels(raw):
+    side = np.where(raw == 0.5, 0.5, np.round(raw))
+    return side if raw.shape[1] == 1 else np.eye(raw.shape[1])[raw.argmax(axis=1)]
+
+
+@pytest.mark.parametrize(
+    ("sure", "unsure"), [([1, 0, 0], [0.5, 0.3, 0.2]), ([0.9997], [0.8]), ([0.5], [0.3])]
+)
+def test_a_right_answer_like_the_raw_one_is_told_by_another_question(sure, unsure):
+    for raw in ([sure, unsure], [unsure, sure]):
+        served = Served(raw, labels)
+        check(served, "m")
+        assert ("v", int(raw[0] == sure)) in served.asked
+    for raw in ([sure, unsure], [unsure, sure], [sure, sure]):
+        with pytest.raises(NotReadyError, match="m: answered with"):
+            check(Served(raw, lambda raw: raw), "m")
 
 
 def test_what_raw_answers_have_too_tells_nothing():
