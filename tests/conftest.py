@@ -11,7 +11,15 @@ from deploy.triton.server import TritonServer, free_ports
 from load_tests.asking.endpoint import Endpoint
 
 TESTS = Path(__file__).parent
-#: In the order in which they are run: the longest files first, so that no worker ends alone.
+#: The files that take minutes, in the order in which they are run, so that no worker ends alone
+#: with one; and then the folders, those of longer files first.
+LONGEST = (
+    *("live/test_hostile.py", "live/test_existing.py", "journeys/test_readme.py"),
+    *("journeys/test_demo.py", "live/test_ready_layouts.py", "journeys/test_tune.py"),
+    *("live/test_audit.py", "live/test_idle.py", "journeys/test_paper.py"),
+    *("live/test_supervise.py", "live/test_gateway.py", "live/test_benchmark.py"),
+    *("live/test_cancellation.py", "live/test_protect.py", "live/test_bounds.py"),
+)
 FOLDERS = ("journeys", "live", "contract", "unit")
 #: By these Rich and Typer colour and break what they print, also into a pipe.
 TERMINAL = (
@@ -21,7 +29,12 @@ TERMINAL = (
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: FOLDERS.index(item.path.relative_to(TESTS).parts[0]))
+    def place(item):
+        path = item.path.relative_to(TESTS)
+        first = LONGEST.index(str(path)) if str(path) in LONGEST else len(LONGEST)
+        return first, FOLDERS.index(path.parts[0])
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session", autouse=True)

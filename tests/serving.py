@@ -17,6 +17,9 @@ from load_tests.asking.endpoint import Endpoint, EndpointError
 
 DEFENCE, CLASSIFIER = "digits_reverse_sigmoid", "digits_classifier"
 IMAGES = datasets.load("digits").x_test[:8]
+#: Of a client between two queries. Four of them see every few milliseconds of an outage, and leave
+#: the processor to what is to be seen.
+PAUSE_S = 0.01
 
 
 def port_options(ports):
@@ -127,7 +130,7 @@ def read_url(url, *, data=None, timeout=10):
 
 
 class Load:
-    """Clients that query the ensemble without pause; what they got is kept.
+    """Clients that query the ensemble all the time; what they got is kept.
 
     Entered, it returns once each of them has had an answer, so that what is done then is done
     under load.
@@ -153,6 +156,7 @@ class Load:
                 except EndpointError as error:
                     self.errors.append(str(error))
                     time.sleep(0.05)
+                time.sleep(PAUSE_S)
 
     def __enter__(self):
         for thread in self._threads:
