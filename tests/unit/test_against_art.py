@@ -11,9 +11,12 @@ import pytest
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 
-defences = pytest.importorskip("art.defences.postprocessor")
-
 SETTINGS = [(0.5, 0.1), (0.9, 0.2), (1.0, 0.4), (1.5, 0.2), (1.01, 0.1), (1.0, 1.5)]
+
+
+@pytest.fixture(scope="module")
+def defences():
+    return pytest.importorskip("art.defences.postprocessor")
 
 
 def soft_rows(classes, *, rows=64):
@@ -31,7 +34,7 @@ def one_hot_rows(classes):
 
 @pytest.mark.parametrize("classes", [2, 3, 10, 100])
 @pytest.mark.parametrize(("beta", "gamma"), SETTINGS)
-def test_our_float64_derivation_equals_arts(classes, beta, gamma):
+def test_our_float64_derivation_equals_arts(defences, classes, beta, gamma):
     odds, y = oracle.log_odds(soft_rows(classes))
     ours = oracle.reverse_sigmoid(odds, y, beta=beta, gamma=gamma, preserve_top1=False)
     theirs = defences.ReverseSigmoid(beta=beta, gamma=gamma)(y)
@@ -41,7 +44,7 @@ def test_our_float64_derivation_equals_arts(classes, beta, gamma):
 @pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("classes", [2, 3, 10, 100])
 @pytest.mark.parametrize(("beta", "gamma"), SETTINGS)
-def test_our_float32_answer_equals_arts_in_float64(classes, beta, gamma):
+def test_our_float32_answer_equals_arts_in_float64(defences, classes, beta, gamma):
     logits = soft_rows(classes)
     _, y = oracle.log_odds(logits)
     parameters = Parameters(beta=beta, gamma=gamma, preserve_top1=False, scores="logits")
@@ -52,7 +55,7 @@ def test_our_float32_answer_equals_arts_in_float64(classes, beta, gamma):
 
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning:art")
 @pytest.mark.usefixtures("both_paths")
-def test_saturated_rows_are_exact_where_arts_float32_is_not():
+def test_saturated_rows_are_exact_where_arts_float32_is_not(defences):
     logits = one_hot_rows(10)
     odds, y = oracle.log_odds(logits)
     settings = {"beta": 0.9, "gamma": 0.1, "preserve_top1": False}
@@ -65,7 +68,7 @@ def test_saturated_rows_are_exact_where_arts_float32_is_not():
 
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning:art")
 @pytest.mark.usefixtures("both_paths")
-def test_a_one_hot_row_keeps_the_class_that_arts_float32_flips():
+def test_a_one_hot_row_keeps_the_class_that_arts_float32_flips(defences):
     one_hot = np.eye(10, dtype=np.float32)
     theirs = defences.ReverseSigmoid(beta=1.01, gamma=0.4)(one_hot)
     assert (theirs.argmax(axis=1) != np.arange(10)).any()

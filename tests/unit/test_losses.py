@@ -1,4 +1,3 @@
-import keras
 import numpy as np
 import oracle
 import pytest
@@ -17,6 +16,8 @@ SETTINGS = [
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("classes", [3, 10])
 def test_the_copy_of_the_defence_computes_equation_2(settings, classes):
+    import keras
+
     logits = np.random.default_rng(0).normal(size=(200, classes)).astype(np.float32) * 2
     odds, y = oracle.log_odds(logits)
     expected = oracle.reverse_sigmoid(odds, y, **{"preserve_top1": True, **settings})
@@ -27,6 +28,8 @@ def test_the_copy_of_the_defence_computes_equation_2(settings, classes):
 
 @pytest.mark.parametrize("name", [n for n, loss in losses.LOSSES.items() if not loss.of_labels])
 def test_every_loss_is_least_where_the_substitute_answers_as_the_endpoint_did(name):
+    import keras
+
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(50, 6)).astype(np.float32)
     parameters = Parameters(scores="probabilities", beta=0.5, gamma=0.4)

@@ -1,4 +1,3 @@
-import keras
 import numpy as np
 import pytest
 
@@ -14,6 +13,8 @@ TARGETS = one_hot(RNG.integers(3, size=128), 3)
 
 def linear():
     """Return a network that trains at once."""
+    import keras
+
     layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)]
     return keras.Sequential(layers, name="linear")
 
@@ -36,6 +37,8 @@ def test_a_loss_that_is_no_number_ends_the_training():
 
 @pytest.mark.parametrize(("steps", "seen_at"), [(5, 5), (1000, 100)])
 def test_weights_that_are_no_numbers_end_a_training_whose_loss_stays_finite(steps, seen_at):
+    import keras
+
     def loss(targets, logits):
         """Return 0, whatever the weights; its slope is 0 times infinity."""
         root = keras.ops.sqrt(keras.ops.square(logits - keras.ops.stop_gradient(logits)))
@@ -91,6 +94,8 @@ def test_scores_that_are_not_finite_are_no_prediction():
 
 @pytest.mark.slow
 def test_the_papers_allconv_learns_at_its_rate():
+    import keras
+
     keras.utils.set_random_seed(0)
     model = architectures.allconv((8, 8, 1), 2)
     labels = (IMAGES[:, :4].mean(axis=(1, 2, 3)) > IMAGES[:, 4:].mean(axis=(1, 2, 3))).astype(int)
@@ -112,6 +117,8 @@ def substitute(loss, seed=3, images=IMAGES, progress=None):
 
 
 def test_what_was_trained_before_by_the_same_trainer_leaves_no_trace():
+    import keras
+
     loss = losses.LOSSES["mse"].make(None)
     first = substitute(loss)
     substitute(loss, seed=4, images=1 - IMAGES)
@@ -157,6 +164,8 @@ def test_whoever_watches_sees_the_weights_of_that_step_and_progress_counts_each(
 
 
 def test_steps_are_keras_s_own_and_the_last_quarter_is_at_half_the_rate():
+    import keras
+
     model, trainer = fresh("mlp", (8, 8, 1), 3, seed=0)
     theirs = keras.models.clone_model(model)
     theirs.set_weights(model.get_weights())
