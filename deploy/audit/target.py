@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from exporters.repository.model_repository import classifier_name, defence_name
 from load_tests.asking.endpoint import Access, EndpointError, connect
-from load_tests.asking.failures import one_line
+from load_tests.asking.failures import said_by
 from load_tests.asking.inputs import closed, filled
 
 TIMEOUT_S = 10.0
@@ -82,7 +82,7 @@ def find(grpc: str, http: str, public: str, access: Access, *, inner: Iterable[s
         try:
             metadata = client.get_model_metadata(public, client_timeout=TIMEOUT_S)
         except InferenceServerException as error:
-            raise EndpointError(f"{grpc}, model {public}: {one_line(error)}") from None
+            raise EndpointError(f"{grpc}, model {public}: {said_by(error)}") from None
         names = [*inner, classifier_name(public), defence_name(public)]
         names += [defence_name(public, one.name) for one in metadata.outputs]
         with contextlib.suppress(InferenceServerException):

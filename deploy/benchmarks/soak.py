@@ -21,7 +21,7 @@ from deploy.benchmarks import arguments
 from deploy.benchmarks.gateway_run import GatewayRun, run
 from deploy.processes.memory import Memory
 from load_tests.asking.endpoint import Access, connect
-from load_tests.asking.failures import one_line
+from load_tests.asking.failures import said_by
 from load_tests.timing.closed_loop import TIMEOUT_S, ClosedLoop, Request
 from load_tests.timing.paced import Ask, Paced
 from load_tests.timing.prepared import Preparer
@@ -85,7 +85,7 @@ def _client(url: str, access: Access, request: Request) -> Iterator[Ask]:
             try:
                 client.infer(request.model, request.inputs, client_timeout=TIMEOUT_S)
             except InferenceServerException as error:
-                return one_line(error)
+                return said_by(error)
             return ""
 
         yield ask

@@ -1,6 +1,5 @@
 """A hostile client in a process of its own."""
 
-import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,17 +9,13 @@ from typing import Any
 from deploy.audit.door import Door
 from deploy.hostile.attacks import ATTACKS
 from deploy.hostile.heard import Heard, Secrets
-from postprocess.errors import ReverseSigmoidError
+from load_tests.asking.spawned import Spawned
 
 #: How long the process may take beyond the time of its attacks, on a busy machine.
 PATIENCE_S = 60.0
 
 #: An attack by name, and who makes it.
 Order = tuple[str, Door]
-
-
-class AttackerError(ReverseSigmoidError):
-    """The process did not say what it heard."""
 
 
 class Attacker:
@@ -31,54 +26,33 @@ class Attacker:
 
     def __init__(self, orders: Sequence[Order], secrets: Secrets, seconds: float) -> None:
         """Say what to do; nothing is started yet."""
-        context = multiprocessing.get_context("spawn")
         self._seconds = seconds
-        self._here, there = context.Pipe(duplex=False)
-        self._process = context.Process(
-            target=_attack, args=(list(orders), secrets, seconds, there), daemon=True
-        )
-        self._there = there
+        self._client = Spawned("the attacker", _attack, list(orders), secrets, seconds)
         self.reports: list[dict[str, Any]] = []
 
     def __enter__(self) -> "Attacker":
-        self._process.start()
-        self._there.close()
-        if not self._here.poll(PATIENCE_S):
-            self._end()
-            raise AttackerError("the attacker did not begin")
-        self._here.recv()
+        self._client.start(PATIENCE_S)
         return self
 
     @property
     def at_it(self) -> bool:
         """Whether the attacks go on."""
-        return self._process.is_alive() and not self._here.poll()
+        return not self._client.has_said_more
 
     def wait(self) -> None:
         """Wait for the end of the attacks.
 
         Raises:
-            AttackerError: the process ended early, or not at all.
+            EndpointError: the process ended early, its error is on stderr, or not at all.
         """
-        try:
-            if not self._here.poll(self._seconds + PATIENCE_S):
-                raise AttackerError("the attacker did not end")
-            self.reports = self._here.recv()
-        except EOFError:
-            raise AttackerError("the attacker ended early; its error is above") from None
-        finally:
-            self._end()
+        self.reports = self._client.hear(self._seconds + PATIENCE_S)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None and not self.reports:
                 self.wait()
         finally:
-            self._end()
-
-    def _end(self) -> None:
-        self._process.kill()
-        self._process.join()
+            self._client.end()
 
 
 def _attack(orders: list[Order], secrets: Secrets, seconds: float, there: Connection) -> None:

@@ -306,7 +306,7 @@ class TritonServer(Child):
         """
         for model in failed:
             if model.reason:
-                return f"model {model.name} did not load: {server_log.one_line(model.reason)}"
+                return f"model {model.name} did not load: {server_log.reason_of(model.reason)}"
         for find in (server_log.refusal, server_log.missing_step):
             for model in failed:
                 reason = find(self.log, self._log_start, model.name)

@@ -24,7 +24,7 @@ def first_error(log: Path, start: int) -> str:
     """Return the first error that Triton logged, for when it exits; where to look if none."""
     for line in _lines(log, start):
         if _ERROR.match(line) and not any(text in line for text in _HARMLESS):
-            return one_line(_said(line))
+            return reason_of(_said(line))
     return f"see {log}"
 
 
@@ -46,7 +46,7 @@ def missing_step(log: Path, start: int, ensemble: str) -> str | None:
     return _last(log, start, rf"(ensemble '?{name}'? (?:depends on|contains models) .*)")
 
 
-def one_line(reason: str) -> str:
+def reason_of(reason: str) -> str:
     """Return Triton's reason without its stack trace and the names of its exceptions."""
     text = " ".join(reason.replace("\\n", "\n").split("\n\nAt:")[0].split())
     return text.removeprefix("Internal: ").removeprefix("TritonModelException: ")
@@ -60,7 +60,7 @@ def _last(log: Path, start: int, pattern: str) -> str | None:
         if _ERROR.match(line) and any(manager in line for manager in _MANAGERS):
             found = re.search(pattern, _said(line))
             if found:
-                said = one_line(next(group for group in found.groups() if group))
+                said = reason_of(next(group for group in found.groups() if group))
                 return said + _place(lines[:index])
     return None
 

@@ -29,7 +29,7 @@ def tls_misfit(said: str) -> str | None:
     return next((why for signs, why in _OF_TLS if all(sign in said for sign in signs)), None)
 
 
-def one_line(error: Any) -> str:
+def said_by(error: Any) -> str:
     """Return what an InferenceServerException says, without line breaks."""
     said = " ".join(str(error.message()).removeprefix("[request id: <id_unknown>] ").split())
     return tls_misfit(said) or said

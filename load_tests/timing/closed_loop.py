@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from load_tests.asking.endpoint import OPEN, Access, connect
-from load_tests.asking.failures import one_line
+from load_tests.asking.failures import said_by
 
 #: Of every request. Whoever is not answered by then counts an error.
 TIMEOUT_S = 30.0
@@ -90,7 +90,7 @@ class ClosedLoop:
                 connection.infer(request.model, request.inputs, client_timeout=TIMEOUT_S)
             except self._failure as error:
                 asked.errors += 1
-                asked.error = asked.error or one_line(error)
+                asked.error = asked.error or said_by(error)
                 self._stopped.wait(PAUSE_S)
                 asked.ended = time.perf_counter()
             else:
@@ -138,5 +138,5 @@ def bare_loop(client: Any, request: Request, seconds: float) -> Slice:
             ended = time.perf_counter()
             latencies_ms.append((ended - start) * 1000)
     except InferenceServerException as failure:
-        error = one_line(failure)
+        error = said_by(failure)
     return Slice(np.array(latencies_ms), time.perf_counter() - began, int(bool(error)), error)

@@ -6,14 +6,11 @@ one that was killed, the thief ends. ``bound_s`` bounds it besides.
 """
 
 import contextlib
-import multiprocessing
 import os
-import signal
 import threading
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -21,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from exporters.training import datasets
-from load_tests.asking.deferred_signals import deferred_signals
 from load_tests.asking.endpoint import OPEN, Access, EndpointError, connect
+from load_tests.asking.spawned import Spawned
 from load_tests.data import query_sets
 from load_tests.data.rows import Rows
 from load_tests.timing.closed_loop import ClosedLoop
@@ -36,7 +33,6 @@ REQUESTS = 64
 READY = "flooding"
 #: How long a request that is under way when the thief has to end is waited for.
 PATIENCE_S = 5
-_ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ class Flood:
 
     def __init__(self, asked: FloodOptions) -> None:
         """Say whom to query."""
-        self._asked = asked
+        self._thief = Spawned("the thief", _steal, asked)
         #: What the thief did, once the block is left: batch, requests, errors, seconds.
         self.done: dict[str, Any] = {}
 
@@ -68,21 +64,9 @@ class Flood:
         Raises:
             EndpointError: it could not begin.
         """
-        spawn = multiprocessing.get_context("spawn")  # a fork would share gRPC's threads
-        self._line, its_end = spawn.Pipe()
-        self._process = spawn.Process(target=_steal, args=(self._asked, its_end), daemon=True)
-        resource_tracker.ensure_running()  # whose start would let through what is blocked below
-        try:
-            with deferred_signals():  # one within would leave a child that nobody knows
-                mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # the child has it too
-                self._process.start()
-                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-                its_end.close()
-            if (said := self._heard()) != READY:
-                raise EndpointError(f"the thief ended early: {said}")
-        except BaseException:
-            self._kill()
-            raise
+        if (said := self._thief.start()) != READY:
+            self._thief.end()
+            raise EndpointError(f"the thief ended early: {said}")
         return self
 
     def check(self) -> None:
@@ -91,40 +75,27 @@ class Flood:
         Raises:
             EndpointError: it is not.
         """
-        if self._line.poll():
-            raise EndpointError(f"the thief ended early: {self._heard()}")
-
-    def _heard(self) -> Any:
-        """Return what it says next: that it is ready, what it did, or why it cannot."""
-        try:
-            return self._line.recv()
-        except EOFError:
-            self._process.join()
-            return f"exit code {self._process.exitcode}"
+        if self._thief.has_said_more:
+            raise EndpointError(f"the thief ended early: {self._thief.hear()}")
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Let it end, and kill it if it does not."""
         try:
             if kind is None:
+                said = None
                 with contextlib.suppress(OSError):  # it has ended already
-                    self._line.send(None)
-                said = self._heard() if self._line.poll(2 * PATIENCE_S) else None
+                    self._thief.line.send(None)
+                with contextlib.suppress(EndpointError):
+                    said = self._thief.hear(2 * PATIENCE_S)
                 if not isinstance(said, dict):
                     raise EndpointError("the thief did not say what it did")
                 self.done = said
         finally:
-            self._kill()
-
-    def _kill(self) -> None:
-        self._line.close()
-        if self._process.pid is not None:
-            self._process.kill()
-            self._process.join()
+            self._thief.end()
 
 
 def _steal(asked: FloodOptions, line: "Connection[Any, Any]") -> None:
     """Query until the parent says that it is enough, or is no more, or the time is over."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING - {signal.SIGINT})  # Ctrl-C: the parent's
     try:
         said: Any = _queried(asked, line)
     except ReverseSigmoidError as error:

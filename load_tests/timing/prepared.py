@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from load_tests.asking import inputs
 from load_tests.asking.endpoint import EndpointError
-from load_tests.asking.failures import one_line
+from load_tests.asking.failures import said_by
 from load_tests.data import tensors
 from load_tests.data.rows import Rows
 from load_tests.timing.closed_loop import TIMEOUT_S, Request
@@ -42,7 +42,7 @@ class Preparer:
         try:
             self._inputs = client.get_model_metadata(model, client_timeout=TIMEOUT_S).inputs
         except InferenceServerException as error:
-            raise EndpointError(f"{self._where}: {one_line(error)}") from None
+            raise EndpointError(f"{self._where}: {said_by(error)}") from None
         if sent is not None:
             self._taken = tensors.taken(self._inputs, where=f"model {model}")
             tensors.arrays(self._taken, sent[:1], where=f"model {model}")
@@ -69,8 +69,8 @@ class Preparer:
                 self._client.infer(self._model, made, client_timeout=TIMEOUT_S)
             except self._failure as error:
                 if "INVALID_ARGUMENT" not in str(error.status()):
-                    raise EndpointError(f"{self._where}: {one_line(error)}") from None
-                refused = RefusedError(one_line(error))
+                    raise EndpointError(f"{self._where}: {said_by(error)}") from None
+                refused = RefusedError(said_by(error))
             else:
                 return Request(self._model, made, rows)
         raise refused
