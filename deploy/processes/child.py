@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import select
 import subprocess
 import sys
 import tempfile
@@ -134,3 +135,24 @@ class Child(ABC):
                 return True
             time.sleep(0.05)
         return False
+
+
+def ends_within(process: subprocess.Popen[bytes], timeout_s: float | None) -> bool:
+    """Return whether it has ended by then, asleep until it ends; None waits for as long as it runs.
+
+    ``Popen.wait`` with a timeout looks twenty times a second, all day long.
+    """
+    if process.poll() is not None:
+        return True
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:  # a Linux before 5.3
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout_s)
+        return process.poll() is not None
+    try:
+        waiting = select.poll()
+        waiting.register(descriptor, select.POLLIN)
+        return bool(waiting.poll(None if timeout_s is None else timeout_s * 1000))
+    finally:
+        os.close(descriptor)

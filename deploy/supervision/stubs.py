@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable
 from itertools import chain
-from pathlib import Path
 
 from deploy.triton.server import TritonServer
 
@@ -37,6 +36,7 @@ class Stubs:
 
 def _lives(pid: int) -> bool:
     try:
-        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # a zombie's is empty
+        with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
+            return bool(file.read(1))  # a zombie's is empty
     except OSError:
         return False

@@ -94,14 +94,24 @@ class Versions:
 def stamp(repository: Path) -> dict[str, Files]:
     """Return what changes with each model's versions: its files, their sizes and times."""
     found: dict[str, set[tuple[str, int, int]]] = {}
-    for path in repository.glob("*/[0-9]*/*"):
+    versions = (one for model in _inside(str(repository)) for one in _inside(model))
+    for path in (file for one in versions if one[one.rindex("/") + 1].isdigit()
+                 for file in _inside(one)):  # fmt: skip
         try:
-            status = path.stat()
+            status = os.stat(path)
         except OSError:  # it was just removed
             continue
-        one = str(path), status.st_size, status.st_mtime_ns
-        found.setdefault(path.parts[-3], set()).add(one)
+        one = path, status.st_size, status.st_mtime_ns
+        found.setdefault(path.rsplit("/", 3)[1], set()).add(one)
     return {name: frozenset(files) for name, files in found.items()}
+
+
+def _inside(folder: str) -> list[str]:
+    """Return what a folder holds; strings, as paths take several times as long in every round."""
+    try:
+        return [f"{folder}/{name}" for name in os.listdir(folder)]
+    except OSError:  # a file, or just removed
+        return []
 
 
 if __name__ == "__main__":

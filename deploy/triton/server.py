@@ -3,7 +3,6 @@
 import contextlib
 import ipaddress
 import socket
-import subprocess
 import tempfile
 import time
 import uuid
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.processes.child import Child
+from deploy.processes.child import Child, ends_within
 from deploy.processes.listening import refuse_taken
 from deploy.triton import cancel_guard, server_log, stub_processes, wheel
 from exporters.files import servable_path
@@ -179,10 +178,9 @@ class TritonServer(Child):
         """
         if self._process is None:
             raise ServerError("Triton does not run")
-        try:
-            code = self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
+        if not ends_within(self._process, timeout_s):
             return
+        code = self._process.wait()
         raise ServerError(f"Triton stopped by itself with exit code {code}; see {self.log}")
 
     def stubs(self) -> dict[str, list[int]]:
