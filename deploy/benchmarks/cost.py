@@ -2,7 +2,7 @@
 
 | part | measures | against |
 | --- | --- | --- |
-| ``step`` | the defence of a batch: the C kernel, NumPy, fused in onnxruntime | classes, rows |
+| ``step`` | the defence of a batch: the C kernel, NumPy, fused; and a mere copy | classes, rows |
 | ``start`` | ``--help``, ``check``, ``protect``; ``serve`` to ready against Triton alone | |
 | ``protect`` | seconds and memory of ``reverse-sigmoid protect`` | size of the ONNX file |
 | ``attack`` | queries per second of the attack driver, of a live endpoint | concurrency |
@@ -12,6 +12,7 @@ Each part is a JSON file in DIR; ``COSTS.md`` and its plots are written from tho
 
 import argparse
 import itertools
+import os
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,10 @@ _MOST_MIB = 1024
 CONCURRENCIES = (1, 2, 4, 8, 16, 32)
 QUERIES = 4000
 KERNEL, NUMPY, FUSED = "kernel", "NumPy", "fused"
+#: The roof: each score is read and each answer is written to a new array, and nothing computed.
+COPY = "copy"
+#: How long perf counts the kernel's instructions.
+_COUNTED_S = 0.3
 
 
 def main() -> int:
@@ -73,7 +78,10 @@ def main() -> int:
 
 
 def step(asked: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the median seconds of a call, ways taking turns within each round."""
+    """Return the median seconds of a call, ways taking turns within each round.
+
+    And how many instructions the kernel takes for it, None where perf cannot count them.
+    """
     rng = np.random.default_rng(asked.seed)
     found = []
     for classes in CLASSES:
@@ -83,14 +91,14 @@ def step(asked: argparse.Namespace) -> list[dict[str, Any]]:
                 continue
             print(f"K = {classes}, {rows} rows", file=sys.stderr)
             logits = (rng.normal(size=(rows, classes)) * 3).astype(np.float32)
-            seconds = call_seconds(
-                _ways(session, logits), rounds=asked.rounds, rng=rng, at_least_s=0.001
-            )
+            ways = _ways(session, logits)
+            seconds = call_seconds(ways, rounds=asked.rounds, rng=rng, at_least_s=0.001)
             found.append(
                 {
                     "classes": classes,
                     "rows": rows,
                     "seconds": {name: float(np.median(each)) for name, each in seconds.items()},
+                    "kernel_instructions": _instructions(ways[KERNEL]) if KERNEL in ways else None,
                 }
             )
     return found
@@ -99,12 +107,30 @@ def step(asked: argparse.Namespace) -> list[dict[str, Any]]:
 def _ways(session: Any, logits: Any) -> dict[str, Callable[[], object]]:
     native, plain = Postprocessor(SHIPPED), Postprocessor(SHIPPED, native=False)
     ways: dict[str, Callable[[], object]] = {
+        COPY: logits.copy,
         NUMPY: lambda: plain(logits),
         FUSED: lambda: session.run(None, {"x": logits}),
     }
     if native.kernel is not None:
         ways[KERNEL] = lambda: native(logits)
     return ways
+
+
+def _instructions(call: Callable[[], object]) -> float | None:
+    """Return the instructions of a call as perf counts them, None where it does not."""
+    counting = ["perf", "stat", "-x,", "-e", "instructions:u", "-p", str(os.getpid())]
+    command = [*counting, "sleep", str(_COUNTED_S)]
+    try:
+        perf = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    except OSError:
+        return None
+    calls = 0
+    while perf.poll() is None:
+        for _ in range(10):
+            call()
+        calls += 10
+    counted = perf.communicate()[1].partition(",")[0]
+    return int(counted) / calls if counted.isdigit() else None
 
 
 def _fused_session(classes: int) -> Any:

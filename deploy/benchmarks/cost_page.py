@@ -11,6 +11,8 @@ from load_tests.reporting.page import markdown
 from load_tests.reporting.plots import figure, svg
 
 _Rows = list[dict[str, Any]]
+#: Of a score that is read and an answer that is written.
+_BYTES = 8
 
 
 def write(out: Path) -> Path:
@@ -54,14 +56,36 @@ def _draw_step(rows: _Rows) -> str:
 
 def _say_step(rows: _Rows) -> str:
     ways = list(rows[0]["seconds"])
+    counted = rows[0].get("kernel_instructions") is not None
     lines = []
     for row in rows:
         scores = row["classes"] * row["rows"]
-        each = [f"{row['seconds'][way] / scores * 1e9:,.1f}" for way in ways]
+        each = [f"{row['seconds'][way] / scores * 1e9:,.2f}" for way in ways]
+        if counted:
+            each.append(f"{row['kernel_instructions'] / scores:,.1f}")
         lines.append([f"{row['classes']:,}", str(row["rows"]), *each])
+    heads = ["K", "rows", *ways, *(["instructions"] if counted else [])]
     return (
         "Nanoseconds of a score. Below some thousand scores a call costs what a call costs; from "
-        "there on cost is the number of scores.\n\n" + markdown(("K", "rows", *ways), lines, "---:")
+        f"there on cost is the number of scores.{_say_roof(rows)}\n\n"
+        + markdown(heads, lines, "---:")
+    )
+
+
+def _say_roof(rows: _Rows) -> str:
+    """Return how far the kernel is from memory's bandwidth, where a copy was timed beside it."""
+    if not {"copy", "kernel"} <= set(rows[0]["seconds"]):
+        return ""
+    last = {row["classes"]: row for row in rows if row["classes"] in (10, 100, 1000)}
+    said = []
+    for classes, row in last.items():
+        scores = classes * row["rows"]
+        kernel, copy = (_BYTES * scores / row["seconds"][way] / 1e9 for way in ("kernel", "copy"))
+        said.append(f"{kernel:.1f} of {copy:.1f} at K = {classes:,}")
+    return (
+        f" A copy into a new array, {_BYTES} bytes moved a score, is what no step goes below: with "
+        f"{max(row['rows'] for row in rows)} rows the kernel moves "
+        f"{', '.join(said)} GB/s. The rest is arithmetic: an exponential, a power, a quotient."
     )
 
 
