@@ -4,6 +4,7 @@
 | --- | --- |
 | ``serving`` | all ways to serve a classifier, ``rivals``: the command ``benchmark``; and by
 |  | ``threads`` which of a classifier's threads and instances pay |
+| ``servers`` | two Tritons with the same models, two builds for instance, by turns |
 | ``gateway`` | a request: direct, through Envoy alone, through the gateway, with TLS |
 | ``scrub`` | what the gateway takes for an error that a client has made long |
 | ``cost`` | how cost grows with classes, size and concurrency, and what a start takes,
