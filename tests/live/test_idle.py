@@ -15,7 +15,7 @@ from deploy.triton.server import free_ports
 from load_tests.asking.endpoint import Endpoint
 
 ENSEMBLES, SECONDS = 8, 30
-#: Of one core. 1.3 here beside much else; 2.7 when waiting for Triton's end looked 20 times a second.
+#: Of one core. 1.3 here beside much else; 2.7 when Triton's end was looked for 20 times a second.
 MOST_PERCENT = 2.5
 
 
