@@ -46,7 +46,7 @@ def _first_page(measured: dict[str, Beyond], told: dict[str, list[Fact]]) -> Ite
     rows = statements.rows(measured)
     if rows:
         yield f"\n## {statements.HEADING}\n\n"
-        yield markdown(("statement", "page", "measured"), rows)
+        yield markdown(("statement", "page", "here", "measured"), rows)
     unlike = [
         (name, one.paper, one.measured, one.why)
         for name, each in told.items()

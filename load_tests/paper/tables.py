@@ -54,7 +54,8 @@ class Tables(Measured):
                     self.repeated(data, setting, who, "agreement")
                     for who in ("protected", "stolen")
                 )
-                cells += [said(setting), arrow(*ours)]
+                shown = arrow(*ours)
+                cells += [said(setting) if shown else "", shown]
             rows.append(cells)
         head = ("defence", "paper", "setting, no cap", "P -> S(P)", "setting, cap", "P -> S(P)")
         return table(head, rows, keys=2)
