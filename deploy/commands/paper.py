@@ -91,6 +91,12 @@ class PaperCommand:
             cluster=cluster,
         )
         plan = PaperPlan(scale, runner.known)
+        known = dict.fromkeys(run.victim.data for run in plan.needed(what))
+        if self.data and self.data not in known:
+            raise InputError(
+                f"--data: expected one that {what} of scale {self.scale} has runs on, "
+                f"{', '.join(known)}, got {self.data!r}"
+            )
 
         def needed() -> list[Run]:
             return [run for run in plan.needed(what) if self.data in ("", run.victim.data)]

@@ -81,6 +81,21 @@ def test_a_later_call_makes_what_is_missing_and_nothing_else(made):
     ]
 
 
+def test_a_call_that_is_out_of_time_says_what_is_missing_and_the_next_goes_on(made):
+    out, _ = made
+    gone = runs(out)[3]
+    kept = gone.read_text()
+    gone.unlink()
+    command = ("paper", "--scale", "smoke", "--out", "results", "--json", "--minutes")
+    done = run_command(*command, "0", cwd=out)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["made"], said["missing"], said["failed"]) == (0, 1, {})
+    said = json.loads(run_command(*command, "60", cwd=out).stdout)
+    assert (said["made"], said["missing"]) == (1, 0)
+    assert json.loads(gone.read_text())["result"] == json.loads(kept)["result"]
+
+
 def test_a_run_names_its_victim_by_what_that_answers(made):
     out, _ = made
     for path in (out / "results" / "smoke" / "victims").iterdir():
@@ -191,9 +206,13 @@ def test_what_a_run_was_made_with_is_used_again_its_victim_too(made):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("table9",), "paper: expected figure1, figure2"),
+        (("table9",), "paper: expected figure1, table1"),
         (("all", "--scale", "huge"), "--scale: expected smoke, cpu, text, full, got 'huge'"),
         (("none.json",), "none.json: No such file"),
+        (
+            ("table1", "--scale", "smoke", "--data", "mnist"),
+            "--data: expected one that table1 of scale smoke has runs on, digits, got 'mnist'",
+        ),
         (
             ("figure2", "--scale", "cpu", "--data-dir", "nowhere"),
             "--data-dir nowhere: no such folder",

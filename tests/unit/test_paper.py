@@ -1,5 +1,6 @@
 """The paper's plan: what is chosen, and what a run's file says."""
 
+import hashlib
 import json
 import os
 import re
@@ -33,6 +34,40 @@ def test_the_papers_criterion_takes_the_highest_cosine_among_those_that_stop_eno
     assert choose(tried, undefended=0.9).cosine == 0.7
     assert choose(tried, undefended=0.95).cosine == 0.9
     assert choose(tried, undefended=0.45).cosine == 0.5  # none does: the largest drop
+
+
+def measures(run):
+    """What a run comes to where a lower cosine always means a worse substitute."""
+    if not run.defence:
+        return {"protected": {"cosine": 1.0}, "stolen": {"accuracy": 0.8}}
+    digits = hashlib.sha256(json.dumps(run.defence, sort_keys=True).encode()).digest()
+    cosine = int.from_bytes(digits[:4], "big") / 2**32
+    found = {"protected": {"cosine": cosine}}
+    return {**found, "stolen": {"accuracy": 0.8 * cosine}} if run.substitute else found
+
+
+def test_by_halving_few_thieves_are_trained_and_the_same_setting_is_chosen():
+    scale = replace(SCALES["full"], halving=True)
+    made = {}
+    plan = PaperPlan(scale, lambda run: made.get(run.name))
+    base = plan.base("cifar10", seed=PILOT)
+    for defence in ("reverse_sigmoid", "sine"):
+        while plan.chosen("cifar10", defence, capped=True) is None:
+            needed = [base, *plan.grid("cifar10", defence, capped=True)]
+            (first, *_) = (run for run in needed if run.name not in made)  # never nothing
+            made[first.name] = measures(first)
+    exhaustive = PaperPlan(SCALES["full"], measures)
+    for defence in ("reverse_sigmoid", "sine"):
+        settings = scale.grid.settings(defence, capped=True)
+        trained = [run for run in exhaustive.grid("cifar10", defence, capped=True)
+                   if run.name in made]  # fmt: skip
+        assert 1 < len(trained) <= len(settings).bit_length()
+        chosen = [each.chosen("cifar10", defence, capped=True) for each in (plan, exhaustive)]
+        assert chosen[0] == chosen[1]
+        passing = [one for one in map(measures, exhaustive.grid("cifar10", defence, capped=True))
+                   if one["stolen"]["accuracy"] <= 0.6 + 1e-9]  # fmt: skip
+        best = max(one["protected"]["cosine"] for one in passing)
+        assert measures(plan.base("cifar10", chosen[0], seed=PILOT))["protected"]["cosine"] == best
 
 
 def test_a_runs_file_says_all_that_decides_it():

@@ -1,3 +1,8 @@
+import importlib.util
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -179,3 +184,32 @@ def test_steps_are_keras_s_own_and_the_last_quarter_is_at_half_the_rate():
         theirs.train_on_batch(blank, TARGETS[:64])
     for mine, other in zip(model.weights, theirs.weights, strict=True):
         assert np.allclose(mine, other, atol=1e-5)
+
+
+ON_JAX = """
+import numpy as np
+from exporters.training import trainer
+from exporters.training.train import fresh, predict, train
+rng = np.random.default_rng(0)
+images = rng.random((128, 6)).astype(np.float32)
+targets = np.eye(3, dtype=np.float32)[rng.integers(3, size=128)]
+def trained():
+    trainer.kept.cache_clear()
+    model, place = fresh("mlp", (6,), 3, seed=0)
+    train(model, images, targets, steps=20, seed=0, flips=False, trainer=place)
+    return predict(model, images)
+compiled = trained()
+assert trainer._ADVANCES.pop("jax")
+print(np.abs(compiled - trained()).max(), np.abs(compiled).max())
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+def test_jax_takes_the_same_steps_compiled_as_kerass_own():
+    done = subprocess.run(
+        [sys.executable, "-c", ON_JAX], env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    apart, largest = map(float, done.stdout.split())
+    assert apart < 1e-4 * largest
