@@ -74,6 +74,15 @@ def test_partial_bayes_takes_the_mean_of_what_comes_near_and_has_the_same_top_cl
     assert near[1] == pytest.approx([0.2, 0.8])  # the only one whose top class it is
 
 
+def test_partial_bayes_needs_no_more_than_one_row_of_the_same_top_class():
+    """Of many classes a shadow may know one in a single row, wherever that stands."""
+    others = np.full((40, 3), [0.05, 0.05, 0.9], np.float32)
+    for place in (0, 20, 40):
+        shadow = np.insert(others, place, [0.7, 0.2, 0.1], axis=0).astype(np.float32)
+        (found,) = bayes.recover(np.array([[0.6, 0.3, 0.1]], np.float32), shadow, np.copy)
+        assert np.allclose(found, [0.7, 0.2, 0.1])
+
+
 def test_partial_bayes_comes_nearer_to_the_truth_than_the_answers_are():
     true, shadow, copy = victims(300), victims(4000, seed=1), Postprocessor(PARAMETERS)
     answers = copy(true)

@@ -35,8 +35,9 @@ def recover(answers: Answers, shadow: Answers, defence: Callable[[Answers], Answ
         distance = np.where(other, np.inf, np.maximum(distance, 0))
         near = np.partition(distance, min(NEIGHBOUR, len(table)) - 1, axis=1)
         width = near[:, min(NEIGHBOUR, len(table)) - 1][:, None]
-        width = np.where(np.isfinite(width), width, near[:, :1]) + 1e-15
-        weights = np.exp2(-(distance - near[:, :1]) / width)
+        nearest = distance.min(axis=1, keepdims=True)  # of ``near``, the order is none
+        width = np.where(np.isfinite(width), width, nearest) + 1e-15
+        weights = np.exp2(-(distance - nearest) / width)
         recovered.append(weights / weights.sum(axis=1, keepdims=True) @ shadow)
     found: Answers = np.concatenate(recovered).astype(np.float32)
     return found
