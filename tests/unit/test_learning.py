@@ -1,10 +1,13 @@
 """Ways to make more of answers, and to choose whom to ask about."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import softmax
 
-from exporters.training.train import predict
+from exporters.training.train import predict, train
+from load_tests.stealing import substitute
 from load_tests.stealing.attacks.k_center import k_center
 from load_tests.stealing.attacks.margin import margin
 from load_tests.stealing.collect import collect
@@ -42,6 +45,35 @@ def test_what_nobody_was_asked_about_is_learnt_from_by_every_learner(name, label
     assert len(seen) == 1  # one training alone is told of
     assert seen[0] > 2 * len(asked)
     assert (predict(model, POOL).argmax(axis=1) == TRUTH).mean() > 0.9
+
+
+def test_what_all_begin_with_is_trained_once_and_stays_what_it_is(monkeypatch):
+    asked = np.arange(0, 180, 10)
+    taken = TransferSet(POOL[asked], answers(POOL[asked]))
+    recipe = Recipe(architecture="mlp", steps=20, seed=7)
+    trained = []
+
+    def counted(model, *rows, **more):
+        trained.append(more["steps"])
+        return train(model, *rows, **more)
+
+    monkeypatch.setattr(substitute, "train", counted)
+    plain = train_substitute(taken, recipe)
+    before, (start, *_) = predict(plain, POOL), trained
+    for name in learn.LEARNERS:
+        learn.find(name)(taken, recipe, POOL, train_substitute)
+    assert trained == [start, 20, *([7] * 3), 20]  # no learner's first one
+    seen = []
+    again = train_substitute(taken, recipe, progress=lambda *done: seen.append(done))
+    assert again is not plain
+    assert seen == [(20, 20)]
+    assert np.array_equal(predict(again, POOL), before)
+    for other in (replace(recipe, seed=8), replace(recipe, steps=21)):
+        count = len(trained)
+        assert not np.array_equal(predict(train_substitute(taken, other), POOL), before)
+        assert len(trained) == count + 1
+    fewer = TransferSet(taken.rows[1:], taken.scores[1:])
+    assert not np.array_equal(predict(train_substitute(fewer, recipe), POOL), before)
 
 
 def test_an_unknown_way_to_learn_is_refused():
