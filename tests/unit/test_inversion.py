@@ -83,7 +83,15 @@ def test_derivatives_are_those_that_differences_give(beta, gamma, preserve_top1)
         [analytic.protect(logits + way * unit, parameters) for unit in np.eye(9)] for way in (h, -h)
     )
     expected = np.stack([(a - b) / (2 * h) for a, b in zip(ahead, behind, strict=True)], axis=2)
-    assert analytic.Forward.of(logits, parameters).jacobian() == pytest.approx(expected, abs=1e-8)
+    jacobian = analytic.Forward.of(logits, parameters).jacobian()
+    assert jacobian.dense() == pytest.approx(expected, abs=1e-8)
+    residual, damping = np.random.default_rng(1).normal(size=(50, 9)), np.full(50, 1e-3)
+    dense = jacobian.dense()
+    normal = dense.transpose(0, 2, 1) @ dense
+    scale = np.trace(normal, axis1=1, axis2=2) / 9
+    damped = normal + (damping * scale)[:, None, None] * np.eye(9)
+    wanted = np.linalg.solve(damped, dense.transpose(0, 2, 1) @ residual[:, :, None])[:, :, 0]
+    assert jacobian.step(residual, damping) == pytest.approx(wanted, rel=1e-6, abs=1e-6)
 
 
 def test_answers_seen_before_are_not_solved_again(monkeypatch):

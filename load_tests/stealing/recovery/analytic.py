@@ -104,28 +104,97 @@ class Forward:
         protected: Float64 = self.z / self.total
         return protected
 
-    def jacobian(self) -> Float64:
-        """Return the derivatives of the protected row by the logits, shape (n, K, K)."""
-        y, others = self.y, self.others.clip(TINY)
-        one = np.eye(y.shape[1], dtype=bool)
-        dy = -y[:, :, None] * y[:, None, :]
-        dy[:, one] = y * self.others
-        slope = self.gamma * self.s * (1 - self.s)
-        ds = -slope[:, :, None] * (y[:, None, :] / others[:, :, None])
-        ds[:, one] = slope  # (1 - y) / (1 - y) of it
-        dz = dy - self.beta[:, :, None] * ds
+    def jacobian(self) -> "Jacobian":
+        """Return the derivatives of the protected row by the logits.
+
+        Of z those are diag(d) - d y^T - (s - 1/2) dbeta^T but for the top class's row, which is
+        made by itself: there the two terms of d would cancel.
+        """
+        y, rows, top = self.y, np.arange(len(self.y)), self.s.argmax(axis=1)
+        kept = self.z > 0
+        d = kept * (y - self.beta * self.gamma * self.s * (1 - self.s) / self.others.clip(TINY))
+        d[rows, top] = 0
+        dy, ds = self._rows(top)
+        row = kept[rows, top][:, None] * (dy - self.beta * ds)
+        dbeta = np.zeros_like(y)
         (capped,) = np.nonzero(self.capped_by >= 0)
         if len(capped):
-            top, by = self.s[capped].argmax(axis=1), self.capped_by[capped]
-            gap = (self.s[capped, top] - self.s[capped, by])[:, None]
-            lead = (y[capped, top] - y[capped, by])[:, None]
-            apart = ds[capped, top] - ds[capped, by]
-            dbeta = self.kept * ((dy[capped, top] - dy[capped, by]) - lead / gap * apart) / gap
-            dz[capped] -= (self.s[capped] - 0.5)[:, :, None] * dbeta[:, None, :]
-        dz *= (self.z > 0)[:, :, None]
-        dz -= self.protected[:, :, None] * dz.sum(axis=1, keepdims=True)
-        jacobian: Float64 = dz / self.total[:, :, None]
-        return jacobian
+            by = np.where(self.capped_by >= 0, self.capped_by, top)
+            gap, lead = (each[rows, top] - each[rows, by] for each in (self.s, y))
+            dy_by, ds_by = self._rows(by)
+            gap, lead = gap[capped, None], lead[capped, None]
+            apart = (ds - ds_by)[capped]
+            dbeta[capped] = self.kept * ((dy - dy_by)[capped] - lead / gap * apart) / gap
+        of_beta = kept * (0.5 - self.s)
+        diagonal = d.copy()
+        diagonal[rows, top] = np.sqrt(np.square(d).mean(axis=1)) + TINY  # no inverse explodes
+        row[rows, top] -= diagonal[rows, top]
+        is_top = np.zeros_like(y)
+        is_top[rows, top] = 1
+        # Each column sum goes off as a share of the protected row, which is z over its total.
+        left = [of - self.protected * of.sum(axis=1, keepdims=True) for of in (-d, of_beta, is_top)]
+        left.append(-self.protected)
+        right = [y, dbeta, row, diagonal]
+        total = self.total[:, :, None]
+        return Jacobian(
+            diagonal / self.total, np.stack(left, axis=2) / total, np.stack(right, axis=2)
+        )
+
+    def _rows(self, classes: NDArray[np.intp]) -> tuple[Float64, Float64]:
+        """Return the derivatives of one class's y and s for each row, shapes (n, K)."""
+        rows = np.arange(len(self.y))
+        y, others, s = (each[rows, classes][:, None] for each in (self.y, self.others, self.s))
+        dy, slope = -y * self.y, self.gamma * s * (1 - s)
+        ds = -slope * self.y / others.clip(TINY)
+        dy[rows, classes], ds[rows, classes] = (y * others)[:, 0], slope[:, 0]
+        return dy, ds
+
+
+@dataclass(frozen=True)
+class Jacobian:
+    """Derivatives of rows of K, each diag(``diagonal``) + ``left`` ``right``^T.
+
+    Shapes (n, K) and twice (n, K, 4): nothing here grows with the square of the classes.
+    """
+
+    diagonal: Float64
+    left: Float64
+    right: Float64
+
+    def dense(self) -> Float64:
+        """Return them as matrices, shape (n, K, K)."""
+        whole: Float64 = self.left @ self.right.transpose(0, 2, 1)
+        whole[:, np.eye(whole.shape[1], dtype=bool)] += self.diagonal
+        return whole
+
+    def step(self, residual: Float64, damping: Float64) -> Float64:
+        """Return the solutions x of (J^T J + damping) x = J^T residual, shape (n, K).
+
+        Args:
+            residual: shape (n, K).
+            damping: shape (n,), as a share of the mean of J^T J's diagonal.
+
+        By Woodbury's identity: J^T J is the diagonal's square plus W M W^T, of rank 8.
+        """
+        left, right, diagonal = self.left, self.right, self.diagonal[:, :, None]
+        rank = left.shape[2]
+        gram = left.transpose(0, 2, 1) @ left
+        scaled = diagonal * left
+        trace = np.square(self.diagonal).sum(axis=1) + 2 * (scaled * right).sum(axis=(1, 2))
+        trace += (gram * (right.transpose(0, 2, 1) @ right)).sum(axis=(1, 2))
+        small = damping * (trace / left.shape[1] + 1e-18)
+        inverse = 1 / (np.square(diagonal) + small[:, None, None])
+        wide = np.concatenate([scaled, right], axis=2)
+        middle = np.zeros((len(left), 2 * rank, 2 * rank))
+        middle[:, :rank, :rank] = -gram
+        middle[:, :rank, rank:] = middle[:, rank:, :rank] = np.eye(rank)
+        middle += wide.transpose(0, 2, 1) @ (inverse * wide)
+        wanted = diagonal * residual[:, :, None]
+        wanted = wanted + right @ (left.transpose(0, 2, 1) @ residual[:, :, None])
+        by_diagonal = inverse * wanted
+        inner = np.linalg.solve(middle, wide.transpose(0, 2, 1) @ by_diagonal)
+        found: Float64 = (by_diagonal - inverse * (wide @ inner))[:, :, 0]
+        return found
 
 
 def solutions(answers: Answers, parameters: Parameters) -> tuple[Float64, Float64]:
@@ -208,11 +277,6 @@ def _solve(logits: Float64, answers: Float64, parameters: Parameters) -> Float64
 
 def _step(logits: Float64, residual: Float64, parameters: Parameters, damping: Float64) -> Float64:
     """Return a damped Gauss-Newton step."""
-    classes = logits.shape[1]
-    jacobian = Forward.of(logits, parameters).jacobian()
-    normal = jacobian.transpose(0, 2, 1) @ jacobian
-    scale = np.einsum("njj->n", normal)[:, None] / classes + 1e-18
-    damped = normal + (damping[:, None] * scale)[:, :, None] * np.eye(classes)
-    step = np.linalg.solve(damped, np.einsum("nij,ni->nj", jacobian, residual)[..., None])
-    clipped: Float64 = np.clip(step[..., 0], -3, 3)
+    step = Forward.of(logits, parameters).jacobian().step(residual, damping)
+    clipped: Float64 = np.clip(step, -3, 3)
     return clipped
