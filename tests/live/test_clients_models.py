@@ -150,6 +150,25 @@ def test_no_odd_spelling_reaches_what_others_may_ask(gated, name, allowed, close
         f"/v2/models/{closed}/infer?x=/v2/models/{allowed}/infer",
         f"/v2/models/{closed}/infer;/v2/models/{allowed}/infer",
         f"/v2/models/{closed}/versions/1/../1/infer",
+        f"/v2/models/{closed}/versions/01/infer",
+        f"/v2/models/{closed}//infer",
+        f"/v2//models/{closed}/versions//1/infer",
+        f"/v2/./models/{closed}/infer",
+        f"/v2\\models\\{closed}\\infer",
+        f"/v2/models/{allowed}/..%5c{closed}/infer",
+        f"/v2/models/{closed}%20/infer",
+        f"/v2/models/%20{closed}/infer",
+        f"/v2/models/{closed}%00/infer",
+        f"/v2/models/{allowed}%00{closed}/infer",
+        f"/v2/models/{closed.upper()}/infer",
+        f"/V2/MODELS/{closed}/INFER",
+        f"/v2/models/%2564{closed[1:]}/infer",
+        f"/v2/models/{closed}/infer#/v2/models/{allowed}/infer",
+        f"/v2/models/{closed}/generate",
+        f"/v2/models/{closed}/config",
+        f"/v2/models/{closed}/stats",
+        f"/v2/repository/models/{closed}/load",
+        f"http://x/v2/models/{closed}/infer",
     ):
         status, said = over_http(gated, name, path, body)
         assert status in (400, 403, 404), (path, said)
@@ -171,6 +190,41 @@ def test_no_odd_spelling_reaches_what_others_may_ask(gated, name, allowed, close
             assert answered.model_name == allowed
         else:
             assert status in ("PERMISSION_DENIED", "INVALID_ARGUMENT"), answer
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed", "closed"),
+    [("alice", "digits", OTHER), ("alice", "digits", CLASSIFIER), ("partner", OTHER, CLASSIFIER)],
+)
+def test_no_odd_name_in_a_message_and_no_other_call_reaches_them_either(
+    gated, name, allowed, closed
+):
+    for odd in (
+        f"{closed} ", f" {closed}", f"\t{closed}", f"{closed}\n", f"{closed}\0", f"{closed}/",
+        f"./{closed}", f"{allowed}/../{closed}", f"{allowed}\0{closed}", f"{closed}/versions/1",
+        closed.upper(), closed.title(), closed.replace("_", "%5f"), f"\ufeff{closed}",
+        closed.replace("d", "\uff44", 1),
+    ):  # fmt: skip
+        assert over_grpc(gated, name, "ModelInfer", question(odd)[0].SerializeToString())[0] != "OK"
+        assert over_grpc(gated, name, "ModelReady", service_pb2.ModelReadyRequest(
+            name=odd).SerializeToString())[0] != "OK"  # fmt: skip
+    inference = question(closed)[0].SerializeToString()
+    for method, raw in (
+        ("ModelConfig", service_pb2.ModelConfigRequest(name=closed).SerializeToString()),
+        ("ModelStatistics", service_pb2.ModelStatisticsRequest(name=closed).SerializeToString()),
+        ("RepositoryIndex", b""),
+        ("RepositoryModelLoad", service_pb2.RepositoryModelLoadRequest(
+            model_name=closed).SerializeToString()),
+        ("ModelStreamInfer", inference),
+        ("modelinfer", inference),
+        ("/ModelInfer", inference),
+        ("./ModelInfer", inference),
+        ("%4dodelInfer", inference),
+        ("ModelInfer/", inference),
+        ("ModelInfer?", inference),
+    ):  # fmt: skip
+        status, said = over_grpc(gated, name, method, raw)
+        assert status != "OK", (method, said)
 
 
 def test_raw_scores_reach_whom_they_are_said_for_and_it_is_logged(gated):
