@@ -4,6 +4,7 @@ All of it runs in the thread that started Triton, as Triton ends with that threa
 """
 
 import contextlib
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -28,6 +29,9 @@ from postprocess.question import path_in, read
 
 #: How often a model that could not be watched is tried again.
 AGAIN_S = 30.0
+#: How often what else has to run is looked after: an edit that takes a model from a client is
+#: to hold within 2 s, however rarely models are asked.
+TEND_S = 0.5
 
 
 class Supervisor:
@@ -54,7 +58,7 @@ class Supervisor:
             probe_s: time between two probes.
             timeout_s: how long an answer may take.
             max_restarts: of Triton that do not help, within ``recovery.WINDOW_S``.
-            tend: looks after what else has to run, once a round.
+            tend: looks after what else has to run, every ``TEND_S``.
             gateway: asks through the gateway, where there is one.
             suspects: who had requests in flight since a time by the wall clock.
             status_file: JSON that is rewritten after every round, see ``Status``.
@@ -95,16 +99,19 @@ class Supervisor:
         Raises:
             ServerError: restarts of Triton do not help.
         """
-        state = "stopped"
+        state, due = "stopped", time.monotonic() + self._probe_s
         try:
             while True:
                 try:
-                    self._server.wait(self._probe_s)
+                    self._server.wait(min(TEND_S, self._probe_s))
                 except ServerError as error:
                     self._restart(f"{error}", died=True)
+                    due = -math.inf
                 self._tend()
-                self._round()
-                self._write_status()
+                if time.monotonic() >= due:
+                    self._round()
+                    self._write_status()
+                    due = time.monotonic() + self._probe_s
         except ServerError:
             state = "failed"
             raise

@@ -65,7 +65,8 @@ def gated(exported, tmp_path_factory):
         config = repository / other / "config.pbtxt"
         text = config.read_text().replace('"digits"', f'"{OTHER}"')
         config.write_text(text.replace(f'"{DEFENCE}"', f'"{OTHER}_reverse_sigmoid"'))
-    with Gated(repository, Files(*write_operator(folder, LISTS)), cwd=folder) as running:
+    files, rarely = Files(*write_operator(folder, LISTS)), ("--probe-seconds", 3600)
+    with Gated(repository, files, *rarely, cwd=folder) as running:  # edits hold soon all the same
         yield running
         assert running.stop() == 0
 
