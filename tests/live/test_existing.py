@@ -74,7 +74,7 @@ class Clients:
                     self.answers[name] = infer(client, name)
                 except InferenceServerException as error:
                     self.failed.append((name, str(error)))
-                time.sleep(0.05)
+                time.sleep(0.1)
 
     def __enter__(self):
         for thread in self._threads:
