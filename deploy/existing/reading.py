@@ -252,6 +252,12 @@ def _refuse_tensors(model: ExistingModel) -> None:
         raise InputError(
             f"{path}: no output of floats (FP16, FP32, FP64) that could hold scores: {there}"
         )
+    for one in config.output:
+        if one.label_filename and not (model.folder / one.label_filename).is_file():
+            raise InputError(
+                f"{path}: output {one.name}: label_filename: expected a file in the model's "
+                f"folder, got {one.label_filename}, which is not there"
+            )
     for one in (*config.input, *config.output):
         if model_config.data_type_name(one) not in DATA_TYPES.values():
             kind = model_config.data_type_name(one)

@@ -128,7 +128,9 @@ def write(
         _write(folder / name / version.name / ".gitkeep", "")
     for output in signature.scores:
         if output.label_filename:
-            take(model.folder / output.label_filename, folder / name / output.label_filename)
+            target = folder / name / output.label_filename
+            target.parent.mkdir(exist_ok=True, parents=True)
+            take(model.folder / output.label_filename, target)
     return Staged(folder, (name, classifier, *defences), signature)
 
 

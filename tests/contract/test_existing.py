@@ -5,6 +5,7 @@ from commands import call_command
 from existing_models import (
     ELSEWHERE,
     GOLDEN,
+    config,
     contents,
     elsewhere,
     parsed,
@@ -12,7 +13,9 @@ from existing_models import (
     protect,
 )
 
-from deploy.existing import staging, undoing
+from deploy.existing import protecting, staging, undoing
+from exporters.reading.classifier import ProtectOptions
+from exporters.repository.model_repository import SHIPPED
 from exporters.repository.versions import folders
 from postprocess.errors import InputError
 
@@ -69,6 +72,48 @@ def test_the_public_model_has_the_versions_and_the_labels_of_the_original(tmp_pa
     behind = folder.parent / "m_classifier"
     assert (behind / "1" / "model.plan").stat().st_ino == inode
     assert not (folder / "1" / "model.plan").exists()
+
+
+#: Configs as people write them, of one model.
+WRITTEN = {
+    "line ends of another system": lambda text: text.replace("\n", "\r\n"),
+    "one line": lambda text: text.replace("# Ours.\n", "").replace("\n", " "),
+    "nothing after the last line": lambda text: text.rstrip("\n") + " # end",
+    "a folder of labels": lambda text: text.replace("labels.txt", "all/labels.txt"),
+    "tabs, quotes, comments that look like fields": lambda text: (
+        """\
+\t# name: "x" {
+name\t:\t'm.v1' # }
+
+backend:"fil"
+max_batch_size :  64
+input[{name:"x",data_type:TYPE_FP32,dims:[6]}]
+output<name:'scores' # "
+ data_type:TYPE_FP32 dims:4 label_filename :
+"labels.txt">"""
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WRITTEN)
+def test_a_config_may_be_written_in_any_way_and_comes_back_as_it_was(tmp_path, way):
+    """The model's name has a dot, its repository is a link, and its labels end in CR LF."""
+    folder = elsewhere(tmp_path / "disk", "fil", "m.v1")
+    text = config("m.v1", backend="fil", output='label_filename: "labels.txt"')
+    (folder / "config.pbtxt").write_bytes(WRITTEN[way](text).encode())
+    (folder / "all").mkdir()
+    for labels in ("labels.txt", "all/labels.txt"):
+        (folder / labels).write_bytes(b"a\r\nb\r\nc\r\nd\r\n")
+    (tmp_path / "models").symlink_to(tmp_path / "disk")
+    before, linked = contents(tmp_path), tmp_path / "models" / "m.v1"
+    told = ProtectOptions(scores="logits", multi_label=False)
+    protecting.protect(linked, SHIPPED, told)
+    public = parsed(folder / "config.pbtxt")
+    assert (folder / public.output[0].label_filename).read_bytes().startswith(b"a\r\n")
+    done = call_command("check", tmp_path / "models", cwd=tmp_path)
+    assert "0 errors" in done.stdout, done.stdout
+    undoing.undo(linked, poll_s=0)
+    assert contents(tmp_path) == before
 
 
 def test_the_command_says_what_was_told_and_what_was_not_verified(tmp_path):

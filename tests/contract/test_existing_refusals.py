@@ -124,8 +124,13 @@ STEP = '{ model_name: "scaling" input_map { key: "raw" value: "answer" } output_
 STEP += '{ key: "x" value: "scaled_again" } }'
 
 
+def unlabelled(repository):
+    return edited(repository, output='label_filename: "labels.txt"')
+
+
 def escaped(repository):
-    folder = edited(repository, output='label_filename: "labels.txt"')
+    folder = unlabelled(repository)
+    (folder / "labels.txt").touch()
     path = folder / "config.pbtxt"
     path.write_text(path.read_text().replace('"scores"', r'"sc\157res"'))
     return folder
@@ -169,6 +174,7 @@ CASES = {
     "an ensemble of a model that is not there": (
         of_ensemble('"inner"', '"gone"'), "its step gone is no model of"
     ),
+    "a labels file that is not there": (unlabelled, "got labels.txt, which is not there"),
     "a place that is taken": (taken, "m_classifier exists"),
     "a link": (linked, "a link, which cannot be moved"),
     "a form that is not known": (escaped, "written in a form that cannot be edited"),
