@@ -50,6 +50,14 @@ def run_command(*arguments, cwd, timeout=PATIENCE_S, env=None):
     )
 
 
+def run_on_a_full_disk(kib, *words, cwd, timeout=PATIENCE_S):
+    """Run a program none of whose files may have more than so many KiB, nor its processes'."""
+    return subprocess.run(
+        ["/bin/bash", "-c", f'ulimit -f {kib}; exec "$0" "$@"', *map(str, words)],
+        cwd=cwd, timeout=timeout, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
 def call_command(*arguments, cwd):
     """Do the same within this process: no Python starts, and nothing is imported twice.
 

@@ -2,8 +2,12 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from exporters.files.atomic_file import told
+from postprocess.errors import ReverseSigmoidError
 
 _SHARED: dict[str, dict[str, Any]] = {
     "repository": {"type": Path},
@@ -24,6 +28,20 @@ def parser(name: str, *shared: str) -> argparse.ArgumentParser:
     for one in shared:
         made.add_argument(one, **_SHARED[one])
     return made
+
+
+def ended(main: Callable[[], int]) -> int:
+    """Return the exit code of a benchmark that keeps what it has done, after one line of why."""
+    try:
+        return main()
+    except ReverseSigmoidError as error:
+        said, code = str(error), 1
+    except OSError as error:
+        said, code = told(error), 1
+    except KeyboardInterrupt:
+        said, code = "interrupted; the same command goes on", 130
+    print(f"{Path(sys.argv[0]).stem}: {said}", file=sys.stderr)
+    return code
 
 
 def command(name: str) -> str:

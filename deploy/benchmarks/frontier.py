@@ -67,4 +67,4 @@ def _tell(name: str, done: int, total: int, seconds: float, error: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(arguments.ended(main))

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -106,8 +107,11 @@ class PaperCommand:
                 say(f"{len(runner.missing(needed()))} runs to make at least", console=err_console)
                 minutes = math.inf if self.minutes is None else self.minutes
                 runner.make_missing(needed, until=start + minutes * 60)
-        finally:
-            report = _report(self.out)
+        except BaseException:
+            with suppress(OSError):  # what ended the runs is to be told
+                _report(self.out)
+            raise
+        report = _report(self.out)
         made, missing = runner.made, len(runner.missing(needed()))
         if self.as_json:
             said = {"made": made, "missing": missing, "failed": runner.failed}

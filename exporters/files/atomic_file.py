@@ -1,5 +1,6 @@
 """Files that are either whole or absent."""
 
+import io
 import json
 import os
 import tempfile
@@ -10,6 +11,13 @@ from typing import Any
 
 #: Of a file that is not whole yet.
 _SUFFIX = ".part"
+
+
+def told(error: OSError) -> str:
+    """Return an error in one line: which file, and what is wrong with it."""
+    if error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
 
 
 @contextmanager
@@ -64,6 +72,16 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` in UTF-8, whole or not at all."""
     with atomic_file(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def write_arrays(path: Path, *arrays: Any, **named: Any) -> None:
+    """Write arrays to ``path``, an .npz file, whole or not at all."""
+    import numpy as np
+
+    packed = io.BytesIO()  # what cannot be written is no half of a ZIP file then
+    np.savez(packed, *arrays, **named)
+    with atomic_file(path) as part:
+        part.write_bytes(packed.getbuffer())
 
 
 def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from exporters.files.atomic_file import atomic_file
+from exporters.files.atomic_file import write_arrays
 from exporters.graph.onnx_signature import of_classifier
 from exporters.training import architectures, datasets
 from exporters.training.datasets import Dataset
@@ -50,7 +49,6 @@ def write(folder: Path, dataset: Dataset, *, architecture: str, seed: int) -> No
     test: dict[str, NDArray[Any]] = {name: view.x_test for name, view in views.items()}
     for name, arrays in zip(NAMES, (query, {**test, "labels": dataset.y_test}), strict=True):
         try:
-            with atomic_file(folder / name) as part, part.open("wb") as file:
-                np.savez(file, **arrays)
+            write_arrays(folder / name, **arrays)
         except OSError as error:
             raise InputError(f"{folder / name}: cannot be written: {error.strerror}") from None

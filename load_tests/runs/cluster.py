@@ -67,16 +67,23 @@ class Cluster:
         Raises:
             InputError: nobody answers, or there are no workers.
         """
-        from distributed import Client
+        from distributed import Client, Security
 
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what is lost is said by us
+        if self._where.startswith("tls") and not Security().get_connection_args("client").get(
+            "ssl_context"
+        ):
+            raise InputError(
+                f"--scheduler {self._where}: needs Dask's certificates of a client: "
+                "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ...__CLIENT__CERT and ...__CLIENT__KEY"
+            )
         try:
             self.client = Client(self._where, timeout=_CONNECT_S, set_as_default=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, asyncio.TimeoutError) as error:
             raise InputError(f"--scheduler {self._where}: {str(error) or 'no answer'}") from None
         try:
             self.client.wait_for_workers(1, timeout=_WORKERS_S)
-        except TimeoutError:
+        except asyncio.TimeoutError:
             self.client.close()
             raise InputError(
                 f"--scheduler {self._where}: has no workers; start some, on any machine: "

@@ -61,11 +61,13 @@ def answered(
         start = time.monotonic()
         return places.ask(place, task), time.monotonic() - start
 
+    asks = True  # nothing more can be begun until something has ended
     with ThreadPoolExecutor(MOST_PLACES) as threads:
         try:
             while True:
                 for place in places.free([place for _, place in flying.values()]):
-                    task = following()
+                    task = following() if asks else None
+                    asks = task is not None
                     if task is None:
                         break
                     flying[threads.submit(ask, place, task)] = task, place
@@ -73,7 +75,7 @@ def answered(
                     return
                 rest = max(0.0, min(_LOOK_S, until - time.monotonic()))
                 for done in wait(flying, rest, return_when=FIRST_COMPLETED).done:
-                    task, _ = flying.pop(done)
+                    asks, (task, _) = True, flying.pop(done)
                     yield task, *done.result()
                 if flying and time.monotonic() >= until:
                     places.stop()

@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.files.atomic_file import atomic_file, write_json
+from exporters.files.atomic_file import atomic_file, write_arrays, write_json
 from exporters.training import architectures, datasets
 from exporters.training.datasets import Dataset, HoldOff, Images
 from exporters.training.train import predict, train_victim
@@ -23,6 +23,10 @@ from postprocess.errors import InputError
 Logits = NDArray[np.float32]
 #: What a recorded victim was asked about, where that is no data set: pool, test and maybe labels.
 ROWS = "rows.npz"
+#: Not HDF5, which ends the process where a disk is full.
+_WEIGHTS = "weights.npz"
+#: What victims of earlier versions have instead.
+_OF_BEFORE = "victim.weights.h5"
 #: The file that is written when all others are there.
 _LAST = "victim.json"
 
@@ -80,7 +84,11 @@ class TrainedVictim:
     def _model(self) -> Any:
         dataset = _dataset(self.victim.data, self._data_dir)
         model = architectures.build(self.victim.architecture, dataset.input_shape, dataset.classes)
-        model.load_weights(self._folder / "victim.weights.h5")
+        if (of_before := self._folder / _OF_BEFORE).is_file():
+            model.load_weights(of_before)
+        else:
+            with np.load(self._folder / _WEIGHTS) as stored:
+                model.set_weights([stored[name] for name in stored.files])
         return model
 
     def _kept(self, which: str) -> Logits:
@@ -134,11 +142,11 @@ def prepare_victim(victim: Victim, folder: Path, data_dir: Path | None) -> None:
         dataset, held_off, victim.architecture, steps=victim.steps, seed=victim.seed
     )
     home = folder / victim.name
-    home.mkdir(parents=True, exist_ok=True)
-    model.save_weights(home / "victim.weights.h5", overwrite=True)
-    logits = {"test": dataset.x_test, "pool": held_off.adversary_images}
-    with atomic_file(home / "logits.npz") as part, part.open("wb") as file:
-        np.savez(file, **{which: predict(model, images) for which, images in logits.items()})
+    (home / _OF_BEFORE).unlink(missing_ok=True)
+    write_arrays(home / _WEIGHTS, *model.get_weights())
+    asked = {"test": dataset.x_test, "pool": held_off.adversary_images}
+    answers = {which: predict(model, images) for which, images in asked.items()}
+    write_arrays(home / "logits.npz", **answers)
     about = {"victim": victim.name, "made_with": made_with(dataset.digest)}
     write_json(home / _LAST, about, indent=None)
 

@@ -17,6 +17,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from exporters.files.atomic_file import told
 from exporters.quiet_import import import_quietly
 from load_tests.runs.conditions import made_with
 from load_tests.runs.execute import execute
@@ -37,9 +38,7 @@ def main(folder: Path, data_dir: Path | None) -> None:
         except ReverseSigmoidError as error:
             answer = {"error": str(error)}
         except OSError as error:
-            answer = {
-                "error": f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            }
+            answer = {"error": told(error)}
         except Exception as error:
             traceback.print_exc()
             said = " ".join(str(error).split())

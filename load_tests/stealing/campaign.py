@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from exporters.files.atomic_file import atomic_file, write_json
+from exporters.files.atomic_file import write_arrays, write_json
 from exporters.pipeline import Stage
 from exporters.training.datasets import Labels
 from exporters.training.train import Progress, predict
@@ -319,8 +319,7 @@ class Campaign:
             with self.stage(f"ask about the test set, {len(rows)} rows"):
                 protected = ask(self._protected, rows, batch_size=size)
                 truth = protected if self._victim is None else self._true(rows)
-            with atomic_file(path) as part, part.open("wb") as file:
-                np.savez(file, protected=protected, reference=truth)
+            write_arrays(path, protected=protected, reference=truth)
         with np.load(path) as stored:
             return {name: stored[name] for name in ("protected", "reference")}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from exporters.files.atomic_file import atomic_file, write_json
+from exporters.files.atomic_file import write_arrays, write_json
 from exporters.graph.onnx_run import one_line
 from load_tests.data import tensors
 from load_tests.data.drawn import Drawn, digest
@@ -66,14 +66,11 @@ def record(classifier: OnnxVictim, drawn: Drawn, victims: Path, victim: Victim) 
     else:
         ask = asker(classifier, drawn)
         logits = {"test": ask(drawn.test), "pool": ask(drawn.pool)}
-        home.mkdir(parents=True, exist_ok=True)
         if drawn.inputs:
             learnt = {"pool": features(drawn.pool), "test": features(drawn.test)}
             labels = {} if drawn.labels is None else {"labels": drawn.labels}
-            with atomic_file(home / ROWS_FILE) as part, part.open("wb") as file:
-                np.savez(file, **learnt, **labels)
-        with atomic_file(home / "logits.npz") as part, part.open("wb") as file:
-            np.savez(file, **logits)
+            write_arrays(home / ROWS_FILE, **learnt, **labels)
+        write_arrays(home / "logits.npz", **logits)
         write_json(home / "victim.json", about, indent=None)  # the last
     with np.load(home / "logits.npz") as stored:
         test: Logits = stored["test"]

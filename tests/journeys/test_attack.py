@@ -9,7 +9,7 @@ import time
 import numpy as np
 import onnxruntime
 import pytest
-from commands import SOON_S, Running, call_command
+from commands import COMMAND, SOON_S, Running, call_command, run_on_a_full_disk
 from scipy.special import softmax
 from serving import read_url
 
@@ -111,6 +111,36 @@ def test_an_interrupted_attack_resumed_sends_exactly_the_rest_of_its_budget(own,
     assert done.returncode == 0, done.stderr
     assert answered(own) - before == 400 + len(DIGITS.x_test) + ROWS
     assert rows.read_bytes().count(b"\n") - 1 == 400
+
+
+def killed(command, rows, tmp_path):
+    with Running("attack", "sample", *command, cwd=tmp_path) as thief:
+        thief.wait_until(lambda: rows.exists() and rows.read_bytes().count(b"\n") > 20)
+        thief.stop(signal.SIGKILL)
+
+
+def on_a_full_disk(command, rows, tmp_path):
+    done = run_on_a_full_disk(40, COMMAND, "attack", "sample", *command, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1] == f"reverse-sigmoid: {rows}: File too large"
+
+
+@pytest.mark.parametrize("ended", [killed, on_a_full_disk])
+def test_an_attack_that_could_not_go_on_pays_for_nothing_twice(own, tmp_path, ended):
+    out = tmp_path / "theft"
+    rows, at_once = out / "sample" / "transfer_set.csv", 3
+    before = answered(own)
+    command = options(own, out, "--batch-size", 1, "--concurrency", at_once, queries=400, steps=1)
+    ended(command, rows, tmp_path)
+    paid = rows.read_bytes().rpartition(b"\n")[0].splitlines()[1:]
+    assert len(paid) >= 20
+    done = call_command("attack", "sample", *command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    after = rows.read_bytes().splitlines()[1:]
+    assert set(paid) <= set(after)
+    # What was under way was answered or not, and is not asked again.
+    assert 400 - at_once <= len(after) <= 400
+    assert answered(own) - before <= 400 + len(DIGITS.x_test) + ROWS
 
 
 def test_a_transfer_set_that_is_there_becomes_a_report(own, tmp_path):

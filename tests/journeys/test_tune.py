@@ -6,7 +6,13 @@ import signal
 
 import numpy as np
 import pytest
-from commands import Running, call_command, wait_for_no_process_naming
+from commands import (
+    COMMAND,
+    Running,
+    call_command,
+    run_on_a_full_disk,
+    wait_for_no_process_naming,
+)
 from onnx import TensorProto, helper
 from victims import graph_file
 
@@ -144,6 +150,15 @@ def test_all_models_of_a_repository_are_tuned_and_one_that_fails_loses_no_other(
     rows = {line.split()[1]: line for line in done.stdout.splitlines() if "│" in line}
     assert "0.2" in rows["m"] or "0.4" in rows["m"]
     assert "not tuned" in rows["nothing"]
+
+
+def test_a_full_disk_is_one_line_and_the_next_call_finds_nothing_half_written(repository, tmp_path):
+    words = ("tune", "--repository", repository, "--model", "m", "--out", "o", *LEAST, *GRID)
+    done = run_on_a_full_disk(4, COMMAND, *words, cwd=tmp_path)
+    assert done.returncode == 1
+    (*_, last) = done.stderr.splitlines()
+    assert last.startswith("reverse-sigmoid: o/victims/digits-simple-0-s0/logits.npz: File too")
+    assert [path for path in (tmp_path / "o").rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,7 @@ def test_a_scheduler_that_is_none_is_one_line(tmp_path):
     for given, said in (
         ("127.0.0.1:8786", "--scheduler: expected tcp://HOST:PORT or tls://HOST:PORT"),
         ("tcp://127.0.0.1:9", "--scheduler tcp://127.0.0.1:9: "),
+        ("tls://127.0.0.1:9", "needs Dask's certificates of a client: DASK_DISTRIBUTED__COMM"),
     ):
         done = run_command(*PART, "--scheduler", given, cwd=tmp_path)
         assert done.returncode == 1
