@@ -6,6 +6,7 @@ travel, once to each worker, and a victim that was trained there comes back.
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import threading
 import uuid
@@ -46,7 +47,10 @@ def warning(where: str) -> str:
     if protocol not in ("tcp", "tls"):
         raise InputError(f"--scheduler: expected tcp://HOST:PORT or tls://HOST:PORT, got {where!r}")
     host = address(rest, "--scheduler").host
-    if protocol == "tls" or host in ("localhost", "::1") or host.startswith("127."):
+    with contextlib.suppress(ValueError):  # a name
+        if ipaddress.ip_address(host).is_loopback:
+            return ""
+    if protocol == "tls" or host == "localhost":
         return ""
     return (
         f"{where}: without TLS whoever reaches the scheduler has its workers and this command run "
