@@ -76,7 +76,7 @@ def verify(
         answer = as_rows(defended(tensor, postprocessor, flat=axis is None), axis)
         good = finite & ~np.isnan(answer).all(axis=1)
         refused += int((finite & ~good).sum())
-        _refuse_other_answers(original[good], written[good], answer[good], data_type, what)
+        refuse_other_answers(original[good], written[good], answer[good], data_type, what)
         compared += int(good.sum())
     if not compared:
         raise InputError(f"verification: the defence takes no row of scores for {what.kind}")
@@ -140,7 +140,7 @@ def verify_fused(
         written = as_rows(scores, axis)
         # Within the longer graph onnxruntime need not round to float16, and then ties are none.
         ties = data_type != "TYPE_FP16"
-        _refuse_other_answers(
+        refuse_other_answers(
             original[good], written[good], answer[good], data_type, what, ties=ties
         )
 
@@ -173,7 +173,7 @@ def _difference(before: Array, after: Array, data_type: str, what: ScoreKind) ->
     return difference
 
 
-def _refuse_other_answers(
+def refuse_other_answers(
     original: Array,
     written: Array,
     protected: Array,
@@ -186,6 +186,10 @@ def _refuse_other_answers(
 
     Where the written graph gives the original's very scores, ``ties`` count too: they are broken
     as argmax breaks them. Elsewhere those are left out that rounding decides.
+
+    Raises:
+        CutError: the logits that are served have another top class than the original's scores.
+        InputError: the protected rows do, are not finite, or do not sum to 1.
     """
     sides = what.multi_label or original.shape[1] == 1
     if not np.isfinite(protected).all():

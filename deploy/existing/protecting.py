@@ -19,10 +19,9 @@ from exporters.files import servable_path
 from exporters.files.linking import link_or_copy
 from exporters.graph.onnx_run import GraphRunner, one_line
 from exporters.protect import folder_beside
-from exporters.reading.classifier import Head, ProtectOptions
+from exporters.reading.classifier import ProtectOptions
 from exporters.reading.evidence import as_rows
-from exporters.reading.score_output import top
-from exporters.verify import defended
+from exporters.verify import defended, refuse_other_answers
 from postprocess.arrays import Array
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
@@ -234,8 +233,11 @@ def _verify(
             for index, (head, parameters) in enumerate(heads):
                 output = head.value.name
                 _refuse_other(where, answers[output], expected[index])
-                _refuse_other_top(head, parameters, raw[output], answers[output])
-                rows[index] += len(as_rows(raw[output], parameters.class_axis))
+                before, after = (
+                    as_rows(one[output], parameters.class_axis) for one in (raw, answers)
+                )
+                refuse_other_answers(before, before, after, head.value.data_type, head.scores)
+                rows[index] += len(before)
     if not all(rows):
         scores = known.parameters[rows.index(0)].scores
         raise InputError(f"{where} the defence takes none of the answers tried for {scores}")
@@ -247,18 +249,6 @@ def _refuse_other(where: str, answer: Array, expected: Array) -> None:
         raise InputError(
             f"{where} the protected answers are not what the defence makes of the model's own; "
             "does it answer the same rows alike?"
-        )
-
-
-def _refuse_other_top(head: Head, parameters: Parameters, raw: Array, answer: Array) -> None:
-    before, after = (as_rows(one, parameters.class_axis).astype(float) for one in (raw, answer))
-    sides = parameters.multi_label or before.shape[1] == 1
-    wanted, clear = top(before, head.value.data_type, kind=parameters.scores, sides=sides)
-    got, _ = top(after, head.value.data_type, kind="probabilities", sides=sides)
-    if (wanted != got)[clear].any():
-        raise InputError(
-            "verification: a protected answer has another top class than the original's; this is "
-            "a fault of triton-reverse-sigmoid, please report it"
         )
 
 

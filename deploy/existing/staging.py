@@ -56,7 +56,7 @@ def copy_mode(source: Path, target: Path) -> None:
     target.chmod(source.stat().st_mode | stat.S_IRWXU)
 
 
-def take_tree(source: Path, target: Path, take: Take = link) -> None:
+def take_tree(source: Path, target: Path, take: Take) -> None:
     """Make a model's folder stand at another place too."""
     files, folders = record.contents(source)
     target.mkdir(parents=True)

@@ -23,6 +23,8 @@ SHIFT_SHARE = 0.125
 MOST_CHANNELS = 4
 #: Images of a training batch (paper, section 4).
 BATCH = 64
+#: Rows that are answered at a time.
+PREDICTED_ROWS = 256
 #: Steps from one look at a network's weights to the next; the loss is seen at every step.
 LOOK_AT_WEIGHTS = 100
 #: How long steps are taken in one call: until then nobody hears of them, and no signal is heard.
@@ -224,7 +226,7 @@ def refuse_diverged(model: Any, step: int) -> None:
             )
 
 
-def predict(model: Any, images: Images, *, batch_size: int = 256) -> NDArray[np.float32]:
+def predict(model: Any, images: Images) -> NDArray[np.float32]:
     """Return a model's logits for any number of images, shape (n, K).
 
     Raises:
@@ -232,8 +234,8 @@ def predict(model: Any, images: Images, *, batch_size: int = 256) -> NDArray[np.
     """
     import keras
 
-    starts = range(0, len(images), batch_size)
-    batches = [model(images[start : start + batch_size], training=False) for start in starts]
+    starts = range(0, len(images), PREDICTED_ROWS)
+    batches = [model(images[at : at + PREDICTED_ROWS], training=False) for at in starts]
     logits: NDArray[np.float32] = np.concatenate(
         [keras.ops.convert_to_numpy(batch) for batch in batches]
     )

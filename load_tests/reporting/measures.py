@@ -13,6 +13,8 @@ from postprocess.scores import Scores
 
 #: Probabilities are clipped to at least this before a logarithm.
 KL_EPSILON = 1e-12
+#: Of the expected calibration error.
+BINS = 15
 
 
 def agreement(scores: Scores, reference: Scores) -> float:
@@ -79,17 +81,17 @@ def confidence(p: Scores) -> float:
     return float(p.max(axis=1).mean(dtype=np.float64))
 
 
-def calibration_error(p: Scores, labels: NDArray[np.integer[Any]], *, bins: int = 15) -> float:
+def calibration_error(p: Scores, labels: NDArray[np.integer[Any]]) -> float:
     """Return the expected calibration error of the top-1 class, 0 to 1.
 
-    Rows are sorted into ``bins`` of equal width by their highest probability; the error is the
+    Rows are sorted into 15 bins of equal width by their highest probability; the error is the
     mean distance of that probability from the share of right answers, over bins, weighted by
     their rows (Guo et al., 2017).
     """
     confidence = p.max(axis=1).astype(np.float64)
     right = (p.argmax(axis=1) == labels).astype(np.float64)
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(which, right - confidence, minlength=bins)
+    which = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(which, right - confidence, minlength=BINS)
     return float(np.abs(gaps).sum() / len(p))
 
 

@@ -181,11 +181,6 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def no_server_polls(monkeypatch):
-    monkeypatch.setattr(placing_in, "SCAN_S", 0)
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_a_model_is_refused_in_one_line_and_nothing_changes(tmp_path, case):
     make, said = CASES[case]

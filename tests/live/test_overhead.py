@@ -40,6 +40,14 @@ def thieves(folder):
     return found
 
 
+def has_begun(thief):
+    """Return whether it has been told what to do: it has a connection beside its parent's pipe."""
+    with contextlib.suppress(OSError):
+        files = [os.readlink(one) for one in (Path("/proc") / thief / "fd").iterdir()]
+        return sum(one.startswith("socket:") for one in files) > 1
+    return False
+
+
 def wait_until_none(processes):
     deadline = time.monotonic() + SOON_S
     while found := processes():
@@ -183,7 +191,7 @@ def test_the_thief_goes_with_a_measurement_that_is_stopped(server, tmp_path, num
     command = ("overhead", *models(server.grpc_url), *arguments)
     # The thief comes after the first cell, which is as long as the second.
     with Running(*command, "--seconds", "3", cwd=tmp_path) as measuring:
-        measuring.wait_until(lambda: thieves(tmp_path))
+        measuring.wait_until(lambda: any(map(has_begun, thieves(tmp_path))))
         code = measuring.stop(number)
     assert code == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
     wait_until_none(lambda: thieves(tmp_path))

@@ -18,9 +18,7 @@ FIRST = 1 / 8
 SPREAD = 3
 
 
-def margin(
-    pool: Rows, *, budget: int, rng: np.random.Generator, recipe: Recipe | None = None
-) -> Plan:
+def margin(pool: Rows, *, budget: int, rng: np.random.Generator, recipe: Recipe) -> Plan:
     """Return a plan that asks about rows of the least lead of the first class over the second.
 
     Args:
@@ -32,7 +30,6 @@ def margin(
     Raises:
         InputError: the budget is not within 1 to n.
     """
-    recipe = recipe or Recipe()
     sample(pool, budget=budget, rng=rng)  # refuses the budget
     recipe = recipe.on_labels(seed=recipe.seed)
 
