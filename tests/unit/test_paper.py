@@ -210,11 +210,11 @@ def verdicts(**changes):
 
 
 def test_every_statement_of_the_paper_can_hold_and_can_fail():
-    assert verdicts() == [True] * 8
+    assert verdicts() == [True] * 9
     assert verdicts(reverse_sigmoid=0.8)[0] is False
     assert verdicts(sine=0.4)[1] is False
-    assert verdicts(alike=True)[5] is False  # labels come as far as probabilities
-    assert verdicts(protected=0.89)[7] is False
+    assert verdicts(alike=True)[6] is False  # labels come as far as probabilities
+    assert verdicts(protected=0.89)[8] is False
     unknown = facts(Beyond(PaperPlan(SCALES["smoke"], lambda run: None)))
     assert {fact.holds for fact in unknown} == {None}
 
