@@ -1,7 +1,6 @@
 """Tables that the paper does not have: stronger thieves, our modes, other answers, few queries."""
 
 import math
-from collections.abc import Sequence
 
 from load_tests.calibrate.honest import HEAD
 from load_tests.paper.grids import DefenceSettings
@@ -215,14 +214,17 @@ class Beyond(Measured):
         return mean(found)
 
     def times(self, data: str, images: int, steps: int) -> float:
-        """Return how many times as many queries labels need; infinite: more than were tried."""
+        """Return how many times as many queries labels need.
+
+        Infinite: more than were tried; NaN while labels have not been tried with every budget.
+        """
         level = self.after(data, images, {}, steps)
-        by_queries: Sequence[tuple[int, float]] = [
-            (at, agreement)
-            for at in self.scale.labels_kept
-            if not math.isnan(agreement := self.after(data, at, LABELS_ONLY, steps))
+        by_queries = [
+            (at, self.after(data, at, LABELS_ONLY, steps)) for at in self.scale.labels_kept
         ]
-        needed = verdict.queries_needed(list(by_queries), level)
+        if any(math.isnan(agreement) for _, agreement in by_queries):
+            return math.nan
+        needed = verdict.queries_needed(by_queries, level)
         return math.inf if needed is None else needed / images
 
 

@@ -10,7 +10,7 @@ from load_tests.paper.grids import NAMES
 from load_tests.paper.headings import heading, link
 from load_tests.paper.measured import mean, said
 from load_tests.paper.tables import TITLES
-from load_tests.paper.thieves import LABELS_ONLY
+from load_tests.paper.thieves import HONEST, LABELS_ONLY
 
 
 class _Place(NamedTuple):
@@ -104,20 +104,18 @@ def _worth(at: _Place) -> str:
     first, last = (at.of.times(at.data, kept[0], one) for one in (steps[0], steps[-1]))
     most = kept[-1] / kept[0]
     text = f"{times_said(first, most)} after {steps[0]:,} steps, {times_said(last, most)} after "
-    known = at.of.stolen(at.of.plan.kept(at.data, kept[-1], LABELS_ONLY))
-    return _unless(known, at.told(f"{text}{steps[-1]:,}", headings.WORTH))
+    told = at.told(f"{text}{steps[-1]:,}", headings.WORTH)
+    return "" if math.isnan(first) or math.isnan(last) else told
 
 
 def _honest(at: _Place) -> str:
     plan = at.of.plan
-    raw, calibrated, ours = (
-        plan.honest(at.data, answers, setting)
-        for answers, setting in (("", {}), ("calibrated 10", {}), ("", plan.ours(at.data)))
-    )
-    ece = [mean(at.of.values(runs, "honest", "ece")) for runs in (raw, calibrated, ours)]
-    stolen = [at.of.stolen(runs) for runs in (raw, calibrated, ours)]
+    kinds = [plan.honest(at.data, answers, {}) for answers in HONEST.values()]
+    kinds.append(plan.honest(at.data, "", plan.ours(at.data)))
+    ece = [mean(at.of.values(runs, "honest", "ece")) for runs in kinds]
+    stolen = [at.of.stolen(runs) for runs in kinds]
     shown = (f"{error:.3f} and {theft:.3f}" for error, theft in zip(ece, stolen, strict=True))
-    text = "{}, calibrated {}, Reverse Sigmoid {}".format(*shown)
+    text = ", ".join(map(" ".join, zip([*HONEST, "Reverse Sigmoid"], shown, strict=True)))
     return _unless(sum(ece) + sum(stolen), at.told(text, headings.HONEST))
 
 
@@ -170,7 +168,7 @@ _LESSONS: dict[Callable[[_Place], str], tuple[str, Callable[[Beyond], tuple[str,
         lambda of: tuple(of.scale.few_on),
     ),
     _worth: (
-        "**A probability is worth more labels the longer a thief trains**: labels need",
+        "**A probability is worth more labels the longer a thief trains**; of queries, labels need",
         lambda of: of.scale.labels_on,
     ),
     _jacobian: (
@@ -179,7 +177,7 @@ _LESSONS: dict[Callable[[_Place], str], tuple[str, Callable[[Beyond], tuple[str,
     ),
     _honest: (
         "**Calibrated answers can be believed and give little more than labels** (ECE, and stolen "
-        "by the naive thief): raw",
+        "by the naive thief)",
         lambda of: of.scale.honest_on,
     ),
 }

@@ -25,6 +25,9 @@ def write(out: Path, kept: dict[str, tuple[PaperPlan, list[str]]]) -> Path:
         kept: for each scale that has been run, at least in part, its plan, and the versions that
             the runs were made with.
     """
+    # Runs that a scale asked for once, and does not now, are no reason to show it.
+    kept = {name: one for name, one in kept.items()
+            if any(map(one[0].known, one[0].needed("all")))}  # fmt: skip
     measured = {name: Beyond(plan) for name, (plan, _) in kept.items()}
     told = {name: [one for one in facts(each) if one.holds is not None]
             for name, each in measured.items()}  # fmt: skip

@@ -170,8 +170,7 @@ SCALES |= {
         about="two sets of short texts by their features, with 77 and 150 classes, and MNIST for "
         "the attack study and thieves of few queries; M and S are two dense layers of 256; "
         "victims and thieves of 600 steps, who learn from 3,200 queries again and again; five "
-        "seeds of everything, each with a victim of its own; a coarse grid; no other networks "
-        "and no hardened modes",
+        "seeds of everything, each with a victim of its own; a coarse grid; no other networks",
         data=_TEXTS,
         architecture="mlp",
         victim_steps=600,
@@ -193,7 +192,7 @@ SCALES |= {
         recovery_on=_TEXTS,
         magnitudes=(0.1, 0.3, 1.0),
         adaptive=({"recover": "tail"}, {"recover": "table"}),
-        hardened=(),
+        hardened=("decimals 2",),
         margins=(),
         modes_on=_TEXTS[:1],
         honest_on=_TEXTS,

@@ -69,10 +69,11 @@ def _worth(scale: str, of: Beyond) -> Iterator[Statement]:
     """A probability is worth more labels the longer a thief trains."""
     for data in of.scale.labels_on[:1]:
         steps, kept = of.steps_looked_at(data), of.scale.labels_kept
-        known = of.stolen(of.plan.kept(data, kept[-1], LABELS_ONLY))
-        if not steps or len(kept) < 2 or math.isnan(known):
+        if not steps or len(kept) < 2:
             continue
         times = [of.times(data, kept[0], at) for at in (steps[0], steps[-1])]
+        if any(map(math.isnan, times)):
+            continue
         first, last = (times_said(one, kept[-1] / kept[0]) for one in times)
         words = f"on {TITLES[data]} {first} the queries after {steps[0]:,} steps of training, "
         words += f"{last} after {steps[-1]:,}"
