@@ -47,6 +47,16 @@ def _naive(at: _Place) -> str:
     return _unless(before + after, at.told(text, headings.TABLE_1))
 
 
+def _end(at: _Place) -> str:
+    plan, scale = at.of.plan, at.of.scale
+    ours, plain = plan.ours(at.data), at.of.stolen(plan.converged(at.data, {}, {}))
+    short = at.of.stolen(plan.against(at.data, ours, {}))
+    long = at.of.stolen(plan.converged(at.data, ours, {}))
+    text = f"{short:.3f} after {scale.steps:,} steps, {long:.3f} after {scale.kept_steps:,}, "
+    text += f"without a defence {plain:.3f}"
+    return _unless(short + long + plain, at.told(text, headings.CONVERGED))
+
+
 def _others(at: _Place) -> str:
     plan = at.of.plan
     settings = {name: plan.chosen(at.data, name, capped=True) for name in NAMES}
@@ -153,7 +163,8 @@ def _data(of: Beyond) -> tuple[str, ...]:
 
 
 _LESSONS: dict[Callable[[_Place], str], tuple[str, Callable[[Beyond], tuple[str, ...]]]] = {
-    _naive: ("**The naive thief is stopped**, and P names M's class always", _data),
+    _naive: ("**The naive thief is held back**, while P names M's class always", _data),
+    _end: ("**Who trains to the end gets further**, on the same answers", _data),
     _others: ("**The other defences of the paper**, with the cap, stop less: the best", _data),
     _uncapped: ("**Without the cap**, as the paper has it, P names M's class in", _data),
     _labels: ("**A thief of labels is not stopped**, by any answer that keeps the class", _data),
