@@ -102,10 +102,15 @@ def take_away(repository: Path, steps: list[str], trash: Path) -> None:
             os.rename(repository / step, trash / step)
 
 
-def settles_in_s(folder: Path) -> float:
-    """Return the time until no server that polls can be at the load of a model's last change."""
+def settles_in_s(folder: Path, within_s: float = POLL_S) -> float:
+    """Return the time until no server that polls can be at the load of a model's last change.
+
+    Args:
+        folder: of the model.
+        within_s: the most time between two scans, and what a load takes.
+    """
     newest = max((path.lstat().st_mtime for path in (folder, *folder.rglob("*"))), default=0)
-    return min(POLL_S, max(0.0, newest + POLL_S - time.time()))
+    return min(within_s, max(0.0, newest + within_s - time.time()))
 
 
 def touch(folder: Path) -> None:

@@ -176,11 +176,13 @@ def _wait_for_original(one: Restored, url: str) -> None:
     """Return once a server serves the original, and is not at the load of what stands behind."""
     from tritonclient.utils import InferenceServerException
 
-    reason, start = "", time.monotonic()
+    reason, start, taken_up_s = "", time.monotonic(), 0.0
     with connect(url) as client:
         while time.monotonic() < start + SERVED_S:
             try:
-                reason = not_yet(client, one)
+                reason = not_yet(client, one, within_s=placing_in.POLL_S + taken_up_s)
+                if reason == _PROTECTED:
+                    taken_up_s = time.monotonic() - start
                 if not reason:
                     time.sleep(placing_in.SCAN_S)  # requests to the old one end
                     return
@@ -193,19 +195,29 @@ def _wait_for_original(one: Restored, url: str) -> None:
     )
 
 
-def not_yet(client: Any, one: Restored) -> str:
-    """Return why what stands behind a model cannot be taken away yet, "" where it can be."""
+#: What is said as long as a server has not taken the original up.
+_PROTECTED = "it still serves the protected model"
+
+
+def not_yet(client: Any, one: Restored, within_s: float = placing_in.POLL_S) -> str:
+    """Return why what stands behind a model cannot be taken away yet, "" where it can be.
+
+    Args:
+        client: of the server.
+        one: the model.
+        within_s: see ``placing_in.settles_in_s``; longer where the server was seen to be slow.
+    """
     name, defence = one.folder.name, one.steps[-1]
     config = client.get_model_config(name, client_timeout=5).config
     steps = [step.model_name for step in config.ensemble_scheduling.step]
     if defence in steps or not client.is_model_ready(name, client_timeout=5):
-        return "it still serves the protected model"
+        return _PROTECTED
     index = client.get_model_repository_index(client_timeout=5).models
     for step in one.steps:
         folder = one.folder.parent / step
         states = {entry.state for entry in index if entry.name == step}
         # What changed a moment ago it may be about to load, and what it has not seen at all.
-        about_to = placing_in.settles_in_s(folder) > 0 or "" in states
+        about_to = placing_in.settles_in_s(folder, within_s) > 0 or "" in states
         if folder.is_dir() and (about_to or "LOADING" in states):
             return f"it may be loading {step}"
     return ""
