@@ -95,11 +95,17 @@ def _table(cells: list[dict[str, Any]], models: list[str]) -> str:
     for cell in cells:
         for model in models:
             ratio = cell["models"][model]["ratio"]
-            told = [ratio[name] for name in _TOLD]
-            shown = [f"{one['value']:.2f} ({one['low']:.2f} to {one['high']:.2f})" for one in told]
+            shown = [_interval(**ratio[name]) for name in _TOLD]
             lines.append([f"{cell['batch']} x {cell['concurrency']}", model, *shown])
     heads = ("rows x clients", "model", "p50, after over before", "rows/s, after over before")
     return markdown(heads, lines, "---", "---", "---:")
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> str:
+    """Return a ratio with its interval, ``-`` where one of the two gave no answer."""
+    if value is None or low is None or high is None:
+        return "-"
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +121,30 @@ def test_threads_are_chosen_by_measurement_and_remembered_where_they_are_served(
     assert reason.partition(" parameters {")[0].split("CPUs")[0] in " ".join(done.stderr.split())
     with TritonServer(models, ports=free_ports(), log=tmp_path / "log") as server:
         assert all(model.ready for model in server.models())
+
+
+def test_two_servers_are_compared_by_turns(exported, tmp_path):
+    out = tmp_path / "servers.json"
+    with TritonServer(exported, ports=free_ports(), log=tmp_path / "log") as server:
+        url = server.grpc_url
+        asked = (url, url, "--model", "digits", "--model", "digits_classifier", "--data", "digits")
+        done = subprocess.run(
+            [sys.executable, "-m", "deploy.benchmarks.servers", *asked, "--out", out,
+             "--seconds", "0.2", "--rounds", "2"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(out.read_text())
+    assert [(one["batch"], one["concurrency"]) for one in report["cells"]] == [
+        (1, 1), (1, 8), (1, 32), (32, 8),
+    ]  # fmt: skip
+    for cell in report["cells"]:
+        for model in ("digits", "digits_classifier"):
+            found = cell["models"][model]
+            before, after = (found[name]["rows_per_second"] for name in ("before", "after"))
+            assert found["ratio"]["rows_per_second"]["value"] == pytest.approx(after / before)
+            assert found["before"]["requests"] > 0
+            assert f"| {cell['batch']} x {cell['concurrency']} | {model} |" in done.stdout
 
 
 def test_the_ways_that_defend_give_the_same_answers(exported, tmp_path):
