@@ -167,7 +167,8 @@ def test_the_hardened_modes_are_those_of_the_runs():
     page, results = PAGES["postprocess/README.md"], PAGES["load_tests/paper/RESULTS.md"]
     head = "| mode | P agreement |"
     shown = page[page.index(head) :].partition("\n\n")[0]
-    assert shown == results[results.index(head) :].partition("\n\n")[0]
+    tables = [head + rest.partition("\n\n")[0] for rest in results.split(head)[1:]]
+    assert shown in tables
 
 
 def test_what_the_readme_says_in_short_its_folders_say_at_length():
