@@ -26,14 +26,22 @@ def table_after(page, head):
     return [re.sub(r" ± [\d.]+", "", row).replace("**", "") for row in rows]
 
 
-@pytest.mark.parametrize(
-    ("words", "page", "verdict", "where"),
-    [row for row in statements() if row[1] == "`load_tests/README.md`"],
-)
+@pytest.mark.parametrize(("words", "page", "verdict", "where"), statements())
 def test_a_statement_of_the_pages_is_what_the_runs_say(words, page, verdict, where):
     assert verdict == "holds"
     assert words in plain(PAGES[page.strip("`")])
     assert re.fullmatch(r"\[numbers\]\(#[\w-]+\)", where)
+
+
+def test_every_comparison_of_thieves_on_the_readme_is_a_row_of_the_results():
+    ours = {"README.md": [words for words, page, *_ in statements() if page == "`README.md`"]}
+    shown = plain(PAGES["README.md"])
+    covered = [at for words in ours["README.md"]
+               for at in range(shown.index(words), shown.index(words) + len(words))]  # fmt: skip
+    told = re.finditer(r"0\.\d+ against 0\.\d+|stolen 0\.\d+|[\d.]+ times the queries", shown)
+    for one in told:
+        before = shown[: one.start()].rpartition("|")[2].rpartition(". ")[2]
+        assert one.start() in covered or "digits" in before, one[0]
 
 
 def test_thieves_of_few_queries_are_those_of_the_runs():
