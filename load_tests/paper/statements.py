@@ -38,13 +38,27 @@ def rows(measured: dict[str, Beyond]) -> list[tuple[str, str, str, str]]:
     """
     scales = sorted(measured.items(), key=lambda one: -one[1].scale.other_seeds)
     found: list[Statement] = []
-    for find in (_labels, _worth, _few, _left):
+    for find in (_longer, _labels, _worth, _few, _left):
         by_scale = (list(find(name, of)) for name, of in scales if name != "smoke")
         found += next(filter(None, by_scale), [])
     return [
         (one.words, f"`{one.page}`", "holds" if one.holds else "**does not hold**", one.table)
         for one in found
     ]
+
+
+def _longer(scale: str, of: Beyond) -> Iterator[Statement]:
+    """The naive thief comes further the longer it trains."""
+    for data in of.scale.data[:1]:
+        plan, ours = of.plan, of.plan.ours(data)
+        short, long = plan.against(data, ours, {}), plan.converged(data, ours, {})
+        before, after, plain = map(of.stolen, (short, long, plan.converged(data, {}, {})))
+        if math.isnan(before + after + plain):
+            continue
+        words = f"{TITLES[data]} {before:.2f} after {of.scale.steps:,} steps, {after:.2f} after "
+        words += f"{of.scale.kept_steps:,}, {plain:.2f} unprotected"
+        table = link("numbers", heading(scale, headings.CONVERGED, data))
+        yield Statement(words, _README, after > before, table)
 
 
 def _few(scale: str, of: Beyond) -> Iterator[Statement]:
