@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ import pytest
 from victims import passing
 
 from exporters.fusing import fused
+from load_tests.calibrate.fit import fit
 from postprocess import calibration, defence_config
 from postprocess.calibration import Calibration
 from postprocess.errors import InputError
@@ -18,6 +20,7 @@ from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 from postprocess.scores import BadRowsError
 
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "banking77.npz"
 TYPES = (np.float16, np.float32, np.float64)
 CUTS = (-1.0, 0.5, 2.0, 6.0)
 
@@ -121,15 +124,51 @@ def test_a_yes_or_no_keeps_its_side_and_shows_a_level(classes, kind):
         assert len(np.unique(column)) <= 2 * table.levels + 1
 
 
-def test_a_million_rows_show_no_more_than_classes_times_levels():
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_million_rows_show_no_more_than_classes_times_levels(dtype):
     table, answers, kept = table_of(10), set(), 0
     for seed in range(10):
-        scores = logits_of(100_000, 10, seed=seed)
+        scores = logits_of(100_000, 10, dtype, seed=seed)
         answer = ensemble(scores, table)
         answers |= set(map(bytes, np.unique(answer, axis=0)))
         kept += int((answer.argmax(axis=1) == scores.argmax(axis=1)).sum())
     assert kept == 1_000_000
     assert 30 < len(answers) <= 10 * table.levels
+
+
+def digits():
+    """Logits of a classifier of scikit-learn's digits for rows that it never saw, and labels."""
+    from sklearn.datasets import load_digits
+    from sklearn.linear_model import LogisticRegression
+
+    images, labels = load_digits(return_X_y=True)
+    model = LogisticRegression(max_iter=200).fit(images[:900] / 16, labels[:900])
+    return model.decision_function(images[900:] / 16), labels[900:]
+
+
+def intents():
+    """The same of Banking77's 77 intents: how near a text is to the mean of each."""
+    if not SHARED.is_file():
+        pytest.skip("needs banking77.npz in ../shared/data")
+    with np.load(SHARED) as data:
+        arrays = [data[name].astype(np.float64) for name in ("x_train", "x_test")]
+        known, labels = data["y_train"], data["y_test"]
+    means = np.stack([arrays[0][known == label].mean(axis=0) for label in range(77)])
+    return 20 * arrays[1] @ means.T, labels
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("rows", [digits, intents])
+def test_real_rows_show_no_more_than_classes_times_levels(rows, dtype):
+    scores, labels = rows()
+    half, levels, classes = len(scores) // 2, 10, scores.shape[1]
+    table = fit(scores[:half], labels[:half], levels=levels)
+    asked = scores[half:].astype(dtype)
+    for answer in (ensemble(asked, table), in_graph(asked, table)):
+        shown = len(np.unique(answer, axis=0))
+        assert classes < shown <= classes * levels
+        assert shown < len(np.unique(asked, axis=0))  # so that it could be more
+        assert (answer.argmax(axis=1) == asked.argmax(axis=1)).all()
 
 
 def test_one_level_tells_no_more_than_the_label():
