@@ -1,7 +1,7 @@
 """Everything that queries a live endpoint, or learns from its answers.
 
-Three rooms serve all others: ``data`` holds the rows that a model is asked about, ``asking`` asks
-it over gRPC, and ``reporting`` shows people what came of it.
+Three packages serve all others: ``data`` holds the rows that a model is asked about, ``asking``
+asks it over gRPC, and ``reporting`` shows people what came of it.
 
 ``stealing`` is the attacks, from their questions to the report; ``timing`` measures what the
 defence costs under load; ``users`` are the normal users and the thieves of Locust, whose door is

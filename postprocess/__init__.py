@@ -25,6 +25,6 @@ health check of a container, which asks the ``question`` that stands beside a mo
 NumPy is all it needs, and it imports nothing else of this project.
 """
 
-#: By which model.py tells this package from another of its everyday name.
+#: By which model.py tells this package from another of the same everyday name.
 PROJECT = "triton-reverse-sigmoid"
 __version__ = "0.1.0"

@@ -6,7 +6,7 @@
 |  | ``threads`` which of a classifier's threads and instances pay |
 | ``servers`` | two Tritons with the same models, two builds for instance, by turns |
 | ``gateway`` | a request: direct, through Envoy alone, through the gateway, with TLS |
-| ``scrub`` | what the gateway takes for an error that a client has made long |
+| ``scrub`` | how long the gateway takes over an error that a client has made long |
 | ``cost`` | how cost grows with classes, size and concurrency, and what a start takes,
 |  | by ``start_cost``; ``cost_page`` shows it |
 | ``frontier`` | what each kind of answers leaves to honest clients, and gives to thieves |

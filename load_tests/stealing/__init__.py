@@ -5,7 +5,7 @@ it, and ``probabilities`` takes the scores for what they are. ``transfer_set`` i
 then has, ``transfer_set_file`` keeps it on disk with an ``attack_record`` beside it, and ``claim``
 lets no other attack into the folder. ``recovery`` undoes the defence as far as it can, and
 ``substitute`` learns from the rest by one of ``losses``, one of them behind a ``defence_layer``.
-``learning`` makes more of it, with rows that nobody was asked about.
+``learning`` makes more of it, with rows never asked about.
 
 ``thief`` names all ways to steal, ``steal`` goes one of them, ``campaign`` goes many on one
 endpoint, ``verdict`` says what it comes to and ``report`` shows it to people. ``same_answers``
