@@ -138,7 +138,7 @@ def parse(text: str) -> Calibration:
             labelled=said.get("labelled") is True,
         )
     except KeyError as error:
-        raise InputError(f"{error.args[0]}: expected it, but it is missing") from None
+        raise InputError(f"{error.args[0]}: expected it in the table, but it is missing") from None
     except (TypeError, ValueError) as error:
         raise InputError(f"expected numbers and lists of them: {error}") from None
 

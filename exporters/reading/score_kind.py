@@ -120,7 +120,10 @@ def _refuse_graph(end: Ending | None, seen: Seen, asked: str, multi_label: bool 
             "leave it out"
         )
     if seen.single and softmax:
-        raise InputError(f"a {end.op} over one class is always {1 if end.op == 'Softmax' else 0}")
+        raise InputError(
+            f"a {end.op} over one class is always {1 if end.op == 'Softmax' else 0}; export the "
+            "model with the scores of all its classes"
+        )
 
 
 def _kept_whole(

@@ -230,7 +230,10 @@ def hold_off(dataset: Dataset, *, seed: int) -> HoldOff:
         members = np.flatnonzero(dataset.y_train == label)
         held[rng.permutation(members)[: -(-len(members) // HOLD_OFF_ONE_IN)]] = True
     if held.all():
-        raise InputError(f"{dataset.name}: too few images per class to hold a third off")
+        raise InputError(
+            f"{dataset.name}: too few images per class to set a third aside: expected at least 2 "
+            "of some class"
+        )
     return HoldOff(dataset.x_train[~held], dataset.y_train[~held], dataset.x_train[held])
 
 
@@ -312,7 +315,9 @@ def _read_stl10(data_dir: Path | None) -> list[NDArray[Any]]:
         stored = np.fromfile(path, np.uint8)
         if path.name.endswith("_X.bin"):
             if stored.size % (96 * 96 * 3):
-                raise InputError(f"{path}: {stored.size} bytes are no whole number of images")
+                raise InputError(
+                    f"{path}: {stored.size} bytes are no whole number of images of 96 x 96 x 3"
+                )
             stored = stored.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)
         else:
             if stored.size != len(arrays[-1]) or not np.isin(stored, np.arange(1, 11)).all():

@@ -22,7 +22,7 @@ def refuse(folder: Path, *, force: bool) -> None:
         InputError: see above.
     """
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"--query-sets {folder}: is no folder")
+        raise InputError(f"--query-sets {folder}: expected a folder, got a file")
     for name in NAMES:
         if (folder / name).exists() and not force:
             raise InputError(f"--query-sets: {folder / name} exists; give --force to replace it")

@@ -73,7 +73,10 @@ class Run:
         if self.steals:
             _ = self.thief
             if self.queries < 1 or (self.substitute and self.steps < 1):
-                raise InputError("run: expected queries and steps of at least 1 for a thief")
+                raise InputError(
+                    "run: expected queries and steps of at least 1 for a thief, got "
+                    f"{self.queries} and {self.steps}"
+                )
 
     @property
     def steals(self) -> bool:

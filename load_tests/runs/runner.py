@@ -90,7 +90,7 @@ class Runner:
                 return None
             made = read(path)
             if made.run != run:
-                raise InputError(f"{path}: holds another run than its name says")
+                raise InputError(f"{path}: holds another run than its name says; move it away")
             self._seen[name] = made.result
         return self._seen[name]
 
@@ -291,5 +291,7 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError(f"{folder}: another process is making its runs") from None
+            raise InputError(
+                f"{folder}: another process is making its runs; wait for it, or give another --out"
+            ) from None
         yield

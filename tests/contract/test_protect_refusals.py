@@ -217,7 +217,8 @@ REFUSED = {
     ),
     "a softmax of one class": (
         lambda path: linear_file(path, SOFTMAX, classes=1), {},
-        "{path}: output scores: a Softmax over one class is always 1",
+        "{path}: output scores: a Softmax over one class is always 1; export the model with the "
+        "scores of all its classes",
     ),
     "a softmax of labels": (
         lambda path: linear_file(path, SOFTMAX), {"multi_label": True},

@@ -128,7 +128,7 @@ def test_what_a_thief_asks_is_the_third_that_the_victim_never_saw(tmp_path, data
     odd = call_command(
         "export", data, *train, "--query-sets", "file", "--name", "other", cwd=tmp_path
     )
-    assert odd.stderr == "reverse-sigmoid: --query-sets file: is no folder\n"
+    assert odd.stderr == "reverse-sigmoid: --query-sets file: expected a folder, got a file\n"
     assert not (tmp_path / "models" / "other").exists()
 
 
