@@ -27,7 +27,7 @@ OwnRows = Annotated[
     typer.Option(
         metavar="FILE.npz",
         help="Rows of your own in place of --data: an array for each input of the model, by its "
-        "name, and maybe features (what a thief learns from) and labels.",
+        "name, and optionally features (what a thief learns from) and labels.",
         show_default=False,
     ),
 ]
@@ -41,14 +41,14 @@ OwnTestRows = Annotated[
 ]
 Output = Annotated[
     str,
-    typer.Option(help="The output of the scores.", show_default="the only one of floats"),
+    typer.Option(help="The output that holds the scores.", show_default="the only one of floats"),
 ]
 DataDir = Annotated[
     Path | None,
     typer.Option(help="Folder of the data sets' files: <name>.npz, or STL-10's binary ones."),
 ]
 SplitSeed = Annotated[
-    int, typer.Option(min=0, help="The seed that export held the adversary's rows off by.")
+    int, typer.Option(min=0, help="The seed by which export set the adversary's rows aside.")
 ]
 SubstituteNetwork = Annotated[
     str,
@@ -59,7 +59,9 @@ SubstituteNetwork = Annotated[
 ]
 ApiKey = Annotated[
     str | None,
-    typer.Option(envvar=API_KEY_VARIABLE, help=f"Sent as {API_KEY_HEADER}; better not typed."),
+    typer.Option(
+        envvar=API_KEY_VARIABLE, help=f"Sent as {API_KEY_HEADER}; better not on the command line."
+    ),
 ]
 TlsCa = Annotated[Path | None, typer.Option(help="File of certificates to trust; turns TLS on.")]
 Batches = Annotated[str, typer.Option(help="Rows per request, to be measured in turn.")]

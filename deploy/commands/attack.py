@@ -36,7 +36,7 @@ MOST_QUERIES = 999_999_999
 class AttackCommand:
     """Steal from an endpoint of yours, and report what a thief would get.
 
-    What was paid for is kept in --out: the same command goes on where an earlier one stopped.
+    What was paid for is kept in --out: the same command resumes where an earlier one stopped.
     beta, gamma and margin are what adversaries take the defence to be.
     """
 
@@ -49,7 +49,7 @@ class AttackCommand:
         str,
         typer.Option(
             help="The same model without a defence, where you can ask it: results are then judged "
-            "by it, and shown without a defence too. An outsider cannot."
+            "by it, and shown without a defence too. An outsider cannot ask it."
         ),
     ] = ""
     output: asking.Output = ""
@@ -61,7 +61,7 @@ class AttackCommand:
         int,
         typer.Option(
             min=0,
-            help="Query budget of each attack, in rows; needed, except with --from-transfer-set.",
+            help="Query budget of each attack, in rows; required, except with --from-transfer-set.",
             show_default=False,
         ),
     ] = 0
@@ -99,7 +99,7 @@ class AttackCommand:
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per request.")] = 64
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 1
     retries: Annotated[
-        int, typer.Option(min=0, help="How often a request is sent again that the server failed.")
+        int, typer.Option(min=0, help="How often a request that the server failed is sent again.")
     ] = 4
     timeout_seconds: Annotated[
         float, typer.Option(min=0.1, help="How long the answer to one request may take.")
@@ -107,9 +107,11 @@ class AttackCommand:
     api_key: asking.ApiKey = None
     tls_ca: asking.TlsCa = None
     from_transfer_set: Annotated[
-        Path | None, typer.Option(help="Folder of a transfer set; the attack asks nothing.")
+        Path | None, typer.Option(help="Folder of a transfer set to judge; nothing is asked.")
     ] = None
-    price: Annotated[str, typer.Option(help="Dollars for 1,000 queries, from and to.")] = "1,10"
+    price: Annotated[str, typer.Option(help="Price of 1,000 queries in dollars, from and to.")] = (
+        "1,10"
+    )
     as_json: options.AsJson = False
 
     def run(self) -> None:

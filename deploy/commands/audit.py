@@ -70,8 +70,8 @@ class AuditCommand:
         bool,
         typer.Option(
             "--dangerous",
-            help="Attack it too, for some minutes, beside an honest client: a server that is not "
-            "mended crashes. Only where nobody else needs it.",
+            help="Attack it too, for some minutes, beside an honest client: an unpatched server "
+            "crashes. Only where nobody else needs it.",
         ),
     ] = False
     attack: Annotated[
@@ -79,7 +79,7 @@ class AuditCommand:
         typer.Option(metavar="NAME", help="With --dangerous, this attack.", show_default="all"),
     ] = None
     every: Annotated[
-        bool, typer.Option("--all", help="Show what is closed too, not only their number.")
+        bool, typer.Option("--all", help="Show the closed ways too, not only how many they are.")
     ] = False
 
     def run(self) -> None:
@@ -94,7 +94,7 @@ class AuditCommand:
             address(value, name)
         attacks = dangerous_ways.chosen(self.attack or [])
         if self.attack and not self.dangerous:
-            raise InputError("--attack: hurts a server that is not mended; say --dangerous too")
+            raise InputError("--attack: would crash an unpatched server; give --dangerous too")
         holders = self._holders()
         keys = [one.key for one in holders.values() if self.public in one.models]
         access = Access(self.api_key or next(iter(keys), None), self.tls_ca)

@@ -32,7 +32,7 @@ class BenchmarkCommand:
     repository: Annotated[
         Path,
         typer.Option(
-            help="It holds the model in the ensemble layout; it is only read, but for "
+            help="It holds the model in the ensemble layout; it is only read, except by "
             "--choose-threads."
         ),
     ]
@@ -74,7 +74,7 @@ class BenchmarkCommand:
         from deploy.benchmarks.serving import ServingOptions, run
 
         if self.out is not None and self.out.exists():
-            raise InputError(f"{self.out} exists")
+            raise InputError(f"--out {self.out}: exists; choose another")
         asked = options.settings(
             ServingOptions,
             self,

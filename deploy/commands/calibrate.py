@@ -48,7 +48,7 @@ class CalibrateCommand:
     write: Annotated[bool, typer.Option("--write", help="Put the table into the model.")] = False
     undo: Annotated[
         bool,
-        typer.Option("--undo", help="Back to deceptive answers, as they were."),
+        typer.Option("--undo", help="Go back to deceptive answers, as they were."),
     ] = False
     as_json: options.AsJson = False
 
@@ -64,7 +64,7 @@ class CalibrateCommand:
         planned = retuning.plan(self.model, answers.by_table(table), self.output, table)
         if self.plot is not None:
             if not report["answers"]:
-                raise InputError("--plot: without labels there is nothing to show")
+                raise InputError("--plot: without labels there is nothing to show; leave it out")
             from load_tests.calibrate import calibration_report
 
             write_text(self.plot, calibration_report.plot(report))

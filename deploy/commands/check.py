@@ -33,7 +33,7 @@ class CheckCommand:
         Path | None,
         typer.Option(
             metavar="operator.yaml",
-            help="Also hold this file against the repository: which client may ask what.",
+            help="Also check this file against the repository: which client may ask what.",
         ),
     ] = None
     as_json: options.AsJson = False

@@ -38,7 +38,7 @@ class GatewayCommand:
     ] = None
     socket_folder: Annotated[
         Path | None,
-        typer.Option(help="Where Envoy may make its admin socket.", show_default="its folder"),
+        typer.Option(help="Where Envoy may create its admin socket.", show_default="its folder"),
     ] = None
     budgets_folder: Annotated[
         Path | None,
@@ -49,7 +49,7 @@ class GatewayCommand:
     ] = None
     inner: Annotated[
         list[str] | None,
-        typer.Option(metavar="MODEL", help="An inner model or tensor, never to be named."),
+        typer.Option(metavar="MODEL", help="An inner model or tensor, never named to clients."),
     ] = None
     force: options.Force = False
 

@@ -27,6 +27,6 @@ def refuse_missing_backend() -> None:
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if find_spec(backend) is None:
         raise InputError(
-            f"KERAS_BACKEND: expected tensorflow, jax or torch that is installed, got {backend}; "
+            f"KERAS_BACKEND: expected tensorflow, jax or torch, and that installed, got {backend}; "
             "unset it, or install that: python -m pip install BACKEND"
         )

@@ -25,7 +25,7 @@ MaxClientBatch = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Most rows of a client's request; 1 makes query budgets at a gateway exact.",
+        help="Most rows in a client's request; 1 makes query budgets at a gateway exact.",
         show_default="as many as the victim takes",
     ),
 ]
@@ -69,10 +69,10 @@ def numbers(text: str, *, option: str, least: float, count: int | None = None) -
     wanted = f"{count} numbers" if count else "numbers"
     if not found or not all(least <= number < float("inf") for number in found):
         raise InputError(
-            f"{option}: expected {wanted} of at least {least:g} with commas, got {text!r}"
+            f"{option}: expected {wanted} of at least {least:g}, separated by commas, got {text!r}"
         )
     if count is not None and len(found) != count:
-        raise InputError(f"{option}: expected {wanted} with commas, got {text!r}")
+        raise InputError(f"{option}: expected {wanted}, separated by commas, got {text!r}")
     return found
 
 

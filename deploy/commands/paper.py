@@ -48,7 +48,7 @@ class PaperCommand:
     out: Annotated[Path, typer.Option(help="Folder of runs, figures and RESULTS.md.")]
     minutes: Annotated[
         float | None,
-        typer.Option(min=0, help="Stop after so many; the same command goes on later."),
+        typer.Option(min=0, help="Stop after so many; the same command resumes later."),
     ] = None
     jobs: Annotated[
         int | None,
@@ -68,7 +68,9 @@ class PaperCommand:
         what = self.what
         if what.endswith(".json"):
             if self.scheduler:
-                raise InputError("--scheduler: a run's file is made again on this machine")
+                raise InputError(
+                    "--scheduler: a run's file is made again on this machine; leave it out"
+                )
             _again(Path(what), self.out, self.data_dir, as_json=self.as_json)
             return
         if what != "all" and what not in PARTS:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class ProtectCommand:
     """Protect ONNX classifiers, or models of any backend in a Triton repository.
 
-    Of several, each is tried: one that fails loses none of the others.
+    Of several, each is tried: one that fails does not stop the others.
     """
 
     models: Annotated[
@@ -41,7 +41,7 @@ class ProtectCommand:
     repository: Annotated[
         Path | None,
         typer.Option(
-            help="Model repository to write to; of a folder, instead of in place.",
+            help="Model repository to write to; for a folder, instead of in place.",
             show_default=False,
         ),
     ] = None
@@ -74,13 +74,13 @@ class ProtectCommand:
     output: Annotated[
         list[str] | None,
         typer.Option(
-            help="The output that holds the scores; several, each said, get a defence each.",
+            help="The output that holds the scores; give it again for each of several heads.",
             show_default="found",
         ),
     ] = None
     max_batch_size: Annotated[
         int | None,
-        typer.Option(min=0, help="Most rows of a request, 0 for no batching.", show_default="256"),
+        typer.Option(min=0, help="Most rows in a request, 0 for no batching.", show_default="256"),
     ] = None
     max_client_batch: options.MaxClientBatch = None
     sample: Annotated[
@@ -88,7 +88,7 @@ class ProtectCommand:
         typer.Option(help="An .npz file of real rows, by input name.", show_default="random input"),
     ] = None
     self_contained: Annotated[
-        bool, typer.Option("--self-contained", help="Copy the package postprocess along.")
+        bool, typer.Option("--self-contained", help="Copy the package postprocess too.")
     ] = False
     layout: Annotated[
         str,
@@ -107,7 +107,7 @@ class ProtectCommand:
         str,
         typer.Option(
             metavar="KIND",
-            help="Write NAME_KIND too, with such answers, over the same classifier.",
+            help="Write NAME_KIND too, with this kind of answers, over the same classifier.",
             show_default="none",
         ),
     ] = ""
@@ -128,8 +128,8 @@ class ProtectCommand:
         str,
         typer.Option(
             metavar="HOST:PORT",
-            help="A Triton (gRPC) that serves the folder's model: asked what the embedded one "
-            "cannot serve, and waited for by --undo.",
+            help="A Triton (gRPC) that serves the folder's model: asked about what the embedded "
+            "one cannot serve, and waited for by --undo.",
         ),
     ] = ""
     force: options.Force = False
@@ -167,7 +167,7 @@ class ProtectCommand:
         """Refuse what cannot be meant of several models, before the first is written."""
         self.understood()
         if self.name:
-            raise InputError("--name: is one model's, and several are given")
+            raise InputError("--name: is one model's, and several are given; leave it out")
         written: dict[Path, Path] = {}
         for path in paths:
             place = (self.repository or path.parent) / path.stem
@@ -230,7 +230,7 @@ class ProtectCommand:
         from exporters.protect import protect
 
         if self.url:
-            raise InputError("--url: of a folder REPOSITORY/NAME, not of a file")
+            raise InputError("--url: goes with a folder REPOSITORY/NAME, not with a file")
         if self.repository is None:
             raise InputError(
                 "Missing option '--repository': without it, expected a folder REPOSITORY/NAME, got "

@@ -47,7 +47,7 @@ def refuse(command: "ProtectCommand", public: Path) -> None:
         asking.drawn(_calibrate(command, public), to_learn=False)
     if command.also:
         if command.also == (command.answers or "deceptive"):
-            raise InputError(f"--also {command.also}: the public model's own answers are such")
+            raise InputError(f"--also {command.also}: the public model's own answers are that kind")
         if command.layout == "fused":
             raise InputError(
                 f"--also {command.also}: expected --layout ensemble, in which both share one "

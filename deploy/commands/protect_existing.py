@@ -39,7 +39,7 @@ def protect(command: "ProtectCommand", path: Path) -> Told:
             "model of its own; give its .onnx file for a fused one"
         )
     if command.force:
-        raise InputError("--force: of a folder, nothing that exists is replaced; see --undo")
+        raise InputError("--force: with a folder, nothing that exists is replaced; see --undo")
     asked, defence = command.understood()
     public = path.absolute() if command.repository is None else command.repository / path.name
     protect_answers.refuse(command, public)
@@ -80,7 +80,7 @@ def undo(command: "ProtectCommand") -> None:
     paths = expanded(command.models, lambda found: found.undoable, none)
     for path in paths:
         if path.suffix == ".onnx" and not path.is_dir():
-            raise InputError("--undo: of a folder REPOSITORY/NAME, not of a file")
+            raise InputError("--undo: goes with a folder REPOSITORY/NAME, not with a file")
     with err_console.status("giving back") as status:
         done, failed = undoing.undo_each(
             [path.absolute() for path in paths],

@@ -29,7 +29,8 @@ class RetuneCommand:
     models: Annotated[
         list[Path],
         typer.Argument(
-            metavar="MODEL...", help="Models' folders, MODEL_REPOSITORY/NAME, or a repository: all."
+            metavar="MODEL...",
+            help="Models' folders, MODEL_REPOSITORY/NAME, or a repository: all of it.",
         ),
     ]
     output: Annotated[

@@ -17,7 +17,7 @@ SchedulerAddress = Annotated[
     typer.Option(
         "--scheduler",
         metavar="tcp://HOST:PORT",
-        help="A Dask scheduler, whose workers make the runs; tls:// where others are on the way.",
+        help="A Dask scheduler, whose workers make the runs; tls:// on a shared network.",
         show_default="processes of this machine",
     ),
 ]

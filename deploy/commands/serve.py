@@ -64,17 +64,17 @@ class ServeCommand:
         typer.Option(
             min=0,
             help="Restarts of Triton in 10 minutes, none of which helped, before serve gives "
-            "up. A Triton that ran and then died comes back for ever.",
+            "up. A Triton that ran and then died always comes back.",
         ),
     ] = 5
     status_file: Annotated[
-        Path | None, typer.Option(help="JSON file that is kept up to date for machines.")
+        Path | None, typer.Option(help="JSON file that is kept up to date for machines to read.")
     ] = None
     gateway: Annotated[
         Path | None,
         typer.Option(
             metavar="operator.yaml",
-            help="Run Envoy before Triton, as this file says, and shut Triton behind it.",
+            help="Run Envoy in front of Triton, as this file says, and shut off Triton itself.",
         ),
     ] = None
     access_log: Annotated[

@@ -35,7 +35,7 @@ ANSWERS = "answers"
 class TuneCommand:
     """Find beta and gamma for protected models, offline: no server is asked or restarted.
 
-    Every finished training is kept in --out: the same command goes on where it was stopped.
+    Every finished training is kept in --out: the same command resumes where it stopped.
     """
 
     repository: Annotated[Path, typer.Option(help="The model repository.")]
@@ -57,16 +57,19 @@ class TuneCommand:
     criterion: Annotated[
         str,
         typer.Option(
-            help="paper: highest cosine of those that cost the thief 20 points of accuracy; "
+            help="paper: highest cosine of the settings that cost the thief 20 points of accuracy; "
             "frontier: by your own limits."
         ),
     ] = "paper"
     min_cosine: Annotated[
-        float | None, typer.Option(min=0, max=1, help="What honest users must keep; frontier.")
+        float | None,
+        typer.Option(min=0, max=1, help="What honest clients must keep, with frontier."),
     ] = None
     max_stolen: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="What the naive thief may agree on, at most; frontier."),
+        typer.Option(
+            min=0, max=1, help="What the naive thief may agree on at most, with frontier."
+        ),
     ] = None
     betas: Annotated[
         str, typer.Option(help="Values of beta to choose among.", show_default="12 from 0.5 to 1.5")
@@ -86,7 +89,7 @@ class TuneCommand:
         bool,
         typer.Option(
             "--answers",
-            help="Set calibrated, rounded and other answers beside it, by 36 trainings more.",
+            help="Compare it with calibrated, rounded and other answers, by 36 more trainings.",
         ),
     ] = False
     exhaustive: Annotated[
@@ -320,7 +323,8 @@ def _decimals(text: str) -> list[int | None]:
         return [None if part == NONE else int(part) for part in text.split(",")]
     except ValueError:
         raise InputError(
-            f"--decimals: expected none and integers from 1 to 6 with commas, got {text!r}"
+            f"--decimals: expected none or whole numbers from 1 to 6, separated by commas, got "
+            f"{text!r}"
         ) from None
 
 

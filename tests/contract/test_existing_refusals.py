@@ -242,7 +242,7 @@ OPTIONS = {
     "--name other": "--name: a model that stands in a repository keeps its name",
     "--max-batch-size 3": "--max-batch-size: it is as the model's config.pbtxt says",
     "--layout fused": "--layout fused: the model's files stay as they are",
-    "--force": "--force: of a folder",
+    "--force": "--force: with a folder",
     "--scores maybe": "--scores: expected logits or probabilities",
     "--undo --scores logits": "--scores: not with --undo",
     "--undo --repository out": "--repository: not with --undo",
@@ -266,4 +266,4 @@ def test_a_file_takes_no_options_of_folders(tmp_path, options):
     file = linear(tmp_path / "models") / "1" / "model.onnx"
     done = call_command("protect", file, *options.split(), cwd=tmp_path)
     assert done.returncode == 1
-    assert "option '--repository'" in done.stderr or "not of a file" in done.stderr
+    assert "option '--repository'" in done.stderr or "not with a file" in done.stderr

@@ -136,7 +136,7 @@ def test_a_model_that_is_protected_already_gets_other_answers_and_a_second_one(g
          "not trained on: --query-set FILE.npz"),
         (["--also", "calibrated"], "--also calibrated: expected rows"),
         (["--query-set", "rows.npz"], "--query-set: only with --answers calibrated or --also"),
-        (["--also", "deceptive"], "--also deceptive: the public model's own answers are such"),
+        (["--also", "deceptive"], "--also deceptive: the public model's own answers are that kind"),
         (["--also", "labels", "--answers", "labels"], "--also labels: the public model's own"),
         (["--also", "labels", "--layout", "fused"], "--also labels: expected --layout ensemble"),
         (["--answers", "calibrated", "--query-set", "no.npz"], "no.npz"),

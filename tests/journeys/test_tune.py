@@ -167,7 +167,7 @@ def test_a_full_disk_is_one_line_and_the_next_call_finds_nothing_half_written(re
         (("--criterion", "best"), "--criterion: expected paper or frontier, got 'best'"),
         (("--min-cosine", "0.5"), "--min-cosine and --max-stolen: go with --criterion frontier"),
         (("--betas", "0"), "parameter beta: expected a number from 0.001 to 100, got 0"),
-        (("--decimals", "two"), "--decimals: expected none and integers from 1 to 6"),
+        (("--decimals", "two"), "--decimals: expected none or whole numbers from 1 to 6"),
         (("--data", "nothing"), "unknown data set 'nothing'"),
         (("--model", "m_classifier"), "expected a protected model"),
         (("--model", "nothing"), "config.pbtxt: cannot be read"),

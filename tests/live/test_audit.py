@@ -80,7 +80,7 @@ def test_an_attack_on_a_bare_server_is_warned_of_and_found_to_hurt(exported, tmp
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--attack", "deep-json"], "--attack: hurts a server that is not mended"),
+        (["--attack", "deep-json"], "--attack: would crash an unpatched server"),
         (
             ["--dangerous", "--attack", "deepjson"],
             f"--attack: expected one of {', '.join(ATTACKS)}, got 'deepjson'",
