@@ -261,7 +261,7 @@ def _refuse_existing(
     repository: Path, models: tuple[str, ...], anew: set[str], *, force: bool
 ) -> None:
     if repository.exists() and not repository.is_dir():
-        raise InputError(f"--repository {repository}: expected a folder")
+        raise InputError(f"--repository {repository}: expected a folder, got a file")
     for model in models:
         folder = repository / model
         if folder.exists() and not force:

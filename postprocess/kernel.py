@@ -39,7 +39,7 @@ COMPILE = (
 )
 #: What is said where there is no kernel.
 MISSING = (
-    "the defence's kernel was not compiled at the install, so that NumPy answers, with several "
+    "the defence's kernel was not compiled when it was installed, so NumPy answers, with several "
     f"times the CPU time. {COMPILE}. Where the package was copied beside model.py, protect the "
     "model again with --self-contained"
 )

@@ -192,7 +192,7 @@ def _check(
     """Raise unless one output is what its defence has made; ``where`` is in messages."""
     off = defence.parameters is not None and defence.parameters.defense == "none"
     if off and (kept is None or kept.defence.defense != "none"):
-        raise NotReadyError(f"{where}: its configuration says defense none, nothing protects it")
+        raise NotReadyError(f"{where}: its configuration says defense none, so nothing protects it")
     like_raw: LikeRawError | None = None
     for inputs, answer in _answers(triton, model, defence, kept):
         raw = _raw(triton, defence, inputs)
@@ -217,7 +217,7 @@ def _check(
     kept.looks.judge(answer, bounds=known)
     again = None if kept.looks.repeats else triton.infer(model, inputs, defence.output)
     if again is not None and np.array_equal(answer, again):
-        raise NotReadyError(f"{where}: answered alike twice, its defence draws at random")
+        raise NotReadyError(f"{where}: answered alike twice, though its defence draws at random")
 
 
 def _raw(
@@ -266,7 +266,9 @@ def _defences(triton: Triton, model: str) -> list[_Defence]:
         for output in sorted(floats.intersection(step["output_map"].values()))
     ]
     if not found:
-        raise NotReadyError(f"{model}: is no protected model: no ensemble and no fused defence")
+        raise NotReadyError(
+            f"{model}: is no protected model: neither an ensemble nor a fused defence"
+        )
     return found
 
 

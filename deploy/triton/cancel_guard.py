@@ -15,8 +15,8 @@ from postprocess.kernel import COMPILE
 #: What is said where it is not there.
 MISSING = (
     "a client that cancels its calls can crash this Triton, and what keeps it from that was not "
-    f"compiled at the install. {COMPILE}. Or put the gateway before a Triton of 25.06 or newer, "
-    "see deploy/README.md"
+    f"compiled when it was installed. {COMPILE}. Or put the gateway in front of a Triton of 25.06 "
+    "or newer, see deploy/README.md"
 )
 
 

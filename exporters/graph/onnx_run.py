@@ -245,7 +245,10 @@ def read_sample(path: Path, values: list[Value], batched: bool) -> Source:
             )
     counts = {len(array) for array in sample.values()}
     if batched and len(counts) > 1:
-        raise InputError(f"--sample {path}: expected the same number of rows in every array")
+        raise InputError(
+            f"--sample {path}: expected the same number of rows in every array, got "
+            f"{', '.join(map(str, sorted(counts)))}"
+        )
     return Source(tuple(values), batched, sample=sample)
 
 

@@ -86,7 +86,9 @@ class Dataset:
                 )
         if self.x_test.shape[1:] != self.x_train.shape[1:] or self.y_test.max() >= self.classes:
             raise InputError(
-                f"{self.name}: the test set is not of the training set's shape and classes"
+                f"{self.name}: the test set is not of the training set's shape and classes: "
+                f"expected rows of {self.x_train.shape[1:]} and labels below {self.classes}, got "
+                f"{self.x_test.shape[1:]} and {self.y_test.max()}"
             )
 
     @property

@@ -11,7 +11,7 @@ from exporters.training import architectures, datasets
 from exporters.training.datasets import Dataset
 from postprocess.errors import InputError
 
-#: The third held off, to ask about; and the test set with its labels, to judge by.
+#: The third set aside, to ask about; and the test set with its labels, to judge by.
 NAMES = ("query.npz", "test.npz")
 
 

@@ -124,7 +124,7 @@ class Cluster:
             pass
         raise ClusterError(
             f"--scheduler {self._where}: was lost; what had finished is kept, and the same command "
-            "goes on once it is there"
+            "goes on once it is back"
         )
 
     def places(

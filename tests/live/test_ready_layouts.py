@@ -138,7 +138,7 @@ def test_no_protected_model_is_ready_without_its_defence(changing, protected, ke
         client.load_model(config.parent.name)
         code, said = check("plain_ensemble")
         assert code == 1
-        assert "says defense none, nothing protects it" in said
+        assert "says defense none, so nothing protects it" in said
         edit(config, '"none" }', '"reverse_sigmoid" }')
         client.load_model(config.parent.name)
         assert check("plain_ensemble") == (0, "")
