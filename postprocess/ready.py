@@ -266,9 +266,7 @@ def _defences(triton: Triton, model: str) -> list[_Defence]:
         for output in sorted(floats.intersection(step["output_map"].values()))
     ]
     if not found:
-        raise NotReadyError(
-            f"{model}: is no protected model: neither an ensemble nor a fused defence"
-        )
+        raise NotReadyError(f"{model}: is no protected model, neither ensemble nor fused defence")
     return found
 
 

@@ -22,7 +22,7 @@ COMMANDS = {
     "yours.",
     "export": "Train a classifier and write it, protected, to a model repository.",
     "protect": "Protect ONNX classifiers, or models of any backend in a Triton repository.",
-    "check": "Look for what would stop a model repository from loading, leak, or defend badly.",
+    "check": "Look for what would stop a repository from loading, leak scores, or defend badly.",
     "retune": "Change the parameters of protected models' defences, in place, of either layout.",
     "calibrate": "Answer with the label and one of a few calibrated levels of confidence, offline.",
     "tune": "Find beta and gamma for protected models, offline: no server is asked or restarted.",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckCommand:
-    """Look for what would stop a model repository from loading, leak, or defend badly.
+    """Look for what would stop a repository from loading, leak scores, or defend badly.
 
     Exits with 1 if there is an error; warnings do not change the exit code.
     """
