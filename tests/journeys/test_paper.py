@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -128,8 +129,8 @@ def test_runs_of_two_trainings_of_one_victim_are_not_mixed(made):
     gone.write_bytes(content)
 
 
-def test_what_fails_is_said_and_all_else_is_made(made):
-    out, _ = made
+def test_what_fails_is_said_and_all_else_is_made(made, tmp_path):
+    out = shutil.copytree(made[0], tmp_path / "copy")
     broken = runs(out)[4]
     (gone,) = (path for path in runs(out) if "-random-" in path.name)  # no setting depends on it
     kept = broken.read_text()
