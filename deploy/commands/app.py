@@ -12,7 +12,6 @@ from typer.core import TyperGroup
 import postprocess
 from deploy.commands.console import err_console, out_console, say
 from deploy.commands.signals import Terminated, install
-from exporters.files.atomic_file import told
 from postprocess.errors import ReverseSigmoidError
 
 #: Command to the first line of its help. Each is a module beside this one, with a dataclass
@@ -106,6 +105,8 @@ def run() -> int:
     except ReverseSigmoidError as error:
         message = str(error)
     except OSError as error:
+        from exporters.files.atomic_file import told
+
         message = told(error)
     except UsageError as error:
         if not error.format_message():  # nothing was asked for, and the help was shown

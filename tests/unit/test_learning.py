@@ -61,7 +61,7 @@ def test_what_all_begin_with_is_trained_once_and_stays_what_it_is(monkeypatch):
     plain = train_substitute(taken, recipe)
     before, (start, *_) = predict(plain, POOL), trained
     for name in learn.LEARNERS:
-        learn.find(name)(taken, recipe, POOL, train_substitute)
+        learn.LEARNERS[name](taken, recipe, POOL, train_substitute)
     assert trained == [start, 20, *([7] * 3), 20]  # no learner's first one
     seen = []
     again = train_substitute(taken, recipe, progress=lambda *done: seen.append(done))

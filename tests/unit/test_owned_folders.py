@@ -6,7 +6,7 @@ import sys
 from exporters.files import owned_folders
 
 OWNS = (
-    "import sys, time, pathlib; from exporters import owned_folders;"
+    "import sys, time, pathlib; from exporters.files import owned_folders;"
     "lock = owned_folders.own(pathlib.Path(sys.argv[1]));"
     "print('owned', flush=True); time.sleep(600)"
 )
