@@ -197,6 +197,7 @@ SCALES |= {
         modes_on=_TEXTS[:1],
         honest_on=_TEXTS,
         few_on={"mnist": (50, 100), "banking77.npz": (385,)},
+        jobs=2,
     ),
     "full": Scale(
         about="the paper's protocol: AllConv, 19,200 queries presented in 300 steps of 64, "
