@@ -67,7 +67,9 @@ def _others(at: _Place) -> str:
     }
     best = min(stolen, key=lambda title: stolen[title])
     before = at.of.stolen(plan.repeats(at.data, {}))
-    text = f"{before:.3f} to {stolen[best]:.3f} by {best}"
+    (name,) = (one for one, title in NAMES.items() if title == best)
+    cosine = mean(at.of.values(plan.repeats(at.data, settings[name]), "protected", "cosine"))
+    text = f"{before:.3f} to {stolen[best]:.3f} at cosine {cosine:.2f} by {best}"
     return _unless(sum(stolen.values()) + before, at.told(text, headings.TABLE_1))
 
 
@@ -165,7 +167,7 @@ def _data(of: Beyond) -> tuple[str, ...]:
 _LESSONS: dict[Callable[[_Place], str], tuple[str, Callable[[Beyond], tuple[str, ...]]]] = {
     _naive: ("**The naive thief is held back**, while P names M's class always", _data),
     _end: ("**Who trains to the end gets further**, on the same answers", _data),
-    _others: ("**The other defences of the paper**, with the cap, stop less: the best", _data),
+    _others: ("**The paper's other defences**, with the cap and chosen alike, stop at most", _data),
     _uncapped: ("**Without the cap**, as the paper has it, P names M's class in", _data),
     _labels: ("**A thief of labels is not stopped**, by any answer that keeps the class", _data),
     _blind: ("**Squared error, and the same layer**, learn little from the answers", _data),
