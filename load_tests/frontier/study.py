@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from load_tests.runs.criterion import PILOT
-from load_tests.runs.run import Known, Run, Victim
+from load_tests.runs.run import HELD_OUT, Known, Run, Victim
 
 #: Queries for each class; with fewer, what a thief gets is luck.
 BUDGETS = (5, 10, 20, 40)
-#: One row of the test set in so many makes tables of calibrated answers, and judges nothing.
-HELD_OUT = 3
 
 #: How a thief differs from the naive one.
 Change = dict[str, Any]

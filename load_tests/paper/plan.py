@@ -18,10 +18,8 @@ from load_tests.paper.thieves import (
     Difference,
 )
 from load_tests.runs.criterion import PILOT, Tried, choose, stops_enough
-from load_tests.runs.run import Known, Run, Victim
+from load_tests.runs.run import HELD_OUT, Known, Run, Victim
 
-#: One row of the test set in so many makes tables of calibrated answers, and judges nothing.
-HELD_OUT = 3
 #: The attacks of Figure 2.
 ATTACKS_COMPARED = ("sample", "random", "jacobian")
 
@@ -78,9 +76,11 @@ class PaperPlan:
         """
         settings = self.scale.grid.settings(defence, capped=capped)
         runs = [self.base(data, setting, seed=PILOT) for setting in settings]
+        if not self.scale.halving:
+            return runs
         undefended = self.known(self.base(data, seed=PILOT))
-        if not self.scale.halving or undefended is None:
-            return [] if self.scale.halving else runs
+        if undefended is None:
+            return []
         looks = [run.but(substitute="", queries=0, steps=0) for run in runs]
         seen = [self.known(look) for look in looks]
         cosines = [look["protected"]["cosine"] for look in seen if look is not None]

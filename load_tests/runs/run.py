@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from load_tests.stealing.thief import Thief
 from postprocess.defences import DEFENCES
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
+
+#: One row of the test set in so many makes tables of calibrated answers, and judges nothing.
+HELD_OUT = 3
 
 #: What a run comes to, as it stands in its file.
 Measures = dict[str, Any]
@@ -106,7 +110,7 @@ class Run:
         """Return the run with some of it changed."""
         return replace(self, **changes)
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The name of its file: readable, and with a hash of everything, unique."""
         parts = [self.victim.name, self.defence.get("defense", "none")]
