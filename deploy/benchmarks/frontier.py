@@ -6,47 +6,90 @@ there, by ``--summary`` without making any.
 """
 
 import argparse
+import math
 import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from deploy.benchmarks import arguments
 from exporters.training import datasets
+from load_tests.frontier import study
 from load_tests.frontier.study import KINDS, Study
+from load_tests.runs import cluster
 from load_tests.runs.conditions import Conditions
+from load_tests.runs.run import Known, Run
 from load_tests.runs.runner import Runner
 
 
 def main() -> int:
     """Make the runs that are missing, write the page, and return an exit code."""
+    asked = _parser().parse_args()
+    start = time.monotonic()
+    with _connected(asked.scheduler) as workers:
+        runner = Runner(
+            asked.out,
+            data_dir=asked.data_dir,
+            jobs=workers.jobs if workers else asked.jobs,
+            tell=_tell,
+            conditions=replace(Conditions.here(), threads=1),
+            cluster=workers,
+        )
+        studies = [_study(name, asked) for name in asked.data]
+        if not asked.summary:
+            with runner:
+                until = start + asked.minutes * 60
+                runner.make_missing(lambda: _needed(studies, runner.known), until=until)
+            runner.refuse_failed()
+    from load_tests.frontier.page import write
+
+    print(write(asked.out, studies, runner.known, command=arguments.command("frontier")))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = arguments.parser("frontier")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", action="append", default=[], help="a data set or .npz; several")
     parser.add_argument("--data-dir", type=Path, help="folder of the data sets")
     parser.add_argument("--seeds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--architecture", default="mlp", help="default: %(default)s")
-    parser.add_argument("--kinds", type=int, default=len(KINDS), help="of answers; default: all")
-    parser.add_argument("--summary", action="store_true", help="make no runs")
-    asked = parser.parse_args()
-    studies = [_study(name, asked) for name in asked.data]
-    runner = Runner(
-        asked.out,
-        data_dir=asked.data_dir,
-        jobs=1,
-        tell=_tell,
-        conditions=Conditions(threads=1, backend=Conditions.here().backend),
+    parser.add_argument(
+        "--steps", type=int, default=study.STEPS, help="batches of 64; default: %(default)s"
     )
-    if not asked.summary:
-        with runner:
-            for study in studies:
-                runner.make(runner.missing(study.pilot()))
-            for seed in studies[0].told if studies else ():
-                for study in studies:
-                    runner.make(runner.missing(study.of_seed(seed, runner.known)))
-        runner.refuse_failed()
-    from load_tests.frontier.page import write
+    parser.add_argument(
+        "--budgets",
+        type=int,
+        nargs="+",
+        default=study.BUDGETS,
+        help="queries for each class; all kinds of answers with the first; default: %(default)s",
+    )
+    parser.add_argument("--kinds", type=int, default=len(KINDS), help="of answers; default: all")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop after so many; default: when done"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; default: %(default)s")
+    parser.add_argument(
+        "--scheduler", default="", help="tcp://HOST:PORT of Dask, whose workers make the runs"
+    )
+    parser.add_argument("--summary", action="store_true", help="make no runs")
+    return parser
 
-    print(write(asked.out, studies, runner.known, command=arguments.command("frontier")))
-    return 0
+
+def _connected(where: str) -> AbstractContextManager[cluster.Cluster | None]:
+    """Return a connection to a scheduler, to None without an address."""
+    if not where:
+        return nullcontext()
+    if said := cluster.warning(where):
+        print(f"WARNING: {said}", file=sys.stderr)
+    return cluster.Cluster(where)
+
+
+def _needed(studies: Sequence[Study], known: Known) -> Iterator[Run]:
+    for each in studies:
+        yield from each.needed(known)
 
 
 def _study(name: str, asked: argparse.Namespace) -> Study:
@@ -57,6 +100,8 @@ def _study(name: str, asked: argparse.Namespace) -> Study:
         classes=dataset.classes,
         pool=pool,
         architecture=asked.architecture,
+        steps=asked.steps,
+        budgets=tuple(asked.budgets),
         seeds=asked.seeds,
         kinds=KINDS[: asked.kinds],
     )

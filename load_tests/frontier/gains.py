@@ -42,6 +42,22 @@ def stolen(study: Study, kind: Kind, a_class: int, known: Known) -> Mean | None:
     return mean([one["stolen"]["agreement"] for one in made])
 
 
+def late(study: Study, known: Known) -> float | None:
+    """Return what the second half of the steps added to the agreement of one training's thieves.
+
+    The mean over the pilot's, with half as many steps at the full rate; None while there are none.
+    """
+    added = []
+    for a_class in study.budgets:
+        for kind in study.asked(a_class):
+            for run in study.pilots(kind, a_class):
+                result = None if run.learn else known(run)
+                if result is not None:
+                    *_, half, whole = (one["agreement"] for one in result["curve"])
+                    added.append(whole - half)
+    return statistics.fmean(added) if added else None
+
+
 def honest(study: Study, kind: Kind, known: Known) -> dict[str, Mean]:
     """Return what honest clients get, see ``calibrate.honest``, and the answers' agreement."""
     by_seed = {}

@@ -8,7 +8,7 @@ from typing import Any
 
 from exporters.files.atomic_file import write_json, write_text
 from load_tests.calibrate.honest import HEAD
-from load_tests.frontier.gains import Mean, gain, honest, stolen
+from load_tests.frontier.gains import Mean, gain, honest, late, stolen
 from load_tests.frontier.study import LABELS, Kind, Study
 from load_tests.reporting.page import markdown
 from load_tests.reporting.plots import panels, svg
@@ -32,20 +32,23 @@ def summary(study: Study, known: Known) -> dict[str, Any]:
     """Return what a study's runs say, as far as they are made, ready for JSON."""
     about = asdict(study)
     del about["kinds"], about["recorded"]
-    kinds = []
-    for kind in (LABELS, *study.kinds):
-        worth, thief = honest(study, kind, known), study.chosen(kind, known)
-        if thief is not None and worth:
-            kinds.append(
-                {
-                    "title": kind.title,
-                    "thief": called(thief),
-                    "honest": {key: asdict(one) for key, one in worth.items()},
-                    "stolen": _told(study, kind, stolen, known),
-                    "gains": {} if kind is LABELS else _told(study, kind, gain, known),
-                }
-            )
-    return {**about, "data": Path(study.data).stem, "answers": kinds}
+    about |= {"data": Path(study.data).stem, "late": late(study, known)}
+    return about | {"answers": [_about_kind(study, kind, known) for kind in _told_of(study, known)]}
+
+
+def _told_of(study: Study, known: Known) -> list[Kind]:
+    return [kind for kind in (LABELS, *study.kinds) if honest(study, kind, known)]
+
+
+def _about_kind(study: Study, kind: Kind, known: Known) -> dict[str, Any]:
+    chosen = {study.queries(one): study.chosen(kind, one, known) for one in study.budgets}
+    return {
+        "title": kind.title,
+        "thieves": {str(at): called(one) for at, one in chosen.items() if one is not None},
+        "honest": {key: asdict(one) for key, one in honest(study, kind, known).items()},
+        "stolen": _told(study, kind, stolen, known),
+        "gains": {} if kind is LABELS else _told(study, kind, gain, known),
+    }
 
 
 def called(change: dict[str, Any]) -> str:
@@ -70,10 +73,11 @@ def show(out: Path) -> Path:
         "",
         f"Made by `{said['command']}`, of the runs that it has made; the numbers are in "
         f"[{NAME}]({NAME}). A gain is the agreement of the best thief of an answer minus that of "
-        "the best thief of labels, who may smooth labels, train on rows without answers, demand "
-        "consistency and distil as the others do. Who is best is decided on a pilot seed, of which "
-        "nothing is told. Means of seeds; in brackets their standard errors. Of ECE, AURC and "
-        "Brier less is better.",
+        "the best thief of labels (whose agreement stands in the first row), who may smooth "
+        "labels, train on rows without answers, demand consistency and distil as the others do. "
+        "Thieves of calibrated and rounded answers know the table or the rounding. Who is best is "
+        "decided on a pilot seed, for each number of queries, and nothing is told of that seed. "
+        "Means of seeds; in brackets their standard errors. Of ECE, AURC and Brier less is better.",
     ]
     for study in said["studies"]:
         path = f"frontier_{study['data']}.svg"
@@ -90,13 +94,17 @@ def show(out: Path) -> Path:
 def _about(study: dict[str, Any]) -> list[str]:
     seeds = {one["seeds"] for each in study["answers"] for one in each["stolen"].values()}
     shown = " to ".join(str(one) for one in sorted({min(seeds), max(seeds)}))
-    thieves = "; ".join(f"{one['title']}: {one['thief']}" for one in study["answers"])
+    thieves = "; ".join(
+        f"{one['title']}: {' / '.join(one['thieves'].values())}" for one in study["answers"]
+    )
     trained = study["victim_steps"]
     victim = f"victims of {trained} steps of 64, each with a hold-off of its own" if trained else ""
+    late = ""
+    if study["late"] is not None:
+        late = f" (of one training, the second half of them added {study['late']:+.3f})"
     return [
-        f"{study['architecture']}, {victim or 'one victim'}; thieves of {study['steps']} steps, "
-        f"{shown} seeds, the pilot with {study['pilot_budget']} queries a class. The best thieves: "
-        f"{thieves}."
+        f"{study['architecture']}, {victim or 'one victim'}; thieves of {study['steps']:,} steps"
+        f"{late}, {shown} seeds. The best thieves, with ever more queries: {thieves}."
     ]
 
 
@@ -106,9 +114,10 @@ def _table(study: dict[str, Any]) -> str:
     rows = []
     for one in study["answers"]:
         worth = [f"{one['honest'][key]['value']:.4f}" for key in HEAD]
+        shown, sign = (one["gains"], "+") if one["gains"] else (one["stolen"], "")
         told = [
-            f"{each['value']:+.3f} ({each['error']:.3f})" if each else ""
-            for each in (one["gains"].get(str(at)) for at in budgets)
+            f"{each['value']:{sign}.3f} ({each['error']:.3f})" if each else ""
+            for each in (shown.get(str(at)) for at in budgets)
         ]
         rows.append([one["title"], *worth, f"{one['honest']['agreement']['value']:.3f}", *told])
     return markdown(head, rows, "---:")

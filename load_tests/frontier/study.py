@@ -1,8 +1,8 @@
 """Which answers, thieves, budgets and seeds are compared, as runs.
 
-All thieves are run on a pilot seed with one budget, and nothing is told of it. The best of each
-kind of answers, and of labels, is run on the seeds that are told of, with every budget: the best of
-many on the same seed would be best by luck too.
+All thieves are run on a pilot seed, with every budget, and nothing is told of it. The best of each
+kind of answers, and of labels, is run on the seeds that are told of: the best of many on the same
+seed would be best by luck too.
 """
 
 from collections.abc import Iterator
@@ -14,9 +14,14 @@ from load_tests.runs.run import HELD_OUT, Known, Run, Victim
 
 #: Queries for each class; with fewer, what a thief gets is luck.
 BUDGETS = (5, 10, 20, 40)
+#: Training batches of 64: so many that queries are short, and not steps.
+STEPS = 3000
 
 #: How a thief differs from the naive one.
 Change = dict[str, Any]
+_LEARN: tuple[Change, ...] = tuple(
+    {"learn": one} for one in ("self_training", "consistency", "self_distillation")
+)
 #: Thieves of labels: of all that is done with probabilities, what needs none.
 OF_LABELS: tuple[Change, ...] = tuple(
     {"labels_only": True, **change}
@@ -24,18 +29,26 @@ OF_LABELS: tuple[Change, ...] = tuple(
         {},
         {"loss": "smoothed"},
         {"loss": "spread"},
-        {"learn": "self_training"},
-        {"learn": "consistency"},
-        {"learn": "self_distillation"},
+        *_LEARN,
+        {"loss": "smoothed", "learn": "self_training"},
+        {"loss": "smoothed", "learn": "consistency"},
+        {"loss": "spread", "learn": "consistency"},
     )
 )
 #: Thieves of whatever is answered.
 OF_ANSWERS: tuple[Change, ...] = (
     {},
     {"loss": "logits"},
-    {"learn": "self_training"},
-    {"learn": "consistency"},
-    {"learn": "self_distillation"},
+    *_LEARN,
+    {"loss": "logits", "learn": "self_training"},
+    {"loss": "logits", "learn": "consistency"},
+)
+#: Thieves who know by which table or rounding an answer was made.
+DECODING: tuple[Change, ...] = (
+    *OF_ANSWERS,
+    {"recover": "bayes"},
+    {"recover": "bayes", "loss": "logits"},
+    {"recover": "bayes", "loss": "logits", "learn": "consistency"},
 )
 #: Thieves of a deceptive answer.
 UNDOING: tuple[Change, ...] = (
@@ -43,6 +56,7 @@ UNDOING: tuple[Change, ...] = (
     {"recover": "tail"},
     {"recover": "analytic", "loss": "logits"},
     {"recover": "analytic", "learn": "consistency"},
+    {"recover": "mixture", "loss": "logits", "learn": "consistency"},
     {"recover": "bayes"},
     {},
     {"loss": "logits"},
@@ -68,20 +82,27 @@ SHIPPED_SETTING = {"defense": "reverse_sigmoid", "beta": 1.5, "gamma": 0.2, "mar
 #: The bar is set by the first two.
 KINDS = (
     Kind(title="raw probabilities"),
-    Kind(title="calibrated, 10 levels", answers="calibrated 10"),
-    Kind(title="rounded to 1 decimal", answers="rounded 1"),
-    Kind(title="rounded to 2 decimals", answers="rounded 2"),
-    Kind(title="calibrated, 4 levels", answers="calibrated 4"),
-    Kind(title="calibrated, 1 level", answers="calibrated 1"),
-    Kind(title="top-1 probability alone", answers="top1"),
+    Kind(title="calibrated, 10 levels", answers="calibrated 10", thieves=DECODING),
+    Kind(title="rounded to 1 decimal", answers="rounded 1", thieves=DECODING),
+    Kind(title="rounded to 2 decimals", answers="rounded 2", thieves=DECODING),
     deceptive("Reverse Sigmoid", **SHIPPED_SETTING),
-    deceptive("Reverse Sigmoid, 3 decimals", **SHIPPED_SETTING, decimals=3),
+    Kind(
+        title="Reverse Sigmoid, learnt as it is",
+        defence=tuple(SHIPPED_SETTING.items()),
+        thieves=({}, {"loss": "logits"}),
+    ),
     Kind(
         title="decoy",
         defence=(("defense", "decoy"),),
         thieves=(*OF_ANSWERS, {"recover": "tail"}, *OF_LABELS),
     ),
+    Kind(title="top-1 probability alone", answers="top1", thieves=DECODING),
+    Kind(title="calibrated, 4 levels", answers="calibrated 4", thieves=DECODING),
+    Kind(title="calibrated, 1 level", answers="calibrated 1", thieves=DECODING),
+    deceptive("Reverse Sigmoid, 3 decimals", **SHIPPED_SETTING, decimals=3),
 )
+#: How many of them are asked about with every budget; the others with the first one alone.
+DECIDING = 4
 LABELS = Kind(title="labels alone", answers="labels", thieves=OF_LABELS)
 
 
@@ -94,10 +115,9 @@ class Study:
     pool: int  #: rows that a thief can ask about
     architecture: str = "mlp"
     victim_steps: int = 600
-    steps: int = 300
+    steps: int = STEPS
     seeds: int = 5  #: that are told of
     budgets: tuple[int, ...] = BUDGETS
-    pilot_budget: int = 10  #: queries for each class of the pilot seed
     thieves: int = 99  #: of each kind of answers that are tried, at most
     kinds: tuple[Kind, ...] = KINDS
     recorded: Victim | None = None  #: a victim that is there already, for all seeds
@@ -105,6 +125,11 @@ class Study:
     def queries(self, a_class: int) -> int:
         """Return a budget's queries, at most all rows."""
         return min(a_class * self.classes, self.pool)
+
+    def asked(self, a_class: int) -> tuple[Kind, ...]:
+        """Return the kinds of answers that are asked for with a budget, labels alone first."""
+        most = None if a_class == self.budgets[0] else DECIDING
+        return (LABELS, *self.kinds[:most])
 
     def run(self, kind: Kind, a_class: int, seed: int, thief: Change) -> Run:
         """Return one thief's run."""
@@ -122,40 +147,35 @@ class Study:
             seed=seed,
         ).but(**thief)
 
-    def pilots(self, kind: Kind) -> list[Run]:
+    def pilots(self, kind: Kind, a_class: int) -> list[Run]:
         """Return the runs that choose among the thieves of a kind of answers, in their order."""
-        return [self.run(kind, self.pilot_budget, PILOT, one) for one in self._tried(kind)]
+        return [self.run(kind, a_class, PILOT, one) for one in kind.thieves[: self.thieves]]
 
-    def chosen(self, kind: Kind, known: Known) -> Change | None:
+    def chosen(self, kind: Kind, a_class: int, known: Known) -> Change | None:
         """Return the thief that was best on the pilot seed; None while it has not been run."""
-        results = [known(run) for run in self.pilots(kind)]
+        results = [known(run) for run in self.pilots(kind, a_class)]
         stolen = [result["stolen"]["agreement"] for result in results if result is not None]
         if len(stolen) < len(results):
             return None
-        return self._tried(kind)[stolen.index(max(stolen))]
-
-    def _tried(self, kind: Kind) -> tuple[Change, ...]:
-        return kind.thieves[: self.thieves]
+        return kind.thieves[stolen.index(max(stolen))]
 
     @property
     def told(self) -> range:
         """The seeds that are told of."""
         return range(PILOT + 1, PILOT + 1 + self.seeds)
 
-    def pilot(self) -> Iterator[Run]:
-        """Yield the runs of the pilot seed."""
-        for kind in (LABELS, *self.kinds):
-            yield from self.pilots(kind)
-
     def best(self, kind: Kind, a_class: int, seed: int, known: Known) -> Run | None:
         """Return the run of the chosen thief; None while there is none."""
-        thief = self.chosen(kind, known)
+        thief = self.chosen(kind, a_class, known)
         return None if thief is None else self.run(kind, a_class, seed, thief)
 
-    def of_seed(self, seed: int, known: Known) -> Iterator[Run]:
-        """Yield the runs of one seed, labels alone first; none while the pilot is missing."""
+    def needed(self, known: Known) -> Iterator[Run]:
+        """Yield the runs, budget by budget; of a kind whose pilot is missing the pilot alone."""
         for a_class in self.budgets:
-            for kind in (LABELS, *self.kinds):
-                run = self.best(kind, a_class, seed, known)
-                if run is not None:
-                    yield run
+            for kind in self.asked(a_class):
+                yield from self.pilots(kind, a_class)
+            for seed in self.told:
+                for kind in self.asked(a_class):
+                    run = self.best(kind, a_class, seed, known)
+                    if run is not None:
+                        yield run

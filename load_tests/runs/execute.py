@@ -27,6 +27,7 @@ from load_tests.stealing.steal import Loot, steal
 from load_tests.stealing.substitute import Recipe
 from load_tests.stealing.transfer_set import Queries, TransferSet, joined
 from postprocess.postprocessor import Postprocessor
+from postprocess.scores import to_logits
 
 #: Shares of the training at which a substitute is judged too.
 CHECKPOINTS = (1 / 8, 1 / 4, 1 / 2, 1)
@@ -132,6 +133,10 @@ class _Answers:
             self.protect = answers.find(run.answers, victim.test_logits[held], known)
         self._victim = victim
 
+    def again(self, probabilities: Answers) -> Answers:
+        """Return what a client gets where the victim says so, as whoever knows the table does."""
+        return self.protect(to_logits(probabilities, probabilities=True))
+
     def to(self, queries: Queries) -> tuple[Answers, Answers]:
         """Return what a client gets, and what the victim said; the pool's is known already."""
         if queries.pool_index is None:
@@ -173,6 +178,7 @@ def _theft(run: Run, victim: TrainedVictim, asked: _Answers, watch: Watch) -> tu
         pool=victim.pool[:POOL_ROWS],
         seed=recipe.seed,
         true_answers=lambda _: true,
+        answers=asked.again if run.answers else None,
     )
     return steal(taken, run.thief, knowledge, recipe if run.substitute else None, watch=watch), true
 

@@ -30,7 +30,6 @@ def study(thief: Run, defence: dict[str, Any], *, classes: int, pool: int) -> St
         steps=thief.steps,
         seeds=SEEDS,
         budgets=(a_class,),
-        pilot_budget=a_class,
         thieves=THIEVES,
         kinds=(*others, deceptive("recommended setting", **defence)),
         recorded=thief.victim,
@@ -43,7 +42,5 @@ def make(asked: Study, runner: Runner) -> None:
     Raises:
         RunError: one of them failed.
     """
-    runner.make(runner.missing(asked.pilot()))
-    for seed in asked.told:
-        runner.make(runner.missing(asked.of_seed(seed, runner.known)))
+    runner.make_missing(lambda: asked.needed(runner.known))
     runner.refuse_failed()

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import softmax
 
 from load_tests.frontier import page
-from load_tests.frontier.gains import gain, honest, mean
+from load_tests.frontier.gains import gain, honest, late, mean
 from load_tests.frontier.study import KINDS, LABELS, Study
 from load_tests.runs import answers
 from load_tests.runs.criterion import PILOT
@@ -27,11 +27,16 @@ class Results:
     def __init__(self, agreement):
         self.made, self.agreement = {}, agreement
 
+    def make_all(self, study):
+        while missing := [run for run in study.needed(self) if run.name not in self.made]:
+            self.make(missing)
+
     def make(self, runs):
         for run in runs:
             worth = {"accuracy": 0.9, "ece": 0.01, "aurc": 0.02, "brier": 0.1, "top5": 0.99}
             self.made[run.name] = {
                 "stolen": {"agreement": self.agreement(run)},
+                "curve": [{"agreement": self.agreement(run) - late} for late in (0.3, 0.01, 0)],
                 "protected": {"agreement": 1.0},
                 "honest": worth,
             }
@@ -47,30 +52,58 @@ def agreement(run):
     return 0.5 + run.seed / 100 + 0.1 * (run.answers == "") + 0.02 * sign * distils
 
 
-def test_thieves_are_chosen_on_a_seed_that_is_not_told_of():
-    known = Results(agreement)
-    assert list(STUDY.of_seed(1, known)) == []
-    known.make(STUDY.pilot())
-    assert {run.seed for run in STUDY.pilot()} == {PILOT}
-    assert {run.queries for run in STUDY.pilot()} == {100}
+def test_thieves_are_chosen_with_each_budget_on_a_seed_that_is_not_told_of():
+    known = Results(lambda run: agreement(run) + (run.queries > 50) * (run.learn == "consistency"))
+    first = list(STUDY.needed(known))
+    assert {run.seed for run in first} == {PILOT}
+    assert {run.queries for run in first} == {50, 100, 200, 300}  # the pool, at most
+    known.make_all(STUDY)
     assert PILOT not in STUDY.told
-    runs = [run for seed in STUDY.told for run in STUDY.of_seed(seed, known)]
-    assert {run.learn for run in runs} == {"self_distillation"}  # on seed 2 as well
-    assert len(runs) == len(STUDY.told) * len(STUDY.budgets) * 3
-    assert len({run.name for run in runs}) == len(runs)
-    assert max(run.queries for run in runs) == 300  # the pool
+    told = [run for run in STUDY.needed(known) if run.seed in STUDY.told]
+    ways = {(run.queries > 50, run.learn) for run in told}
+    assert ways == {(False, "self_distillation"), (True, "consistency")}  # on seed 2 as well
+    assert len(told) == len(STUDY.told) * len(STUDY.budgets) * 3
+    assert len({run.name for run in told}) == len(told)
+
+
+def test_what_decides_is_asked_for_with_every_budget_and_the_rest_with_the_first():
+    whole = Study(data="digits", classes=10, pool=300, seeds=1)
+    known = Results(agreement)
+    known.make_all(whole)
+    told = [run for run in whole.needed(known) if run.seed in whole.told]
+    counted = {at: sum(run.queries == at for run in told) for at in (50, 100, 200, 300)}
+    assert counted == {50: 1 + len(KINDS), 100: 5, 200: 5, 300: 5}
+    few = {run.answers for run in told if run.queries == 100}
+    assert few == {"labels", "", "calibrated 10", "rounded 1", "rounded 2"}
+
+
+def test_thieves_train_until_queries_are_short_and_labels_have_what_probabilities_have():
+    runs = list(Study(data="digits", classes=10, pool=300).needed(lambda _: None))
+    assert {run.steps for run in runs} == {3000}
+    of_labels = {(run.loss, run.learn) for run in runs if run.labels_only}
+    of_rows = {run.learn for run in runs if not run.labels_only}
+    assert {learn for _, learn in of_labels} >= of_rows
+    assert {"smoothed", "spread"} <= {loss for loss, _ in of_labels}
+    matched = {run.answers for run in runs if run.loss == "logits" and not run.defence}
+    assert matched == {
+        "",
+        "top1",
+        *(f"calibrated {n}" for n in (1, 4, 10)),
+        "rounded 1",
+        "rounded 2",
+    }
 
 
 def test_a_gain_is_the_mean_over_seeds_of_what_is_above_labels():
     known = Results(agreement)
-    known.make(STUDY.pilot())
+    known.make(list(STUDY.needed(known)))
     assert gain(STUDY, KINDS[0], 5, known) is None
-    for seed in STUDY.told:
-        known.make(STUDY.of_seed(seed, known))
+    known.make_all(STUDY)
     told = gain(STUDY, KINDS[0], 5, known)
     assert (told.value, told.error, told.seeds) == (pytest.approx(0.1), pytest.approx(0), 3)
     assert gain(STUDY, KINDS[1], 5, known).value == pytest.approx(0)
     assert honest(STUDY, LABELS, known)["agreement"].value == 1
+    assert late(STUDY, known) == pytest.approx(0.01)
 
 
 def test_an_error_is_that_of_a_mean():
@@ -83,9 +116,7 @@ def test_the_page_says_which_bar_does_not_hold_and_is_made_of_its_file_alone(tmp
         return agreement(run) + (0.05 if run.answers == "calibrated 10" else 0)
 
     known = Results(leaking)
-    known.make(STUDY.pilot())
-    for seed in STUDY.told:
-        known.make(STUDY.of_seed(seed, known))
+    known.make_all(STUDY)
     path = page.write(tmp_path, [STUDY], known, command="frontier")
     text = path.read_text()
     assert "- DOES NOT HOLD: 50 queries: gain at most 0.0150: 0.0500" in text
@@ -137,8 +168,8 @@ def test_a_tuned_classifier_is_stolen_by_few_thieves_as_often_as_is_said():
     setting = {"defense": "reverse_sigmoid", "beta": 1.2, "gamma": 0.1}
     asked = answers_tried.study(thief, setting, classes=10, pool=482)
     known = Results(agreement)
-    known.make(asked.pilot())
-    runs = [*asked.pilot(), *(run for seed in asked.told for run in asked.of_seed(seed, known))]
+    known.make_all(asked)
+    runs = list(asked.needed(known))
     assert len({run.name for run in runs}) == 36
     assert {run.victim for run in runs} == {victim}
     assert {run.queries for run in runs} == {480}

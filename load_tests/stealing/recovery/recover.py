@@ -44,11 +44,13 @@ class Knowledge:
     seed: int  #: of the MLPs
     #: The victim's own answers to a transfer set's rows; None for an outsider.
     true_answers: Callable[[TransferSet], Answers] | None = None
+    #: What is made of probabilities where that is no defence.
+    answers: Callable[[Answers], Answers] | None = None
 
     @property
-    def copy(self) -> Postprocessor:
-        """The adversary's copy of the defence."""
-        return Postprocessor(self.defence)
+    def copy(self) -> Callable[[Answers], Answers]:
+        """The adversary's copy of what makes the answers."""
+        return self.answers or Postprocessor(self.defence)
 
 
 @dataclass(frozen=True)
