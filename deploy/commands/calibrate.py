@@ -105,13 +105,13 @@ class CalibrateCommand:
                 console=err_console,
             )
         with err_console.status(f"asking {classifier.path}"):
-            logits = recorded.asker(classifier, drawn, least=1)(drawn.test)
+            logits = recorded.asker(classifier, drawn, to_learn=False)(drawn.test)
         return calibration_report.make(
             logits,
             drawn.labels,
             levels=self.levels,
             seed=self.seed,
-            single=now.multi_label or logits.shape[1] == 1,
+            single=now.multi_label or logits.shape[-1] == 1,
             deceptive=_deceptive(now),
             victim=_digest(classifier),
         )
@@ -135,18 +135,18 @@ def _digest(classifier: "OnnxVictim") -> str:
 
 def show_worth(report: dict[str, Any]) -> None:
     """Print what a table is worth."""
-    from load_tests.calibrate.calibration_report import HEAD, table_rows
+    from load_tests.calibrate.calibration_report import HEAD, judged_by, table_rows
 
-    levels, classes = report["levels"], report["classes"]
+    levels, classes, positions = (report[key] for key in ("levels", "classes", "positions"))
     if report["answers"]:
-        title = f"What honest clients get, on {report['judged_rows']} other rows"
-        shown = Table(*HEAD, title=title)
+        shown = Table(*HEAD, title=f"What honest clients get, on {judged_by(report)}")
         for row in table_rows(report):
             shown.add_row(*row)
         show(shown, width=options.WIDTH)
     what = f"{classes} classes: at most {levels * classes} different answers"
     if report["single"]:
         what = f"{classes} yes or no: at most {2 * levels + 1} different answers to each"
+    what += f" at each of {positions} positions of a row" * (positions > 1)
     say(
         f"{levels} levels of {what}, {report['bits']:.1f} bits a query, "
         f"{report['label_bits']:.1f} of them the label."

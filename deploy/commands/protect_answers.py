@@ -99,12 +99,14 @@ def make(command: "ProtectCommand", public: Path, told: Told) -> Told:
 
 
 def _worth(report: dict[str, Any]) -> list[str]:
+    from load_tests.calibrate.calibration_report import judged_by
+
     what = "yes or no outputs" if report["single"] else "classes"
     bits = f"{report['levels']} levels of {report['classes']} {what}, {report['bits']:.1f} bits"
     eces = ", ".join(f"{worth['ece']:.3f} {name}" for name, worth in report["answers"].items())
     return [
         f"  calibrated {bits} a query",
-        *([f"  ECE        {eces}, on {report['judged_rows']} other rows"] if eces else []),
+        *([f"  ECE        {eces}, on {judged_by(report)}"] if eces else []),
     ]
 
 

@@ -76,7 +76,7 @@ def _refuse_other_axis(model: Any, output: str, parameters: Parameters, where: s
     if parameters.class_axis != -1 and (not rank or parameters.class_axis % rank != rank - 1):
         raise InputError(
             f"{where}: parameter class_axis: expected the last axis of output {output} here, got "
-            f"{parameters.class_axis}; one answer for each row is judged, not one for each pixel"
+            f"{parameters.class_axis}; a Transpose behind it puts them there"
         )
 
 

@@ -1,5 +1,6 @@
 """What a table of calibrated answers is worth: numbers, a table for people and a plot."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from load_tests.reporting.plots import panels, svg
 from postprocess import calibrated
 from postprocess.arrays import Float64
 from postprocess.calibration import Calibration
+from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 from postprocess.pseudo_logits import Float32
@@ -35,9 +37,9 @@ def make(
     """Return a table, made from one half of the rows, and what the other half says of it.
 
     Args:
-        logits: of held-out rows, shape (n, K).
-        labels: their true classes, or 1 and 0 of yes or no outputs, see ``fit``; None: nothing is
-            judged then, and all rows make the table.
+        logits: of held-out rows, shape (n, K), or (n, ..., K) of several positions of each.
+        labels: their true classes, or 1 and 0 of yes or no outputs, see ``fit``; below 0 of
+            positions that have none. None: nothing is judged then, and all rows make the table.
         levels: at most.
         seed: of the halves.
         single: every logit is a yes or no of its own.
@@ -45,16 +47,19 @@ def make(
         victim: digest of the classifier.
 
     Raises:
-        InputError: see ``fit``.
+        InputError: see ``fit``, or no position of a half has a label.
     """
+    classes, positions = logits.shape[-1], math.prod(logits.shape[1:-1])
     if labels is None:
-        table = fit(logits, None, levels=levels, single=single, victim=victim)
-        return table, _about(table) | {"answers": {}, "reliability": {}}
+        every = logits.reshape(-1, classes)
+        table = fit(every, None, levels=levels, single=single, victim=victim)
+        return table, _about(table, positions) | {"answers": {}, "reliability": {}}
     refuse_other_labels(labels, logits.shape, single=single)
     order = np.random.default_rng(seed).permutation(len(logits))
-    made_of, judged = order[::2], order[1::2]
-    table = fit(logits[made_of], labels[made_of], levels=levels, single=single, victim=victim)
-    rows, truth = logits[judged], labels[judged]
+    # Positions of a row resemble each other: all of them make the table, or judge it.
+    halves = (_labelled(logits[half], labels[half]) for half in (order[::2], order[1::2]))
+    made_of, (rows, truth) = halves
+    table = fit(*made_of, levels=levels, single=single, victim=victim)
     wide = rows.astype(np.float64)
     answers = {"raw": expit(wide) if single else softmax(wide, axis=1)}
     if deceptive is not None:
@@ -64,11 +69,17 @@ def make(
     answers["label alone"] = rows > 0 if single else np.eye(rows.shape[1])[rows.argmax(axis=1)]
     if single:
         answers, truth = {key: _pairs(each) for key, each in answers.items()}, truth.reshape(-1)
-    return table, _about(table) | {
+    return table, _about(table, positions) | {
         "judged_rows": len(rows),
         "answers": {name: honest.worth(one, truth) for name, one in answers.items()},
         "reliability": {name: honest.reliability(one, truth) for name, one in answers.items()},
     }
+
+
+def judged_by(report: dict[str, Any]) -> str:
+    """Return what judged a table, such as ``200 other rows``."""
+    kind = "positions of other rows" if report["positions"] > 1 else "other rows"
+    return f"{report['judged_rows']} {kind}"
 
 
 def table_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -100,7 +111,19 @@ def plot(report: dict[str, Any]) -> str:
     return svg(made)
 
 
-def _about(table: Calibration) -> dict[str, Any]:
+def _labelled(
+    logits: Float32, labels: NDArray[np.integer[Any]]
+) -> tuple[Float32, NDArray[np.integer[Any]]]:
+    """Return the logits, shape (m, K), and labels of all positions that have one, at least one."""
+    rows = logits.reshape(-1, logits.shape[-1])
+    truth = labels.reshape(len(rows), -1)
+    has = (truth >= 0).all(axis=1)
+    if not has.any():
+        raise InputError("labels: expected a label at some position of either half, got none")
+    return rows[has], truth[has] if truth.shape[1] > 1 else truth[has, 0]
+
+
+def _about(table: Calibration, positions: int) -> dict[str, Any]:
     label_bits = table.classes if table.single else float(np.log2(table.classes))
     bits = label_bits + float(np.log2(table.levels))
     if table.single:  # of each output, one of the levels on either side, or what is on neither
@@ -109,10 +132,11 @@ def _about(table: Calibration) -> dict[str, Any]:
         "classes": table.classes,
         "single": table.single,
         "levels": table.levels,
+        "positions": positions,
         "rows": table.rows,
         "labelled": table.labelled,
-        "label_bits": label_bits,
-        "bits": bits,
+        "label_bits": positions * label_bits,
+        "bits": positions * bits,
     }
 
 

@@ -82,19 +82,21 @@ def fit(
 def refuse_other_labels(
     labels: NDArray[np.integer[Any]], shape: tuple[int, ...], *, single: bool
 ) -> None:
-    """Return if labels are those of scores of a shape, (n, K).
+    """Return if labels are those of scores of a shape, (n, K), or (n, ..., K) of positions.
 
     Raises:
         InputError: they are not.
     """
-    rows, classes = shape
-    wanted: list[tuple[int, ...]] = [(rows, classes)] if single else [(rows,)]
+    *rows, classes = shape
+    wanted = [shape] if single else [(*rows,)]
     if single and classes == 1:
-        wanted.append((rows,))
-    most = 1 if single else classes - 1
-    if labels.shape not in wanted or labels.min(initial=0) < 0 or labels.max(initial=0) > most:
+        wanted.append((*rows,))
+    most, least = 1 if single else classes - 1, labels.min(initial=0)
+    none = len(rows) > 1
+    if labels.shape not in wanted or (least < 0 and not none) or labels.max(initial=0) > most:
         what = "1 for yes and 0 for no" if single else f"classes from 0 to {most}"
-        got = f"{labels.min(initial=0)} to {labels.max(initial=0)}, shape {labels.shape}"
+        what += ", below 0 where a position has none" * none
+        got = f"{least} to {labels.max(initial=0)}, shape {labels.shape}"
         raise InputError(
             f"labels: expected {what}, shape {' or '.join(map(str, wanted))}, got {got}"
         )

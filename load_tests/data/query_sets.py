@@ -4,7 +4,7 @@
 | --- | --- |
 | any other name | an input of the model, by its name, n rows: numbers, booleans or text |
 | ``features`` | what a thief learns from: its own view of the same rows, floats, (n, ...) |
-| ``labels`` | the true classes, whole numbers from 0, (n,); of K yes or no outputs, to calibrate them, 1 and 0, (n, K) |
+| ``labels`` | the true classes, whole numbers from 0, (n,); to calibrate, of K yes or no outputs 1 and 0, (n, K), and of a model that answers for T positions of a row (n, T), below 0 where a position, such as padding, has none |
 
 Text is an array of Unicode or bytes, never of Python objects. The last two may be missing:
 without labels nothing is said of accuracy, and a single input of floats is its own features.
@@ -80,10 +80,11 @@ def read(path: Path, *, to_learn: bool = True) -> QuerySet:
 
 
 def _refuse_other_labels(path: Path, labels: NDArray[Any], *, to_learn: bool) -> None:
-    ranks, kinds, more = ((1,), "iu", "") if to_learn else ((1, 2), "iub", " or (n, K)")
-    if labels.ndim not in ranks or labels.dtype.kind not in kinds or labels.min(initial=0) < 0:
+    kinds, wanted = ("iu", "(n,)") if to_learn else ("iub", "(n,), (n, K) or (n, T)")
+    fits = labels.min(initial=0) >= 0 if labels.ndim == 1 else labels.ndim > 1 and not to_learn
+    if not fits or labels.dtype.kind not in kinds:
         raise InputError(
-            f"{path}: {LABELS}: expected the true classes, whole numbers from 0, shape (n,){more}, "
+            f"{path}: {LABELS}: expected the true classes, whole numbers from 0, shape {wanted}, "
             f"got {labels.dtype} {labels.shape}"
         )
 

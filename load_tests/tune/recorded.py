@@ -20,7 +20,7 @@ from load_tests.runs.victims import ROWS as ROWS_FILE
 from load_tests.runs.victims import Logits, is_trained
 from postprocess.calibrated import side_log_odds
 from postprocess.errors import InputError
-from postprocess.scores import to_logits
+from postprocess.scores import Scores, to_logits
 
 #: Rows that are run at once.
 ROWS = 256
@@ -108,13 +108,16 @@ def _taken(given: Any, where: str) -> Taken:
     return Taken(given.name, kind, dtype, shape)
 
 
-def asker(classifier: OnnxVictim, drawn: Drawn, *, least: int = 2) -> Callable[[Rows], Logits]:
+def asker(
+    classifier: OnnxVictim, drawn: Drawn, *, to_learn: bool = True
+) -> Callable[[Rows], Logits]:
     """Return what gives the classifier's logits for rows such as the drawn ones.
 
     Args:
         classifier: is asked.
         drawn: rows.
-        least: scores of each row: a thief needs two classes, a yes or no is one.
+        to_learn: expect one choice among classes for each row, of which a thief learns; else a
+            yes or no will do too, and several positions of a row, shape (n, ..., K).
     """
     opened = session(classifier)
     inputs = [_taken(one, str(classifier.path)) for one in opened.get_inputs()]
@@ -140,24 +143,35 @@ def asker(classifier: OnnxVictim, drawn: Drawn, *, least: int = 2) -> Callable[[
         for start in range(0, len(rows), ROWS):
             some = rows[start : start + ROWS]
             scores = run(some)
-            if scores.ndim == 1 and least == 1:
+            if scores.ndim == 1 and not to_learn:
                 scores = scores[:, None]
-            if scores.ndim != 2 or len(scores) != len(some) or scores.shape[1] < least:
-                what = "one choice among K >= 2 classes" if least > 1 else "one row of scores"
+            if (
+                scores.ndim < 2
+                or len(scores) != len(some)
+                or not scores.size
+                or (to_learn and (scores.ndim > 2 or scores.shape[1] < 2))
+            ):
+                what = "one choice among K >= 2 classes" if to_learn else "scores"
                 raise InputError(
                     f"{where}: expected {what} for each of {len(some)} rows, got scores of shape "
                     f"{scores.shape}"
                 )
-            if classifier.multi_label or scores.shape[1] == 1:
-                odds = side_log_odds(scores, probabilities=classifier.probabilities)
-                logits = np.minimum(odds, 1e4).astype(np.float32)
-            else:
-                logits = to_logits(scores, probabilities=classifier.probabilities)
-            # What the runs take cannot hold the logarithm of 0.
-            logits = np.maximum(logits, -np.float32(1e4))
-            if not (np.isfinite(scores).all() and np.isfinite(logits).all()):
-                raise InputError(f"{where}: is not finite for all of the rows")
-            parts.append(logits)
+            parts.append(_logits(classifier, scores, where))
         return np.concatenate(parts)
 
     return ask
+
+
+def _logits(classifier: OnnxVictim, scores: Scores, where: str) -> Logits:
+    """Return finite logits of scores, of any shape (..., K)."""
+    rows = scores.reshape(-1, scores.shape[-1])
+    if classifier.multi_label or rows.shape[1] == 1:
+        odds = side_log_odds(rows, probabilities=classifier.probabilities)
+        logits = np.minimum(odds, 1e4).astype(np.float32)
+    else:
+        logits = to_logits(rows, probabilities=classifier.probabilities)
+    # What the runs take cannot hold the logarithm of 0.
+    logits = np.maximum(logits, -np.float32(1e4))
+    if not (np.isfinite(rows).all() and np.isfinite(logits).all()):
+        raise InputError(f"{where}: is not finite for all of the rows")
+    return logits.reshape(scores.shape)

@@ -92,8 +92,8 @@ def test_labels_that_are_none_of_the_models_are_one_clear_line(tmp_path):
     for labels, said in (
         (right[:, 0], "labels: expected 1 for yes and 0 for no, shape (400, 3), got"),
         (3 * right, "got 0 to 3"),
-        (right / 2, "whole numbers from 0, shape (n,) or (n, K), got float64"),
-        (-right, "whole numbers from 0"),
+        (right / 2, "whole numbers from 0, shape (n,), (n, K) or (n, T), got float64"),
+        (-right, "labels: expected 1 for yes and 0 for no, shape (400, 3), got -1 to 0"),
     ):
         done = call_command("calibrate", model, *rows_file(tmp_path, labels), cwd=tmp_path)
         assert done.returncode == 1
