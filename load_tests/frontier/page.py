@@ -74,10 +74,11 @@ def show(out: Path) -> Path:
         f"Made by `{said['command']}`, of the runs that it has made; the numbers are in "
         f"[{NAME}]({NAME}). A gain is the agreement of the best thief of an answer minus that of "
         "the best thief of labels (whose agreement stands in the first row), who may smooth "
-        "labels, train on rows without answers, demand consistency and distil as the others do. "
-        "Thieves of calibrated and rounded answers know the table or the rounding. Who is best is "
-        "decided on a pilot seed, for each number of queries, and nothing is told of that seed. "
-        "Means of seeds; in brackets their standard errors. Of ECE, AURC and Brier less is better.",
+        "labels, train on rows without answers, demand consistency, distil and choose what to ask "
+        "about as the others do. Of calibrated and rounded answers there are thieves who know the "
+        "table or the rounding, and who ask about near-duplicates. Who is best is decided on a "
+        "pilot seed, for each number of queries, and nothing is told of that seed. Means of seeds; "
+        "in brackets their standard errors. Of ECE, AURC and Brier less is better.",
     ]
     for study in said["studies"]:
         path = f"frontier_{study['data']}.svg"

@@ -30,9 +30,9 @@ OF_LABELS: tuple[Change, ...] = tuple(
         {"loss": "smoothed"},
         {"loss": "spread"},
         *_LEARN,
-        {"loss": "smoothed", "learn": "self_training"},
         {"loss": "smoothed", "learn": "consistency"},
         {"loss": "spread", "learn": "consistency"},
+        {"loss": "smoothed", "attack": "margin"},
     )
 )
 #: Thieves of whatever is answered.
@@ -40,15 +40,15 @@ OF_ANSWERS: tuple[Change, ...] = (
     {},
     {"loss": "logits"},
     *_LEARN,
-    {"loss": "logits", "learn": "self_training"},
     {"loss": "logits", "learn": "consistency"},
+    {"loss": "logits", "attack": "margin"},
 )
-#: Thieves who know by which table or rounding an answer was made.
+#: Thieves who know by which table or rounding an answer was made, or ask about near-duplicates.
 DECODING: tuple[Change, ...] = (
     *OF_ANSWERS,
-    {"recover": "bayes"},
-    {"recover": "bayes", "loss": "logits"},
-    {"recover": "bayes", "loss": "logits", "learn": "consistency"},
+    {"loss": "logits", "recover": "bayes"},
+    {"loss": "logits", "recover": "bayes", "learn": "consistency"},
+    {"loss": "logits", "attack": "duplicates"},
 )
 #: Thieves of a deceptive answer.
 UNDOING: tuple[Change, ...] = (
@@ -94,7 +94,7 @@ KINDS = (
     Kind(
         title="decoy",
         defence=(("defense", "decoy"),),
-        thieves=(*OF_ANSWERS, {"recover": "tail"}, *OF_LABELS),
+        thieves=({}, {"loss": "logits"}, *OF_LABELS),
     ),
     Kind(title="top-1 probability alone", answers="top1", thieves=DECODING),
     Kind(title="calibrated, 4 levels", answers="calibrated 4", thieves=DECODING),
