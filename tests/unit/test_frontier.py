@@ -12,8 +12,11 @@ from load_tests.frontier.study import KINDS, LABELS, Study
 from load_tests.runs import answers
 from load_tests.runs.criterion import PILOT
 from load_tests.runs.run import Run, Victim
+from load_tests.stealing.recovery.recover import Knowledge, recover
+from load_tests.stealing.transfer_set import TransferSet
 from load_tests.tune import answers_tried
 from postprocess.errors import InputError
+from postprocess.parameters import Parameters
 
 STUDY = Study(data="digits", classes=10, pool=300, seeds=3, kinds=KINDS[:2])
 RNG = np.random.default_rng(0)
@@ -147,6 +150,30 @@ def test_whatever_is_answered_the_top_class_stays_and_rows_sum_to_one(name):
         assert np.abs(given.max(axis=1) - truth.max(axis=1)).max() < 1e-6
     else:
         assert np.abs(given - truth).mean() < 10.0 ** -int(name.split()[1]) / 2
+
+
+def test_who_knows_the_table_takes_an_answer_for_what_a_shadow_says_where_it_answers_so():
+    answer = answers.find("calibrated 4", LOGITS[:2000], CLASSES[:2000])
+
+    def again(probabilities):
+        return answer(np.log(probabilities).astype(np.float32))
+
+    shadow = softmax(LOGITS[3000:] * 1.5, axis=1)
+    knowledge = Knowledge(
+        defence=Parameters(scores="probabilities", defense="none"),
+        prior=lambda _: shadow,
+        pool=LOGITS,
+        seed=0,
+        answers=again,
+    )
+    asked = answer(LOGITS[2000:2200])
+    found = recover("bayes", TransferSet(LOGITS[2000:2200], asked), knowledge).scores
+    likewise = again(shadow)
+    for row, said in zip(asked, found, strict=True):
+        alike = (np.abs(likewise - row) < 1e-6).all(axis=1)
+        if alike.sum() > 5:
+            assert np.abs(said - shadow[alike].mean(axis=0)).max() < 1e-5
+    assert len(np.unique(found.round(5), axis=0)) <= 40
 
 
 def test_of_many_classes_rounding_leaves_the_top_one():
