@@ -45,7 +45,8 @@ def main() -> int:
             runner.refuse_failed()
     from load_tests.frontier.page import write
 
-    print(write(asked.out, studies, runner.known, command=arguments.command("frontier")))
+    command = arguments.command("frontier").replace(" --summary", "")  # which makes them
+    print(write(asked.out, studies, runner.known, command=command))
     return 0
 
 

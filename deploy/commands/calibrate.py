@@ -98,15 +98,9 @@ class CalibrateCommand:
                 f"calibrate: expected at least {calibration_report.LEAST_ROWS} held-out rows, got "
                 f"{len(drawn.test)}"
             )
-        if drawn.labels is None:
-            say(
-                "warning: the rows have no labels, so the classifier's own mean confidence stands "
-                "in for how often it is right",
-                console=err_console,
-            )
         with err_console.status(f"asking {classifier.path}"):
             logits = recorded.asker(classifier, drawn, to_learn=False)(drawn.test)
-        return calibration_report.make(
+        table, report = calibration_report.make(
             logits,
             drawn.labels,
             levels=self.levels,
@@ -115,6 +109,9 @@ class CalibrateCommand:
             deceptive=_deceptive(now),
             victim=_digest(classifier),
         )
+        for warning in calibration_report.warnings(report):
+            say(f"warning: {warning}", console=err_console)
+        return table, report
 
 
 def _deceptive(now: "Parameters") -> "Parameters | None":

@@ -118,6 +118,23 @@ def test_without_labels_it_is_said_and_nothing_is_judged(model, query_set):
     assert "the rows have no labels" in done.stderr
 
 
+def test_a_table_of_few_rows_or_of_other_labels_is_said_to_be_doubtful(model, query_set):
+    assert "warning" not in calibrate(model, query_set).stderr
+    stored = np.load(query_set / "labelled.npz")
+    few = {key: stored[key][:1000] for key in stored.files}
+    np.savez(query_set / "few.npz", **few)
+    said = " ".join(calibrate(model, query_set, kind="few").stderr.split())
+    assert "warning: only 100 rows make the table, so its confidence may be further off" in said
+    assert "give 300 held-out rows or more" in said
+    other = (stored["labels"] + 1) % (stored["labels"].max() + 1)
+    np.savez(query_set / "other.npz", **{**stored, "labels": other})
+    done = calibrate(model, query_set, kind="other")
+    assert done.returncode == 0
+    said = " ".join(done.stderr.split())
+    assert "of them: are the labels its classes, in its order?" in said
+    assert "only" not in said
+
+
 def test_the_reliability_diagrams_are_drawn(model, query_set, tmp_path):
     done = calibrate(model, query_set, "--plot", tmp_path / "plot.svg")
     assert done.returncode == 0, done.stderr
