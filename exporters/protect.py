@@ -74,14 +74,12 @@ def protect(
     where = "--name" if asked.name else f"{path}: its name is no model's, so give --name"
     model_repository.refuse_name(name, where=where)
     servable_path.refuse(repository)
-    for output in asked.output:
-        if asked.output.count(output) > 1:
-            raise InputError(f"--output {output}: given twice")
     if asked.layout == "fused":
         _refuse_for_fused(repository, name, parameters, asked)
     elif asked.layout != "ensemble":
         raise InputError(f"--layout: expected {' or '.join(LAYOUTS)}, got {asked.layout!r}")
-    models = _models(name, asked)
+    models = model_repository.model_names(name, asked.output)
+    models = models[: 1 if asked.layout == "fused" else None]
     anew = {name, f"{name}_{asked.also}"}
     _refuse_existing(repository, models, anew, force=asked.force)
     try:
@@ -132,7 +130,7 @@ def _write(
     signature, asked = classifier.signature, classifier.asked
     model = _scores_only(classifier, heads)
     _write_onnx(classifier, model_repository.onnx_path(folder, name), model)
-    defences = [_of_head(head, parameters) for head in heads]
+    defences = [head.defence(parameters) for head in heads]
     texts = model_repository.files(
         name,
         signature,
@@ -155,21 +153,11 @@ def _write(
 def _verified(
     classifier: Classifier, head: Head, folder: Path, name: str, parameters: Parameters
 ) -> ProtectedHead:
-    parameters = _of_head(head, parameters)
+    parameters = head.defence(parameters)
     verified = verify(folder, name, classifier, head, parameters)
     if classifier.asked.layout == "fused":
         verify_fused(folder, name, classifier, head, parameters)
     return ProtectedHead(**vars(head), parameters=parameters, verified=verified)
-
-
-def _of_head(head: Head, parameters: Parameters) -> Parameters:
-    """Return the parameters of a head's defence."""
-    return replace(
-        parameters,
-        scores=head.scores.kind,
-        multi_label=head.scores.multi_label,
-        class_axis=head.class_axis,
-    )
 
 
 def _warn(classifier: Classifier, head: Head, text: str) -> None:
@@ -225,11 +213,6 @@ def _write_onnx(classifier: Classifier, path: Path, model: Any) -> None:
         if not target.exists():
             # Never a link: whoever exports again writes over the file that was given.
             shutil.copyfile(classifier.path.parent / location, target)
-
-
-def _models(name: str, asked: ProtectOptions) -> tuple[str, ...]:
-    """Return the models of a layout, the public one first."""
-    return (name,) if asked.layout == "fused" else model_repository.model_names(name, asked.output)
 
 
 def _refuse_for_fused(

@@ -8,7 +8,7 @@ from google.protobuf import text_format
 from onnx import TensorProto
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from deploy.existing import protecting
+from deploy.existing import protecting, undoing
 from exporters.reading.classifier import ProtectOptions
 from exporters.repository.model_repository import SHIPPED
 
@@ -48,6 +48,14 @@ class TritonPythonModel:
             answers.append(pb_utils.InferenceResponse(tensors))
         return answers
 """
+
+
+def undo(folder, **options):
+    """Give one model back as it was, or raise why not."""
+    done, failed = undoing.undo_each([folder], **options)
+    for error in failed.values():
+        raise error
+    return done[0]
 
 
 def elsewhere(repository, backend, name="m"):

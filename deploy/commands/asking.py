@@ -71,17 +71,14 @@ Concurrencies = Annotated[
 ReportFile = Annotated[Path | None, typer.Option(help="Also write the JSON report here.")]
 
 BATCHES, CONCURRENCIES = "1,32,256", "1,8,32"
-_MOST_ROWS, _MOST_CLIENTS = 65536, 1024
 
 
-def batches(text: str) -> tuple[int, ...]:
-    """Return what ``--batch`` says."""
-    return counts(text, "--batch", _MOST_ROWS)
-
-
-def concurrencies(text: str) -> tuple[int, ...]:
-    """Return what ``--concurrency`` says."""
-    return counts(text, "--concurrency", _MOST_CLIENTS)
+def cells(command: Any) -> dict[str, tuple[int, ...]]:
+    """Return what a command's --batch and --concurrency have measured."""
+    return {
+        "batches": counts(command.batch, "--batch", 65536),
+        "concurrencies": counts(command.concurrency, "--concurrency", 1024),
+    }
 
 
 def absolute(path: str) -> str:

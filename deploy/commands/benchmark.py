@@ -75,13 +75,7 @@ class BenchmarkCommand:
 
         if self.out is not None and self.out.exists():
             raise InputError(f"--out {self.out}: exists; choose another")
-        asked = options.settings(
-            ServingOptions,
-            self,
-            ways=self._ways(),
-            batches=asking.batches(self.batch),
-            concurrencies=asking.concurrencies(self.concurrency),
-        )
+        asked = options.settings(ServingOptions, self, ways=self._ways(), **asking.cells(self))
 
         def keep(report: dict[str, Any]) -> None:
             if self.out is not None:

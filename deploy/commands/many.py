@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from deploy.commands.console import err_console, say
+from exporters.files.atomic_file import told
 from postprocess.errors import InputError, ReverseSigmoidError
 
 if TYPE_CHECKING:
@@ -65,9 +66,7 @@ def try_each(
 
 def fail(one: object, error: Exception) -> str:
     """Say why one of several failed, by its name, and return it."""
-    message = str(error)
-    if isinstance(error, OSError) and error.filename:
-        message = f"{error.filename}: {error.strerror}"
+    message = told(error) if isinstance(error, OSError) else str(error)
     if str(one) not in message:
         message = f"{one}: {message}"
     say(f"reverse-sigmoid: {message}", console=err_console)

@@ -67,13 +67,8 @@ class OverheadCommand:
 
         if self.out is not None and self.out.exists() and not self.force:
             raise InputError(f"{self.out} exists; give --force to replace it")
-        asked = options.settings(
-            OverheadOptions,
-            self,
-            batches=asking.batches(self.batch),
-            concurrencies=asking.concurrencies(self.concurrency),
-            access=Access(self.api_key, self.tls_ca),
-        )
+        access = Access(self.api_key, self.tls_ca)
+        asked = options.settings(OverheadOptions, self, access=access, **asking.cells(self))
         report = measure(asked, stages=stages)
         report["command"] = command_line()
         if self.out is not None:

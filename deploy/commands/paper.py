@@ -15,7 +15,7 @@ from deploy.commands import asking, options
 from deploy.commands.console import err_console, out_console, say
 from deploy.commands.needs import refuse_missing, refuse_missing_backend
 from deploy.commands.progress import Countdown
-from deploy.commands.scheduler import SchedulerAddress, connected
+from deploy.commands.scheduler import Jobs, SchedulerAddress, connected
 from exporters.training import datasets
 from load_tests.paper.plan import PARTS, PaperPlan
 from load_tests.paper.scales import SCALES
@@ -50,14 +50,7 @@ class PaperCommand:
         float | None,
         typer.Option(min=0, help="Stop after so many; the same command resumes later."),
     ] = None
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Runs at a time.",
-            show_default="what the scale is made for, or one for each worker of --scheduler",
-        ),
-    ] = None
+    jobs: Jobs = None
     scheduler: SchedulerAddress = ""
     as_json: options.AsJson = False
 

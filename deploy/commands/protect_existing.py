@@ -56,9 +56,9 @@ def protect(command: "ProtectCommand", path: Path) -> Told:
 
 
 def _is_protected(folder: Path) -> bool:
-    from deploy.repository import check, protected
+    from deploy.repository import model_config, protected
 
-    found = protected.among(check.read_configs(folder.parent))
+    found = protected.among(model_config.read_all(folder.parent))
     return folder.name in {one.name for one in found}
 
 
@@ -81,12 +81,12 @@ def undo(command: "ProtectCommand") -> None:
     for path in paths:
         if path.suffix == ".onnx" and not path.is_dir():
             raise InputError("--undo: goes with a folder REPOSITORY/NAME, not with a file")
-    with err_console.status("giving back") as status:
+    with err_console.status("giving back"):
         done, failed = undoing.undo_each(
             [path.absolute() for path in paths],
             url=command.url,
             force=command.force,
-            tell=status.update,
+            tell=lambda text: say(text, console=err_console),
         )
     if len(command.models) == len(paths) == 1 and failed:
         raise next(iter(failed.values()))

@@ -1,4 +1,4 @@
-"""The option ``--scheduler``: runs are made on other machines, by the workers of Dask there."""
+"""Options of where runs are made: how many at a time, or by the workers of Dask elsewhere."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +19,14 @@ SchedulerAddress = Annotated[
         metavar="tcp://HOST:PORT",
         help="A Dask scheduler, whose workers make the runs; tls:// on a shared network.",
         show_default="processes of this machine",
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Runs at a time.",
+        show_default="1, in paper what the scale is made for; with --scheduler one for each worker",
     ),
 ]
 

@@ -15,7 +15,7 @@ from deploy.commands.many import try_each
 from deploy.commands.needs import refuse_missing, refuse_missing_backend
 from deploy.commands.progress import Countdown
 from deploy.commands.retune import NONE, show_changes, write
-from deploy.commands.scheduler import SchedulerAddress, connected
+from deploy.commands.scheduler import Jobs, SchedulerAddress, connected
 from exporters.files.atomic_file import write_json, write_text
 from exporters.training import architectures
 from postprocess.errors import InputError
@@ -103,14 +103,7 @@ class TuneCommand:
     architecture: asking.SubstituteNetwork = ""
     seed: options.Seed = 0
     split_seed: asking.SplitSeed = 0
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Trainings at a time.",
-            show_default="1, or one for each worker of --scheduler",
-        ),
-    ] = None
+    jobs: Jobs = None
     scheduler: SchedulerAddress = ""
     out: Annotated[Path, typer.Option(help="Folder of the trainings and the frontier.")]
     write: Annotated[

@@ -177,8 +177,6 @@ def _outputs(made: list[Value], asked: ProtectOptions) -> list[Value]:
     floats = {one.name: one for one in made if one.data_type in FLOATS}
     there = ", ".join(floats)
     for name in asked.output:
-        if asked.output.count(name) > 1:
-            raise InputError(f"--output {name}: given twice")
         if name not in floats:
             raise InputError(f"--output {name}: no such output of floats; there are {there}")
     if asked.output:

@@ -44,10 +44,7 @@ def look(repository: Path) -> Listing:
         config.name = name
         configs[name] = config
         defences |= {name} if defence else set()
-    steps = {
-        name: {step.model_name for step in one.ensemble_scheduling.step}
-        for name, one in configs.items()
-    }
+    steps = {name: {*model_config.step_names(one)} for name, one in configs.items()}
     public = {one.name for one in protected.among(configs)}
     public |= {name for name, ran in steps.items() if ran & defences}
     behind = defences.union(*steps.values())

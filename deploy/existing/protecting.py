@@ -14,6 +14,7 @@ from deploy.existing.asking import Understood
 from deploy.existing.reading import EMBEDDED, ExistingModel
 from deploy.existing.served import NotServedHereError
 from deploy.existing.staging import Staged, Take
+from deploy.repository import model_config
 from exporters import question
 from exporters.files import servable_path
 from exporters.files.linking import link_or_copy
@@ -141,11 +142,11 @@ def _understand(
         except NotServedHereError as error:
             why = f"the embedded Triton does not serve it: {error}"
     if url:
-        steps = [step.model_name for step in model.config.ensemble_scheduling.step]
+        steps = model_config.step_names(model.config)
         with served.at(url, model.name, steps, batched=model.batched) as runner:
             return replace(_asked(model, runner, parameters, asked), not_here=why)
     found = asking.told(model, asked, f"{model.folder}: {why}")
-    return _Known(found, _of(found, parameters), [], why)
+    return _Known(found, [head.defence(parameters) for head in found.heads], [], why)
 
 
 def _asked(
@@ -155,7 +156,7 @@ def _asked(
 
     try:
         found = asking.ask(model, runner, asked)
-        each, kept = _of(found, parameters), []
+        each, kept = [head.defence(parameters) for head in found.heads], []
         for head, one in zip(found.heads, each, strict=True):
             if found.source is not None:
                 output, batched = head.value.name, model.batched
@@ -167,19 +168,6 @@ def _asked(
         return _Known(found, each, [one for one in kept if one is not None])
     except (InputError, InferenceServerException) as error:
         raise InputError(f"{model.folder}: {one_line(error)}") from None
-
-
-def _of(found: Understood, parameters: Parameters) -> list[Parameters]:
-    """Return the parameters of each head's defence."""
-    return [
-        replace(
-            parameters,
-            scores=head.scores.kind,
-            multi_label=head.scores.multi_label,
-            class_axis=head.class_axis,
-        )
-        for head in found.heads
-    ]
 
 
 def _refuse_leaks(model: ExistingModel, found: Understood) -> None:

@@ -51,9 +51,9 @@ class ExistingModel:
         """Return it and every model that it runs, through ensembles of ensembles."""
         names = [self.name]
         for name in names:  # grows meanwhile
-            for step in self.others[name].ensemble_scheduling.step:
-                if step.model_name not in names and step.model_name in self.others:
-                    names.append(step.model_name)
+            for step in model_config.step_names(self.others[name]):
+                if step not in names and step in self.others:
+                    names.append(step)
         return names
 
     def backends(self) -> list[str]:
@@ -167,10 +167,10 @@ def _refuse_protected(model: ExistingModel) -> None:
             )
         if name in one.models:
             raise InputError(f"{folder}: it stands behind {one.name}, which is protected already")
-    for step in model.config.ensemble_scheduling.step:
-        if model_config.may_be_defence(model.others.get(step.model_name, model.config)):
+    for step in model_config.step_names(model.config):
+        if model_config.may_be_defence(model.others.get(step, model.config)):
             raise InputError(
-                f"{folder}: its step {step.model_name} is a defence whose parameters are refused; "
+                f"{folder}: its step {step} is a defence whose parameters are refused; "
                 "check says why, and retune mends them"
             )
 
@@ -191,7 +191,7 @@ def _refuse_place(model: ExistingModel, outputs: Sequence[str]) -> None:
                 "it"
             )
     for other, config in model.others.items():
-        if any(step.model_name == model.name for step in config.ensemble_scheduling.step):
+        if model.name in model_config.step_names(config):
             raise InputError(
                 f"{model.folder}: the ensemble {other} has it as a step, and would get protected "
                 f"scores in its middle; protect {model.repository / other}"
@@ -218,11 +218,9 @@ def _refuse_kind(model: ExistingModel) -> None:
                 f"{place}: sequence_batching: what it answers follows from the requests before, "
                 "and an ensemble cannot pass a sequence on"
             )
-    for step in config.ensemble_scheduling.step:
-        if step.model_name not in model.others:
-            raise InputError(
-                f"{folder}: its step {step.model_name} is no model of {model.repository}"
-            )
+    for step in model_config.step_names(config):
+        if step not in model.others:
+            raise InputError(f"{folder}: its step {step} is no model of {model.repository}")
 
 
 def _refuse_own_path(model: ExistingModel) -> None:

@@ -112,5 +112,5 @@ def written(folder: Path, defences: Collection[str]) -> list[str]:
 
 
 def _steps(folder: Path, without: Collection[str]) -> set[str]:
-    steps = model_config.read(folder / "config.pbtxt").ensemble_scheduling.step
-    return {step.model_name for step in steps} - {*without}
+    config = model_config.read(folder / "config.pbtxt")
+    return {*model_config.step_names(config)} - {*without}

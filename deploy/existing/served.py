@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from deploy.repository import model_config
 from deploy.triton.server import ServerError, on_free_ports
 from exporters import question
 from exporters.graph.onnx_run import Feed, one_line
@@ -83,7 +84,7 @@ def at(url: str, name: str, steps: list[str], *, batched: bool) -> Iterator[Aske
             there = client.get_model_config(name, client_timeout=5).config
         except InferenceServerException as error:
             raise InputError(f"--url {url}: {one_line(error)}") from None
-        if [step.model_name for step in there.ensemble_scheduling.step] != steps:
+        if model_config.step_names(there) != steps:
             raise InputError(
                 f"--url {url}: serves another model {name}, whose steps are others; let it serve "
                 "the one that is to be protected"

@@ -22,32 +22,11 @@ SERVED_S = 120.0
 
 @dataclass(frozen=True)
 class Undone:
-    """What stands again, and what went."""
+    """A model that stands as it was."""
 
     folder: Path
-    removed: list[str]
+    removed: list[str]  #: the models that go for it, once no server needs them; the defence last
     kept: list[str]  #: files that came since, which stayed
-
-
-def undo(
-    folder: Path, *, url: str = "", force: bool = False, poll_s: float = placing_in.POLL_S
-) -> Undone:
-    """Give a model back as it was, in whatever state protecting it has ended.
-
-    Args:
-        folder: of the public model.
-        url: HOST:PORT of the Triton that polls the repository: once it serves the original, what
-            stood behind goes.
-        force: give up what was edited since in the config.pbtxt of the model.
-        poll_s: without a server to ask, how long one may take to serve the original.
-
-    Raises:
-        InputError: there is nothing to undo, or something has changed since.
-    """
-    done, failed = undo_each([folder], url=url, force=force, poll_s=poll_s)
-    for error in failed.values():
-        raise error
-    return done[0]
 
 
 def undo_each(
@@ -58,14 +37,21 @@ def undo_each(
     poll_s: float = placing_in.POLL_S,
     tell: Callable[[str], object] = lambda said: None,
 ) -> tuple[list[Undone], dict[Path, InputError]]:
-    """Give models back as they were, which is waited for once, and return what stands, what fails.
+    """Give models back as they were, in whatever state protecting them has ended.
 
     Args:
         folders: of the public models.
-        url: as of ``undo``, and so are ``force`` and ``poll_s``.
+        url: HOST:PORT of the Triton that polls the repository: once it serves the original, what
+            stood behind goes.
+        force: give up what was edited since in the config.pbtxt of a model.
+        poll_s: without a server to ask, how long after the change one may still look there.
         tell: gets a line that says what is waited for.
+
+    Returns:
+        those that stand again, and of the others why: there is nothing to undo, or something has
+        changed since.
     """
-    restored: list[Restored] = []
+    restored: list[Undone] = []
     failed: dict[Path, InputError] = {}
     done = []
     for folder in folders:
@@ -73,44 +59,51 @@ def undo_each(
             restored.append(_give_back(folder, force=force))
         except InputError as error:
             failed[folder] = error
-    names = ", ".join(one.folder.name for one in restored)
-    if restored and not url:
-        tell(
-            f"{names}: back in place. Waiting {poll_s:g} s, in which a server that polls the "
-            "repository takes it up, before what stood behind goes; with --url only as long as "
-            "that server needs"
-        )
-        time.sleep(poll_s)
+    if not url:
+        _wait_unseen(restored, poll_s, tell)
     for one in restored:
         try:
             if url:
                 tell(f"{one.folder.name}: back in place. Waiting until {url} serves it")
                 _wait_for_original(one, url)
             with placing_in.beside(one.folder.parent) as work:
-                placing_in.take_away(one.folder.parent, one.steps, work)
-            done.append(Undone(one.folder, one.steps, one.kept))
+                placing_in.take_away(one.folder.parent, one.removed, work)
+            done.append(one)
         except InputError as error:
             failed[one.folder] = error
     return done, failed
 
 
-@dataclass(frozen=True)
-class Restored:
-    """A model that stands as it was, and what stands behind it still."""
+def _wait_unseen(restored: list[Undone], poll_s: float, tell: Callable[[str], object]) -> None:
+    """Wait until a server that polls, which nobody here can see, has taken the originals up.
 
-    folder: Path
-    steps: list[str]  #: the defence last
-    kept: list[str]
+    What changed long ago, as when an earlier call was interrupted here, is not waited for.
+    """
+    changed = [
+        folder
+        for one in restored
+        for folder in (one.folder, *(one.folder.with_name(name) for name in one.removed))
+        if folder.exists()
+    ]
+    seconds = max((placing_in.settles_in_s(folder, poll_s) for folder in changed), default=0.0)
+    if seconds > 0:
+        tell(
+            f"{', '.join(one.folder.name for one in restored)}: back in place. A server that polls "
+            f"the repository may take {seconds:.0f} s to see it, and until then needs the models "
+            "behind the protected one, which go after that. With --url HOST:PORT of that server "
+            "it is asked instead; Ctrl-C loses nothing, the same command goes on"
+        )
+        time.sleep(seconds)
 
 
-def _give_back(folder: Path, *, force: bool) -> Restored:
+def _give_back(folder: Path, *, force: bool) -> Undone:
     """Put the original in its place, if it does not stand there."""
     kept = record.read(folder)
     repository, classifier = folder.parent, classifier_name(folder.name)
     behind = [classifier] if kept.holder == classifier else []
     steps = [*second.written(folder, kept.defences), *behind, *kept.defences]
     if folder.is_dir() and record.config_of(folder) == kept.config:
-        return Restored(folder, steps, [])
+        return Undone(folder, steps, [])
     _refuse_another(folder, kept.defences[-1])
     with placing_in.beside(repository) as work:
         more = _restore(folder, kept, work / folder.name, force=force)
@@ -122,7 +115,7 @@ def _give_back(folder: Path, *, force: bool) -> Restored:
                 os.rename(work / folder.name, folder)
         except OSError as error:
             raise InputError(f"{folder}: cannot be moved: {error.strerror}") from None
-    return Restored(folder, steps, more)
+    return Undone(folder, steps, more)
 
 
 def _refuse_another(folder: Path, defence: str) -> None:
@@ -130,7 +123,7 @@ def _refuse_another(folder: Path, defence: str) -> None:
     if not folder.exists():
         return
     config = model_config.read(folder / "config.pbtxt")
-    if defence not in [step.model_name for step in config.ensemble_scheduling.step]:
+    if defence not in model_config.step_names(config):
         raise InputError(
             f"{folder / 'config.pbtxt'}: neither the protected model nor the original: it was "
             f"edited since; the original is in {folder.parent / defence / record.HOLDER}"
@@ -172,7 +165,7 @@ def _restore(folder: Path, kept: Record, target: Path, *, force: bool) -> list[s
     return more
 
 
-def _wait_for_original(one: Restored, url: str) -> None:
+def _wait_for_original(one: Undone, url: str) -> None:
     """Return once a server serves the original, and is not at the load of what stands behind."""
     from tritonclient.utils import InferenceServerException
 
@@ -199,7 +192,7 @@ def _wait_for_original(one: Restored, url: str) -> None:
 _PROTECTED = "it still serves the protected model"
 
 
-def not_yet(client: Any, one: Restored, within_s: float = placing_in.POLL_S) -> str:
+def not_yet(client: Any, one: Undone, within_s: float = placing_in.POLL_S) -> str:
     """Return why what stands behind a model cannot be taken away yet, "" where it can be.
 
     Args:
@@ -207,13 +200,13 @@ def not_yet(client: Any, one: Restored, within_s: float = placing_in.POLL_S) -> 
         one: the model.
         within_s: see ``placing_in.settles_in_s``; longer where the server was seen to be slow.
     """
-    name, defence = one.folder.name, one.steps[-1]
+    name, defence = one.folder.name, one.removed[-1]
     config = client.get_model_config(name, client_timeout=5).config
-    steps = [step.model_name for step in config.ensemble_scheduling.step]
+    steps = model_config.step_names(config)
     if defence in steps or not client.is_model_ready(name, client_timeout=5):
         return _PROTECTED
     index = client.get_model_repository_index(client_timeout=5).models
-    for step in one.steps:
+    for step in one.removed:
         folder = one.folder.parent / step
         states = {entry.state for entry in index if entry.name == step}
         # What changed a moment ago it may be about to load, and what it has not seen at all.

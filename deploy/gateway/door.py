@@ -104,7 +104,9 @@ class GatedTriton:
             if str(error) != self._refused:
                 say(f"EDIT REFUSED, the gateway goes on as it was: {error}")
             self._refused = str(error)
-            self.operator = _without_probe(self._gateway.operator)
+            running = self._gateway.operator
+            clients = tuple(one for one in running.clients if one.name != PROBE)
+            self.operator = replace(running, clients=clients)
             return
         self._refused = ""
         for line in models.raw_access(self.operator):
@@ -154,8 +156,10 @@ class GatedTriton:
             http=Address(server.address, server.ports.http),
             hidden=sorted(self._hidden(server, client)),
         )
+        # What is enforced has one more client: serve itself.
+        probe = Client(PROBE, self.probe_key, budget=None, models=self.operator.models)
         return Gateway(
-            _with_probe(self.operator, self.probe_key),
+            replace(self.operator, clients=(*self.operator.clients, probe)),
             upstream,
             self.secret,
             log=server.log.with_name("gateway.log"),
@@ -179,34 +183,15 @@ class GatedTriton:
     def lines(self) -> list[str]:
         """Return what a person is told about the door."""
         operator, scheme = self.operator, "https" if self.operator.tls else "http"
-        listen, statistics = operator.listen, operator.statistics
+        keys = f"{len(operator.clients)} API key{'s' * (len(operator.clients) != 1)}"
+        kept_here = operator.ratelimit_service is None and counts_here(operator)
         return [
-            f"  gateway  {listen}, gRPC and {scheme}, {_clients(operator)}, "
+            f"  gateway  {operator.listen}, gRPC and {scheme}, {keys}, "
             f"models {', '.join((*operator.models, *operator.raw_models))}",
             *(f"  {line}" for line in models.raw_access(operator)),
-            *([f"  budgets  {operator.budgets_file}"] if _kept_here(operator) else []),
-            f"  metrics  http://{statistics}/stats/prometheus",
+            *([f"  budgets  {operator.budgets_file}"] if kept_here else []),
+            f"  metrics  http://{operator.statistics}/stats/prometheus",
         ]
 
     def _against(self, client: Any) -> Operator:
         return models.against(self.path, self.operator, protected.read_configs(client))
-
-
-def _with_probe(operator: Operator, key: str) -> Operator:
-    """Return what the gateway is to enforce, with one more client: ``serve`` itself."""
-    probe = Client(PROBE, key, budget=None, models=operator.models)
-    return replace(operator, clients=(*operator.clients, probe))
-
-
-def _without_probe(operator: Operator) -> Operator:
-    """Return what the operator's file said."""
-    return replace(operator, clients=tuple(one for one in operator.clients if one.name != PROBE))
-
-
-def _kept_here(operator: Operator) -> bool:
-    return operator.ratelimit_service is None and counts_here(operator)
-
-
-def _clients(operator: Operator) -> str:
-    count = len(operator.clients)
-    return f"{count} API key{'s' * (count != 1)}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from deploy.gateway import models
 from deploy.gateway.operator_file import Operator
 from deploy.processes.listening import refuse_taken
-from deploy.repository.check import read_configs
+from deploy.repository import model_config
 from postprocess.errors import InputError
 
 
@@ -28,7 +28,7 @@ def refuse(path: Path, operator: Operator, repository: Path) -> None:
         raise ModuleNotFoundError(name="envoy")
     for key, address in (("listen", operator.listen), ("statistics", operator.statistics)):
         refuse_taken(key, address.host, address.port)
-    configs = read_configs(repository)
+    configs = model_config.read_all(repository)
     if configs and configs.keys() == {one.name for one in repository.iterdir() if one.is_dir()}:
         models.against(path, operator, configs)
     if operator.tls is None:

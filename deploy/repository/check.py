@@ -64,11 +64,11 @@ def check(repository: Path) -> Checked:
     """
     if (repository / "config.pbtxt").exists():
         return _of_one(repository.absolute())
-    _refuse_no_folder(repository)
-    folders = sorted(path for path in repository.iterdir() if path.is_dir())
     findings = _check_path(repository)
+    folders = sorted(path for path in repository.iterdir() if path.is_dir())
     if not any((folder / "config.pbtxt").exists() for folder in folders):
-        return Checked([*findings, _no_models(repository)], {}, 0)
+        message = f"{repository}: no model there: expected folders with a config.pbtxt each"
+        return Checked([*findings, error("no-models", "", message)], {}, 0)
     configs: dict[str, Any] = {}
     for folder in folders:
         try:
@@ -110,30 +110,13 @@ def check(repository: Path) -> Checked:
     return Checked(findings, defences, len(folders))
 
 
-def read_configs(repository: Path) -> dict[str, Any]:
-    """Return the ``ModelConfig`` of every model that has one which can be read, by name."""
-    configs = {}
-    for path in sorted(repository.glob("*/config.pbtxt")):
-        with suppress(InputError):
-            configs[path.parent.name] = model_config.read(path)
-            configs[path.parent.name].name = path.parent.name
-    return configs
-
-
-def _refuse_no_folder(repository: Path) -> None:
-    if not repository.is_dir():
-        what = "expected a folder of models" if repository.exists() else "no such model repository"
-        raise InputError(f"{repository}: {what}")
-
-
 def _of_one(folder: Path) -> Checked:
     """Return what concerns a model, of all that is found in its repository."""
     checked, names = check(folder.parent), [folder.name]
     for name in names:  # grows meanwhile
         with suppress(InputError):
             config = model_config.read(folder.parent / name / "config.pbtxt")
-            steps = [step.model_name for step in config.ensemble_scheduling.step]
-            names += [step for step in steps if step not in names]
+            names += [step for step in model_config.step_names(config) if step not in names]
     return Checked(
         [one for one in checked.findings if one.model in ("", *names)],
         {name: one for name, one in checked.defences.items() if name in names},
@@ -142,16 +125,14 @@ def _of_one(folder: Path) -> Checked:
 
 
 def _check_path(repository: Path) -> list[Finding]:
+    if not repository.is_dir():
+        what = "expected a folder of models" if repository.exists() else "no such model repository"
+        raise InputError(f"{repository}: {what}")
     try:
         servable_path.refuse(repository)
     except InputError as refusal:
         return [error("path", "", str(refusal))]
     return []
-
-
-def _no_models(repository: Path) -> Finding:
-    message = "no model there: expected folders with a config.pbtxt each"
-    return error("no-models", "", f"{repository}: {message}")
 
 
 def _check_model(folder: Path, config: Any) -> list[Finding]:

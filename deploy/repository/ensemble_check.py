@@ -125,7 +125,7 @@ def check_ways_round(
         )
         found.append(warning("raw-reachable", victim, message))
     for name, config in configs.items():
-        called = {step.model_name for step in config.ensemble_scheduling.step}
+        called = {*model_config.step_names(config)}
         if not called & defending:
             for victim in sorted(called & set(ensembles)):
                 message = f"{name}: calls {victim}, and no defence after it"

@@ -1,5 +1,6 @@
 """A model's config.pbtxt, read by the grammar that Triton reads it by."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,16 @@ def read(path: Path) -> Any:
     return parse(text, path)
 
 
+def read_all(repository: Path) -> dict[str, Any]:
+    """Return the ``ModelConfig`` of every model that has one which can be read, by its name."""
+    configs = {}
+    for path in sorted(repository.glob("*/config.pbtxt")):
+        with suppress(InputError):  # check says so
+            configs[path.parent.name] = read(path)
+            configs[path.parent.name].name = path.parent.name
+    return configs
+
+
 def parse(text: str, path: Path) -> Any:
     """Return the ``ModelConfig`` message that a text holds; messages call it ``path``.
 
@@ -40,6 +51,11 @@ def parse(text: str, path: Path) -> Any:
         reason = str(error).partition(" : ")[2] if error.GetLine() else str(error)
         place = f"{error.GetLine()}: " if error.GetLine() else ""
         raise InputError(f"{path}: {place}{' '.join(reason.split())}") from None
+
+
+def step_names(config: Any) -> list[str]:
+    """Return the models that an ensemble runs, in the order of its steps; none of another."""
+    return [step.model_name for step in config.ensemble_scheduling.step]
 
 
 def strings(config: Any) -> dict[str, str]:

@@ -46,15 +46,6 @@ class ProtectedModel:
     title: str = ""
 
 
-def find(client: Any) -> list[ProtectedModel]:
-    """Return every ready model that ends in a defence, in the order of their names.
-
-    Raises:
-        InferenceServerException: Triton did not answer.
-    """
-    return among(read_configs(client))
-
-
 def read_configs(client: Any) -> dict[str, Any]:
     """Return the configuration of every ready model, by its name, as it is in force.
 

@@ -9,7 +9,6 @@ from exporters.files.atomic_file import write_text
 from exporters.fusing import fused
 from exporters.graph import onnx_graph
 from exporters.graph.onnx_run import Feed
-from load_tests.tune.recorded import session
 from postprocess import defence_config
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
@@ -30,7 +29,8 @@ def refresh(folder: Path) -> list[str]:
     for path in sorted(folder.parent.glob(f"*/{FILE}")):
         name = path.parent.name
         try:
-            if name != folder.name and folder.name not in _steps(path.parent):
+            config = model_config.read(path.with_name("config.pbtxt"))
+            if folder.name not in (name, *model_config.step_names(config)):
                 continue
             old = read(path)
             new = [_anew(folder.parent, name, one) for one in old]
@@ -47,20 +47,15 @@ def refresh(folder: Path) -> list[str]:
     return warnings
 
 
-def _steps(folder: Path) -> list[str]:
-    config = model_config.read(folder / "config.pbtxt")
-    return [step.model_name for step in config.ensemble_scheduling.step]
-
-
 def _anew(repository: Path, name: str, old: Question) -> Question:
     output = old.looks.output
     classifier, parameters = victim_graph.find(repository, name, output)
-    opened = session(classifier)
+    opened = classifier.session()
 
     def raw(feed: Feed) -> Any:
-        return opened.run([classifier.output], feed)[0]
+        return opened(feed, [classifier.output])[classifier.output]
 
-    ranks = {one.name: len(one.shape) for one in opened.get_inputs()}
+    ranks = {one.name: len(one.shape) for one in opened.inputs}
     if not {one.name for one in old.inputs} <= ranks.keys():
         raise InputError(f"other steps stand before its classifier, {classifier.path}")
     model = question.AnswerSource(

@@ -6,7 +6,6 @@ a defence set to logits answers so that thieves learn as from no defence, and no
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,27 +42,13 @@ class Fed:
     version: int = -1  #: the only one that the defence reads; 0 or less: the newest
 
 
-def findings(repository: Path) -> list[Finding]:
-    """Return what is wrong with the versions of a repository's models; never raises for one."""
-    return look(repository, read_configs(repository))
-
-
 def served_wrong(repository: Path, models: Collection[str]) -> dict[str, list[str]]:
     """Return what is wrong with the served versions of some models, each in a line, by model."""
     wrong: dict[str, list[str]] = {model: [] for model in models}
-    for one in _graphs(read_configs(repository), repository):
+    for one in _graphs(model_config.read_all(repository), repository):
         if one.model in wrong and one.served:
             wrong[one.model] += [f"{one.file}: {said}" for _, said in one.check()]
     return wrong
-
-
-def read_configs(repository: Path) -> dict[str, Any]:
-    """Return the ``ModelConfig`` of every model that can be read, by name."""
-    configs: dict[str, Any] = {}
-    for path in sorted(repository.glob("*/config.pbtxt")):
-        with suppress(InputError):  # check says so
-            configs[path.parent.name] = model_config.read(path)
-    return configs
 
 
 def look(repository: Path, configs: dict[str, Any]) -> list[Finding]:

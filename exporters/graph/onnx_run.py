@@ -40,8 +40,8 @@ _STRINGS = ("", "a", "yes", "no", "0", "1", "the quick brown fox")
 class OnnxSession:
     """An ONNX file in onnxruntime, on the CPU."""
 
-    def __init__(self, path: Path, *, model: Any = None) -> None:
-        """Load the graph at ``path``, or ``model``, which was made of it and lies beside its data.
+    def __init__(self, path: Path, *, graph: bytes | None = None) -> None:
+        """Load the graph at ``path``, or another, which was made of it and lies beside its data.
 
         Raises:
             InputError: onnxruntime cannot load it.
@@ -53,10 +53,9 @@ class OnnxSession:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(path.parent)
         )
-        graph = str(path) if model is None else model.SerializeToString()
         try:
             self._session = onnxruntime.InferenceSession(
-                graph, options, providers=["CPUExecutionProvider"]
+                graph or str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
             model = onnx_graph.load(path)
@@ -70,6 +69,11 @@ class OnnxSession:
     def __call__(self, feed: Feed, outputs: list[str]) -> dict[str, Array]:
         """Return the named outputs of one call; whatever onnxruntime raises comes through."""
         return dict(zip(outputs, self._session.run(outputs, feed), strict=True))
+
+    @property
+    def inputs(self) -> list[Any]:
+        """What onnxruntime tells of the inputs: name, type and shape of each."""
+        return list(self._session.get_inputs())
 
 
 @dataclass(frozen=True)

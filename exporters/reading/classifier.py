@@ -25,6 +25,7 @@ from exporters.reading.evidence import Evidence
 from exporters.reading.graph_ending import Ending
 from exporters.reading.score_kind import ScoreKind
 from postprocess.errors import InputError
+from postprocess.parameters import Parameters
 
 #: Calls whose scores are looked at for the axis of the classes.
 AXIS_CALLS = 4
@@ -47,6 +48,11 @@ class ProtectOptions:
     force: bool = False
     also: str = ""  #: what ends the name of a second public model, which is written anew too
 
+    def __post_init__(self) -> None:
+        for output in self.output:
+            if self.output.count(output) > 1:
+                raise InputError(f"--output {output}: given twice; name each output once")
+
 
 @dataclass(frozen=True)
 class Head:
@@ -67,6 +73,11 @@ class Head:
         """The number of classes, K; -1 where each request has its own."""
         size = 1 if self.axis is None else (self.value.shape or ())[self.axis]
         return size if isinstance(size, int) else -1
+
+    def defence(self, asked: Parameters) -> Parameters:
+        """Return the parameters of its defence: as asked, and what its scores are."""
+        kind, multi_label = self.scores.kind, self.scores.multi_label
+        return replace(asked, scores=kind, multi_label=multi_label, class_axis=self.class_axis)
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,7 @@ def understand(path: Path, asked: ProtectOptions) -> Classifier:
     for value in inputs:
         _refuse_input(value)
     zipmaps = zipmap.take_off(model)
-    runner = OnnxSession(path, model=model if zipmaps else None)
+    runner = OnnxSession(path, graph=model.SerializeToString() if zipmaps else None)
     run, found, results = _find_scores(model, asked, runner, inputs)
     heads = []
     for value in found:

@@ -33,8 +33,8 @@ def facts(tables: Beyond) -> list[Fact]:
         *_levels(tables),
         *_drops(tables),
         *_attacks(tables),
-        *_labels(tables),
-        *_inversions(tables),
+        *(find(tables, data) for data in tables.scale.labels_on for find in (_once, _many_times)),
+        *(_inversion(tables, data) for data in tables.scale.recovery_on),
         _cap(tables),
     ]
 
@@ -115,12 +115,6 @@ def _attacks(tables: Beyond) -> Iterator[Fact]:
         )
 
 
-def _labels(tables: Beyond) -> Iterator[Fact]:
-    for data in tables.scale.labels_on:
-        yield _once(tables, data)
-        yield _again_and_again(tables, data)
-
-
 def _once(tables: Beyond, data: str) -> Fact:
     plan, shown = tables.plan, tables.scale.labels_queries
     paper = f"{TITLES[data]}, images shown once, as the paper counts: labels only needs 4 times as "
@@ -142,7 +136,7 @@ def _once(tables: Beyond, data: str) -> Fact:
     )
 
 
-def _again_and_again(tables: Beyond, data: str) -> Fact:
+def _many_times(tables: Beyond, data: str) -> Fact:
     scale, kept = tables.scale, tables.scale.labels_kept
     paper = f"{TITLES[data]}, few images gone through again and again: labels only needs 4 times "
     paper += "as many queries as probabilities, or more"
@@ -163,11 +157,6 @@ def _again_and_again(tables: Beyond, data: str) -> Fact:
         "a label is learnt in few steps, a probability in many: what it is worth hangs on how long "
         "is trained",
     )
-
-
-def _inversions(tables: Beyond) -> Iterator[Fact]:
-    for data in tables.scale.recovery_on:
-        yield _inversion(tables, data)
 
 
 def _inversion(tables: Beyond, data: str) -> Fact:

@@ -73,7 +73,7 @@ class Scale:
         return range(PILOT + 1, PILOT + 1 + self.seeds)
 
 
-_SMOKE = Grid(
+_ONE_EACH = Grid(
     reverse_sigmoid=((1.0, 0.4),),
     uniform=(1.0,),
     shaped=((0.5, 0.3),),
@@ -81,7 +81,7 @@ _SMOKE = Grid(
 )
 #: Of many classes: beta from twice to seven times what keeps the top class of any row, which is
 #: .044 and .087 of 77 classes at gamma .2 and .4, and half of that of 150.
-_TEXT = Grid(
+_COARSE = Grid(
     reverse_sigmoid=(
         *((beta, 0.2) for beta in (0.1, 0.15, 0.2, 0.25, 0.3)),
         *((beta, 0.4) for beta in (0.3, 0.5)),
@@ -90,7 +90,7 @@ _TEXT = Grid(
     shaped=((0.3, 0.1), (0.3, 0.3), (1.0, 0.5)),
     sine=((0.3, 6.0), (0.3, 30.0), (1.0, 30.0)),
 )
-_FULL = Grid(
+_FINE = Grid(
     reverse_sigmoid=tuple(
         (beta, gamma)
         for gamma in (0.1, 0.2, 0.4, 0.7)
@@ -101,130 +101,131 @@ _FULL = Grid(
     sine=tuple((beta, f) for f in (3.0, 6.0, 30.0, 300.0) for beta in (0.2, 0.5, 1.0)),
 )
 
-SCALES: Registry[Scale] = Registry("--scale", {})
-SCALES |= {
-    "smoke": Scale(
-        about="digits of 8 x 8 pixels instead of the paper's data sets, Simple instead of "
-        "AllConv, 320 queries and 60 steps instead of 19,200 and 300, one setting of each "
-        "defence, few thieves, one seed: a check that everything works, and no evidence",
-        data=("digits",),
-        architecture="simple",
-        victim_steps=200,
-        queries=320,
-        steps=60,
-        seeds=1,
-        victim_seeds=1,
-        grid=_SMOKE,
-        architectures=("simple",),
-        architectures_on="digits",
-        attacks_on="digits",
-        attack_samples=(80,),
-        attack_times=4,
-        labels_queries=(960, 3840),
-        labels_on=("digits",),
-        labels_kept=(80, 320),
-        kept_steps=60,
-        attack_steps=60,
-        recovery_on=("digits",),
-        magnitudes=(1.0,),
-        honest_on=("digits",),
-        few_on={"digits": (80,)},
-        few_thieves=("labels alone", "all solutions, logits matched"),
-        adaptive=({"recover": "tail"}, {"attack": "duplicates", "recover": "table"}),
-        hardened=(),
-        margins=(0.0,),
-        jobs=2,
-    ),
-    "cpu": Scale(
-        about="the paper's networks and budget on the four data sets that need no more than two "
-        "cores and patience: AllConv, 19,200 queries shown once in 300 steps of 64; victims of "
-        "5,000 steps, one for three seeds of the thief; settings found by halving, with a training "
-        "for some four of each defence's candidates; one seed for all else, 2,000 test images; the "
-        "attack study with up to 4,800 queries and 1,500 steps instead of 50,000 and 16,000",
-        data=("cifar10", "cifar100", "fashion_mnist", "mnist"),
-        architecture="allconv",
-        victim_steps=5_000,
-        queries=19_200,
-        steps=300,
-        seeds=3,
-        victim_seeds=1,
-        judged_on=2000,
-        grid=_FULL,
-        halving=True,
-        architectures=("simple", "allconv", "mobilenet", "xception"),
-        architectures_on="cifar10",
-        attacks_on="mnist",
-        attack_samples=(75, 300),
-        attack_times=16,
-        attack_steps=1_500,
-        labels_queries=(4_800, 9_600, 19_200),
-        labels_on=("cifar10",),
-        labels_kept=(4_800, 19_200),
-        kept_steps=3_000,
-        recovery_on=("cifar10",),
-        hardened=("decoy",),
-        modes_on=("cifar10",),
-        honest_on=("cifar10", "cifar100"),
-    ),
-    "text": Scale(
-        about="two sets of short texts by their features, with 77 and 150 classes, and MNIST for "
-        "the attack study and thieves of few queries; M and S are two dense layers of 256; "
-        "victims and thieves of 600 steps, who learn from 3,200 queries again and again; five "
-        "seeds of everything, each with a victim of its own; a coarse grid; no other networks",
-        data=_TEXTS,
-        architecture="mlp",
-        victim_steps=600,
-        queries=3200,
-        steps=600,
-        seeds=5,
-        victim_seeds=5,
-        other_seeds=5,
-        grid=_TEXT,
-        attacks_on="mnist",
-        attack_architecture="mlp",
-        attack_samples=(75, 300),
-        attack_times=4,
-        attack_steps=2000,
-        labels_queries=(2400, 4800, 9600, 19200),
-        labels_on=_TEXTS,
-        labels_kept=(400, 800, 1600, 3200),
-        kept_steps=2000,
-        recovery_on=_TEXTS,
-        magnitudes=(0.1, 0.3, 1.0),
-        adaptive=({"recover": "tail"}, {"recover": "table"}),
-        hardened=("decimals 2",),
-        margins=(),
-        modes_on=_TEXTS[:1],
-        honest_on=_TEXTS,
-        few_on={"mnist": (50, 100), "banking77.npz": (385,)},
-        jobs=2,
-    ),
-    "full": Scale(
-        about="the paper's protocol: AllConv, 19,200 queries presented in 300 steps of 64, "
-        "victims of 8,000 steps, the attack study with up to 50,000 queries and 16,000 steps; "
-        "five seeds for the chosen settings, each with a victim of its own, and three for all "
-        "else (the paper names no repeats)",
-        data=("cifar10", "cifar100", "fashion_mnist", "mnist", "stl10"),
-        architecture="allconv",
-        victim_steps=8_000,
-        queries=19_200,
-        steps=300,
-        seeds=5,
-        victim_seeds=5,
-        other_seeds=3,
-        grid=_FULL,
-        architectures=("simple", "allconv", "mobilenet", "xception"),
-        architectures_on="cifar10",
-        attacks_on="mnist",
-        attack_samples=(150, 500, 1_500, 3_125),
-        attack_times=16,
-        labels_queries=(4_800, 9_600, 19_200, 38_400),
-        labels_on=("cifar10",),
-        labels_kept=(4_800, 19_200),
-        kept_steps=3_000,
-        attack_steps=16_000,
-        recovery_on=("cifar10", "cifar100"),
-        honest_on=("cifar10", "cifar100"),
-        few_on={"cifar10": (1_000,)},
-    ),
-}
+_SMOKE = Scale(
+    about="digits of 8 x 8 pixels instead of the paper's data sets, Simple instead of "
+    "AllConv, 320 queries and 60 steps instead of 19,200 and 300, one setting of each "
+    "defence, few thieves, one seed: a check that everything works, and no evidence",
+    data=("digits",),
+    architecture="simple",
+    victim_steps=200,
+    queries=320,
+    steps=60,
+    seeds=1,
+    victim_seeds=1,
+    grid=_ONE_EACH,
+    architectures=("simple",),
+    architectures_on="digits",
+    attacks_on="digits",
+    attack_samples=(80,),
+    attack_times=4,
+    labels_queries=(960, 3840),
+    labels_on=("digits",),
+    labels_kept=(80, 320),
+    kept_steps=60,
+    attack_steps=60,
+    recovery_on=("digits",),
+    magnitudes=(1.0,),
+    honest_on=("digits",),
+    few_on={"digits": (80,)},
+    few_thieves=("labels alone", "all solutions, logits matched"),
+    adaptive=({"recover": "tail"}, {"attack": "duplicates", "recover": "table"}),
+    hardened=(),
+    margins=(0.0,),
+    jobs=2,
+)
+_CPU = Scale(
+    about="the paper's networks and budget on the four data sets that need no more than two "
+    "cores and patience: AllConv, 19,200 queries shown once in 300 steps of 64; victims of "
+    "5,000 steps, one for three seeds of the thief; settings found by halving, with a training "
+    "for some four of each defence's candidates; one seed for all else, 2,000 test images; the "
+    "attack study with up to 4,800 queries and 1,500 steps instead of 50,000 and 16,000",
+    data=("cifar10", "cifar100", "fashion_mnist", "mnist"),
+    architecture="allconv",
+    victim_steps=5_000,
+    queries=19_200,
+    steps=300,
+    seeds=3,
+    victim_seeds=1,
+    judged_on=2000,
+    grid=_FINE,
+    halving=True,
+    architectures=("simple", "allconv", "mobilenet", "xception"),
+    architectures_on="cifar10",
+    attacks_on="mnist",
+    attack_samples=(75, 300),
+    attack_times=16,
+    attack_steps=1_500,
+    labels_queries=(4_800, 9_600, 19_200),
+    labels_on=("cifar10",),
+    labels_kept=(4_800, 19_200),
+    kept_steps=3_000,
+    recovery_on=("cifar10",),
+    hardened=("decoy",),
+    modes_on=("cifar10",),
+    honest_on=("cifar10", "cifar100"),
+)
+_TEXT = Scale(
+    about="two sets of short texts by their features, with 77 and 150 classes, and MNIST for "
+    "the attack study and thieves of few queries; M and S are two dense layers of 256; "
+    "victims and thieves of 600 steps, who learn from 3,200 queries again and again; five "
+    "seeds of everything, each with a victim of its own; a coarse grid; no other networks",
+    data=_TEXTS,
+    architecture="mlp",
+    victim_steps=600,
+    queries=3200,
+    steps=600,
+    seeds=5,
+    victim_seeds=5,
+    other_seeds=5,
+    grid=_COARSE,
+    attacks_on="mnist",
+    attack_architecture="mlp",
+    attack_samples=(75, 300),
+    attack_times=4,
+    attack_steps=2000,
+    labels_queries=(2400, 4800, 9600, 19200),
+    labels_on=_TEXTS,
+    labels_kept=(400, 800, 1600, 3200),
+    kept_steps=2000,
+    recovery_on=_TEXTS,
+    magnitudes=(0.1, 0.3, 1.0),
+    adaptive=({"recover": "tail"}, {"recover": "table"}),
+    hardened=("decimals 2",),
+    margins=(),
+    modes_on=_TEXTS[:1],
+    honest_on=_TEXTS,
+    few_on={"mnist": (50, 100), "banking77.npz": (385,)},
+    jobs=2,
+)
+_FULL = Scale(
+    about="the paper's protocol: AllConv, 19,200 queries presented in 300 steps of 64, "
+    "victims of 8,000 steps, the attack study with up to 50,000 queries and 16,000 steps; "
+    "five seeds for the chosen settings, each with a victim of its own, and three for all "
+    "else (the paper names no repeats)",
+    data=("cifar10", "cifar100", "fashion_mnist", "mnist", "stl10"),
+    architecture="allconv",
+    victim_steps=8_000,
+    queries=19_200,
+    steps=300,
+    seeds=5,
+    victim_seeds=5,
+    other_seeds=3,
+    grid=_FINE,
+    architectures=("simple", "allconv", "mobilenet", "xception"),
+    architectures_on="cifar10",
+    attacks_on="mnist",
+    attack_samples=(150, 500, 1_500, 3_125),
+    attack_times=16,
+    labels_queries=(4_800, 9_600, 19_200, 38_400),
+    labels_on=("cifar10",),
+    labels_kept=(4_800, 19_200),
+    kept_steps=3_000,
+    attack_steps=16_000,
+    recovery_on=("cifar10", "cifar100"),
+    honest_on=("cifar10", "cifar100"),
+    few_on={"cifar10": (1_000,)},
+)
+
+SCALES: Registry[Scale] = Registry(
+    "--scale", {"smoke": _SMOKE, "cpu": _CPU, "text": _TEXT, "full": _FULL}
+)

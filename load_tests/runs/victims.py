@@ -44,7 +44,8 @@ class TrainedVictim:
                 self.drawn = Drawn(stored["pool"], stored["test"], stored.get("labels"))
             self.data_digest = digest(self.drawn.test)
         else:
-            dataset, held_off = _dataset(victim.data, data_dir), _held_off(victim, data_dir)
+            dataset = _dataset(victim.data, data_dir)
+            held_off = _held_off(victim.data, data_dir, victim.seed)
             pool, labels = held_off.adversary_images, dataset.y_test
             self.drawn = Drawn(pool, dataset.x_test, labels, dataset.flips)
             self.data_digest = dataset.digest
@@ -69,12 +70,12 @@ class TrainedVictim:
     @cached_property
     def test_logits(self) -> Logits:
         """For the test set, shape (n, K)."""
-        return self._kept("test")
+        return _kept(self._folder, "test")
 
     @cached_property
     def pool_logits(self) -> Logits:
         """For the adversary's rows, shape (n, K)."""
-        return self._kept("pool")
+        return _kept(self._folder, "pool")
 
     def logits(self, images: Images) -> Logits:
         """Return the victim's logits for any images, shape (n, K)."""
@@ -90,9 +91,6 @@ class TrainedVictim:
             with np.load(self._folder / _WEIGHTS) as stored:
                 model.set_weights([stored[name] for name in stored.files])
         return model
-
-    def _kept(self, which: str) -> Logits:
-        return _kept(self._folder, which)
 
 
 def answers_digest(victim: Victim, folder: Path) -> str:
@@ -136,7 +134,8 @@ def prepare_victim(victim: Victim, folder: Path, data_dir: Path | None) -> None:
     """
     if victim.steps < 1:
         raise InputError(f"{victim.name}: is a recorded classifier; tune puts it there again")
-    dataset, held_off = _dataset(victim.data, data_dir), _held_off(victim, data_dir)
+    dataset = _dataset(victim.data, data_dir)
+    held_off = _held_off(victim.data, data_dir, victim.seed)
     (folder / victim.name / _LAST).unlink(missing_ok=True)
     model = train_victim(
         dataset, held_off, victim.architecture, steps=victim.steps, seed=victim.seed
@@ -172,10 +171,6 @@ def _dataset(name: str, data_dir: Path | None) -> Dataset:
     return datasets.load(name, data_dir)
 
 
-def _held_off(victim: Victim, data_dir: Path | None) -> HoldOff:
-    return _split(victim.data, data_dir, victim.seed)
-
-
 @lru_cache(maxsize=1)  # many runs in a row share it
-def _split(name: str, data_dir: Path | None, seed: int) -> HoldOff:
+def _held_off(name: str, data_dir: Path | None, seed: int) -> HoldOff:
     return datasets.hold_off(_dataset(name, data_dir), seed=seed)

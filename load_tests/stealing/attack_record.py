@@ -4,8 +4,9 @@
 thief of Locust's left it, and holds the fields of ``AttackRecord``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,14 @@ class AttackRecord:
     query_set: str = ""  #: file of a query set, in the data set's place
     test_set: str = ""  #: see ``drawn``
     rows: str = ""  #: the hash of a query set's pool
+
+    @classmethod
+    def of(cls, settings: Any, data_dir: Path | None, **own: Any) -> "AttackRecord":
+        """Return a record with values of its own; all others are settings of the same names."""
+        shared = {one.name: getattr(settings, one.name) for one in fields(cls)
+                  if one.name not in own and hasattr(settings, one.name)}  # fmt: skip
+        place = None if data_dir is None else str(data_dir.resolve())
+        return cls(**shared | {"data_dir": place} | own)
 
     @property
     def drawn(self) -> Drawn:

@@ -293,22 +293,8 @@ class Campaign:
 
     def _record(self, thief: Thief) -> AttackRecord:
         """What the attack of a thief does, for the folder of its transfer set."""
-        settings = self.settings
-        return AttackRecord(
-            attack=thief.attack,
-            data=settings.data,
-            data_dir=None if self._data_dir is None else str(self._data_dir.resolve()),
-            split_seed=settings.split_seed,
-            seed=settings.seed,
-            queries=settings.queries,
-            url=settings.url,
-            model=settings.victim if thief.unprotected else settings.model,
-            architecture=settings.architecture,
-            others=settings.others,
-            query_set=settings.query_set,
-            test_set=settings.test_set,
-            rows=settings.rows,
-        )
+        model = self.settings.victim if thief.unprotected else self.settings.model
+        return AttackRecord.of(self.settings, self._data_dir, attack=thief.attack, model=model)
 
     @cached_property
     def _reference(self) -> dict[str, Answers]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from exporters.files.atomic_file import write_arrays, write_json
-from exporters.graph.onnx_run import one_line
+from exporters.graph.onnx_run import OnnxSession, one_line
 from load_tests.data import tensors
 from load_tests.data.drawn import Drawn, digest
 from load_tests.data.rows import Rows, features
@@ -37,6 +37,14 @@ class OnnxVictim:
     output: str  #: the tensor of its scores
     probabilities: bool  #: what the scores are; else logits
     multi_label: bool = False  #: every score is a yes or no of its own
+
+    def session(self) -> OnnxSession:
+        """Return it in onnxruntime.
+
+        Raises:
+            InputError: its graph cannot be loaded.
+        """
+        return OnnxSession(self.path, graph=self.graph)
 
 
 def record(classifier: OnnxVictim, drawn: Drawn, victims: Path, victim: Victim) -> Logits:
@@ -77,27 +85,6 @@ def record(classifier: OnnxVictim, drawn: Drawn, victims: Path, victim: Victim) 
     return test
 
 
-def session(classifier: OnnxVictim) -> Any:
-    """Return an onnxruntime session of a classifier, on the CPU.
-
-    Raises:
-        InputError: its graph cannot be loaded.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is in the error
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(classifier.path.parent)
-    )
-    try:
-        return onnxruntime.InferenceSession(
-            classifier.graph, options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:
-        raise InputError(f"{classifier.path}: {one_line(error)}") from None
-
-
 def _taken(given: Any, where: str) -> Taken:
     kind = given.type.removeprefix("tensor(").removesuffix(")")
     try:
@@ -119,8 +106,8 @@ def asker(
         to_learn: expect one choice among classes for each row, of which a thief learns; else a
             yes or no will do too, and several positions of a row, shape (n, ..., K).
     """
-    opened = session(classifier)
-    inputs = [_taken(one, str(classifier.path)) for one in opened.get_inputs()]
+    opened = classifier.session()
+    inputs = [_taken(one, str(classifier.path)) for one in opened.inputs]
     for rows in (drawn.pool, drawn.test):
         tensors.refuse_misfits(inputs, rows, named=drawn.inputs, where=str(classifier.path))
     where = f"{classifier.path}: output {classifier.output}"
@@ -131,12 +118,11 @@ def asker(
             if values.dtype == object:
                 feed[name] = np.char.decode(values.astype(bytes), "utf-8").astype(object)
         try:
-            (scores,) = opened.run([classifier.output], feed)
+            return opened(feed, [classifier.output])[classifier.output]
         except Exception as error:
             raise InputError(
                 f"{classifier.path}: does not take the rows: {one_line(error)}"
             ) from None
-        return scores
 
     def ask(rows: Rows) -> Logits:
         parts = []

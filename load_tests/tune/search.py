@@ -38,56 +38,51 @@ class Search:
 
     def next(self, count: int) -> list[Candidate]:
         """Return which candidates to train now, at most ``count``; none where all is settled."""
-        trained = self._trained()
-        failed = [one for one, passed in trained if not passed]
-        best = self.best()
-        least = -1.0 if best is None else best.cosine
-        done = {one for one, _ in trained}
-        worth = [one for one in self._candidates if one.cosine > least and one not in done]
-        open_ = [one for one in worth if not any(one.lead >= other.lead for other in failed)]
-        front = _front(open_)
+        done = {one for one, _ in self._trained()}
+        failed, front = self._failed(), self._front()
         if front:
             share = len(front) / (count + 1)
             places = {int(share * place) for place in range(1, count + 1)}
             return [front[min(place, len(front) - 1)] for place in sorted(places)]
         return [
             one
-            for one in self._challengers(least)
+            for one in self._challengers()
             if one not in done and not any(one.weaker_than(other) for other in failed)
         ][:count]
 
     def left(self) -> int:
         """Return about how many trainings it will still take."""
-        ahead = self.next(1)
-        failed = [one for one, passed in self._trained() if not passed]
-        best = self.best()
-        open_ = [
-            one
-            for one in self._candidates
-            if (best is None or one.cosine > best.cosine)
-            and not any(one.lead >= other.lead for other in failed)
-        ]
-        return len(_front(open_)).bit_length() + CHALLENGERS if ahead else 0
+        return len(self._front()).bit_length() + CHALLENGERS if self.next(1) else 0
 
-    def _challengers(self, least: float) -> list[Candidate]:
-        """Return the strongest candidate above a cosine of each of the likeliest gammas."""
+    def _better(self) -> list[Candidate]:
+        """Return the candidates that keep more than the best so far."""
+        best = self.best()
+        return [one for one in self._candidates if best is None or one.cosine > best.cosine]
+
+    def _failed(self) -> list[Candidate]:
+        return [one for one, passed in self._trained() if not passed]
+
+    def _front(self) -> list[Candidate]:
+        """Return those still open that no other beats in cosine and in lead, the least lead first.
+
+        What was trained is not open: it failed, or is the best or worse.
+        """
+        failed, front = self._failed(), list[Candidate]()
+        for one in sorted(self._better(), key=lambda one: (one.lead, -one.cosine)):
+            beaten = front and one.cosine <= front[-1].cosine
+            if not beaten and not any(one.lead >= other.lead for other in failed):
+                front.append(one)
+        return front
+
+    def _challengers(self) -> list[Candidate]:
+        """Return the strongest of the better candidates, of each of the likeliest gammas."""
         strongest: dict[Any, Candidate] = {}
-        for one in self._candidates:
-            if one.cosine > least:
-                kind = (one.gamma, one.margin, one.decimals)
-                if kind not in strongest or strongest[kind].weaker_than(one):
-                    strongest[kind] = one
+        for one in self._better():
+            kind = (one.gamma, one.margin, one.decimals)
+            if kind not in strongest or strongest[kind].weaker_than(one):
+                strongest[kind] = one
         return sorted(strongest.values(), key=lambda one: one.lead)[:CHALLENGERS]
 
     def _trained(self) -> list[tuple[Candidate, bool]]:
         results = [(one, self._known(one)) for one in self._candidates]
         return [(one, self._passes(result)) for one, result in results if result is not None]
-
-
-def _front(candidates: list[Candidate]) -> list[Candidate]:
-    """Return those that no other beats in cosine and in lead, the smallest lead first."""
-    front: list[Candidate] = []
-    for one in sorted(candidates, key=lambda one: (one.lead, -one.cosine)):
-        if not front or one.cosine > front[-1].cosine:
-            front.append(one)
-    return front

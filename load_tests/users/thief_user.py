@@ -62,18 +62,14 @@ class ThiefUser(TritonUser):
         """What it does."""
         settings = self.settings
         drawn = settings.drawn
-        return AttackRecord(
+        return AttackRecord.of(
+            settings,
+            settings.data_dir,
             attack=self.attack,
-            data=settings.data,
-            data_dir=None if settings.data_dir is None else str(settings.data_dir.resolve()),
-            split_seed=settings.split_seed,
             seed=settings.seed + WORKERS * (self.number + THIEVES_PER_WORKER * self.worker),
             queries=settings.query_budget,
             url=self.host or "",
-            model=settings.model,
             architecture=architectures.default(drawn.shape),
-            query_set=settings.query_set,
-            test_set=settings.test_set,
             rows=digest(drawn.pool) if settings.query_set else "",
         )
 

@@ -11,9 +11,10 @@ from existing_models import (
     parsed,
     pipeline,
     protect,
+    undo,
 )
 
-from deploy.existing import protecting, staging, undoing
+from deploy.existing import protecting, staging
 from exporters.reading.classifier import ProtectOptions
 from exporters.repository.model_repository import SHIPPED
 from exporters.repository.versions import folders
@@ -112,7 +113,7 @@ def test_a_config_may_be_written_in_any_way_and_comes_back_as_it_was(tmp_path, w
     assert (folder / public.output[0].label_filename).read_bytes().startswith(b"a\r\n")
     done = call_command("check", tmp_path / "models", cwd=tmp_path)
     assert "0 errors" in done.stdout, done.stdout
-    undoing.undo(linked, poll_s=0)
+    undo(linked, poll_s=0)
     assert contents(tmp_path) == before
 
 
@@ -145,7 +146,7 @@ def test_an_ensemble_gets_the_defence_as_its_last_step(tmp_path):
     assert not (folder.parent / "pipe_classifier").exists()
     with pytest.raises(InputError, match="protected already"):
         protect(folder, "fil")
-    undoing.undo(folder, poll_s=0)
+    undo(folder, poll_s=0)
     assert contents(tmp_path) == before
 
 
@@ -187,7 +188,7 @@ def test_retune_changes_a_model_that_was_protected_in_place(tmp_path):
     assert done.returncode == 0, done.stderr
     defence = parsed(folder.parent / "m_reverse_sigmoid" / "config.pbtxt")
     assert defence.parameters["beta"].string_value == "0.7"
-    assert undoing.undo(folder, poll_s=0).removed == ["m_classifier", "m_reverse_sigmoid"]
+    assert undo(folder, poll_s=0).removed == ["m_classifier", "m_reverse_sigmoid"]
 
 
 @pytest.mark.parametrize("brackets", ["{}", "<>"])

@@ -1,12 +1,13 @@
 """A model of several heads that stands in a repository, protected in place, as files."""
 
 import os
+from functools import partial
 
 import pytest
 from commands import call_command
-from existing_models import contents, heads, of_heads, parsed
+from existing_models import contents, heads, of_heads, parsed, undo
 
-from deploy.existing import listing, placing_in, protecting, undoing
+from deploy.existing import listing, placing_in, protecting
 from exporters.reading.classifier import ProtectOptions
 from exporters.repository.model_repository import SHIPPED
 from postprocess.errors import InputError
@@ -40,7 +41,7 @@ def test_each_head_gets_a_defence_and_all_is_given_back(tmp_path):
     assert [one.label_filename for one in behind.output] == ["", "", ""]
     with pytest.raises(InputError, match="protected already"):
         protecting.protect(folder, SHIPPED, TOLD)
-    assert undoing.undo(folder, poll_s=0).removed == STEPS[::-1]
+    assert undo(folder, poll_s=0).removed == STEPS[::-1]
     assert contents(tmp_path) == before
 
 
@@ -61,7 +62,7 @@ def test_an_ensemble_gets_a_defence_for_each_head_as_its_last_steps(tmp_path):
     assert [dict(one.output_map) for one in (first, second)] == [{"years": "years"}, {"sex": "sex"}]
     made["age"], made["gender"] = "years", "sex"
     assert after == original
-    undoing.undo(folder, poll_s=0)
+    undo(folder, poll_s=0)
     assert contents(tmp_path) == before
 
 
@@ -92,7 +93,7 @@ def test_an_attempt_that_stopped_after_any_step_is_undone(tmp_path, count, monke
     assert (found.undoable, found.unprotected, found.protected) == ([folder], [folder], [])
     with pytest.raises(InputError, match="an earlier protect was not finished: give --undo first"):
         protecting.protect(folder, SHIPPED, TOLD)
-    undoing.undo(folder, poll_s=0)
+    undo(folder, poll_s=0)
     assert contents(tmp_path) == before
 
 
@@ -105,11 +106,11 @@ def test_a_model_whose_name_ends_like_another_s_head_is_told_from_it(tmp_path):
     with pytest.raises(InputError, match="face_gender_reverse_sigmoid exists"):
         protecting.protect(other, SHIPPED, alone)
     with pytest.raises(InputError, match="face_gender: nothing to undo"):
-        undoing.undo(other, poll_s=0)
-    undoing.undo(face, poll_s=0)
+        undo(other, poll_s=0)
+    undo(face, poll_s=0)
     protecting.protect(other, SHIPPED, alone)
     assert listing.look(face.parent).undoable == [other]
-    undoing.undo(other, poll_s=0)
+    undo(other, poll_s=0)
     assert contents(tmp_path) == before
 
 
@@ -133,7 +134,7 @@ def test_heads_are_retuned_one_by_one_labelled_and_written_elsewhere(tmp_path):
     assert list(betas.values()) == ["1.5", "0.7", "0.9", "1.5"]
     second = parsed(models / "face_labels_age_reverse_sigmoid" / "config.pbtxt")
     assert second.parameters["defense"].string_value == "calibrated"
-    undone = undoing.undo(models / "face", poll_s=0)
+    undone = undo(models / "face", poll_s=0)
     assert undone.removed[0] == "face_labels"
     assert [one.name for one in models.iterdir()] == ["face"]
 
@@ -145,7 +146,7 @@ def test_heads_are_named_where_several_could_be_the_scores(tmp_path):
         (("age", "age"), "--output age: given twice"),
         (("age", "old"), "--output old: no such output of floats; there are gender, age"),
     ):
-        asked = ProtectOptions(scores="logits", multi_label=False, output=output)
+        asked = partial(ProtectOptions, scores="logits", multi_label=False, output=output)
         with pytest.raises(InputError, match=said):
-            protecting.protect(folder, SHIPPED, asked)
+            protecting.protect(folder, SHIPPED, asked())
     assert [one.name for one in folder.parent.iterdir()] == ["face"]

@@ -18,6 +18,7 @@ from existing_models import (
     linear,
     parsed,
     protect,
+    undo,
 )
 
 from deploy.existing import placing_in, undoing
@@ -31,7 +32,7 @@ def test_undo_gives_every_backend_back_byte_for_byte(tmp_path, backend):
     before = contents(tmp_path)
     protect(folder, backend)
     assert contents(tmp_path) != before
-    undoing.undo(folder, poll_s=0)
+    undo(folder, poll_s=0)
     assert contents(tmp_path) == before
 
 
@@ -41,8 +42,8 @@ KILLED = """\
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from deploy.existing import placing_in, undoing
-from existing_models import protect
+from deploy.existing import placing_in
+from existing_models import protect, undo
 folder, moves = Path(sys.argv[2]), 0
 placing_in.SCAN_S = 0
 
@@ -63,7 +64,7 @@ def counted(move):
     return moved
 
 os.rename, placing_in.exchange = counted(os.rename), counted(placing_in.exchange)
-protect(folder, "fil") if sys.argv[3] == "protect" else undoing.undo(folder, poll_s=0)
+protect(folder, "fil") if sys.argv[3] == "protect" else undo(folder, poll_s=0)
 """
 
 
@@ -85,10 +86,10 @@ def test_a_kill_at_any_step_leaves_a_whole_model_and_nothing_that_stays(tmp_path
     for step in config.ensemble_scheduling.step:
         assert (folder.parent / step.model_name / "config.pbtxt").is_file()
     if (folder.parent / "m_reverse_sigmoid").exists():
-        undoing.undo(folder, poll_s=0)
+        undo(folder, poll_s=0)
     else:
         protect(folder, "fil")
-        undoing.undo(folder, poll_s=0)
+        undo(folder, poll_s=0)
     assert contents(tmp_path) == before
 
 
@@ -116,7 +117,7 @@ def test_an_attempt_that_stopped_half_way_is_refused_and_undone(tmp_path, state,
     with pytest.raises(InputError, match="an earlier protect was not finished: give --undo first"):
         protect(folder, "fil")
     assert contents(tmp_path) == half
-    undoing.undo(folder, poll_s=0)
+    undo(folder, poll_s=0)
     assert contents(tmp_path) == before
 
 
@@ -126,13 +127,13 @@ def test_an_undo_that_stopped_half_way_is_undone_again(tmp_path, monkeypatch):
     protect(folder, "fil")
     with monkeypatch.context() as patch:
         patch.setattr(placing_in, "take_away", lambda *_: None)
-        undoing.undo(folder, poll_s=0)
+        undo(folder, poll_s=0)
     assert contents(folder) == {
         path.removeprefix("models/m/"): data
         for path, data in before.items()
         if path.startswith("models/m/")
     }
-    undoing.undo(folder, poll_s=0)
+    undo(folder, poll_s=0)
     assert contents(tmp_path) == before
 
 
@@ -147,8 +148,8 @@ def test_undo_keeps_versions_that_came_since_and_refuses_to_lose_an_edit(tmp_pat
     config = behind / "config.pbtxt"
     config.write_text(config.read_text() + "# edited\n")
     with pytest.raises(InputError, match="edited since it was protected"):
-        undoing.undo(folder, poll_s=0)
-    done = undoing.undo(folder, force=True, poll_s=0)
+        undo(folder, poll_s=0)
+    done = undo(folder, force=True, poll_s=0)
     assert done.kept == ["2/model.plan"]
     assert (folder / "2" / "model.plan").read_bytes() == b"newer"
     assert not (folder / "1" / "__pycache__").exists()
@@ -203,7 +204,7 @@ def test_a_defence_is_not_taken_away_while_a_server_may_be_loading_it(tmp_path, 
     for step in steps if old else steps[:1]:
         for path in (folder.parent / step, *(folder.parent / step).rglob("*")):
             os.utime(path, (time.time() - 60,) * 2)
-    restored = undoing.Restored(folder, steps, [])
+    restored = undoing.Undone(folder, steps, [])
     client = Index(served, {"m_classifier": "READY", "m_reverse_sigmoid": state})
     assert undoing.not_yet(client, restored) == "it still serves the protected model"
     (served / "m" / "config.pbtxt").write_text(original)
@@ -216,6 +217,31 @@ def test_undo_changes_nothing_of_a_defence_that_a_server_would_load_again(tmp_pa
     step = folder.parent / "m_reverse_sigmoid"
     times = {path: path.lstat().st_mtime_ns for path in (step, *step.rglob("*"))}
     monkeypatch.setattr(placing_in, "take_away", lambda *_: None)
-    undoing.undo(folder, poll_s=0)
+    undo(folder, poll_s=0)
     assert not parsed(folder / "config.pbtxt").ensemble_scheduling.step
     assert {path: path.lstat().st_mtime_ns for path in (step, *step.rglob("*"))} == times
+
+
+def test_an_interrupted_wait_is_not_begun_anew_long_after(tmp_path, monkeypatch):
+    folder = elsewhere(tmp_path / "models", "fil")
+    before = contents(folder)
+    protect(folder, "fil")
+    said = []
+
+    def interrupted(seconds):
+        assert 0 < seconds <= 20
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "sleep", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            undo(folder, tell=said.append)
+    (line,) = said
+    assert line.startswith("m: back in place. A server that polls the repository may take ")
+    assert contents(folder) == before
+    assert (folder.parent / "m_reverse_sigmoid").is_dir()
+    for path in folder.parent.rglob("*"):
+        os.utime(path, (time.time() - 60,) * 2)
+    undo(folder, tell=said.append)
+    assert len(said) == 1
+    assert [one.name for one in folder.parent.iterdir()] == ["m"]

@@ -6,10 +6,10 @@ import numpy as np
 import onnxruntime
 import pytest
 from commands import call_command
-from existing_models import contents, elsewhere, pipeline
+from existing_models import contents, elsewhere, pipeline, undo
 from victims import linear_file
 
-from deploy.existing import placing_in, protecting, undoing
+from deploy.existing import placing_in, protecting
 from exporters.fusing import fused
 from exporters.graph import onnx_graph
 from exporters.reading.classifier import ProtectOptions
@@ -208,7 +208,7 @@ def test_undo_takes_the_second_model_too_and_no_other_of_such_a_name(
     assert done.returncode == 0, done.stderr
     own = protect(given, folder.parent, "--name", "m_calibrated")  # not of --also
     assert own.returncode == 0, own.stderr
-    undone = undoing.undo(folder, poll_s=0)
+    undone = undo(folder, poll_s=0)
     assert undone.removed[:2] == ["m_labels", "m_labels_reverse_sigmoid"]
     assert (folder.parent / "m_calibrated_classifier").is_dir()
     left = {path: data for path, data in contents(folder.parent).items()

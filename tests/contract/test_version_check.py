@@ -10,7 +10,7 @@ from onnx import TensorProto as T
 from onnx import helper as h
 from onnx import numpy_helper as nh
 
-from deploy.repository import version_check, victim_graph
+from deploy.repository import model_config, version_check, victim_graph
 from deploy.repository.check import check
 from deploy.supervision.versions import Versions, stamp
 from exporters.fusing import fused
@@ -87,8 +87,12 @@ def served(tmp_path, scores="logits", first="logits", **changes):
     return write(tmp_path / "models", files, graph(first), VICTIM)
 
 
+def looked_at(repository):
+    return version_check.look(repository, model_config.read_all(repository))
+
+
 def found(repository):
-    said = version_check.findings(repository)
+    said = looked_at(repository)
     # Both ways to ask say the same.
     assert [one for one in check(repository).findings if one.code.startswith("version")] == said
     return [(one.level, one.code) for one in said], "\n".join(one.message for one in said)
@@ -204,9 +208,9 @@ def fused_repository(tmp_path, inside="logits"):
 
 def test_a_fused_version_without_its_defence_is_an_error(tmp_path):
     repository = fused_repository(tmp_path)
-    assert version_check.findings(repository) == []
+    assert looked_at(repository) == []
     put(repository, NAME, 2, graph("softmax"))
-    (said,) = version_check.findings(repository)
+    (said,) = looked_at(repository)
     assert (said.level, said.code) == ("error", "version-no-defence")
     assert [one.code for one in check(repository).errors] == ["fused"]
 

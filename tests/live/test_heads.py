@@ -107,7 +107,7 @@ def test_a_client_may_ask_for_one_output_alone(served, output):
 @pytest.mark.slow
 def test_every_defence_is_watched_by_itself(served):
     client = served.connect()
-    found = {one.output: one for one in protected.find(client)}
+    found = {one.output: one for one in protected.among(protected.read_configs(client))}
     client.close()
     assert {output: one.defence for output, one in found.items()} == DEFENCES
     assert [one.title for one in found.values()] == ["face/sex:0", "face/age"]

@@ -45,8 +45,8 @@ def build(repository: Path, name: str, ways: tuple[str, ...], folder: Path) -> d
     config = model_config.read(repository / victim / "config.pbtxt")
     if model_config.fused_output(config) is not None or len(config.input) != 1:
         raise InputError(f"benchmark: expected {name} in the ensemble layout, with one input")
-    steps = model_config.read(repository / name / "config.pbtxt").ensemble_scheduling.step
-    for model in (name, *(step.model_name for step in steps)):
+    ensemble = model_config.read(repository / name / "config.pbtxt")
+    for model in (name, *model_config.step_names(ensemble)):
         shutil.copytree(repository / model, folder / model, dirs_exist_ok=True)
     models = {VICTIM: _copy(folder / victim, config, f"{name}_alone"), ENSEMBLE: name}
     if EMPTY in ways:

@@ -101,9 +101,10 @@ def _allowed(operator: Operator) -> dict[str, Any]:
     health += ["/v2/health/live", "/v2/health/ready"]
     policies = {"(health)": _policy([{"any": True}], [_path({"exact": path}) for path in health])}
     for model in (*operator.models, *operator.raw_models):
-        clients = [_client(one.name) for one in operator.clients if model in one.models]
+        names = [one.name for one in operator.clients if model in one.models]
         mark = RAW if model in operator.raw_models else ""
-        if clients:
+        if names:
+            clients = [_is(CLIENT_METADATA, name) for name in names]
             policies[f"{model}{mark}"] = _policy(clients, _asking(model))
     return named(
         ALLOWED,
@@ -113,37 +114,28 @@ def _allowed(operator: Operator) -> dict[str, Any]:
 
 
 def _policy(who: list[dict[str, Any]], what: list[dict[str, Any]]) -> dict[str, Any]:
-    seen = _metadata(*SEEN, {"string_match": {"exact": "yes"}})
-    return {
-        "principals": who,
-        "permissions": [{"and_rules": {"rules": [seen, {"or_rules": {"rules": what}}]}}],
-    }
-
-
-def _client(name: str) -> dict[str, Any]:
-    return _metadata(*CLIENT_METADATA, {"string_match": {"exact": name}})
+    rules = [_is(SEEN, "yes"), {"or_rules": {"rules": what}}]
+    return {"principals": who, "permissions": [{"and_rules": {"rules": rules}}]}
 
 
 def _asking(model: str) -> list[dict[str, Any]]:
     """Return the ways to ask for a model, each as a permission."""
     name = {"list_match": {"one_of": {"string_match": {"exact": model}}}}
-    over_grpc = [
-        {
-            "and_rules": {
-                "rules": [
-                    _path({"exact": f"{SERVICE}/{method}"}),
-                    _metadata(EXTRACTION, field, name),
-                ]
-            }
-        }
+    ways = [
+        [_path({"exact": f"{SERVICE}/{method}"}), _metadata(EXTRACTION, field, name)]
         for method, field in MODEL_FIELD.items()
     ]
     path = f"{path_of(model)}(/infer|/ready)?"
+    over_grpc = [{"and_rules": {"rules": rules}} for rules in ways]
     return [*over_grpc, _path({"safe_regex": {"regex": path}})]
 
 
 def _path(match: dict[str, Any]) -> dict[str, Any]:
     return {"url_path": {"path": match}}
+
+
+def _is(where: tuple[str, str], value: str) -> dict[str, Any]:
+    return _metadata(*where, {"string_match": {"exact": value}})
 
 
 def _metadata(namespace: str, key: str, value: dict[str, Any]) -> dict[str, Any]:

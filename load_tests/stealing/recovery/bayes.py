@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from load_tests.asking.endpoint import Answers
-from load_tests.stealing.recovery.table import CHUNK
+from load_tests.stealing.recovery.table import compared
 
 #: The distance to which neighbour a weight falls by half: a wider kernel where rows are rare.
 NEIGHBOUR = 5
@@ -18,18 +18,12 @@ NEIGHBOUR = 5
 def recover(answers: Answers, shadow: Answers, defence: Callable[[Answers], Answers]) -> Answers:
     """Return, for each answer, the mean of the shadow's probabilities, weighted by nearness.
 
-    Args:
-        answers: the endpoint's, shape (n, K), rows sum to 1.
-        shadow: probabilities of the adversary's own model, shape (m, K): the prior.
-        defence: what the adversary takes the endpoint's to be, from probabilities to answers.
-
-    Only rows of the answer's own top class count, where there are any.
+    Only rows of the answer's own top class count, where there are any; else as ``table.recover``.
     """
     table = defence(shadow).astype(np.float64)
-    lengths, tops = (table**2).sum(axis=1), table.argmax(axis=1)
-    recovered = []
-    for chunk in np.array_split(answers.astype(np.float64), -(-len(answers) // CHUNK)):
-        distance = lengths - 2 * chunk @ table.T + (chunk**2).sum(axis=1)[:, None]
+    tops, recovered = table.argmax(axis=1), []
+    for chunk, apart in compared(answers, table):
+        distance = apart + (chunk**2).sum(axis=1)[:, None]
         other = tops != chunk.argmax(axis=1)[:, None]
         other &= ~other.all(axis=1)[:, None]
         distance = np.where(other, np.inf, np.maximum(distance, 0))
