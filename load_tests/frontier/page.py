@@ -18,6 +18,8 @@ NAME = "frontier.json"
 #: What calibrated answers are to hold: gain over labels, share of what raw probabilities give where
 #: that is more than ``WORTH``, and the area under the risk-coverage curve over the raw model's.
 MOST_GAIN, MOST_SHARE, WORTH, MOST_AURC = 0.015, 0.4, 0.02, 1.15
+#: Agreement that the second half of a thief's steps adds where steps are short, and not queries.
+STILL_LEARNING = 0.01
 _RAW, _BAR = "raw probabilities", "calibrated, 10 levels"
 
 
@@ -100,12 +102,13 @@ def _about(study: dict[str, Any]) -> list[str]:
     )
     trained = study["victim_steps"]
     victim = f"victims of {trained} steps of 64, each with a hold-off of its own" if trained else ""
-    late = ""
-    if study["late"] is not None:
-        late = f" (of one training, the second half of them added {study['late']:+.3f})"
+    late, halves = study["late"], ""
+    if late is not None:
+        more = ": more would add more" if late > STILL_LEARNING else ""
+        halves = f" (of one training, the second half of them added {late:+.3f}{more})"
     return [
         f"{study['architecture']}, {victim or 'one victim'}; thieves of {study['steps']:,} steps"
-        f"{late}, {shown} seeds. The best thieves, with ever more queries: {thieves}."
+        f"{halves}, {shown} seeds. The best thieves, with ever more queries: {thieves}."
     ]
 
 

@@ -27,8 +27,8 @@ CLASSES = np.array([RNG.choice(10, p=row) for row in softmax(LOGITS.astype(float
 class Results:
     """Runs that have been made, each with the agreement that a function of it says."""
 
-    def __init__(self, agreement):
-        self.made, self.agreement = {}, agreement
+    def __init__(self, agreement, *, late=0.005):
+        self.made, self.agreement, self.late = {}, agreement, late
 
     def make_all(self, study):
         while missing := [run for run in study.needed(self) if run.name not in self.made]:
@@ -39,7 +39,9 @@ class Results:
             worth = {"accuracy": 0.9, "ece": 0.01, "aurc": 0.02, "brier": 0.1, "top5": 0.99}
             self.made[run.name] = {
                 "stolen": {"agreement": self.agreement(run)},
-                "curve": [{"agreement": self.agreement(run) - late} for late in (0.3, 0.01, 0)],
+                "curve": [
+                    {"agreement": self.agreement(run) - lack} for lack in (0.3, self.late, 0)
+                ],
                 "protected": {"agreement": 1.0},
                 "honest": worth,
             }
@@ -106,12 +108,20 @@ def test_a_gain_is_the_mean_over_seeds_of_what_is_above_labels():
     assert (told.value, told.error, told.seeds) == (pytest.approx(0.1), pytest.approx(0), 3)
     assert gain(STUDY, KINDS[1], 5, known).value == pytest.approx(0)
     assert honest(STUDY, LABELS, known)["agreement"].value == 1
-    assert late(STUDY, known) == pytest.approx(0.01)
+    assert late(STUDY, known) == pytest.approx(0.005)
 
 
 def test_an_error_is_that_of_a_mean():
     assert mean([1.0]) is None
     assert mean([1.0, 2.0, 3.0, 4.0]).error == pytest.approx(np.std([1, 2, 3, 4], ddof=1) / 2)
+
+
+@pytest.mark.parametrize(("late", "said"), [(0.005, "+0.005)"), (0.02, "+0.020: more would add")])
+def test_the_page_says_whether_thieves_were_still_learning(late, said, tmp_path):
+    known = Results(agreement, late=late)
+    known.make_all(STUDY)
+    text = page.write(tmp_path, [STUDY], known, command="frontier").read_text()
+    assert f"thieves of 3,000 steps (of one training, the second half of them added {said}" in text
 
 
 def test_the_page_says_which_bar_does_not_hold_and_is_made_of_its_file_alone(tmp_path):
