@@ -17,6 +17,7 @@ from postprocess import calibration
 from postprocess.errors import InputError
 
 if TYPE_CHECKING:
+    from load_tests.data.drawn import Drawn
     from load_tests.tune.recorded import OnnxVictim
     from postprocess.calibration import Calibration
     from postprocess.parameters import Parameters
@@ -34,7 +35,14 @@ class CalibrateCommand:
     ]
     data: asking.DataKind = ""
     query_set: asking.OwnRows = ""
-    test_set: asking.OwnTestRows = ""
+    test_set: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE.npz",
+            help="Other such rows, to calibrate by.",
+            show_default="all rows of the query set",
+        ),
+    ] = ""
     data_dir: asking.DataDir = None
     output: asking.Output = ""
     levels: Annotated[
@@ -79,6 +87,15 @@ class CalibrateCommand:
         if not self.write:
             say("Nothing was written; --write does.")
 
+    def drawn(self) -> "Drawn":
+        """Return the rows; nothing is trained here: all of a query set are held-out ones.
+
+        Raises:
+            InputError: see ``asking.drawn``.
+        """
+        rows = replace(self, test_set=self.test_set or self.query_set)
+        return asking.drawn(rows, to_learn=False)
+
     def made(self) -> "tuple[Calibration, dict[str, Any]]":
         """Return the table, and what it is worth.
 
@@ -92,7 +109,7 @@ class CalibrateCommand:
 
         repository, name = self.model.absolute().parent, self.model.name
         classifier, now = victim_graph.find(repository, name, self.output)
-        drawn = asking.drawn(self, to_learn=False)
+        drawn = self.drawn()
         if len(drawn.test) < calibration_report.LEAST_ROWS:
             raise InputError(
                 f"calibrate: expected at least {calibration_report.LEAST_ROWS} held-out rows, got "

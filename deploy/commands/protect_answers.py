@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploy.commands import asking
 from deploy.commands.calibrate import CalibrateCommand
 from deploy.commands.many import Told
 from postprocess.errors import InputError
@@ -44,7 +43,7 @@ def refuse(command: "ProtectCommand", public: Path) -> None:
     if command.query_set:
         if "calibrated" not in (command.answers, command.also):
             raise InputError("--query-set: only with --answers calibrated or --also calibrated")
-        asking.drawn(_calibrate(command, public), to_learn=False)
+        _calibrate(command, public).drawn()
     if command.also:
         if command.also == (command.answers or "deceptive"):
             raise InputError(f"--also {command.also}: the public model's own answers are that kind")
@@ -111,11 +110,9 @@ def _worth(report: dict[str, Any]) -> list[str]:
 
 
 def _calibrate(command: "ProtectCommand", public: Path) -> CalibrateCommand:
-    outputs, rows = command.output or [], command.query_set
-    # Nothing is trained here: all rows are held-out ones.
+    outputs = command.output or []
     return CalibrateCommand(
         model=public,
-        query_set=rows,
-        test_set=rows,
+        query_set=command.query_set,
         output=outputs[0] if len(outputs) == 1 else "",
     )

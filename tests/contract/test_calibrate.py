@@ -121,7 +121,7 @@ def test_without_labels_it_is_said_and_nothing_is_judged(model, query_set):
 def test_a_table_of_few_rows_or_of_other_labels_is_said_to_be_doubtful(model, query_set):
     assert "warning" not in calibrate(model, query_set).stderr
     stored = np.load(query_set / "labelled.npz")
-    few = {key: stored[key][:1000] for key in stored.files}
+    few = {key: stored[key][:200] for key in stored.files}
     np.savez(query_set / "few.npz", **few)
     said = " ".join(calibrate(model, query_set, kind="few").stderr.split())
     assert "warning: only 100 rows make the table, so its confidence may be further off" in said
@@ -164,11 +164,11 @@ def test_no_rows_no_such_model_and_too_few_rows_are_one_clear_line_each(query_se
     protect(query_set / "m.onnx", tmp_path / "r", SHIPPED, ProtectOptions())
     model = tmp_path / "r" / "m"
     small = np.load(query_set / "labelled.npz")
-    np.savez(query_set / "small.npz", **{key: small[key][:100] for key in small.files})
+    np.savez(query_set / "small.npz", **{key: small[key][:30] for key in small.files})
     for done, said in (
         (call_command("calibrate", model, cwd=tmp_path), "--data, --query-set"),
         (calibrate(model.parent / "n", query_set), "n/config.pbtxt"),
-        (calibrate(model, query_set, kind="small"), "at least 40 held-out rows, got 20"),
+        (calibrate(model, query_set, kind="small"), "at least 40 held-out rows, got 30"),
         (calibrate(model, query_set, "--levels", "0"), "levels"),
     ):
         assert done.returncode != 0

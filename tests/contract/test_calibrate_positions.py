@@ -49,7 +49,7 @@ def rows_file(tmp_path, labels):
     """A file of another name each time: a process reads one only once."""
     path = tmp_path / f"rows{len(list(tmp_path.glob('rows*')))}.npz"
     np.savez(path, x=X, **({} if labels is None else {"labels": labels}))
-    return "--query-set", path, "--test-set", path
+    return "--query-set", path
 
 
 def protected(tmp_path, path, **options):

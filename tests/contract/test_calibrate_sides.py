@@ -75,7 +75,7 @@ def test_a_yes_or_no_is_calibrated_and_goes_back(layout, classes, shape, tmp_pat
 
 def test_labels_may_be_booleans_or_missing_and_inputs_no_floats(tmp_path):
     model = protected(tmp_path, whole_numbers(tmp_path / "m.onnx"))
-    x = np.random.default_rng(0).integers(-3, 4, (400, 3))
+    x = np.random.default_rng(0).integers(-3, 4, (2000, 3))
     x = x[(x @ [2, -2, 1]) != 0]
     for labels in ((x.sum(axis=1) > 0), None):
         asked = rows_file(tmp_path, labels, x)
@@ -90,10 +90,10 @@ def test_labels_that_are_none_of_the_models_are_one_clear_line(tmp_path):
     path = linear(tmp_path / "m.onnx", 3)
     model, right = protected(tmp_path, path, multi_label=True), drawn(path, ROWS, 3)
     for labels, said in (
-        (right[:, 0], "labels: expected 1 for yes and 0 for no, shape (400, 3), got"),
+        (right[:, 0], "labels: expected 1 for yes and 0 for no, shape (2000, 3), got"),
         (3 * right, "got 0 to 3"),
         (right / 2, "whole numbers from 0, shape (n,), (n, K) or (n, T), got float64"),
-        (-right, "labels: expected 1 for yes and 0 for no, shape (400, 3), got -1 to 0"),
+        (-right, "labels: expected 1 for yes and 0 for no, shape (2000, 3), got -1 to 0"),
     ):
         done = call_command("calibrate", model, *rows_file(tmp_path, labels), cwd=tmp_path)
         assert done.returncode == 1
