@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,7 +56,12 @@ class ProtectedFile:
 
 
 def protect(
-    path: Path, repository: Path, parameters: Parameters, asked: ProtectOptions
+    path: Path,
+    repository: Path,
+    parameters: Parameters,
+    asked: ProtectOptions,
+    *,
+    finish: Callable[[Path], object] = lambda staged: None,
 ) -> ProtectedFile:
     """Write the models of an ONNX classifier and return what they are.
 
@@ -65,6 +71,8 @@ def protect(
         parameters: of the defence; ``scores``, ``multi_label`` and ``class_axis`` are replaced
             by what is found.
         asked: the rest.
+        finish: given the folder of the written models before they are put in place, changes what
+            a person may edit there.
 
     Raises:
         InputError: the graph is none that can be protected, or what was asked does not fit it;
@@ -86,6 +94,7 @@ def protect(
         classifier = understand(path, asked)
         with folder_beside(repository) as staged:
             heads = _write_verified(classifier, classifier.heads, staged, name, parameters)
+            finish(staged)
             files = _in_order(staged, (*models[1:], name))
             place(staged, repository, files)
     except OSError as error:

@@ -10,6 +10,7 @@ import os
 import re
 import textwrap
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import exp, log
 from pathlib import Path
@@ -41,6 +42,19 @@ class Threads:
         said = [f'parameters {{ key: "{key}" value: {{ string_value: "{value}" }} }}'
                 for key, value in self.parameters.items()]  # fmt: skip
         return " ".join([*said, f"instance_group [ {{ count: {self.instances} }} ]"])
+
+    @classmethod
+    def of(cls, config: Any) -> "Threads":
+        """Return what a ``ModelConfig`` says; of several groups of instances no number."""
+        strings = model_config.strings(config)
+        groups = config.instance_group
+        count = groups[0].count if len(groups) == 1 else 1
+        return cls({key: strings[key] for key in (COUNT, SPINNING) if key in strings}, count or 1)
+
+    def in_text(self, text: str) -> str:
+        """Return a config.pbtxt that says it, in the place of what it says now."""
+        changes = dict.fromkeys((COUNT, SPINNING)) | dict(self.parameters)
+        return _with_instances(set_parameters(text, changes), self.instances)
 
     def put(self, config: Any) -> None:
         """Say it in a ``ModelConfig``, in the place of what it says now."""
@@ -82,14 +96,33 @@ class Choice:
         if self.way is not None:
             threads = WAYS[self.way]
             threads.put(wanted)
-            changes = dict.fromkeys((COUNT, SPINNING)) | dict(threads.parameters)
-            text = _with_instances(set_parameters(text, changes), threads.instances)
+            text = threads.in_text(text)
         if model_config.parse(text, path) != wanted:
             raise InputError(
                 f"{path}: written in a form that cannot be edited; write instead "
                 f"{WAYS[self.way or 'default threads']}: {self.reason}"
             )
         write_text(path, text)
+
+
+def keep(before: Path, after: Path) -> Threads | None:
+    """Put what one config.pbtxt says of threads, and why, into the one that takes its place.
+
+    Args:
+        before: of a classifier; it need not be there.
+        after: as ``protect`` has just written it.
+
+    Returns:
+        what was put there; None where the first says nothing, or cannot be read.
+    """
+    with suppress(InputError):
+        config = model_config.read(before)
+        said, reason = Threads.of(config), _REMEMBERED.search(before.read_text(encoding="utf-8"))
+        if said != Threads() or reason is not None:
+            text = after.read_text(encoding="utf-8").rstrip("\n") + "\n"
+            write_text(after, said.in_text(text + (reason[0] if reason else "")))
+            return said
+    return None
 
 
 def _with_instances(text: str, count: int) -> str:

@@ -10,7 +10,8 @@ the help, and ``run`` does the work. To add one, add its module and its line in
 | --- | --- |
 | ``demo``, ``demo_report`` | goes the whole way of the data once, with a page of what came of it |
 | ``export`` | trains a classifier and writes it, protected |
-| ``protect``, ``protect_existing`` | protects a classifier that exists, a file or a served model |
+| ``protect``, ``protect_told`` | protects a classifier that exists, and says what it found |
+| ``protect_existing`` | protects a model of a repository where it stands |
 | ``protect_answers`` | sets what clients of a protected model get, and a second model beside it |
 | ``check`` | looks for mistakes in a model repository |
 | ``retune``, ``tune`` | changes the defence of a model, or finds a setting for it |

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from deploy.commands import protect_answers
+from deploy.commands import protect_answers, protect_told
 from deploy.commands.console import err_console, say
 from deploy.commands.many import Told, expanded, fail
 from postprocess.errors import InputError
@@ -154,11 +154,7 @@ def _lines(done: "ProtectedInPlace", *, in_place: bool) -> list[str]:
         *(f"  scores     {_scores(one)}" for one in heads),
         *(f"  known      {name}{one['how']}" for name, one in named),
         *(f"  label      {name}, passed through" for name in said["labels"]),
-        *(
-            f"  defence    {name}beta {one['beta']:g}, gamma {one['gamma']:g}, margin "
-            f"{one['margin']:g}"
-            for name, one in named
-        ),
+        *(f"  defence    {name}{protect_told.numbers(one)}" for name, one in named),
         *(f"  {_verified(name, one['verified_rows'])}" for name, one in named),
         *([polled, undone] if in_place else []),
         f"Next: {said['next']}",

@@ -63,7 +63,7 @@ class Cluster:
 
     def __init__(self, where: str) -> None:
         """Take the scheduler's address; nothing is connected yet."""
-        self._where = where
+        self.where = where
 
     def __enter__(self) -> "Cluster":
         """Connect.
@@ -74,24 +74,24 @@ class Cluster:
         from distributed import Client, Security
 
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what is lost is said by us
-        if self._where.startswith("tls") and not Security().get_connection_args("client").get(
+        if self.where.startswith("tls") and not Security().get_connection_args("client").get(
             "ssl_context"
         ):
             raise InputError(
-                f"--scheduler {self._where}: needs Dask's certificates of a client: "
+                f"--scheduler {self.where}: needs Dask's certificates of a client: "
                 "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ...__CLIENT__CERT and ...__CLIENT__KEY"
             )
         try:
-            self.client = Client(self._where, timeout=_CONNECT_S, set_as_default=False)
+            self.client = Client(self.where, timeout=_CONNECT_S, set_as_default=False)
         except (OSError, ValueError, asyncio.TimeoutError) as error:
-            raise InputError(f"--scheduler {self._where}: {str(error) or 'no answer'}") from None
+            raise InputError(f"--scheduler {self.where}: {str(error) or 'no answer'}") from None
         try:
             self.client.wait_for_workers(1, timeout=_WORKERS_S)
         except asyncio.TimeoutError:
             self.client.close()
             raise InputError(
-                f"--scheduler {self._where}: has no workers; start some, on any machine: "
-                f"dask worker {self._where}"
+                f"--scheduler {self.where}: has no workers; start some, on any machine: "
+                f"dask worker {self.where}"
             ) from None
         self._threads = self.threads()
         return self
@@ -123,7 +123,7 @@ class Cluster:
         except (OSError, RuntimeError, ValueError):
             pass
         raise ClusterError(
-            f"--scheduler {self._where}: was lost; what had finished is kept, and the same command "
+            f"--scheduler {self.where}: was lost; what had finished is kept, and the same command "
             "goes on once it is back"
         )
 
@@ -176,7 +176,11 @@ class Workers:
             self._refuse_other_code(place)
         self._known |= self._there
         if not self._there and not busy:
-            raise ClusterError("all workers of the scheduler were lost; the same command goes on")
+            raise ClusterError(
+                f"--scheduler {self._cluster.where}: all its workers were lost; what had finished "
+                f"is kept. Start some, on any machine: dask worker {self._cluster.where}; then the "
+                "same command goes on"
+            )
         return sorted(self._there - set(busy))[: max(0, self._jobs - len(busy))]
 
     def ask(self, place: str, task: Task) -> Reply:

@@ -9,8 +9,10 @@ import onnx
 import onnxruntime
 import pytest
 from commands import call_command
+from existing_models import parsed
 from victims import graph_file, linear_file
 
+from deploy.benchmarks import threads
 from exporters.fusing import fused
 from exporters.graph import onnx_graph
 from exporters.protect import protect
@@ -293,3 +295,22 @@ def test_protect_with_force_says_which_parameters_it_replaced(one_model):
     code, _, err = command(*words, cwd=repository)
     assert code == 0, err
     assert "--force replaced its parameters: beta 0.9 -> 1.5; retune" in err
+
+
+def test_protect_with_force_keeps_the_threads_that_were_chosen_and_says_so(tmp_path):
+    words = ("protect", linear_file(tmp_path / "m.onnx"), "--repository", tmp_path / "models")
+    assert command(*words, cwd=tmp_path)[0] == 0
+    path = tmp_path / "models" / "m_classifier" / "config.pbtxt"
+    threads.Choice("instance a core", "it was measured").write(path)
+    chosen = parsed(path)
+    for _ in range(2):
+        code, _, err = command(*words, "--force", cwd=tmp_path)
+        assert code == 0, err
+        assert f"{path}: --force kept what it says of threads: " in err
+        assert 'key: "intra_op_thread_count" value: { string_value: "1" }' in err
+        assert parsed(path) == chosen
+        assert path.read_text().count("# Threads: it was measured") == 1
+    path.write_text("name:")  # what cannot be read says nothing
+    code, _, err = command(*words, "--force", cwd=tmp_path)
+    assert code == 0, err
+    assert "threads" not in err

@@ -93,6 +93,24 @@ def test_a_lost_scheduler_is_one_line_and_what_it_leaves_goes_on_without_it(clus
     assert all(path.read_bytes() == content for path, content in kept.items())
 
 
+def test_a_scheduler_that_loses_all_workers_is_one_line_and_what_to_do(cluster, tmp_path):
+    with begun(cluster, tmp_path) as running:
+        running.wait_until(lambda: runs(tmp_path))
+        for at in range(2):
+            cluster.kill(at)
+        assert running.process.wait(1800) == 1
+    said = running.stderr.read_text()
+    assert "Traceback" not in said
+    assert said.count(f"--scheduler {cluster.address}: all its workers were lost; what had") == 1
+    assert f"dask worker {cluster.address}; then the same command goes on" in said
+    kept = {path: path.read_bytes() for path in runs(tmp_path)}
+    cluster.add_worker()
+    done = run_command(*PART, "--scheduler", cluster.address, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(runs(tmp_path)) == 4
+    assert all(path.read_bytes() == content for path, content in kept.items())
+
+
 def test_tune_has_its_trainings_made_of_a_file_that_only_this_machine_has(cluster, tmp_path):
     rng = np.random.default_rng(0)
     rows, labels = rng.normal(size=(600, 6)).astype("f4"), rng.integers(0, 3, 600)
