@@ -206,8 +206,9 @@ def _axis(
     free = tuple(isinstance(size, str) for size in found.shape or ())
     if len(shape) != len(free):
         raise InputError(
-            f"output {found.name}: config.pbtxt declares {len(free)} axes, the batch among them, "
-            f"and it answers with {len(shape)}"
+            f"output {found.name}: expected as many axes as config.pbtxt declares, {len(free)}"
+            f"{', the batch among them' if batched else ''}, got an answer of {len(shape)}: "
+            f"{list(shape)}; correct dims there"
         )
     signs = Signs(shape, free, batched, end, frozenset(), sums)
     try:

@@ -14,6 +14,8 @@ from postprocess.errors import InputError
 _TOKEN = re.compile(rf"{STRING}|[{{}}\[\]<>:;,]|[^\s{{}}\[\]<>:;,\"']+")
 _CLOSING = {"{": "}", "<": ">", "[": "]"}
 
+#: What can be edited.
+ONE_A_LINE = "write one field a line, as in the Triton documentation"
 #: A place in a text: from, to.
 Span = tuple[int, int]
 #: What stands in a place instead.
@@ -55,7 +57,9 @@ def fields(text: str, span: Span | None = None) -> list[TextField]:
             spans = tuple((tokens[one].start(), tokens[other].end()) for one, other in values)
             found.append(TextField(name[0], (name.start(), tokens[at - 1].end()), spans))
     except IndexError:
-        raise InputError("written in a form that cannot be edited in place") from None
+        raise InputError(
+            f"written in a form that cannot be edited in place; {ONE_A_LINE}"
+        ) from None
     return found
 
 

@@ -27,17 +27,19 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 @contextlib.contextmanager
-def beside(repository: Path) -> Iterator[Path]:
+def beside(repository: Path, way_out: str = "give --repository OUT") -> Iterator[Path]:
     """Yield a folder on the repository's file system, but not in it, gone after the block.
 
     Raises:
-        InputError: there can be none.
+        InputError: there can be none, and what to do.
     """
     parent = repository.absolute().parent
-    if not os.access(parent, os.W_OK) or os.stat(parent).st_dev != os.stat(repository).st_dev:
+    writable = os.access(parent, os.W_OK)
+    if not writable or os.stat(parent).st_dev != os.stat(repository).st_dev:
+        got = "one on another" if writable else "one that cannot be"
         raise InputError(
             f"{parent}: expected a folder on the file system of {repository.name} that can be "
-            "written to, for files are moved in from there; give --repository OUT"
+            f"written to, for files are moved in from there, got {got}; {way_out}"
         )
     with owned_folder(parent, PREFIX) as folder:
         yield folder
@@ -89,9 +91,10 @@ def move_in(staged: Path, repository: Path, steps: list[str], name: str) -> None
         time.sleep(SCAN_S)
         exchange(staged / name, repository / name)
     except OSError as error:
-        half = f"; {repository / name} is as it was, and --undo takes the rest away"
+        left = "--undo takes the rest away" if moved else "nothing else was written"
         raise InputError(
-            f"{repository}: cannot be moved into: {error.strerror}{half if moved else ''}"
+            f"{repository}: cannot be moved into: {error.strerror}; {repository / name} is as it "
+            f"was, and {left}"
         ) from None
 
 

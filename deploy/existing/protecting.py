@@ -145,7 +145,10 @@ def _understand(
         steps = model_config.step_names(model.config)
         with served.at(url, model.name, steps, batched=model.batched) as runner:
             return replace(_asked(model, runner, parameters, asked), not_here=why)
-    found = asking.told(model, asked, f"{model.folder}: {why}")
+    try:
+        found = asking.told(model, asked, why)
+    except InputError as error:
+        raise InputError(f"{model.folder}: {error}") from None
     return _Known(found, [head.defence(parameters) for head in found.heads], [], why)
 
 
@@ -181,7 +184,10 @@ def _refuse_leaks(model: ExistingModel, found: Understood) -> None:
                 "makes of them would leak them; protect an ensemble that ends in its scores"
             )
         if not any(output in one.output_map.values() for one in steps):
-            raise InputError(f"{model.folder}: no step of it makes its output {output}")
+            raise InputError(
+                f"{model.folder}: no step of it makes its output {output}; name {output} in the "
+                "output_map of the step that does"
+            )
     if found.dropped:
         raise InputError(
             f"{model.folder}: what its output {found.dropped[0]} says beside the scores can leak "
@@ -205,7 +211,6 @@ def _verify(
     heads = list(zip(found.heads, known.parameters, strict=True))
     postprocessors = list(map(Postprocessor, known.parameters))
     rows = [0] * len(heads)
-    where = f"{model.folder}: verification:"
     with served.here(repository, model.name, batched=model.batched) as runner:
         for feed, raw in found.answers:
             expected = [
@@ -217,27 +222,39 @@ def _verify(
             except Exception as error:
                 if any(np.isnan(one).any() for one in expected):
                     continue  # a request with a bad row gets no answer at all
-                raise InputError(f"{where} the protected model fails: {one_line(error)}") from None
+                said = f"verification: the protected model fails: {one_line(error)}"
+                raise InputError(f"{model.folder}: {said}; nothing was changed") from None
             for index, (head, parameters) in enumerate(heads):
                 output = head.value.name
-                _refuse_other(where, answers[output], expected[index])
                 before, after = (
                     as_rows(one[output], parameters.class_axis) for one in (raw, answers)
                 )
-                refuse_other_answers(before, before, after, head.value.data_type, head.scores)
+                try:
+                    _refuse_other(answers[output], expected[index])
+                    refuse_other_answers(before, before, after, head.value.data_type, head.scores)
+                except InputError as error:
+                    raise InputError(f"{model.folder}: output {output}: {error}") from None
                 rows[index] += len(before)
     if not all(rows):
         scores = known.parameters[rows.index(0)].scores
-        raise InputError(f"{where} the defence takes none of the answers tried for {scores}")
+        raise InputError(
+            f"{model.folder}: verification: the defence takes none of the answers tried for "
+            f"{scores}; give real rows with --sample FILE.npz"
+        )
     return rows
 
 
-def _refuse_other(where: str, answer: Array, expected: Array) -> None:
-    if answer.shape != expected.shape or not (np.abs(answer - expected) <= TOLERANCE).all():
-        raise InputError(
-            f"{where} the protected answers are not what the defence makes of the model's own; "
-            "does it answer the same rows alike?"
-        )
+def _refuse_other(answer: Array, expected: Array) -> None:
+    off = f"shape {answer.shape}, expected {expected.shape}"
+    if answer.shape == expected.shape:
+        difference = np.abs(answer - expected)
+        if (difference <= TOLERANCE).all():
+            return
+        off = f"off by up to {np.nanmax(difference, initial=0.0):.1g}"
+    raise InputError(
+        "verification: the protected answers are not what the defence makes of the model's own "
+        f"({off}), as where a model answers the same rows otherwise each time; nothing was changed"
+    )
 
 
 def _place_out(model: ExistingModel, staged: Staged, out: Path, take: Take) -> None:

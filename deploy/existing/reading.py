@@ -216,11 +216,14 @@ def _refuse_kind(model: ExistingModel) -> None:
         if one.HasField("sequence_batching"):
             raise InputError(
                 f"{place}: sequence_batching: what it answers follows from the requests before, "
-                "and an ensemble cannot pass a sequence on"
+                "and an ensemble cannot pass a sequence on; protect a model without it"
             )
     for step in model_config.step_names(config):
         if step not in model.others:
-            raise InputError(f"{folder}: its step {step} is no model of {model.repository}")
+            raise InputError(
+                f"{folder}: its step {step} is no model of {model.repository}; put it there, or "
+                "name one that is"
+            )
 
 
 def _refuse_own_path(model: ExistingModel) -> None:
@@ -237,7 +240,8 @@ def _refuse_own_path(model: ExistingModel) -> None:
 def _refuse_tensors(model: ExistingModel) -> None:
     config, path = model.config, model.folder / "config.pbtxt"
     if not config.input or not config.output:
-        raise InputError(f"{path}: declares no {'output' if config.input else 'input'}")
+        what = "output" if config.input else "input"
+        raise InputError(f"{path}: declares no {what}; write there what the model has")
     for one in config.input:
         if one.optional:
             raise InputError(
@@ -248,24 +252,33 @@ def _refuse_tensors(model: ExistingModel) -> None:
     if not any(kind in FLOATS for kind in kinds.values()):
         there = ", ".join(f"{name} {kind.removeprefix('TYPE_')}" for name, kind in kinds.items())
         raise InputError(
-            f"{path}: no output of floats (FP16, FP32, FP64) that could hold scores: {there}"
+            f"{path}: no output of floats (FP16, FP32, FP64) that could hold scores: expected one, "
+            f"got {there}; have the model give its scores"
         )
     for one in config.output:
         if one.label_filename and not (model.folder / one.label_filename).is_file():
             raise InputError(
                 f"{path}: output {one.name}: label_filename: expected a file in the model's "
-                f"folder, got {one.label_filename}, which is not there"
+                f"folder, got {one.label_filename}, which is not there; put it there, or take "
+                "label_filename out"
             )
     for one in (*config.input, *config.output):
         if model_config.data_type_name(one) not in DATA_TYPES.values():
             kind = model_config.data_type_name(one)
-            raise InputError(f"{path}: tensor {one.name}: {kind}, which NumPy has no type for")
+            raise InputError(
+                f"{path}: tensor {one.name}: expected a type that NumPy has, got {kind}; have the "
+                "model take and give another, such as TYPE_FP32"
+            )
 
 
 def _refuse_versions(model: ExistingModel) -> None:
     found = versions.served(model.folder, model.config)
     if not found:
-        raise InputError(f"{model.folder}: no version folder that Triton would serve, such as 1")
+        there = ", ".join(one.name for one in versions.folders(model.folder)) or "none"
+        raise InputError(
+            f"{model.folder}: no version folder that Triton would serve: expected one such as 1, "
+            f"got {there}; add one, or let version_policy name one that is there"
+        )
     if len(found) > 1:
         names = ", ".join(one.name for one in found)
         newest = found[-1].name

@@ -95,4 +95,7 @@ def read(folder: Path) -> Record:
             config=config, **{"model": folder.name, "defences": [where.parent.name]} | values
         )
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{where}: not a readable record: {error}") from None
+        raise InputError(
+            f"{where}: expected {_FILES} as protect wrote it: {type(error).__name__}: {error}; "
+            f"the original {_CONFIG}, if there was one, is beside it: put the model back by hand"
+        ) from None

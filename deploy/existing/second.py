@@ -72,10 +72,13 @@ def add(
         for old, new in {**names, folder.name: public}.items():
             shutil.copytree(repository / old, staged / new, ignore=_KEPT_OUT)
             config = staged / new / "config.pbtxt"
-            text = config_text.renamed(config.read_text(encoding="utf-8"), new)
+            try:
+                text = config_text.renamed(config.read_text(encoding="utf-8"), new)
+                if new == public:
+                    text = config_text.with_steps_renamed(text, names)
+            except InputError as error:
+                raise InputError(f"{repository / old / config.name}: {error}") from None
             text = text.replace(f'the ensemble "{folder.name}"', f'the ensemble "{public}"')
-            if new == public:
-                text = config_text.with_steps_renamed(text, names)
             config.write_text(text, encoding="utf-8")
             if new != public:
                 change(staged / new)

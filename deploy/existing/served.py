@@ -10,6 +10,7 @@ from deploy.triton.server import ServerError, on_free_ports
 from exporters import question
 from exporters.graph.onnx_run import Feed, one_line
 from load_tests.asking.endpoint import connect
+from load_tests.asking.failures import said_by
 from load_tests.data import tensors
 from postprocess.arrays import Array
 from postprocess.errors import InputError
@@ -64,6 +65,10 @@ def here(repository: Path, name: str, *, batched: bool) -> Iterator[AskedModel]:
         yield AskedModel(stack.enter_context(server.connect()), name, batched=batched)
 
 
+def _listed(steps: list[str]) -> str:
+    return f"steps {', '.join(steps)}" if steps else "no steps"
+
+
 @contextlib.contextmanager
 def at(url: str, name: str, steps: list[str], *, batched: bool) -> Iterator[AskedModel]:
     """Yield a model of the Triton at HOST:PORT.
@@ -83,10 +88,14 @@ def at(url: str, name: str, steps: list[str], *, batched: bool) -> Iterator[Aske
         try:
             there = client.get_model_config(name, client_timeout=5).config
         except InferenceServerException as error:
-            raise InputError(f"--url {url}: {one_line(error)}") from None
-        if model_config.step_names(there) != steps:
             raise InputError(
-                f"--url {url}: serves another model {name}, whose steps are others; let it serve "
-                "the one that is to be protected"
+                f"--url {url}: model {name}: {said_by(error)}; give HOST:PORT of the gRPC of a "
+                "Triton that serves it"
+            ) from None
+        if (got := model_config.step_names(there)) != steps:
+            raise InputError(
+                f"--url {url}: model {name}: expected the one that is to be protected, with "
+                f"{_listed(steps)}, got one with {_listed(got)}; let it serve the one in the "
+                "repository"
             )
         yield AskedModel(client, name, batched=batched)

@@ -6,6 +6,7 @@ Files of the model are linked; what is written is small.
 import os
 import stat
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -203,16 +204,20 @@ def _public(model: ExistingModel, text: str) -> str:
 
 def _behind(model: ExistingModel, found: Understood, name: str) -> str:
     """Return the config of the model under its new name."""
-    text = config_text.renamed(model.text, name)
-    for one in found.outputs:
-        text = config_text.without_labels_file(text, one)
+
+    def edit(text: str) -> str:
+        text = config_text.renamed(text, name)
+        for one in found.outputs:
+            text = config_text.without_labels_file(text, one)
+        return text
+
     wanted = type(model.config)()
     wanted.CopyFrom(model.config)
     wanted.name = name if wanted.name else ""
     for output in wanted.output:
         if output.name in found.outputs:
             output.ClearField("label_filename")
-    return _CLASSIFIER.format(name=model.name) + _compared(model, text, wanted)
+    return _CLASSIFIER.format(name=model.name) + _edited(model, edit, wanted)
 
 
 def _extended(model: ExistingModel, signature: Signature, defences: Sequence[str]) -> str:
@@ -220,7 +225,8 @@ def _extended(model: ExistingModel, signature: Signature, defences: Sequence[str
     tensors = {one.name for one in (*signature.scores, *model.config.input)}
     for step in model.config.ensemble_scheduling.step:
         tensors |= {*step.input_map.values(), *step.output_map.values()}
-    text, wanted = model.text, type(model.config)()
+    steps: list[tuple[str, str, str]] = []
+    wanted = type(model.config)()
     wanted.CopyFrom(model.config)
     heads = zip(defences, signature.scores, config_pbtxt.inner_scores(signature), strict=True)
     for defence, scores, taken in heads:
@@ -233,26 +239,29 @@ def _extended(model: ExistingModel, signature: Signature, defences: Sequence[str
             config_pbtxt.mapped("input", inner, taken.name),
             config_pbtxt.mapped("output", scores.name, scores.name),
         )
-        text = config_text.with_step(text, scores.name, inner, step.strip())
+        steps.append((scores.name, inner, step.strip()))
         for one in wanted.ensemble_scheduling.step:
             for key, tensor in one.output_map.items():
                 if tensor == scores.name:
                     one.output_map[key] = inner
         last = wanted.ensemble_scheduling.step.add(model_name=defence, model_version=-1)
         last.input_map[taken.name], last.output_map[scores.name] = inner, scores.name
-    return _compared(model, text, wanted)
+
+    def edit(text: str) -> str:
+        for one in steps:
+            text = config_text.with_step(text, *one)
+        return text
+
+    return _edited(model, edit, wanted)
 
 
-def _compared(model: ExistingModel, text: str, wanted: Any) -> str:
-    """Return the text, once it says what it should and nothing else."""
+def _edited(model: ExistingModel, edit: Callable[[str], str], wanted: Any) -> str:
+    """Return the model's text, edited, once it says what it should and nothing else."""
     path = model.folder / "config.pbtxt"
-    try:
-        same = model_config.parse(text, path) == wanted
-    except InputError:
-        same = False
-    if not same:
-        raise InputError(
-            f"{path}: written in a form that cannot be edited in place; write one field a line, as "
-            "in the Triton documentation"
-        )
-    return text
+    with suppress(InputError, ValueError, IndexError):  # what no edit of it finds
+        text = edit(model.text)
+        if model_config.parse(text, path) == wanted:
+            return text
+    raise InputError(
+        f"{path}: written in a form that cannot be edited in place; {config_text.ONE_A_LINE}"
+    )

@@ -16,6 +16,8 @@ from exporters.repository.model_repository import classifier_name
 from load_tests.asking.endpoint import connect
 from postprocess.errors import InputError
 
+#: Where there is no such folder.
+_MAKE_SO = "make it so, and call --undo again"
 #: How long a server may take to serve the original again.
 SERVED_S = 120.0
 
@@ -66,7 +68,7 @@ def undo_each(
             if url:
                 tell(f"{one.folder.name}: back in place. Waiting until {url} serves it")
                 _wait_for_original(one, url)
-            with placing_in.beside(one.folder.parent) as work:
+            with placing_in.beside(one.folder.parent, _MAKE_SO) as work:
                 placing_in.take_away(one.folder.parent, one.removed, work)
             done.append(one)
         except InputError as error:
@@ -105,7 +107,7 @@ def _give_back(folder: Path, *, force: bool) -> Undone:
     if folder.is_dir() and record.config_of(folder) == kept.config:
         return Undone(folder, steps, [])
     _refuse_another(folder, kept.defences[-1])
-    with placing_in.beside(repository) as work:
+    with placing_in.beside(repository, _MAKE_SO) as work:
         more = _restore(folder, kept, work / folder.name, force=force)
         placing_in.touch(work / folder.name)
         try:
@@ -114,7 +116,10 @@ def _give_back(folder: Path, *, force: bool) -> Undone:
             else:
                 os.rename(work / folder.name, folder)
         except OSError as error:
-            raise InputError(f"{folder}: cannot be moved: {error.strerror}") from None
+            raise InputError(
+                f"{folder}: cannot be moved: {error.strerror}; the protected model stands as it "
+                "was: mend that, and call --undo again"
+            ) from None
     return Undone(folder, steps, more)
 
 
@@ -126,7 +131,8 @@ def _refuse_another(folder: Path, defence: str) -> None:
     if defence not in model_config.step_names(config):
         raise InputError(
             f"{folder / 'config.pbtxt'}: neither the protected model nor the original: it was "
-            f"edited since; the original is in {folder.parent / defence / record.HOLDER}"
+            f"edited since; the original is in {folder.parent / defence / record.HOLDER}: copy it "
+            "back, and call --undo again"
         )
 
 
