@@ -52,16 +52,7 @@ def of_answers(
     *,
     batched: bool,
 ) -> Question | None:
-    """Return the question to keep beside a protected model, of its own confident rows, or None.
-
-    Args:
-        runner: of the victim.
-        source: of inputs that it runs on.
-        evidence: what it gave on those.
-        parameters: of the defence.
-        output: of the victim's scores, and of the protected ones.
-        batched: the first axis of every tensor is the batch.
-    """
+    """Return the question to keep beside a protected model, of its own confident rows, or None."""
 
     def raw(feed: Feed) -> Array:
         return runner(feed, [output])[output]
@@ -145,13 +136,7 @@ def again(model: AnswerSource, question: Question, ranks: Sequence[int]) -> Ques
 
 
 def most_confident(source: Source, evidence: Evidence, *, single: bool) -> Iterator[Feed]:
-    """Yield inputs of those rows whose scores say most clearly which class it is.
-
-    Args:
-        source: that the evidence was gathered with.
-        evidence: the scores of its rows.
-        single: each score is a yes or no of its own.
-    """
+    """Yield inputs of those rows whose scores say most clearly which class it is."""
     found = [
         (confidence, call, row)
         for call, part in enumerate(evidence.scores)

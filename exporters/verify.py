@@ -49,13 +49,6 @@ def verify(
 ) -> Verified:
     """Return what was compared, once written victim and defence give the original's answers.
 
-    Args:
-        repository: that the models were written to.
-        name: the public model name.
-        classifier: the original.
-        head: of it, its scores as they were written.
-        parameters: of the head's defence.
-
     Raises:
         CutError: the logits are not those of the original's probabilities.
         InputError: an answer is not finite, does not sum to 1, or has another top class.
@@ -107,13 +100,6 @@ def verify_fused(
     repository: Path, name: str, classifier: Classifier, head: Head, parameters: Parameters
 ) -> None:
     """Refuse a fused model that answers other than the defence does on the victim's scores.
-
-    Args:
-        repository: that the fused model and, beside it, the victim were written to.
-        name: the public model name.
-        classifier: the original.
-        head: of it, its scores as they were written.
-        parameters: of the defence.
 
     Raises:
         InputError: an answer differs, or a row that the defence refuses gets one.

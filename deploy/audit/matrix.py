@@ -19,13 +19,7 @@ class Holder:
 def ways(
     holders: Mapping[str, Holder], find: Callable[[str, Access], target.Target], access: Access
 ) -> Iterator[Way]:
-    """Return the ways of every client to every model that somebody may ask.
-
-    Args:
-        holders: by the client's name.
-        find: returns a model, as a client finds it.
-        access: how to connect; the keys are the holders'.
-    """
+    """Return the ways of every client to every model that somebody may ask."""
     every = dict.fromkeys(model for one in holders.values() for model in one.models)
     for name, holder in holders.items():
         found = {model: _door(find, model, holder, access) for model in holder.models}

@@ -131,15 +131,21 @@ def _median(row: dict[str, Any], key: str) -> float:
 
 
 def _draw_protect(rows: _Rows) -> str:
-    made, axes = figure(6.4, 4.4)
-    for layout in ("ensemble", "fused"):
-        some = [row for row in rows if row["layout"] == layout]
-        axes.loglog(
-            [row["mebibytes"] for row in some], [row["seconds"] for row in some], "o-", label=layout
-        )
+    made, axes = _lines(rows, "layout", "mebibytes", "seconds", "{}")
     axes.set(xlabel="size of the model, MiB", ylabel="seconds of protect")
-    axes.legend()
+    axes.set(xscale="log", yscale="log")
     return svg(made)
+
+
+def _lines(rows: _Rows, by: str, x: str, y: str, label: str) -> Any:
+    """Return a figure and its axes, with a line for each value of a key."""
+    made, axes = figure(6.4, 4.4)
+    for value in dict.fromkeys(row[by] for row in rows):
+        some = [row for row in rows if row[by] == value]
+        shown = [[row[key] for row in some] for key in (x, y)]
+        axes.plot(*shown, "o-", label=label.format(value))
+    axes.legend()
+    return made, axes
 
 
 def _say_protect(rows: _Rows) -> str:
@@ -155,17 +161,9 @@ def _say_protect(rows: _Rows) -> str:
 
 
 def _draw_attack(rows: _Rows) -> str:
-    made, axes = figure(6.4, 4.4)
-    for batch in dict.fromkeys(row["batch"] for row in rows):
-        some = [row for row in rows if row["batch"] == batch]
-        axes.plot(
-            [row["concurrency"] for row in some],
-            [row["queries_per_second"] for row in some],
-            "o-", label=f"batch {batch}",
-        )  # fmt: skip
+    made, axes = _lines(rows, "batch", "concurrency", "queries_per_second", "batch {}")
     axes.set_xscale("log", base=2)
     axes.set(xlabel="requests in flight", ylabel="queries per second", ylim=(0, None))
-    axes.legend()
     return svg(made)
 
 

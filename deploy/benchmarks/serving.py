@@ -63,11 +63,6 @@ def run(
     Skipped is, with the reason, a way that refuses a batch, or that failed or was silent when each
     client asked once; if it is the victim, so is the cell.
 
-    Args:
-        asked: what to measure.
-        stages: given their number, returns what shows them.
-        keep: takes the report as it grows, after every cell.
-
     Raises:
         InputError: the model is not of the ensemble layout.
         ServerError: Triton does not start with all of them.

@@ -89,10 +89,6 @@ def absolute(path: str) -> str:
 def drawn(command: Any, *, to_learn: bool = True) -> Drawn:
     """Return the rows that a command's --data or --query-set names.
 
-    Args:
-        command: with those options.
-        to_learn: see ``query_sets.read``.
-
     Raises:
         InputError: neither or both are given, or they name none.
     """

@@ -3,6 +3,7 @@
 What it needs is imported by its steps, so that its help needs none of it.
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -27,7 +28,7 @@ from postprocess.errors import InputError
 if TYPE_CHECKING:
     from exporters.pipeline import Stage
     from exporters.training.datasets import Dataset, Images, Labels
-    from load_tests.asking.endpoint import Answers
+    from load_tests.asking.endpoint import Answers, Query
     from load_tests.stealing.transfer_set import TransferSet
 
 DIGITS = "digits"
@@ -155,12 +156,11 @@ class DemoCommand:
 
         from deploy.triton.server import TritonServer, free_ports
         from exporters.training import datasets
-        from load_tests.asking.endpoint import Endpoint, Query, ask
+        from load_tests.asking.endpoint import Endpoint, ask
         from load_tests.reporting import measures
         from load_tests.stealing import probabilities
         from load_tests.stealing.attacks.sample import sample
         from load_tests.stealing.collect import collect
-        from load_tests.timing.latency import interleaved_latency_ms
 
         name = datasets.public_name(self.data)
         with ExitStack() as stack:
@@ -178,12 +178,7 @@ class DemoCommand:
                 for which, model in models.items()
             }
             with stage("time the endpoints, interleaved"):
-                latencies = interleaved_latency_ms(
-                    endpoints,
-                    dataset.x_test,
-                    rounds=LATENCY_REQUESTS,
-                    rng=np.random.default_rng(self.seed),
-                )
+                latencies = _latencies(endpoints, dataset.x_test, seed=self.seed)
             # As an unprotected service would answer.
             endpoints["unprotected"] = probabilities.of(endpoints["unprotected"])
             with stage(f"query the endpoints, {len(pool)} rows each"):
@@ -200,11 +195,7 @@ class DemoCommand:
             "calibrated_agreement": measures.agreement(scores[CALIBRATED], victim_scores),
             "honest": _worth(scores, labels, judged),
             "latency_requests": LATENCY_REQUESTS,
-            **{
-                f"latency_p{percentile}_ms_{name}": float(np.percentile(values, percentile))
-                for name, values in latencies.items()
-                for percentile in (50, 99)
-            },
+            **latencies,
         }
         return served, victim_scores, taken
 
@@ -242,6 +233,25 @@ class DemoCommand:
             ),
             "stolen_agreement_calibrated": agreement("calibrated answers", CALIBRATED),
         }
+
+
+def _latencies(queries: "dict[str, Query]", images: "Images", *, seed: int) -> dict[str, float]:
+    """Return how long each takes for one image at a time, one caller, in a closed loop."""
+    import numpy as np
+
+    from load_tests.timing.interleaved import call_seconds
+
+    calls = {
+        name: map(query, itertools.cycle(images[:, None])).__next__
+        for name, query in queries.items()
+    }
+    rng, rounds = np.random.default_rng(seed), LATENCY_REQUESTS
+    seconds = call_seconds(calls, rounds=rounds, rng=rng, warm_up=rounds // 10)
+    return {
+        f"latency_p{percentile}_ms_{name}": 1000 * float(np.percentile(values, percentile))
+        for name, values in seconds.items()
+        for percentile in (50, 99)
+    }
 
 
 def _compared(victim: "Answers", protected: "Answers", labels: "Labels") -> dict[str, float]:

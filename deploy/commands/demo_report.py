@@ -37,11 +37,7 @@ _TABLE: tuple[tuple[str, tuple[str | float | None, ...], int], ...] = (
 
 
 def table_rows(report: dict[str, Any]) -> _Rows:
-    """Return the demo's table as text: what, and the number of each of ``HEAD``.
-
-    Args:
-        report: what the demo wrote to report.json.
-    """
+    """Return the demo's table as text: what, and the number of each of ``HEAD``."""
 
     def shown(what: str | float | None, which: str, decimals: int) -> str:
         value = report["honest"]["answers"][which].get(what, what)

@@ -15,10 +15,6 @@ if TYPE_CHECKING:
 def refuse(command: "ProtectCommand", public: Path) -> None:
     """Refuse what cannot be made of a model, before anything is written.
 
-    Args:
-        command: with its options.
-        public: folder that the protected model gets.
-
     Raises:
         InputError: an unknown kind, rows that are missing, of no use or cannot be read, or a second
             model that cannot be.

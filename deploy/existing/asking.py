@@ -20,7 +20,7 @@ from exporters.reading.classifier import AXIS_CALLS, Head, ProtectOptions, label
 from exporters.reading.evidence import Evidence
 from exporters.reading.graph_ending import Ending
 from exporters.reading.score_kind import ScoreKind
-from exporters.reading.score_output import NAMES
+from exporters.reading.score_output import NAMES, several
 from exporters.repository import versions
 from postprocess.arrays import Array
 from postprocess.errors import InputError
@@ -65,11 +65,6 @@ class _Run:
 
 def ask(model: ExistingModel, runner: GraphRunner, asked: ProtectOptions) -> Understood:
     """Return what a model's answers say about its scores.
-
-    Args:
-        model: as its config.pbtxt says.
-        runner: of it, whose arrays have the shapes that clients see.
-        asked: what a person says.
 
     Raises:
         InputError: it does not run, what was asked contradicts what is seen, or it is not clear.
@@ -140,11 +135,6 @@ def _head(run: _Run, found: Value) -> tuple[Head, str, list[str]]:
 def told(model: ExistingModel, asked: ProtectOptions, why: str) -> Understood:
     """Return what a person says about a model that cannot be asked.
 
-    Args:
-        model: as its config.pbtxt says.
-        asked: what the person says.
-        why: it cannot be asked.
-
     Raises:
         InputError: not all is said that has to be.
     """
@@ -185,13 +175,7 @@ def _outputs(made: list[Value], asked: ProtectOptions) -> list[Value]:
     for candidates in (list(floats.values()), named):
         if len(candidates) == 1:
             return candidates
-    first, second = list(floats)[:2]
-    raise InputError(
-        f"several outputs could be the scores: {there}; name one with --output, for example "
-        f"--output {first}: the others are dropped, for scores beside the protected ones would "
-        "leak the model. To serve several, each with a defence of its own, name them all: "
-        f"--output {first} --output {second}"
-    )
+    raise InputError(several([*floats]))
 
 
 def _axis(

@@ -92,14 +92,6 @@ def write(
 ) -> Staged:
     """Write the protected models of an existing one to a folder and return what they are.
 
-    Args:
-        model: the existing one.
-        found: what its scores are.
-        parameters: of each head's defence.
-        asked: what a person says.
-        folder: to write to.
-        take: how its files come there.
-
     Raises:
         InputError: its config.pbtxt is written in a form that cannot be edited, or a file cannot
             be linked.

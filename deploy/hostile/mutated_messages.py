@@ -94,32 +94,21 @@ def _typed_contents(message: Message) -> None:
         message.inputs[0].contents.fp32_contents.extend(values)
 
 
-def _model(self: Mutator, message: Message, rng: random.Random) -> None:
-    message.model_name = rng.choice([*self.names, text(rng)])
-
-
-def _version(self: Mutator, message: Message, rng: random.Random) -> None:
-    message.model_version = rng.choice(["1", "2", "-1", "0", "01", "1.0", str(2**63), text(rng)])
-
-
-def _identity(self: Mutator, message: Message, rng: random.Random) -> None:
-    message.id = text(rng)
-
-
 def _parameter(self: Mutator, message: Message, rng: random.Random) -> None:
     holders = [message, *message.inputs, *message.outputs]
     for _ in range(rng.choice([1, 1, 2, 20])):
         self.parameter(rng.choice(holders).parameters, rng)
 
 
-def _input_name(self: Mutator, message: Message, rng: random.Random) -> None:
-    for one in message.inputs[:1]:
-        one.name = rng.choice([*self.names, text(rng)])
+def _set(field: str, value: Callable[["Mutator", random.Random], str]) -> Mutation:
+    """Return what sets a field of the first input, or of the message."""
 
+    def mutate(self: Mutator, message: Message, rng: random.Random) -> None:
+        of_input = field in ("name", "datatype")
+        for one in message.inputs[:1] if of_input else [message]:
+            setattr(one, field, value(self, rng))
 
-def _datatype(self: Mutator, message: Message, rng: random.Random) -> None:
-    for one in message.inputs[:1]:
-        one.datatype = rng.choice(DATATYPES)
+    return mutate
 
 
 def _shape(self: Mutator, message: Message, rng: random.Random) -> None:
@@ -183,9 +172,15 @@ def _outputs(self: Mutator, message: Message, rng: random.Random) -> None:
             self.parameter(output.parameters, rng)
 
 
+_VERSIONS = ("1", "2", "-1", "0", "01", "1.0", str(2**63))
 _MUTATIONS: tuple[Mutation, ...] = (
-    _model, _version, _identity, _parameter, _parameter, _input_name, _datatype, _shape, _shape,
-    _inputs, _raw_contents, _raw_contents, _contents, _outputs, _outputs,
+    _set("model_name", lambda self, rng: rng.choice([*self.names, text(rng)])),
+    _set("model_version", lambda self, rng: rng.choice([*_VERSIONS, text(rng)])),
+    _set("id", lambda self, rng: text(rng)),
+    _parameter, _parameter,
+    _set("name", lambda self, rng: rng.choice([*self.names, text(rng)])),
+    _set("datatype", lambda self, rng: rng.choice(DATATYPES)),
+    _shape, _shape, _inputs, _raw_contents, _raw_contents, _contents, _outputs, _outputs,
 )  # fmt: skip
 
 
@@ -209,10 +204,6 @@ def _cut(raw: bytes, rng: random.Random) -> bytes:
     return raw[:start] + raw[end:]
 
 
-def _end(raw: bytes, rng: random.Random) -> bytes:
-    return raw[: rng.randint(0, len(raw))]
-
-
 def _twice(raw: bytes, rng: random.Random) -> bytes:
     start, end = sorted(rng.choices(range(len(raw) + 1), k=2))
     return raw[:end] + raw[start:end] + raw[end:]
@@ -233,5 +224,9 @@ def _unknown_field(raw: bytes, rng: random.Random) -> bytes:
 
 #: Mutations of bytes, whatever these are.
 BYTES: tuple[Callable[[bytes, random.Random], bytes], ...] = (
-    _flip, _flip_early, _cut, _end, _twice, _insert, _unknown_field,
+    _flip,
+    lambda raw, rng: _flip(raw[:60], rng) + raw[60:],  # tags and lengths, most of which come first
+    _cut,
+    lambda raw, rng: raw[: rng.randint(0, len(raw))],
+    _twice, _insert, _unknown_field,
 )  # fmt: skip

@@ -5,17 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from deploy.repository import model_config
-from deploy.repository.finding import Finding, error, warning
+from deploy.repository.finding import Finding, error, raw_output, warning
 from postprocess.defence_config import DATA_TYPES
 
 
 def check_steps(repository: Path, configs: dict[str, Any]) -> list[Finding]:
-    """Return where the tensors of an ensemble's steps do not fit each other.
-
-    Args:
-        repository: of the models.
-        configs: their ``ModelConfig``, by name.
-    """
+    """Return where the tensors of an ensemble's steps do not fit each other."""
     found = []
     for name, config in configs.items():
         where = repository / name / "config.pbtxt"
@@ -89,13 +84,7 @@ def _compare(place: str, given: Any, taken: Any) -> Iterator[tuple[str, str]]:
 def check_ways_round(
     repository: Path, configs: dict[str, Any], defending: set[str]
 ) -> list[Finding]:
-    """Return where scores come out that no defence has perturbed.
-
-    Args:
-        repository: of the models.
-        configs: their ``ModelConfig``, by name.
-        defending: the names of the defences among them.
-    """
+    """Return where scores come out that no defence has perturbed."""
     found = []
     ensembles: dict[str, list[str]] = {}  # victim to the ensembles that protect it
     used: set[str] = set()
@@ -110,11 +99,7 @@ def check_ways_round(
         for output in config.output:
             is_score = model_config.data_type_name(output) in DATA_TYPES
             if output.name in raw or (is_score and output.name not in made):
-                message = (
-                    f"{repository / name / 'config.pbtxt'}: output {output.name}: expected what a "
-                    "defence makes, got what none has perturbed"
-                )
-                found.append(error("raw-output", name, message))
+                found.append(raw_output(repository / name / "config.pbtxt", output.name))
         for step in steps:
             if raw & set(step.output_map.values()):
                 ensembles.setdefault(step.model_name, []).append(name)

@@ -1,6 +1,7 @@
 """What a check has to say, to people and to machines."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,12 @@ class Finding:
 def error(code: str, model: str, message: str) -> Finding:
     """Return what would stop a load, or let raw scores out."""
     return Finding("error", code, model, message)
+
+
+def raw_output(path: Path, output: str) -> Finding:
+    """Return that a model, of this config.pbtxt, gives an output that no defence has perturbed."""
+    message = f"{path}: output {output}: expected what a defence makes, got what none has perturbed"
+    return error("raw-output", path.parent.name, message)
 
 
 def warning(code: str, model: str, message: str) -> Finding:

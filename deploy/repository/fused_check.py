@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.repository import model_config
-from deploy.repository.finding import Finding, error
+from deploy.repository.finding import Finding, raw_output
 from exporters.fusing import fused
 from exporters.graph import onnx_graph
 from exporters.repository.config_pbtxt import FUSED_MARK
@@ -57,12 +57,7 @@ def read(folder: Path, config: Any, marked: str, files: list[Path]) -> DefenceCo
 def raw_outputs(folder: Path, config: Any, made: str) -> list[Finding]:
     """Return which outputs hold floats that no defence has perturbed."""
     return [
-        error(
-            "raw-output",
-            folder.name,
-            f"{folder / 'config.pbtxt'}: output {output.name}: expected what the defence makes, "
-            "got what none has perturbed",
-        )
+        raw_output(folder / "config.pbtxt", output.name)
         for output in config.output
         if output.name != made and model_config.data_type_name(output) in DATA_TYPES
     ]

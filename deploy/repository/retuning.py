@@ -89,10 +89,6 @@ def plan(
 def defences_of(folder: Path, output: str = "") -> list[Path]:
     """Return the config.pbtxt of each defence of an ensemble, in the order of its steps.
 
-    Args:
-        folder: of the ensemble.
-        output: the one whose defence is meant, "" for all.
-
     Raises:
         InputError: no defence among its steps, or none that makes the output.
     """

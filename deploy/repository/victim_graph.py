@@ -54,8 +54,10 @@ def find(repository: Path, name: str, output: str = "") -> tuple[OnnxVictim, Par
             if tensor in read and victim.backend == "onnxruntime":
                 _refuse_processed(path, step, {given.name for given in config.input})
                 file = _file(repository / step.model_name, victim)
-                _refuse_other_axis(onnx_graph.load(file), made, parameters, str(where))
-                return _victim(file, _bytes(file), made, parameters), parameters
+                model = onnx_graph.load(file)
+                _refuse_other_axis(model, made, parameters, str(where))
+                graph = model.SerializeToString()
+                return _victim(file, graph, made, parameters), parameters
     raise InputError(f"{path}: expected a protected model: a defence that reads an ONNX classifier")
 
 
@@ -86,10 +88,6 @@ def _file(folder: Path, config: Any) -> Path:
     if not file.is_file():
         raise InputError(f"{file}: no such file")
     return file
-
-
-def _bytes(file: Path) -> bytes:
-    return onnx_graph.load(file).SerializeToString()  # type: ignore[no-any-return]
 
 
 def _inside(file: Path) -> tuple[OnnxVictim, Parameters]:

@@ -84,10 +84,6 @@ class Probe:
         victim's own. Where the model takes none, its defence alone is asked from now on; where
         there is none to be asked, ``blind`` is true.
 
-        Args:
-            client: tritonclient's.
-            in_force: the parameters that the defence has now.
-
         Raises:
             RawAnswerError: the answer to the kept question is one that no defence has made.
             ProbeError: nothing answers at all.
@@ -143,10 +139,6 @@ class Probe:
 
     def learn(self, client: Any, in_force: Mapping[str, str]) -> None:
         """Take what is answered now for the known answer.
-
-        Args:
-            client: tritonclient's.
-            in_force: the parameters that the defence has now.
 
         Raises:
             RawAnswerError: the answer to the kept question is one that no defence has made.

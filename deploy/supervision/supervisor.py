@@ -202,10 +202,6 @@ class Supervisor:
     def _refuse_unprotected(self, name: str, made: set[str]) -> None:
         """Refuse a model that was protected once, and now has outputs that no defence makes.
 
-        Args:
-            name: of the model.
-            made: its outputs that a defence makes.
-
         Raises:
             ServerError: its questions ask for others, or there are none.
         """

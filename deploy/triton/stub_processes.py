@@ -9,12 +9,7 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 
 
 def find(prefix: str, repository: Path) -> dict[str, list[int]]:
-    """Return model name to the process ids of its living instances.
-
-    Args:
-        prefix: of the names of that Triton's shared memory.
-        repository: that it serves.
-    """
+    """Return model name to the process ids of its living instances."""
     found: dict[str, list[int]] = {}
     for entry in filter(str.isdigit, os.listdir("/proc")):  # pathlib's glob takes three times that
         with contextlib.suppress(OSError, ValueError), open(f"/proc/{entry}/cmdline") as file:

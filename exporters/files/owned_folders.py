@@ -14,12 +14,7 @@ _OWNER = ".owner"
 
 @contextlib.contextmanager
 def owned_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """Yield a new folder in another, gone after the block; those of killed processes go before.
-
-    Args:
-        parent: the other folder.
-        prefix: of the names of such folders.
-    """
+    """Yield a new folder in another, gone after the block; those of killed processes go before."""
     remove_orphans(parent, prefix)
     with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as name, own(Path(name)):
         yield Path(name)

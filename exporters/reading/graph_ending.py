@@ -51,13 +51,7 @@ class Ending:
 
 
 def ending(model: Any, output: str, *, shape: tuple[int, ...]) -> Ending | None:
-    """Return the activation that an output ends in, None where it ends in another way.
-
-    Args:
-        model: from ``onnx_graph.load``.
-        output: the name of one of its outputs.
-        shape: of that output, as it was seen.
-    """
+    """Return the activation that an output ends in, None where it ends in another way."""
     node, behind, written = _source(model, output)
     if node is None:
         return None

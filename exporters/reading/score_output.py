@@ -67,12 +67,17 @@ def find(
     for candidates in (floats, ends, named):
         if len(candidates) == 1:
             return candidates
-    first, second = floats[0].name, floats[1].name
-    raise InputError(
-        f"several outputs could be the scores: {', '.join(value.name for value in floats)}; name "
-        f"one with --output, for example --output {first}: the others are dropped, for scores "
-        "beside the protected ones would leak the model. To serve several, each with a defence of "
-        f"its own, name them all: --output {first} --output {second}"
+    raise InputError(several([value.name for value in floats]))
+
+
+def several(names: Sequence[str]) -> str:
+    """Return what to say of outputs each of which could be the scores."""
+    first, second, *_ = names
+    return (
+        f"several outputs could be the scores: {', '.join(names)}; name one with --output, for "
+        f"example --output {first}: the others are dropped, for scores beside the protected ones "
+        "would leak the model. To serve several, each with a defence of its own, name them all: "
+        f"--output {first} --output {second}"
     )
 
 

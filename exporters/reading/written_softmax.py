@@ -16,13 +16,7 @@ class WrittenSoftmax:
 
 
 def read(node: Any, producer: dict[str, Any], constants: dict[str, Any]) -> WrittenSoftmax | None:
-    """Return the Softmax that a node is the last of, None if it is the last of none.
-
-    Args:
-        node: of a graph.
-        producer: the node that makes each tensor.
-        constants: from ``onnx_graph.constants``.
-    """
+    """Return the Softmax that a node is the last of, None if it is the last of none."""
     if node.op_type != "Div":
         return None
     weight = producer.get(node.input[0])

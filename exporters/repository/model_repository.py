@@ -124,10 +124,6 @@ def fused_files(name: str, signature: Signature, parameters: Parameters) -> dict
 def refuse_name(name: str, *, where: str = "--name") -> None:
     """Refuse a public model name that Triton or the gateway cannot serve, or that is no folder's.
 
-    Args:
-        name: of the model.
-        where: what the error message calls the place that it comes from.
-
     Raises:
         InputError: it is none; the message proposes one that is.
     """

@@ -15,12 +15,6 @@ UNKNOWN = "the file does not say what it was made with"
 def make(before: Made, folder: Path, *, data_dir: Path | None, tell: Tell) -> Made:
     """Return what comes out when a run is made again.
 
-    Args:
-        before: the run's file.
-        folder: takes the new one, and its victim.
-        data_dir: see ``exporters.training.datasets``.
-        tell: told of progress.
-
     Raises:
         InputError: the file names what cannot be.
         RunError: the victim cannot be trained, or the run cannot be made.

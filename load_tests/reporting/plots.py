@@ -32,11 +32,6 @@ def draw_served(axes: Any, defences: Mapping[str, Parameters], *, y_label: str =
 
     Over two classes (y, 1 - y) the normaliser alpha is 1, so that without the accuracy constraint
     this is equation 2 itself (beyond beta 2 clipped at 0 and 1).
-
-    Args:
-        axes: to draw on.
-        defences: by their labels.
-        y_label: of the diagonal, y itself.
     """
     y = np.linspace(0, 1, 1001, dtype=np.float32)
     axes.plot(y, y, color="0.7", linestyle="--", label=y_label)

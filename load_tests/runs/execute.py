@@ -49,10 +49,6 @@ def execute(run: Run, victim: TrainedVictim) -> dict[str, Any]:
     the full learning rate), on at most ``CHECKPOINT_IMAGES`` images, each with its ``queries``,
     the images shown so far. With ``held_out`` rows, ``honest`` is what clients can do with the
     answers.
-
-    Args:
-        run: what to do.
-        victim: the run's victim, trained.
     """
     drawn = victim.drawn
     judged = _judged(run, len(drawn.test))

@@ -6,6 +6,6 @@ next once the last is answered; ``paced`` sends at given times, whatever the las
 percentiles, throughput and their ratios of what came of them; ``machine`` says on what.
 
 ``overhead`` is the command's measurement of a protected and an unprotected model, ``flood`` the
-thief who may query meanwhile. ``latency`` is the demo's, and ``step_benchmark`` times the defence
-alone, without a server: ``python -m load_tests.timing.step_benchmark``.
+thief who may query meanwhile. ``step_benchmark`` times the defence alone, without a server:
+``python -m load_tests.timing.step_benchmark``.
 """

@@ -79,10 +79,6 @@ def measure(asked: OverheadOptions, *, stages: Callable[[int], Stage]) -> dict[s
 
     With ``under_attack`` also ``cells_under_attack`` and ``thief``, what the thief did meanwhile.
 
-    Args:
-        asked: what to measure.
-        stages: given the number of stages, returns what shows them.
-
     Raises:
         EndpointError: the server cannot be reached, does not know a model, or a model answered
             no request at all.

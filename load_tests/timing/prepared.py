@@ -24,12 +24,6 @@ class Preparer:
     def __init__(self, client: Any, url: str, model: str, *, sent: Rows | None = None) -> None:
         """Ask the server for the model's inputs.
 
-        Args:
-            client: tritonclient's gRPC client.
-            url: HOST:PORT, for messages.
-            model: its name.
-            sent: the rows to draw from; None for random values.
-
         Raises:
             EndpointError: the server cannot be reached or does not know the model.
             InputError: they are not what the model takes.

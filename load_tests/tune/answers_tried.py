@@ -11,14 +11,7 @@ THIEVES, SEEDS, LEAST_A_CLASS = 2, 2, 5
 
 
 def study(thief: Run, defence: dict[str, Any], *, classes: int, pool: int) -> Study:
-    """Return the study of a recorded classifier, few thieves of each kind of answers.
-
-    Args:
-        thief: the naive one, before the classifier without a defence.
-        defence: parameters of the setting that is recommended.
-        classes: K.
-        pool: rows that a thief can ask about.
-    """
+    """Return the study of a recorded classifier, few thieves of each kind of answers."""
     others = [kind for kind in KINDS if not kind.defence]
     a_class = max(LEAST_A_CLASS, thief.queries // classes)
     return Study(
