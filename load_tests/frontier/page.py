@@ -43,10 +43,15 @@ def _told_of(study: Study, known: Known) -> list[Kind]:
 
 
 def _about_kind(study: Study, kind: Kind, known: Known) -> dict[str, Any]:
-    chosen = {study.queries(one): study.chosen(kind, one, known) for one in study.budgets}
+    thieves = {}
+    for a_class in study.budgets:
+        thief = study.chosen(kind, a_class, known)
+        if thief is not None:
+            own = study.strongest(kind, a_class, known) is kind
+            thieves[str(study.queries(a_class))] = called(thief) if own else "that of labels"
     return {
         "title": kind.title,
-        "thieves": {str(at): called(one) for at, one in chosen.items() if one is not None},
+        "thieves": thieves,
         "honest": {key: asdict(one) for key, one in honest(study, kind, known).items()},
         "stolen": _told(study, kind, stolen, known),
         "gains": {} if kind is LABELS else _told(study, kind, gain, known),

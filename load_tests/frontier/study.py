@@ -2,7 +2,8 @@
 
 All thieves are run on a pilot seed, with every budget, and nothing is told of it. The best of each
 kind of answers, and of labels, is run on the seeds that are told of: the best of many on the same
-seed would be best by luck too.
+seed would be best by luck too. Every answer tells its label: where a thief of labels was better on
+the pilot seed, that is the best thief of the answer.
 """
 
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ OF_LABELS: tuple[Change, ...] = tuple(
         {"loss": "smoothed", "learn": "consistency"},
         {"loss": "spread", "learn": "consistency"},
         {"loss": "smoothed", "attack": "margin"},
+        {"loss": "smoothed", "learn": "consistency", "attack": "margin"},
     )
 )
 #: Thieves of whatever is answered.
@@ -42,6 +44,7 @@ OF_ANSWERS: tuple[Change, ...] = (
     *_LEARN,
     {"loss": "logits", "learn": "consistency"},
     {"loss": "logits", "attack": "margin"},
+    {"learn": "consistency", "attack": "margin"},
 )
 #: Thieves who know by which table or rounding an answer was made, or ask about near-duplicates.
 DECODING: tuple[Change, ...] = (
@@ -94,7 +97,7 @@ KINDS = (
     Kind(
         title="decoy",
         defence=(("defense", "decoy"),),
-        thieves=({}, {"loss": "logits"}, *OF_LABELS),
+        thieves=({}, {"loss": "logits"}, {"recover": "tail"}),
     ),
     Kind(title="top-1 probability alone", answers="top1", thieves=DECODING),
     Kind(title="calibrated, 4 levels", answers="calibrated 4", thieves=DECODING),
@@ -153,11 +156,19 @@ class Study:
 
     def chosen(self, kind: Kind, a_class: int, known: Known) -> Change | None:
         """Return the thief that was best on the pilot seed; None while it has not been run."""
+        stolen = self._stolen(kind, a_class, known)
+        return kind.thieves[stolen.index(max(stolen))] if stolen else None
+
+    def strongest(self, kind: Kind, a_class: int, known: Known) -> Kind:
+        """Return the kind, or labels alone, which every answer tells, where they gave more."""
+        told, labels = (self._stolen(each, a_class, known) for each in (kind, LABELS))
+        return LABELS if labels and max(labels) > max(told, default=0) else kind
+
+    def _stolen(self, kind: Kind, a_class: int, known: Known) -> list[float]:
+        """Return the agreement of each thief on the pilot seed; none while one has not been run."""
         results = [known(run) for run in self.pilots(kind, a_class)]
         stolen = [result["stolen"]["agreement"] for result in results if result is not None]
-        if len(stolen) < len(results):
-            return None
-        return kind.thieves[stolen.index(max(stolen))]
+        return stolen if len(stolen) == len(results) else []
 
     @property
     def told(self) -> range:
@@ -170,12 +181,11 @@ class Study:
         return None if thief is None else self.run(kind, a_class, seed, thief)
 
     def needed(self, known: Known) -> Iterator[Run]:
-        """Yield the runs, budget by budget; of a kind whose pilot is missing the pilot alone."""
+        """Yield the runs, kind by kind; of one whose pilot is not whole yet the pilot alone."""
         for a_class in self.budgets:
             for kind in self.asked(a_class):
                 yield from self.pilots(kind, a_class)
-            for seed in self.told:
-                for kind in self.asked(a_class):
+                for seed in self.told:
                     run = self.best(kind, a_class, seed, known)
                     if run is not None:
                         yield run

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import softmax
 
 from load_tests.frontier import page
-from load_tests.frontier.gains import gain, honest, late, mean
+from load_tests.frontier.gains import gain, honest, late, mean, stolen
 from load_tests.frontier.study import KINDS, LABELS, Study
 from load_tests.runs import answers
 from load_tests.runs.criterion import PILOT
@@ -109,6 +109,17 @@ def test_a_gain_is_the_mean_over_seeds_of_what_is_above_labels():
     assert gain(STUDY, KINDS[1], 5, known).value == pytest.approx(0)
     assert honest(STUDY, LABELS, known)["agreement"].value == 1
     assert late(STUDY, known) == pytest.approx(0.005)
+
+
+def test_whoever_gets_an_answer_may_take_its_label_alone(tmp_path):
+    known = Results(lambda run: agreement(run) - 0.2 * run.answers.startswith("calibrated"))
+    known.make_all(STUDY)
+    labels, told = (stolen(STUDY, kind, 5, known) for kind in (LABELS, KINDS[1]))
+    assert told == labels
+    assert gain(STUDY, KINDS[1], 5, known).value == 0
+    assert gain(STUDY, KINDS[0], 5, known).value == pytest.approx(0.1)
+    text = page.write(tmp_path, [STUDY], known, command="frontier").read_text()
+    assert "calibrated, 10 levels: that of labels / that of labels" in text
 
 
 def test_an_error_is_that_of_a_mean():
