@@ -24,8 +24,8 @@ from postprocess.pseudo_logits import Float32
 
 #: Above it the error of s in float32, 1e-7, times beta would leave the 1e-6 that is promised.
 MAX_BETA = 4.0
-#: Above it the accuracy constraint has to look at every class, not at two.
-MAX_GAMMA = 1.0
+#: Above it a polynomial of so few terms is no (1 - y)^gamma.
+MAX_GAMMA = 4.0
 #: Largest end of a level, in log-odds, that float32 tells apart well enough.
 MAX_LOG_ODDS = 1e6
 
@@ -45,6 +45,9 @@ MISSING = (
 )
 
 
+FLOAT32 = np.dtype(np.float32)
+
+
 class _Settings(ctypes.Structure):
     """``struct settings`` of c/lanes.h, field by field."""
 
@@ -52,6 +55,7 @@ class _Settings(ctypes.Structure):
         ("beta", ctypes.c_float),
         ("gamma", ctypes.c_float),
         ("kept", ctypes.c_float),
+        ("most_beta", ctypes.c_float),
         ("powers", ctypes.c_float * _TERMS),
         ("probabilities", ctypes.c_int32),
         ("impossible", ctypes.c_int32),
@@ -123,41 +127,41 @@ class Kernel:
         self._function = library.reverse_sigmoid
         if single:
             self._function = library.sides
-        elif gamma > MAX_GAMMA or beta > MAX_BETA:
-            self._function = library.careful
+        elif gamma > MAX_GAMMA or (beta > MAX_BETA and not parameters.preserve_top1):
+            self._function = library.careful  # else the constraint lowers beta, row by row
         self.single = single
         self._least = 1 if single else 2
         self._settings = _settings(parameters, impossible=impossible)
         self._address = ctypes.addressof(self._settings)
 
-    def __call__(self, scores: Float32, out: Float32) -> tuple[int, int]:
-        """Return what it counted; the answer is in ``out``.
+    def __call__(self, scores: Float32, out: Float32 | None = None) -> tuple[Float32, int, int]:
+        """Return the answer, and what it counted.
 
         Args:
             scores: shape (rows, K), float32, C-contiguous; K >= 2, unless each is a yes or no.
-            out: the same, writable and not overlapping ``scores``. Every entry is written.
+            out: where the answer goes, the same, writable and not overlapping ``scores``; every
+                entry is written. A new array if it is left out.
 
         Returns:
-            in how many rows the accuracy constraint lowered beta; or, if a row is bad (see
-            ``scores.bad_rows``), -1 - r with r the first such row: ``out`` then holds rubbish
+            the answer; in how many rows the accuracy constraint lowered beta; or, if a row is bad
+            (see ``scores.bad_rows``), -1 - r with r the first such row: the answer then is rubbish
             and must be dropped. And how many rows of logits look like probabilities.
 
         Raises:
             ValueError: the arrays are not as above.
         """
-        if (
-            scores.shape != out.shape
-            or scores.ndim != 2
-            or scores.shape[1] < self._least
-            or scores.dtype != np.float32
-            or out.dtype != np.float32
-            or not out.flags.carray
-        ):
-            raise ValueError("kernel: expected two float32 arrays of one shape (rows, K), K >= 2")
-        if not out.size:
-            return 0, 0
+        shape = scores.shape
+        if len(shape) != 2 or shape[1] < self._least or scores.dtype != FLOAT32:
+            raise ValueError("kernel: expected float32 scores of shape (rows, K), K >= 2")
+        if out is None:
+            out = np.empty(shape, FLOAT32)
+        elif out.shape != shape or out.dtype != FLOAT32 or not out.flags.carray:
+            raise ValueError("kernel: expected an array like the scores for the answer")
+        if not shape[0]:
+            return out, 0, 0
         source, target = _source(scores), _address_of(out)
-        return _counts(self._function(self._address, source, target, *scores.shape))
+        counted = self._function(self._address, source, target, *shape)
+        return (out, counted, 0) if 0 <= counted < 2**32 else (out, *_counts(counted))
 
 
 class Codebook:
@@ -333,6 +337,7 @@ def _settings(parameters: Parameters, *, impossible: bool) -> _Settings:
         beta=parameters.beta or 0,
         gamma=parameters.gamma or 0,
         kept=1 - parameters.margin,
+        most_beta=MAX_BETA,
         powers=(ctypes.c_float * _TERMS)(*_powers(parameters.gamma or 0)),
         probabilities=parameters.scores == "probabilities",
         impossible=impossible,
@@ -351,12 +356,12 @@ def _counts(counted: int) -> tuple[int, int]:
     return (counted, 0) if counted < 2**32 else (counted & 0xFFFFFFFF, counted >> 32)
 
 
-def _address_of(array: Any) -> Any:
-    """A pointer to a writable array's first byte, at a quarter of what ``array.ctypes`` costs."""
-    return ctypes.byref(ctypes.c_char.from_buffer(array))
+def _address_of(array: Any) -> int:
+    """Where a writable array's first byte is, at a quarter of what ``array.ctypes`` costs."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(array))
 
 
-def _source(scores: Float32) -> Any:
+def _source(scores: Float32) -> int:
     flags = scores.flags
     if flags.carray:
         return _address_of(scores)

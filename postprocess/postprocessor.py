@@ -21,7 +21,7 @@ from postprocess.arrays import Array
 from postprocess.calibration import Calibration
 from postprocess.defences import DEFENCES
 from postprocess.errors import InputError
-from postprocess.kernel import Codebook, Kernel, kernel_for, types_for
+from postprocess.kernel import FLOAT32, Codebook, kernel_for, types_for
 from postprocess.parameters import Parameters
 from postprocess.pseudo_logits import Float32, PseudoLogits
 from postprocess.scores import (
@@ -71,6 +71,7 @@ class Postprocessor:
             raise InputError("parameter calibration: expected its table, got none")
         self.parameters = parameters
         self._table, self._native = table, native
+        self._by_top = parameters.defense in ("calibrated", "decoy")
         self._rng = np.random.default_rng(parameters.seed)
         #: For rows of classes, and for scores that are each a yes or no.
         self.kernel = kernel_for(parameters) if native else None
@@ -123,7 +124,7 @@ class Postprocessor:
         at_once = SCORES_AT_ONCE // 4 if single else SCORES_AT_ONCE  # each a row of two
         some = max(1, at_once // scores.shape[1])
         protect = self._protect_pairs if single else self._protect_rows
-        if self.parameters.defense in ("calibrated", "decoy"):
+        if self._by_top:
             protect = partial(self._look_up, single=single)
         answer, capped_rows = np.empty(scores.shape, scores.dtype), 0
         for start in range(0, len(scores), some):
@@ -135,41 +136,37 @@ class Postprocessor:
 
     def _in_kernel(self, scores: Scores, *, single: bool) -> ProtectedRows | None:
         """Protect in C; None where there is no kernel for it, or where it has found a bad row."""
-        by_book = not single and self.parameters.defense in ("calibrated", "decoy")
-        if self._types is None or not (by_book or self.kernel):
+        kernel, types, rows = self._sides if single else self.kernel, self._types, scores
+        if types is None or (kernel is None and (single or not self._by_top)):
             return None
-        if scores.dtype != np.float64:
-            narrow = (
-                self._types.widen(scores)
-                if scores.dtype == np.float16
-                else scores.astype(np.float32, copy=False)
-            )
-            return self._answer(narrow, scores, self._sides if single else self.kernel)
-        converted = self._types.to_logits(scores, single=single)
-        if converted is None:
-            return None
-        logits, lookalikes = converted
-        kernel = self._sides_of_logits if single else self._kernel_of_logits
-        protected = self._answer(logits, scores, kernel)
-        return None if protected is None else protected._replace(lookalikes=lookalikes)
-
-    def _answer(self, rows: Float32, scores: Scores, kernel: Kernel | None) -> ProtectedRows | None:
-        """Protect what the kernel takes for these scores; None where there is a bad row."""
-        if kernel is None:
-            probabilities = self.parameters.scores == "probabilities"
-            of_them = probabilities and scores.dtype != np.float64
-            book = self._book(scores.shape[1], scores.dtype, probabilities=of_them)
-            if book is None:
+        own_type, of_logits = scores.dtype, None
+        if own_type == FLOAT32:
+            pass
+        elif own_type == np.float64:
+            converted = types.to_logits(scores, single=single)
+            if converted is None:
                 return None
-            return self._by_book(book, rows, scores, probabilities=probabilities)
-        single = kernel.single
-        out, capped_rows, lookalikes = _run(kernel, rows)
+            rows, of_logits = converted
+            kernel = self._sides_of_logits if single else self._kernel_of_logits
+        else:
+            rows = types.widen(scores) if own_type == np.float16 else scores.astype(FLOAT32)
+        if not rows.flags.carray:  # the kernel walks over memory itself
+            rows = np.require(rows, FLOAT32, ["C", "A"])
+        if kernel is None:
+            protected = self._by_book(rows, scores)
+            if protected is None or of_logits is None:
+                return protected
+            return protected._replace(lookalikes=of_logits)
+        answer, capped_rows, lookalikes = kernel(rows)
         if capped_rows < 0:
             return None
-        answer: Scores = self._in_units(out, single=single)
-        if scores.dtype == np.float16 and self._types is not None:
-            answer = self._types.narrow(answer, single=single)
-        return ProtectedRows(answer.astype(scores.dtype, copy=False), capped_rows, lookalikes)
+        if self.parameters.decimals is not None:
+            answer = self._in_units(answer, single=single)
+        if own_type != FLOAT32:
+            narrow = own_type == np.float16
+            answer = types.narrow(answer, single=single) if narrow else answer.astype(own_type)
+            lookalikes = lookalikes if of_logits is None else of_logits
+        return ProtectedRows(answer, capped_rows, lookalikes)
 
     def _book(
         self, classes: int, data_type: np.dtype[Any], *, probabilities: bool
@@ -199,11 +196,13 @@ class Postprocessor:
             self._decoys[name] = decoy.twice(classes, seed=seed, data_type=data_type)
         return self._decoys[name]
 
-    def _by_book(
-        self, book: Codebook, narrow: Float32, scores: Scores, *, probabilities: bool
-    ) -> ProtectedRows | None:
-        """Answer by the top class and its level; None where there is a bad row."""
-        rows = narrow if narrow.flags.carray else np.require(narrow, np.float32, ["C", "A"])
+    def _by_book(self, rows: Float32, scores: Scores) -> ProtectedRows | None:
+        """Answer by the top class and its level; None where there is a bad row, or no book."""
+        probabilities = self.parameters.scores == "probabilities"
+        of_them = probabilities and scores.dtype != np.float64
+        book = self._book(scores.shape[1], scores.dtype, probabilities=of_them)
+        if book is None:
+            return None
         answer, left, lookalikes, unsure = book(rows)
         if left < 0:
             return None
@@ -285,11 +284,3 @@ class Postprocessor:
             np.minimum(beta, cap, out=beta)
         perturbed = reverse_sigmoid.perturb(batch.probabilities, batch.pseudo_logits, beta, gamma)
         return perturbed, capped
-
-
-def _run(kernel: Kernel, scores: Float32) -> tuple[Float32, int, int]:
-    """Return the kernel's answer and what it counted; below 0 there is none, see ``Kernel``."""
-    # The kernel walks over memory itself; a slice or a transposed array is copied.
-    rows = scores if scores.flags.carray else np.require(scores, np.float32, ["C", "A"])
-    out = np.empty(rows.shape, np.float32)
-    return out, *kernel(rows, out)

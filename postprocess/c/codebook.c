@@ -77,19 +77,18 @@ INLINE int begin(const struct settings *s, int probabilities, int weighed, const
     if (classes < WIDE) {
         to_tile(v, tile, classes, count);
         peaks(tile, classes, l);
-        take_reference(l);
+        EACH_LANE take_reference(l, r);
         if (weighed) weigh(probabilities, tile, w, classes, l);
         tile_tops(tile, classes, l, p->top);
     } else {
-        for (int row = 0; row < LANES; row++)
-            row_peaks(v + (row < count ? row : count - 1) * classes, classes, l, row);
-        take_reference(l);
+        *l = (struct lanes){0};
         for (int row = 0; row < count; row++) {
             const float *g = v + row * classes;
+            row_peaks(g, classes, l, row);
+            take_reference(l, row);
             if (weighed) l->weight[row] = row_weight(probabilities, g, classes, l, row);
             p->top[row] = row_top(g, classes, l->top[row]);
         }
-        for (int row = count; row < LANES; row++) l->weight[row] = l->weight[count - 1];
     }
     return first_bad(s, probabilities, classes, l);
 }
@@ -102,7 +101,7 @@ INLINE int64_t run(const struct settings *s, int probabilities, int weighed, con
         struct places p;
         int count = rows - row < LANES ? (int)(rows - row) : LANES;
         int bad = begin(s, probabilities, weighed, v, classes, count, &l, &p);
-        if (bad < LANES) return -(row + bad + 1);
+        if (bad < count) return -(row + bad + 1);
         EACH_LANE p.level[r] = p.unsure[r] = 0;
         if (b->levels > 1) find_levels(s, probabilities, b, &l, &p);
         for (int r = 0; r < count; r++, out += classes * b->size) {

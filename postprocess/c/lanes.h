@@ -34,6 +34,7 @@ struct settings {
     float beta;
     float gamma;
     float kept;            /* 1 - margin */
+    float most_beta;       /* for which float32 is enough */
     float powers[TERMS];   /* (1 - y)^gamma for y in [0, 1/2], by rising power of y */
     int32_t probabilities; /* what the scores are; otherwise logits */
     int32_t impossible;    /* a logit of -inf is a class of probability 0, not a bad row */
@@ -46,6 +47,7 @@ struct settings {
 /* One value for each lane. */
 struct lanes {
     float top[LANES], second[LANES], least[LANES];
+    float rival[LANES];   /* the class by which beta is bounded */
     int32_t size[LANES];  /* largest of the scores' bits without the sign: not finite? */
     double weight[LANES]; /* sum of w */
     float reference[LANES], unit[LANES]; /* what weigh measures from: m2, or 1 / p2 */
@@ -110,15 +112,20 @@ INLINE struct power power_and_less(float x) {
     return (struct power){whole * p + whole, (1.0f - whole) - whole * p};
 }
 
+/* log2(1 + f) for 1 + f from sqrt(1/2) to sqrt(2), to full relative accuracy, after ``exponent``. */
+INLINE float log2_after(float exponent, float f) {
+    float t = f * f; /* even and odd powers apart: a shorter way through the processor */
+    float even = 1.44269502f +
+                 t * (0.480910629f + t * (0.287916243f + t * (0.215715602f + t * 0.125837058f)));
+    float odd = -0.721347332f + t * (-0.360703677f + t * (-0.238944814f + t * -0.207269758f));
+    return (even + f * odd) * f + exponent;
+}
+
 /* log2(1 + u) given both, full relative accuracy even where 1 + u rounds u away. */
 INLINE float log2_parts(float x, float u) {
     int32_t exponent = (bits_of(x) - bits_of(0.707106781f)) >> 23;
     float f = float_of(bits_of(x) - (int32_t)((uint32_t)exponent << 23)) - 1.0f;
-    f = choose(exponent == 0, u, f);
-    float s = f / (2.0f + f);
-    float t = s * s;
-    return (float)exponent +
-           s * (2.88539008f + t * (0.961798850f + t * (0.576713600f + t * 0.431760720f)));
+    return log2_after((float)exponent, choose(exponent == 0, u, f));
 }
 INLINE float log2_of(float x) { return log2_parts(x, x - 1.0f); }
 INLINE float log2_of_1_plus(float u) { return log2_parts(1.0f + u, u); }
@@ -128,11 +135,7 @@ INLINE float log2_of_score(float p) {
     float scaled = p * SCALE;
     int32_t exponent = (bits_of(scaled) - bits_of(0.707106781f)) >> 23;
     float f = float_of(bits_of(scaled) - (int32_t)((uint32_t)exponent << 23)) - 1.0f;
-    float s = f / (2.0f + f);
-    float t = s * s;
-    float value = (float)(exponent - 64) +
-                  s * (2.88539008f + t * (0.961798850f + t * (0.576713600f + t * 0.431760720f)));
-    return choose(p > 0.0f, value, -1e30f);
+    return choose(p > 0.0f, log2_after((float)(exponent - 64), f), -1e30f);
 }
 
 INLINE void peak(float v, float *top, float *second, float *least, int32_t *size) {
@@ -184,14 +187,12 @@ INLINE float highest_of(float *lanes) {
 }
 
 /* Whence weigh measures. A runner-up of probability 0 makes every weight 0. */
-INLINE void take_reference(struct lanes *l) {
-    EACH_LANE {
-        l->weight[r] = l->sum[r] = 0.0;
-        l->highest[r] = 0.0f;
-        float m2 = l->second[r];
-        l->reference[r] = m2 == -INFINITY ? 0.0f : m2;
-        l->unit[r] = m2 > 0.0f ? 1.0f / (m2 * SCALE) : 0.0f;
-    }
+INLINE void take_reference(struct lanes *l, int r) {
+    l->weight[r] = l->sum[r] = 0.0;
+    l->highest[r] = 0.0f;
+    float m2 = l->second[r];
+    l->reference[r] = m2 == -INFINITY ? 0.0f : m2;
+    l->unit[r] = m2 > 0.0f ? 1.0f / (m2 * SCALE) : 0.0f;
 }
 
 /* The logarithm of w_j up to a constant: natural of a logit, base 2 of a probability. */
@@ -230,14 +231,11 @@ INLINE void weigh(int probabilities, const float *restrict v, float *restrict w,
 /* What settle knows of each row before it knows beta. */
 struct standing {
     float ratio[LANES];                     /* y_j / y_k of the runner-up */
-    float gap[LANES], q[LANES];             /* and -log2, and 1 less that */
-    float least_gap[LANES], least_q[LANES]; /* of the least class */
+    float gap[LANES];                       /* and -log2 of it */
     float log_rest[LANES];                  /* log2 of the sum over i != k of w_i */
     float odds[LANES];                      /* (1 - y_k) / y_k */
     float log_a[LANES], a[LANES];           /* odds^gamma: s_k = 1 / (1 + a) */
 };
-
-INLINE float one_less_ratio(float low, float high) { return (high - low) / high; }
 
 /* log2 (high / low) of two probabilities, also where they are a float32 step apart. */
 INLINE float log2_ratio(float low, float high) {
@@ -249,20 +247,13 @@ INLINE float log2_ratio(float low, float high) {
 INLINE void measure(const struct settings *s, int probabilities, const struct lanes *l,
                     struct standing *t) {
     EACH_LANE {
-        float top = l->top[r], second = l->second[r], least = l->least[r];
+        float top = l->top[r], second = l->second[r];
         if (probabilities) {
             t->gap[r] = log2_ratio(second, top);
             t->ratio[r] = second / top;
-            t->q[r] = one_less_ratio(second, top);
-            t->least_gap[r] = log2_ratio(least, top);
-            t->least_q[r] = one_less_ratio(least, top);
         } else {
             t->gap[r] = smaller((top - second) * LOG2E, 1e30f);
-            struct power p = power_and_less(-t->gap[r]);
-            t->ratio[r] = p.value;
-            t->q[r] = p.less;
-            t->least_gap[r] = smaller((top - least) * LOG2E, 1e30f);
-            t->least_q[r] = power_and_less(-t->least_gap[r]).less;
+            t->ratio[r] = power_and_less(-t->gap[r]).value;
         }
     }
     EACH_LANE {

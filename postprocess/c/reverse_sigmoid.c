@@ -1,5 +1,6 @@
 /* Reverse Sigmoid of a batch of rows in a few passes over each row: what pseudo_logits.py, top1.py
- * and reverse_sigmoid.py say in NumPy, for gamma <= 1 and a beta for which float32 is enough.
+ * and reverse_sigmoid.py say in NumPy, where float32 is enough; rows whose beta is too large for it
+ * are handed to careful.c.
  *
  * After peaks and weigh, of lanes.h, come two more stages:
  *
@@ -9,6 +10,9 @@
  * What is asked for is absolute accuracy of a probability, a few 1e-7.
  */
 #include "lanes.h"
+
+int64_t careful(const struct settings *s, const float *v, float *out, int64_t rows,
+                int64_t classes);
 
 /* y_j of one class, and s_j as the quotient of two terms of one sign. */
 struct tone {
@@ -107,11 +111,16 @@ INLINE void settle(const struct settings *s, int probabilities, struct lanes *l)
     measure(s, probabilities, l, &t);
     EACH_LANE l->beta[r] = s->beta;
     if (s->preserve_top1) {
-        /* For gamma <= 1 either the runner-up or the least class catches up first. */
         EACH_LANE {
-            float near = catching_beta(s->gamma, &t, r, t.gap[r], t.q[r]);
-            float far = catching_beta(s->gamma, &t, r, t.least_gap[r], t.least_q[r]);
-            l->beta[r] = smaller(s->kept * smaller(near, far), s->beta);
+            float top = l->top[r], rival = l->rival[r], gap, q;
+            if (probabilities) {
+                gap = log2_ratio(rival, top);
+                q = (top - rival) / top;
+            } else {
+                gap = smaller((top - rival) * LOG2E, 1e30f);
+                q = power_and_less(-gap).less;
+            }
+            l->beta[r] = smaller(s->kept * catching_beta(s->gamma, &t, r, gap, q), s->beta);
         }
     }
     EACH_LANE {
@@ -135,18 +144,13 @@ INLINE void settle(const struct settings *s, int probabilities, struct lanes *l)
 }
 
 /* What a row is multiplied by, and what its top class gets: strictly above all others. */
-INLINE void finish(const struct settings *s, struct lanes *l) {
-    EACH_LANE {
-        float alpha = (float)(1.0 / (l->sum[r] - (double)l->stand_in[r] + (double)l->own[r]));
-        float above = float_of(bits_of(l->highest[r] * alpha) + 1);
-        float own = l->own[r] * alpha;
-        l->alpha[r] = alpha;
-        l->own[r] = s->preserve_top1 ? larger(own, above) : own;
-        l->key[r] = l->top[r] > l->second[r] ? l->top[r] : NAN; /* tied: see lift_first */
-        l->tied[r] = l->top[r] == l->second[r];
-        l->capped[r] = l->beta[r] < s->beta;
-        l->in_range[r] = (l->least[r] >= s->lowest) & (l->top[r] <= s->highest);
-    }
+INLINE void finish(const struct settings *s, struct lanes *l, int r) {
+    float alpha = 1.0f / (float)(l->sum[r] - (double)l->stand_in[r] + (double)l->own[r]);
+    float above = float_of(bits_of(l->highest[r] * alpha) + 1);
+    float own = l->own[r] * alpha;
+    l->alpha[r] = alpha;
+    l->own[r] = s->preserve_top1 ? larger(own, above) : own;
+    l->key[r] = l->top[r] > l->second[r] ? l->top[r] : NAN; /* tied: see lift_first */
 }
 
 /* Of several classes that tie on top, lift the first. */
@@ -159,19 +163,43 @@ INLINE void lift_first(const float *v, float *out, int64_t classes, float top, f
     }
 }
 
+/* The first class to catch up with the top as beta rises: beta is then the inverse slope of a secant
+ * of s(y) from y_k, and s is concave below 1/2 and convex above for gamma <= 1, so that the steepest
+ * one ends at the least class; for gamma >= 1 it is the other way round, and it ends at the highest
+ * class that does not tie. */
+INLINE void find_rivals(const struct settings *s, const float *v, int64_t classes, int count,
+                        struct lanes *l) {
+    int tied = 0;
+    EACH_LANE {
+        l->rival[r] = s->gamma > 1.0f ? l->second[r] : l->least[r];
+        l->tied[r] = l->second[r] == l->top[r];
+    }
+    for (int r = 0; r < count; r++) tied |= l->tied[r];
+    for (int r = 0; tied && s->gamma > 1.0f && r < count; r++) {
+        float top = l->top[r], next = -INFINITY;
+        if (!l->tied[r] || l->least[r] == top) continue;
+        for (int64_t j = 0; j < classes; j++) {
+            float score = v[r * classes + j];
+            next = score < top ? larger(score, next) : next;
+        }
+        l->rival[r] = next;
+    }
+}
+
 /* Sixteen rows, or fewer, of fewer than WIDE classes. */
 INLINE int narrow(const struct settings *s, int probabilities, const float *v, float *out,
                   int64_t classes, int count, struct lanes *l) {
     float tile[WIDE * LANES], w[WIDE * LANES];
     to_tile(v, tile, classes, count);
     peaks(tile, classes, l);
-    take_reference(l);
+    EACH_LANE take_reference(l, r);
     weigh(probabilities, tile, w, classes, l);
     int bad = first_bad(s, probabilities, classes, l);
-    if (bad < LANES) return bad;
+    if (bad < count) return bad;
+    find_rivals(s, v, classes, count, l);
     settle(s, probabilities, l);
     shade(s, probabilities, tile, w, classes, LANES, l);
-    finish(s, l);
+    EACH_LANE finish(s, l, r);
     for (int64_t j = 0; j < classes; j++) {
         float *z = w + j * LANES, *t = tile + j * LANES;
         EACH_LANE z[r] = t[r] == l->key[r] ? l->own[r] : z[r] * l->alpha[r];
@@ -188,12 +216,12 @@ INLINE int wide(const struct settings *s, int probabilities, const float *v, flo
     int left = (int)(classes - full);
     float tail[LANES], tail_w[LANES];
     struct lanes one;
-    for (int row = 0; row < LANES; row++)
-        row_peaks(v + (row < count ? row : count - 1) * classes, classes, l, row);
-    take_reference(l);
+    *l = (struct lanes){0};
     for (int row = 0; row < count; row++) {
         const float *g = v + row * classes;
         float *w = out + row * classes;
+        row_peaks(g, classes, l, row);
+        take_reference(l, row);
         spread(l, row, &one);
         weigh(probabilities, g, w, steps, &one);
         if (left) {
@@ -203,9 +231,9 @@ INLINE int wide(const struct settings *s, int probabilities, const float *v, flo
         }
         l->weight[row] = total_of(one.weight);
     }
-    for (int row = count; row < LANES; row++) l->weight[row] = l->weight[count - 1];
     int bad = first_bad(s, probabilities, classes, l);
-    if (bad < LANES) return bad;
+    if (bad < count) return bad;
+    find_rivals(s, v, classes, count, l);
     settle(s, probabilities, l);
     for (int row = 0; row < count; row++) {
         const float *g = v + row * classes;
@@ -220,20 +248,24 @@ INLINE int wide(const struct settings *s, int probabilities, const float *v, flo
         }
         l->sum[row] = total_of(one.sum);
         l->highest[row] = highest_of(one.highest);
-    }
-    for (int row = count; row < LANES; row++) {
-        l->sum[row] = 1.0;
-        l->highest[row] = 0.0f;
-    }
-    finish(s, l);
-    for (int row = 0; row < count; row++) {
-        const float *g = v + row * classes;
-        float *z = out + row * classes;
+        finish(s, l, row);
         float key = l->key[row], own = l->own[row], alpha = l->alpha[row];
 #pragma omp simd
         for (int64_t j = 0; j < classes; j++) z[j] = g[j] == key ? own : z[j] * alpha;
     }
     return LANES;
+}
+
+/* Answers rows of a block anew, if they are allowed a beta for which float32 is not enough. */
+INLINE int64_t again(const struct settings *s, const float *v, float *out, int64_t classes,
+                     int count, const struct lanes *l) {
+    for (int r = 0, some; r < count; r += some + 1) {
+        for (some = 0; r + some < count && l->beta[r + some] > s->most_beta; some++) continue;
+        if (!some) continue;
+        int64_t counted = careful(s, v + r * classes, out + r * classes, some, classes);
+        if (counted < 0) return counted == INT64_MIN ? counted : counted - r;
+    }
+    return 0;
 }
 
 INLINE int64_t run(const struct settings *s, int probabilities, const float *v, float *out,
@@ -246,8 +278,12 @@ INLINE int64_t run(const struct settings *s, int probabilities, const float *v, 
                                  : wide(s, probabilities, v, out, classes, count, &l);
         if (bad < LANES) return -(row + bad + 1);
         int32_t tied = 0, lowered = 0, inside = 0;
+        EACH_LANE {
+            l.in_range[r] = (l.least[r] >= s->lowest) & (l.top[r] <= s->highest);
+            l.capped[r] = (l.beta[r] < s->beta) & (r < count);
+        }
         for (int r = 0; r < LANES; r++) tied |= l.tied[r];
-        for (int r = 0; r < LANES; r++) lowered += r < count ? l.capped[r] : 0;
+        for (int r = 0; r < LANES; r++) lowered += l.capped[r];
         for (int r = 0; r < LANES; r++) inside |= l.in_range[r];
         capped += lowered;
         for (int r = 0; inside && !probabilities && r < count; r++)
@@ -255,6 +291,9 @@ INLINE int64_t run(const struct settings *s, int probabilities, const float *v, 
         for (int r = 0; tied && s->preserve_top1 && r < count; r++)
             if (l.tied[r])
                 lift_first(v + r * classes, out + r * classes, classes, l.top[r], l.own[r]);
+        if (s->beta <= s->most_beta) continue;
+        int64_t failed = again(s, v, out, classes, count, &l);
+        if (failed) return failed == INT64_MIN ? failed : failed - row;
     }
     return alike << 32 | capped;
 }
@@ -265,7 +304,8 @@ INLINE int64_t reverse_sigmoid_any(const struct settings *s, const float *v, flo
 }
 
 /* Returns in how many rows beta was lowered, and 2^32 times how many rows of logits look like
- * probabilities; or -1 - r if row r is the first bad one. Fewer than 2^31 rows. */
+ * probabilities; or -1 - r if row r is the first bad one; INT64_MIN where memory is out. Fewer than
+ * 2^31 rows. */
 FOR_EACH_CPU(int64_t, reverse_sigmoid,
              (const struct settings *s, const float *v, float *out, int64_t rows, int64_t classes),
              (s, v, out, rows, classes))
