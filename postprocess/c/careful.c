@@ -1,6 +1,6 @@
-/* Reverse Sigmoid for any beta and gamma, in float64, where every class may be the first to catch
- * up with the top: what pseudo_logits.py, top1.py and reverse_sigmoid.py say in NumPy. A lane is a
- * row of its own. All exponents and logarithms are to base 2. */
+/* Reverse Sigmoid for any beta and gamma, in float64: what pseudo_logits.py, top1.py and
+ * reverse_sigmoid.py say in NumPy. A lane is a row of its own. All exponents and logarithms are to
+ * base 2. */
 #include <stdlib.h>
 
 #include "doubles.h"
@@ -31,8 +31,10 @@ INLINE struct wide_power wide_power(double x) {
 
 struct row {
     double top[ROWS], second[ROWS], least[ROWS], sum[ROWS];
-    double gap[ROWS], rest[ROWS], log_rest[ROWS], scale[ROWS], odds[ROWS], beta[ROWS];
-    double a[ROWS], log_a[ROWS], alpha[ROWS], peak[ROWS];
+    double below[ROWS]; /* the highest score that does not tie with the top */
+    double gap[ROWS], rest[ROWS], scale[ROWS], odds[ROWS], beta[ROWS], a[ROWS], alpha[ROWS];
+    double own[ROWS];  /* the answer of the top class */
+    double log_total[ROWS]; /* log2 of 1 / y of the runner-up */
     int32_t bad[ROWS], capped[ROWS];
     int64_t first[ROWS];
 };
@@ -40,12 +42,17 @@ struct row {
 /* Of the logarithms that load makes, to base 2: what is equal has to stay so, until then. */
 INLINE double unit_of(int probabilities) { return probabilities ? 1.0 : 1.4426950408889634; }
 
+/* The logarithm of a score's probability, up to what the row has in common. */
+INLINE double log_of(int probabilities, double x) {
+    return most_of(probabilities ? wide_log2(x, x - 1.0) : x, IMPOSSIBLE);
+}
+
 /* The scores of a block as logarithms, a row for each lane; their peaks, and which are bad. */
 INLINE void load(const struct settings *s, int probabilities, const float *v, int64_t classes,
                  int count, double *g, struct row *w) {
     double lowest = s->impossible && !probabilities ? -INFINITY : -FLT_MAX;
     EACH_ROW {
-        w->top[r] = w->second[r] = -INFINITY;
+        w->top[r] = w->second[r] = w->below[r] = -INFINITY;
         w->least[r] = INFINITY;
         w->sum[r] = 0.0;
         w->bad[r] = 0;
@@ -57,86 +64,89 @@ INLINE void load(const struct settings *s, int probabilities, const float *v, in
             double x = g[r];
             w->bad[r] |= !(x >= lowest) | !(x <= FLT_MAX);
             w->first[r] = x > w->top[r] ? j : w->first[r];
-            w->second[r] = most_of(w->second[r], least_of(x, w->top[r]));
+            double lower = least_of(x, w->top[r]);
+            w->second[r] = most_of(w->second[r], lower);
+            w->below[r] = x == w->top[r] ? w->below[r] : most_of(w->below[r], lower);
             w->top[r] = most_of(x, w->top[r]);
             w->least[r] = least_of(x, w->least[r]);
             w->sum[r] += x;
-            g[r] = most_of(probabilities ? wide_log2(x, x - 1.0) : x, IMPOSSIBLE);
+            g[r] = log_of(probabilities, x);
         }
     }
     double off = most_off(s, classes);
     EACH_ROW {
-        double top = w->top[r], second = w->second[r];
-        w->peak[r] = top;
         if (probabilities)
-            w->bad[r] |= (w->least[r] < 0.0) | !(top > 0.0) | (top > s->highest) |
+            w->bad[r] |= (w->least[r] < 0.0) | !(w->top[r] > 0.0) | (w->top[r] > s->highest) |
                          !(fabs(w->sum[r] - 1.0) <= off);
         else
-            w->bad[r] |= !(top > -INFINITY);
-        second = probabilities ? wide_log2(second, second - 1.0) : second;
-        w->second[r] = most_of(second, IMPOSSIBLE);
-        top = probabilities ? wide_log2(top, top - 1.0) : top;
-        w->gap[r] = (top - w->second[r]) * unit_of(probabilities);
+            w->bad[r] |= !(w->top[r] > -INFINITY);
     }
 }
 
-/* Sets g to 2^-(gamma x_j), the odds against s_j, and w to y_j / y_k, which the caller's sums need;
- * and finds the beta at which the first class catches up with the top. */
+
+/* (y_k - y_j) / (s_k - s_j) of the class that catches up first, see find_rivals. */
+INLINE double catching_beta(const struct settings *s, const struct row *t, int r, double behind,
+                            double log_rest, double log_a) {
+    struct wide_power p = wide_power(-behind);
+    double over = p.less / most_of(t->odds[r], 0x1p-1000);
+    double excess = t->gap[r] > LARGE ? t->gap[r] - log_rest : wide_log2(1.0 + over, over);
+    double apart = s->gamma * (behind + excess); /* s_k = 1 / (1 + a) */
+    double against = wide_power(apart + log_a).value;
+    double ratio = p.less * (1.0 + t->a[r]) * (1.0 + against) /
+                   ((1.0 + t->odds[r]) * against * wide_power(-apart).less);
+    return p.less > 0.0 ? ratio : INFINITY;
+}
+
+/* Sets g to log2 of y_j over the runner-up's, w to the power of it; and finds beta. */
 INLINE void compare(const struct settings *s, int probabilities, int64_t classes, double *g,
                     double *w, struct row *t) {
-    double bound[ROWS];
-    EACH_ROW t->rest[r] = -1.0; /* the top class counts as a second runner-up */
+    double second[ROWS];
+    EACH_ROW {
+        second[r] = log_of(probabilities, t->second[r]);
+        t->rest[r] = -1.0; /* the top class counts as a second runner-up */
+    }
     for (int64_t j = 0; j < classes; j++) {
         EACH_ROW {
-            double d = least_of(g[j * ROWS + r], t->second[r]) - t->second[r];
+            double d = least_of(g[j * ROWS + r], second[r]) - second[r];
             d *= unit_of(probabilities);
+            g[j * ROWS + r] = d;
             w[j * ROWS + r] = wide_power(d).value;
             t->rest[r] += w[j * ROWS + r];
-            g[j * ROWS + r] = d;
         }
     }
     EACH_ROW {
-        t->log_rest[r] = wide_log2(t->rest[r], t->rest[r] - 1.0);
+        double top = log_of(probabilities, t->top[r]);
+        double rival = log_of(probabilities, s->gamma > 1.0f ? t->below[r] : t->least[r]);
+        double log_rest = wide_log2(t->rest[r], t->rest[r] - 1.0);
+        t->gap[r] = (top - second[r]) * unit_of(probabilities);
+        double behind = (top - rival) * unit_of(probabilities);
         t->scale[r] = wide_power(-t->gap[r]).value;
         t->scale[r] = t->gap[r] > 2 * LARGE ? 0.0 : t->scale[r];
         t->odds[r] = t->rest[r] * t->scale[r];
-        t->log_a[r] = s->gamma * (t->log_rest[r] - t->gap[r]);
-        t->a[r] = wide_power(t->log_a[r]).value;
-        bound[r] = INFINITY;
-    }
-    for (int64_t j = 0; j < classes; j++, g += ROWS, w += ROWS) {
-        EACH_ROW {
-            double behind = t->gap[r] - g[r]; /* log2 of y_k / y_j */
-            struct wide_power p = wide_power(-behind);
-            double over = p.less / most_of(t->odds[r], 0x1p-1000);
-            double excess = t->gap[r] > LARGE ? t->gap[r] - t->log_rest[r]
-                                              : wide_log2(1.0 + over, over);
-            double apart = s->gamma * (behind + excess); /* s_k = 1 / (1 + a) */
-            double against = wide_power(apart + t->log_a[r]).value;
-            double y = 1.0 / (1.0 + t->odds[r]);
-            double ratio = p.less * y * (1.0 + t->a[r]) * (1.0 + against) /
-                           (against * wide_power(-apart).less);
-            bound[r] = least_of(bound[r], p.less > 0.0 ? ratio : INFINITY);
-            g[r] = against;
-            w[r] = p.value * y;
-        }
-    }
-    EACH_ROW {
-        double beta = s->beta, cap = (double)s->kept * bound[r];
-        t->capped[r] = s->preserve_top1 & (cap < beta);
-        t->beta[r] = t->capped[r] ? cap : beta;
+        t->log_total[r] = t->gap[r] + wide_log2(1.0 + t->odds[r], t->odds[r]);
+        double log_a = s->gamma * (log_rest - t->gap[r]);
+        t->a[r] = wide_power(log_a).value;
+        behind = t->least[r] == t->top[r] ? 0.0 : behind;
+        double cap = (double)s->kept * catching_beta(s, t, r, behind, log_rest, log_a);
+        t->capped[r] = s->preserve_top1 & (cap < s->beta);
+        t->beta[r] = t->capped[r] ? cap : s->beta;
     }
 }
 
 /* Sets w to the answer before it sums to 1, the top class's as that of another runner-up. */
 INLINE void perturb(const struct settings *s, int64_t classes, const double *g, double *w,
                     struct row *t) {
-    double sum[ROWS], highest[ROWS], stand_in[ROWS];
-    EACH_ROW sum[r] = highest[r] = stand_in[r] = 0.0;
+    double sum[ROWS], highest[ROWS], stand_in[ROWS], share[ROWS];
+    EACH_ROW {
+        sum[r] = highest[r] = stand_in[r] = 0.0;
+        share[r] = t->scale[r] / (1.0 + t->odds[r]);
+    }
     for (int64_t j = 0; j < classes; j++) {
         EACH_ROW {
-            double against = g[j * ROWS + r];
-            double z = w[j * ROWS + r] + t->beta[r] * 0.5 * (against - 1.0) / (against + 1.0);
+            double y = w[j * ROWS + r] * share[r];
+            double log_odds = wide_log2(1.0 - y, -y) + t->log_total[r] - g[j * ROWS + r];
+            double against = wide_power(s->gamma * log_odds).value; /* s_j = 1 / (1 + it) */
+            double z = y + t->beta[r] * 0.5 * (against - 1.0) / (against + 1.0);
             stand_in[r] = j == t->first[r] ? z : stand_in[r];
             w[j * ROWS + r] = z;
             sum[r] += z;
@@ -149,7 +159,7 @@ INLINE void perturb(const struct settings *s, int64_t classes, const double *g, 
         t->alpha[r] = 1.0 / (sum[r] - stand_in[r] + own);
         float above = float_of(bits_of((float)(highest[r] * t->alpha[r])) + 1);
         double answer = own * t->alpha[r];
-        t->top[r] = s->preserve_top1 ? most_of(answer, (double)above) : answer;
+        t->own[r] = s->preserve_top1 ? most_of(answer, (double)above) : answer;
     }
 }
 
@@ -162,7 +172,7 @@ INLINE int64_t run(const struct settings *s, int probabilities, const float *v, 
         load(s, probabilities, v, classes, count, g, &t);
         for (int r = 0; r < count; r++) {
             if (t.bad[r]) return -(row + r + 1);
-            if (!probabilities && t.least[r] >= s->lowest && t.peak[r] <= s->highest)
+            if (!probabilities && t.least[r] >= s->lowest && t.top[r] <= s->highest)
                 alike += sums_to_1(s, v + r * classes, classes);
         }
         compare(s, probabilities, classes, g, w, &t);
@@ -170,7 +180,7 @@ INLINE int64_t run(const struct settings *s, int probabilities, const float *v, 
         for (int r = 0; r < count; r++) {
             float *o = out + r * classes;
             for (int64_t j = 0; j < classes; j++) o[j] = (float)(w[j * ROWS + r] * t.alpha[r]);
-            o[t.first[r]] = (float)t.top[r];
+            o[t.first[r]] = (float)t.own[r];
             capped += t.capped[r];
         }
     }

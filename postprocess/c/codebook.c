@@ -73,20 +73,21 @@ INLINE void tile_tops(const float *tile, int64_t classes, const struct lanes *l,
 /* The first stages of sixteen rows, or fewer; which of them is the first bad one, or LANES. */
 INLINE int begin(const struct settings *s, int probabilities, int weighed, const float *v,
                  int64_t classes, int count, struct lanes *l, struct places *p) {
-    float tile[WIDE * LANES], w[WIDE * LANES];
+    float tile[WIDE * LANES];
+    int left = (int)(classes % LANES);
     if (classes < WIDE) {
         to_tile(v, tile, classes, count);
-        peaks(tile, classes, l);
+        peaks(tile, classes, 0, 0, 0, l);
         EACH_LANE take_reference(l, r);
-        if (weighed) weigh(probabilities, tile, w, classes, l);
+        if (weighed) weigh(probabilities, tile, NULL, classes, 0, 0, 0, l);
         tile_tops(tile, classes, l, p->top);
     } else {
         *l = (struct lanes){0};
         for (int row = 0; row < count; row++) {
             const float *g = v + row * classes;
-            row_peaks(g, classes, l, row);
+            peaks(g, classes / LANES, left, 1, row, l);
             take_reference(l, row);
-            if (weighed) l->weight[row] = row_weight(probabilities, g, classes, l, row);
+            if (weighed) weigh(probabilities, g, NULL, classes / LANES, left, 1, row, l);
             p->top[row] = row_top(g, classes, l->top[row]);
         }
     }

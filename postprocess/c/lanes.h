@@ -112,7 +112,7 @@ INLINE struct power power_and_less(float x) {
     return (struct power){whole * p + whole, (1.0f - whole) - whole * p};
 }
 
-/* log2(1 + f) for 1 + f from sqrt(1/2) to sqrt(2), to full relative accuracy, after ``exponent``. */
+/* exponent + log2(1 + f), 1 + f from sqrt(1/2) to sqrt(2); of exponent 0 to full relative accuracy. */
 INLINE float log2_after(float exponent, float f) {
     float t = f * f; /* even and odd powers apart: a shorter way through the processor */
     float even = 1.44269502f +
@@ -138,58 +138,66 @@ INLINE float log2_of_score(float p) {
     return choose(p > 0.0f, log2_after((float)(exponent - 64), f), -1e30f);
 }
 
-INLINE void peak(float v, float *top, float *second, float *least, int32_t *size) {
-    int32_t bits = bits_of(v) & 0x7fffffff;
-    *second = larger(*second, smaller(v, *top));
-    *top = larger(v, *top);
-    *least = smaller(v, *least);
+INLINE void peak(float high, float low, float *top, float *second, float *least, int32_t *size) {
+    int32_t bits = bits_of(low) & 0x7fffffff;
+    *second = larger(*second, smaller(high, *top));
+    *top = larger(high, *top);
+    *least = smaller(low, *least);
     *size = bits > *size ? bits : *size;
 }
 
-INLINE void peaks(const float *v, int64_t steps, struct lanes *l) {
-    float top[LANES], second[LANES], least[LANES];
-    int32_t size[LANES];
+/* What a stage knows of its rows: a lane has a row of its own, or all lanes share ``row`` alone. */
+#define OF(values) (values)[alone ? row : r]
+
+/* The stages take ``steps`` of LANES scores each, and of one more, where a row is alone, those that
+ * are ``left``. */
+INLINE void peaks(const float *v, int64_t steps, int left, int alone, int row, struct lanes *l) {
+    float top[LANES], second[LANES], least[LANES], best = -INFINITY, next = -INFINITY;
+    float lowest = INFINITY;
+    int32_t size[LANES], largest = 0, tied = 0;
     EACH_LANE {
         top[r] = second[r] = -INFINITY;
         least[r] = INFINITY;
         size[r] = 0;
     }
     for (int64_t j = 0; j < steps; j++, v += LANES) {
-        EACH_LANE peak(v[r], &top[r], &second[r], &least[r], &size[r]);
+        EACH_LANE peak(v[r], v[r], &top[r], &second[r], &least[r], &size[r]);
     }
-    EACH_LANE {
-        l->top[r] = top[r];
-        l->second[r] = second[r];
-        l->least[r] = least[r];
-        l->size[r] = size[r];
+    if (left) {
+        EACH_LANE {
+            float high = r < left ? v[r] : -INFINITY;
+            peak(high, r < left ? v[r] : INFINITY, &top[r], &second[r], &least[r], &size[r]);
+        }
     }
-}
-
-/* A step of scores, or of weights, whose missing classes are impossible ones. */
-INLINE void pad(const float *v, int left, int zero, float *step) {
-    EACH_LANE step[r] = zero ? 0.0f : -INFINITY;
-    memcpy(step, v, (size_t)left * sizeof(float));
-}
-
-/* All lanes into the first, by halves. */
-INLINE double total_of(double *lanes) {
-#pragma GCC unroll 8
-    for (int half = LANES / 2; half; half /= 2)
-        for (int r = 0; r < half; r++) lanes[r] += lanes[r + half];
-    return lanes[0];
-}
-
-INLINE float highest_of(float *lanes) {
-#pragma GCC unroll 8
-    for (int half = LANES / 2; half; half /= 2)
-        for (int r = 0; r < half; r++) lanes[r] = larger(lanes[r + half], lanes[r]);
-    return lanes[0];
+    if (!alone) {
+        EACH_LANE {
+            l->top[r] = top[r];
+            l->second[r] = second[r];
+            l->least[r] = least[r];
+            l->size[r] = size[r];
+        }
+        return;
+    }
+#pragma omp simd reduction(max : best, largest) reduction(min : lowest)
+    for (int r = 0; r < LANES; r++) {
+        best = top[r] > best ? top[r] : best;
+        lowest = least[r] < lowest ? least[r] : lowest;
+        largest = size[r] > largest ? size[r] : largest;
+    }
+#pragma omp simd reduction(max : next) reduction(+ : tied)
+    for (int r = 0; r < LANES; r++) {
+        float other = top[r] == best ? second[r] : top[r];
+        tied += top[r] == best;
+        next = other > next ? other : next;
+    }
+    l->top[row] = best;
+    l->second[row] = tied > 1 ? best : next;
+    l->least[row] = lowest;
+    l->size[row] = largest;
 }
 
 /* Whence weigh measures. A runner-up of probability 0 makes every weight 0. */
 INLINE void take_reference(struct lanes *l, int r) {
-    l->weight[r] = l->sum[r] = 0.0;
-    l->highest[r] = 0.0f;
     float m2 = l->second[r];
     l->reference[r] = m2 == -INFINITY ? 0.0f : m2;
     l->unit[r] = m2 > 0.0f ? 1.0f / (m2 * SCALE) : 0.0f;
@@ -201,31 +209,44 @@ INLINE float log_weight(int probabilities, float score, float second, float refe
     return probabilities ? log2_of_score(g) : g - reference;
 }
 
-INLINE float weight_of(int probabilities, float score, const struct lanes *l, int r) {
-    float g = smaller(score, l->second[r]);
-    return probabilities ? g * SCALE * l->unit[r] : power_of_2((g - l->reference[r]) * LOG2E);
+INLINE float weight_of(int probabilities, float score, float second, float reference, float unit) {
+    float g = smaller(score, second);
+    return probabilities ? g * SCALE * unit : power_of_2((g - reference) * LOG2E);
 }
 
-/* Adds to l->weight. */
+/* w is left out where only the sum is asked for. */
 INLINE void weigh(int probabilities, const float *restrict v, float *restrict w, int64_t steps,
-                  struct lanes *restrict l) {
-    double total[LANES];
-    EACH_LANE total[r] = l->weight[r];
+                  int left, int alone, int row, struct lanes *restrict l) {
+    double total[LANES], sum = 0.0;
+    EACH_LANE total[r] = 0.0;
     while (steps > 0) {
         float part[LANES];
         EACH_LANE part[r] = 0.0f;
         int chunk = steps < CHUNK ? (int)steps : CHUNK;
-        for (int j = 0; j < chunk; j++, v += LANES, w += LANES) {
+        for (int j = 0; j < chunk; j++, v += LANES) {
             EACH_LANE {
-                float weight = weight_of(probabilities, v[r], l, r);
-                w[r] = weight;
+                float weight = weight_of(probabilities, v[r], OF(l->second), OF(l->reference),
+                                         OF(l->unit));
+                if (w) w[r] = weight;
                 part[r] += weight;
             }
+            if (w) w += LANES;
         }
         EACH_LANE total[r] += (double)part[r];
         steps -= chunk;
     }
-    EACH_LANE l->weight[r] = total[r];
+    if (left) {
+        EACH_LANE {
+            float score = r < left ? v[r] : 0.0f;
+            float weight = weight_of(probabilities, score, OF(l->second), OF(l->reference),
+                                     OF(l->unit));
+            if (w && r < left) w[r] = weight;
+            total[r] += r < left ? (double)weight : 0.0;
+        }
+    }
+#pragma omp simd reduction(+ : sum)
+    for (int r = 0; r < LANES; r++) sum += total[r];
+    EACH_LANE OF(l->weight) = alone ? sum : total[r];
 }
 
 /* What settle knows of each row before it knows beta. */
@@ -357,60 +378,6 @@ INLINE void from_tile(const float *tile, float *out, int64_t classes, int count)
     }
     for (int r = fours; r < count; r++)
         for (int64_t j = 0; j < classes; j++) out[r * classes + j] = tile[j * LANES + r];
-}
-
-/* One value of a row in all lanes, for a stage to run over the classes of that row alone. */
-INLINE void spread(const struct lanes *l, int row, struct lanes *one) {
-    EACH_LANE {
-        one->second[r] = l->second[row];
-        one->reference[r] = l->reference[row];
-        one->unit[r] = l->unit[row];
-        one->share[r] = l->share[row];
-        one->offset[r] = l->offset[row];
-        one->beta[r] = l->beta[row];
-        one->weight[r] = one->sum[r] = 0.0;
-        one->highest[r] = 0.0f;
-    }
-}
-
-/* The sum of w of one row, 1 for its top class. */
-INLINE double row_weight(int probabilities, const float *v, int64_t classes, const struct lanes *l,
-                         int row) {
-    int64_t steps = classes / LANES;
-    int left = (int)(classes % LANES);
-    float w[CHUNK * LANES], tail[LANES];
-    struct lanes one;
-    spread(l, row, &one);
-    for (; steps > 0; steps -= CHUNK, v += CHUNK * LANES)
-        weigh(probabilities, v, w, steps < CHUNK ? steps : CHUNK, &one);
-    if (left) {
-        pad(v + steps * LANES, left, probabilities, tail);
-        weigh(probabilities, tail, w, 1, &one);
-    }
-    return total_of(one.weight);
-}
-
-INLINE void row_peaks(const float *v, int64_t classes, struct lanes *l, int row) {
-    struct lanes one;
-    int64_t steps = classes / LANES;
-    peaks(v, steps, &one);
-#pragma GCC unroll 8
-    for (int half = LANES / 2; half; half /= 2) {
-        for (int r = 0; r < half; r++) {
-            float lower = smaller(one.top[r + half], one.top[r]);
-            one.second[r] = larger(larger(one.second[r + half], one.second[r]), lower);
-            one.top[r] = larger(one.top[r + half], one.top[r]);
-            one.least[r] = smaller(one.least[r + half], one.least[r]);
-            one.size[r] = one.size[r + half] > one.size[r] ? one.size[r + half] : one.size[r];
-        }
-    }
-    float top = one.top[0], second = one.second[0], least = one.least[0];
-    int32_t size = one.size[0];
-    for (int64_t j = steps * LANES; j < classes; j++) peak(v[j], &top, &second, &least, &size);
-    l->top[row] = top;
-    l->second[row] = second;
-    l->least[row] = least;
-    l->size[row] = size;
 }
 
 /* The first class with the highest score. */

@@ -42,28 +42,26 @@ INLINE float larger_positive(float a, float b) {
     return float_of(i > j ? i : j);
 }
 
-/* Adds to l->sum and l->highest; lanes from valid on are left out of them. */
 INLINE void shade(const struct settings *s, int probabilities, const float *restrict v,
-                  float *restrict w, int64_t steps, int valid, struct lanes *restrict l) {
-    float slope = slope_of(s, probabilities);
-    double total[LANES];
-    float highest[LANES];
+                  float *restrict w, int64_t steps, int left, int alone, int row,
+                  struct lanes *restrict l) {
+    float slope = slope_of(s, probabilities), highest[LANES], most = 0.0f;
+    double total[LANES], sum = 0.0;
     EACH_LANE {
-        total[r] = l->sum[r];
-        highest[r] = l->highest[r];
+        total[r] = 0.0;
+        highest[r] = 0.0f;
     }
-    for (int64_t start = 0; start < steps; start += CHUNK) {
-        int64_t end = start + CHUNK < steps ? start + CHUNK : steps, j = start;
+    for (int64_t pairs = steps / 2; pairs > 0; pairs -= CHUNK / 2) {
         float part[LANES];
         EACH_LANE part[r] = 0.0f;
-        for (; j + 1 < end; j += 2, v += 2 * LANES, w += 2 * LANES) {
-            EACH_LANE { /* two steps for one division, which costs as much as ten products */
+        for (int64_t j = 0; j < pairs && j < CHUNK / 2; j++, v += 2 * LANES, w += 2 * LANES) {
+            EACH_LANE { /* two steps for one division, which costs as much as six products */
                 const float *v1 = v + LANES;
                 float *w1 = w + LANES;
-                float beta = l->beta[r], m2 = l->second[r], from = l->reference[r];
-                struct tone a = tone_of(s, slope, l->share[r], l->offset[r], w[r],
+                float beta = OF(l->beta), m2 = OF(l->second), from = OF(l->reference);
+                struct tone a = tone_of(s, slope, OF(l->share), OF(l->offset), w[r],
                                         log_weight(probabilities, v[r], m2, from));
-                struct tone b = tone_of(s, slope, l->share[r], l->offset[r], w1[r],
+                struct tone b = tone_of(s, slope, OF(l->share), OF(l->offset), w1[r],
                                         log_weight(probabilities, v1[r], m2, from));
                 float inverse = beta / (a.both * b.both);
                 float z = (a.y + 0.5f * beta) - a.odds * (b.both * inverse);
@@ -75,22 +73,29 @@ INLINE void shade(const struct settings *s, int probabilities, const float *rest
                 highest[r] = larger_positive(larger_positive(z, z1), highest[r]);
             }
         }
-        for (; j < end; j++, v += LANES, w += LANES) {
-            EACH_LANE {
-                float d = log_weight(probabilities, v[r], l->second[r], l->reference[r]);
-                struct tone a = tone_of(s, slope, l->share[r], l->offset[r], w[r], d);
-                float z = (a.y + 0.5f * l->beta[r]) - l->beta[r] * (a.odds / a.both);
-                z = r < valid ? z : 0.0f;
-                w[r] = z;
-                part[r] += z;
-                highest[r] = larger_positive(z, highest[r]);
-            }
-        }
         EACH_LANE total[r] += (double)part[r];
     }
+    int valid = steps % 2 ? LANES : left, then = steps % 2 ? left : 0;
+    for (; valid; valid = then, then = 0, v += LANES, w += LANES) {
+        EACH_LANE {
+            float score = r < valid ? v[r] : 0.0f, weight = r < valid ? w[r] : 0.0f;
+            float d = log_weight(probabilities, score, OF(l->second), OF(l->reference));
+            struct tone a = tone_of(s, slope, OF(l->share), OF(l->offset), weight, d);
+            float z = (a.y + 0.5f * OF(l->beta)) - OF(l->beta) * (a.odds / a.both);
+            z = r < valid ? z : 0.0f;
+            if (r < valid) w[r] = z;
+            total[r] += (double)z;
+            highest[r] = larger_positive(z, highest[r]);
+        }
+    }
+#pragma omp simd reduction(+ : sum) reduction(max : most)
+    for (int r = 0; r < LANES; r++) {
+        sum += total[r];
+        most = highest[r] > most ? highest[r] : most;
+    }
     EACH_LANE {
-        l->sum[r] = total[r];
-        l->highest[r] = highest[r];
+        OF(l->sum) = alone ? sum : total[r];
+        OF(l->highest) = alone ? most : highest[r];
     }
 }
 
@@ -137,7 +142,8 @@ INLINE void settle(const struct settings *s, int probabilities, struct lanes *l)
     EACH_LANE {
         float second = l->second[r], beta = l->beta[r];
         struct tone a = tone_of(s, slope_of(s, probabilities), l->share[r], l->offset[r],
-                                weight_of(probabilities, second, l, r),
+                                weight_of(probabilities, second, second, l->reference[r],
+                                          l->unit[r]),
                                 log_weight(probabilities, second, second, l->reference[r]));
         l->stand_in[r] = (a.y + 0.5f * beta) - beta * (a.odds / a.both);
     }
@@ -163,10 +169,10 @@ INLINE void lift_first(const float *v, float *out, int64_t classes, float top, f
     }
 }
 
-/* The first class to catch up with the top as beta rises: beta is then the inverse slope of a secant
- * of s(y) from y_k, and s is concave below 1/2 and convex above for gamma <= 1, so that the steepest
- * one ends at the least class; for gamma >= 1 it is the other way round, and it ends at the highest
- * class that does not tie. */
+/* The first class to catch up with the top as beta rises. That beta is the inverse slope of a
+ * secant of s(y) from y_k. For gamma <= 1 the slope of s(y) is least at 1/2 and grows alike to both
+ * sides, so that the steepest secant ends at the least class; for gamma >= 1 it is greatest there,
+ * and the steepest one ends at the highest class that does not tie. */
 INLINE void find_rivals(const struct settings *s, const float *v, int64_t classes, int count,
                         struct lanes *l) {
     int tied = 0;
@@ -191,14 +197,14 @@ INLINE int narrow(const struct settings *s, int probabilities, const float *v, f
                   int64_t classes, int count, struct lanes *l) {
     float tile[WIDE * LANES], w[WIDE * LANES];
     to_tile(v, tile, classes, count);
-    peaks(tile, classes, l);
+    peaks(tile, classes, 0, 0, 0, l);
     EACH_LANE take_reference(l, r);
-    weigh(probabilities, tile, w, classes, l);
+    weigh(probabilities, tile, w, classes, 0, 0, 0, l);
     int bad = first_bad(s, probabilities, classes, l);
     if (bad < count) return bad;
     find_rivals(s, v, classes, count, l);
     settle(s, probabilities, l);
-    shade(s, probabilities, tile, w, classes, LANES, l);
+    shade(s, probabilities, tile, w, classes, 0, 0, 0, l);
     EACH_LANE finish(s, l, r);
     for (int64_t j = 0; j < classes; j++) {
         float *z = w + j * LANES, *t = tile + j * LANES;
@@ -208,28 +214,17 @@ INLINE int narrow(const struct settings *s, int probabilities, const float *v, f
     return LANES;
 }
 
-/* Sixteen rows, or fewer, of WIDE classes or more, each for itself; what is left over of a row
- * after its last full step goes through a step of its own, padded with impossible classes. */
+/* Sixteen rows, or fewer, of WIDE classes or more, each for itself. */
 INLINE int wide(const struct settings *s, int probabilities, const float *v, float *out,
                 int64_t classes, int count, struct lanes *l) {
-    int64_t steps = classes / LANES, full = steps * LANES;
-    int left = (int)(classes - full);
-    float tail[LANES], tail_w[LANES];
-    struct lanes one;
+    int64_t steps = classes / LANES;
+    int left = (int)(classes % LANES);
     *l = (struct lanes){0};
     for (int row = 0; row < count; row++) {
         const float *g = v + row * classes;
-        float *w = out + row * classes;
-        row_peaks(g, classes, l, row);
+        peaks(g, steps, left, 1, row, l);
         take_reference(l, row);
-        spread(l, row, &one);
-        weigh(probabilities, g, w, steps, &one);
-        if (left) {
-            pad(g + full, left, probabilities, tail);
-            weigh(probabilities, tail, tail_w, 1, &one);
-            memcpy(w + full, tail_w, (size_t)left * sizeof(float));
-        }
-        l->weight[row] = total_of(one.weight);
+        weigh(probabilities, g, out + row * classes, steps, left, 1, row, l);
     }
     int bad = first_bad(s, probabilities, classes, l);
     if (bad < count) return bad;
@@ -238,16 +233,7 @@ INLINE int wide(const struct settings *s, int probabilities, const float *v, flo
     for (int row = 0; row < count; row++) {
         const float *g = v + row * classes;
         float *z = out + row * classes;
-        spread(l, row, &one);
-        shade(s, probabilities, g, z, steps, LANES, &one);
-        if (left) {
-            pad(g + full, left, probabilities, tail);
-            pad(z + full, left, 1, tail_w);
-            shade(s, probabilities, tail, tail_w, 1, left, &one);
-            memcpy(z + full, tail_w, (size_t)left * sizeof(float));
-        }
-        l->sum[row] = total_of(one.sum);
-        l->highest[row] = highest_of(one.highest);
+        shade(s, probabilities, g, z, steps, left, 1, row, l);
         finish(s, l, row);
         float key = l->key[row], own = l->own[row], alpha = l->alpha[row];
 #pragma omp simd
