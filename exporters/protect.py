@@ -78,6 +78,8 @@ def protect(
         InputError: the graph is none that can be protected, or what was asked does not fit it;
             nothing is written then.
     """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
     name = asked.name or path.stem
     where = "--name" if asked.name else f"{path}: its name is no model's, so give --name"
     model_repository.refuse_name(name, where=where)

@@ -213,6 +213,8 @@ def random_source(
 def read_sample(path: Path, values: list[Value], batched: bool) -> Source:
     """Return the rows of an .npz file: one array for each input, by its name.
 
+    What a query set has beside them is left out.
+
     Raises:
         InputError: no such file, or an array is missing, too many, or not of its input's type,
             rank or sizes.
@@ -225,6 +227,8 @@ def read_sample(path: Path, values: list[Value], batched: bool) -> Source:
     except Exception as error:
         raise InputError(f"--sample {path}: not a readable .npz file: {one_line(error)}") from None
     names = [value.name for value in values]
+    for of_a_query_set in {"labels", "features"} - {*names}:  # which serves as a sample too
+        sample.pop(of_a_query_set, None)
     if sorted(sample) != sorted(names):
         raise InputError(
             f"--sample {path}: expected the arrays {', '.join(names)}, "

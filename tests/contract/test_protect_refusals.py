@@ -302,6 +302,19 @@ def test_a_sample_serves_where_random_input_does_not(tmp_path):
     assert done.heads[0].verified.rows == 9
 
 
+def test_a_query_set_serves_as_a_sample(tmp_path):
+    path = linear_file(tmp_path / "m.onnx", SOFTMAX)
+    np.savez(tmp_path / "query.npz", x=X, labels=np.arange(len(X)), features=X)
+    done = protected(tmp_path, path, sample=tmp_path / "query.npz")
+    assert done.heads[0].verified.rows == len(X)
+
+
+def test_a_file_that_is_not_there_is_told_before_the_models_that_it_would_replace(tmp_path):
+    protected(tmp_path, linear_file(tmp_path / "m.onnx", SOFTMAX))
+    with pytest.raises(InputError, match=r"m\.onx: no such file"):
+        protected(tmp_path, tmp_path / "m.onx")
+
+
 def test_models_that_exist_are_kept_unless_forced(tmp_path):
     path = linear_file(tmp_path / "m.onnx", SOFTMAX)
     taken = tmp_path / "models" / "m_classifier"
