@@ -78,8 +78,6 @@ def protect(
         InputError: the graph is none that can be protected, or what was asked does not fit it;
             nothing is written then.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
     name = asked.name or path.stem
     where = "--name" if asked.name else f"{path}: its name is no model's, so give --name"
     model_repository.refuse_name(name, where=where)
@@ -91,6 +89,8 @@ def protect(
     models = model_repository.model_names(name, asked.output)
     models = models[: 1 if asked.layout == "fused" else None]
     anew = {name, f"{name}_{asked.also}"}
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
     _refuse_existing(repository, models, anew, force=asked.force)
     try:
         classifier = understand(path, asked)

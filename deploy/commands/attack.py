@@ -115,11 +115,14 @@ class AttackCommand:
     as_json: options.AsJson = False
 
     def run(self) -> None:
+        from load_tests.asking.address import address
         from load_tests.asking.endpoint import Access
         from load_tests.stealing import attack
         from load_tests.stealing.collect import Manner
 
         refuse_missing("matplotlib")  # of the report; queries are paid for before it is drawn
+        if self.from_transfer_set is None:
+            address(self.url, "--url")
         thieves, settings = self._thieves(), self._settings()
         low, high = options.numbers(self.price, option="--price", least=0, count=2)
         budgets = options.counts(self.budgets, "--budgets", MOST_QUERIES) if self.budgets else ()

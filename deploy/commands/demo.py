@@ -84,9 +84,9 @@ class DemoCommand:
         dataset = datasets.load(self.data)
         name = datasets.public_name(self.data)
         model_repository.refuse_name(name, where="--data")
-        _claim(self.out, name, force=self.force)
         repository = self.out / "model_repository"
         servable_path.refuse(repository)
+        _claim(self.out, name, force=self.force)
         stage = stages(11)
         architecture = architectures.default(dataset.input_shape)
         export_classifier(

@@ -199,8 +199,11 @@ def _say_ready(server: "TritonServer", behind: list[str] | None) -> None:
     for model in models:
         table.add_row(model.name, model.version, model.summary)
     out_console.print(table)
-    if behind is None and any(model.summary.startswith("ensemble") for model in models):
-        say("Whoever reaches these ports can also call the victim behind an ensemble, raw.")
+    if behind is None and any(" -> " in model.summary for model in models):
+        say(
+            "Whoever reaches these ports can also call the victim behind an ensemble, raw; "
+            "--gateway operator.yaml shuts it off."
+        )
     if kernel.open_library() is None:
         say(f"WARNING: {kernel.MISSING}", console=err_console)
     if cancel_guard.find() is None:

@@ -78,12 +78,12 @@ def protect(
         InputError: it cannot be protected, or what was asked does not fit it; nothing has changed
             then, unless the message says so.
     """
-    complete = partial(completing.complete, url=url)
-    model = reading.read(folder, complete, outputs=asked.output, in_place=out is None)
-    repository = model.repository if out is None else out
-    if out is not None and out.resolve() == model.repository.resolve():
+    repository = folder.parent if out is None else out
+    if out is not None and out.resolve() == folder.parent.resolve():
         raise InputError(f"--repository {out}: the model's own; leave it out, to protect in place")
     servable_path.refuse(repository)
+    complete = partial(completing.complete, url=url, near=repository)
+    model = reading.read(folder, complete, outputs=asked.output, in_place=out is None)
     with placing_in.beside(repository) if out is None else folder_beside(repository) as work:
         take = staging.link if out is None else link_or_copy
         if out is None:

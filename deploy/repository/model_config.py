@@ -25,6 +25,21 @@ def read(path: Path) -> Any:
     return parse(text, path)
 
 
+def of_model(folder: Path) -> Any:
+    """Return the ``ModelConfig`` of the model in a folder REPOSITORY/NAME.
+
+    Raises:
+        InputError: its config.pbtxt cannot be read, or there is no such model, but others.
+    """
+    path = folder / "config.pbtxt"
+    if not path.exists() and not folder.exists():
+        there = ", ".join(sorted(one.parent.name for one in folder.parent.glob("*/config.pbtxt")))
+        raise InputError(
+            f"{folder}: no such model; {folder.parent} holds {there or 'none, or is no repository'}"
+        )
+    return read(path)
+
+
 def read_all(repository: Path) -> dict[str, Any]:
     """Return the ``ModelConfig`` of every model that has one which can be read, by its name."""
     configs = {}

@@ -69,7 +69,7 @@ def plan(
             refuses.
     """
     path = folder / "config.pbtxt"
-    config = model_config.read(path)
+    config = model_config.of_model(folder)
     fused_output = model_config.fused_output(config)
     if fused_output is not None:
         refuse_other_output(path, output, [fused_output])

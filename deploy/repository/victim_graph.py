@@ -25,7 +25,7 @@ def find(repository: Path, name: str, output: str = "") -> tuple[OnnxVictim, Par
             an ONNX classifier's scores, or classes on another axis than the last.
     """
     path = repository / name / "config.pbtxt"
-    config = model_config.read(path)
+    config = model_config.of_model(repository / name)
     fused_output = model_config.fused_output(config)
     if fused_output is not None:
         retuning.refuse_other_output(path, output, [fused_output])

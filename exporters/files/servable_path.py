@@ -25,8 +25,9 @@ def refuse(repository: Path) -> None:
     path = str(repository.resolve())
     reason = _reason(path)
     if reason is not None:
-        shown = str(repository) if str(repository).isprintable() else repr(str(repository))
-        leads = "" if path == str(repository.absolute()) else f", which leads to {path!r}"
+        where = str(repository.absolute())
+        shown = where if where.isprintable() else repr(where)
+        leads = "" if path == where else f", which leads to {path!r}"
         raise InputError(
             f"{shown}{leads}: {reason}; move the model repository, to /srv/models for example"
         )

@@ -70,7 +70,9 @@ def record(classifier: OnnxVictim, drawn: Drawn, victims: Path, victim: Victim) 
     }
     if is_trained(victim, victims):
         if json.loads((home / "victim.json").read_text()) != about:
-            raise InputError(f"{home}: holds the scores of another classifier or data set")
+            raise InputError(
+                f"{home}: holds the scores of another classifier or data set; give another --out"
+            )
     else:
         ask = asker(classifier, drawn)
         logits = {"test": ask(drawn.test), "pool": ask(drawn.pool)}

@@ -120,7 +120,7 @@ def test_check_finds_a_raw_output_beside_the_fused_one(one_model):
     config.write_text(config.read_text() + f"output [ {output} ]\n")
     code, out, _ = command("check", one_model.parent, cwd=one_model.parent)
     assert code == 1
-    assert f"error   raw-output: {config}: output raw: expected what the defence makes" in out
+    assert f"error   raw-output: {config}: output raw: expected what a defence makes" in out
 
 
 def test_check_finds_a_mark_that_names_another_output(one_model):
@@ -314,3 +314,15 @@ def test_protect_with_force_keeps_the_threads_that_were_chosen_and_says_so(tmp_p
     code, _, err = command(*words, "--force", cwd=tmp_path)
     assert code == 0, err
     assert "threads" not in err
+
+
+def test_a_model_that_is_not_there_is_told_with_those_that_are(ensemble):
+    repository, cwd = ensemble.parent, ensemble
+    for words in (
+        ("retune", repository / "digit", "--beta", "1.2"),
+        ("calibrate", repository / "digit", "--undo"),
+        ("benchmark", "--repository", repository, "--model", "digit", "--choose-threads"),
+    ):
+        code, out, err = command(*words, cwd=cwd)
+        assert (code, out) == (1, "")
+        assert f"{repository / 'digit'}: no such model; {repository} holds digits, " in err

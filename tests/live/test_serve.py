@@ -44,6 +44,7 @@ def test_serve_prints_endpoints_and_models_and_logs_to_a_file(serving, ports, tm
     for model in ("digits", "digits_classifier", DEFENCE):
         assert model in said
     assert "beta 1.5" in said
+    assert "can also call the victim behind an ensemble, raw; --gateway operator.yaml" in said
     assert "Started GRPCInferenceService" in (tmp_path / "triton.log").read_text()
     with Endpoint(f"127.0.0.1:{ports.grpc}", "digits") as endpoint:
         assert endpoint.model == "digits"

@@ -1,5 +1,7 @@
 """Paths of a model repository that Triton's Python backend can and cannot read."""
 
+from pathlib import Path
+
 import pytest
 
 from exporters.files import servable_path
@@ -34,6 +36,13 @@ def test_a_path_that_triton_cannot_read_is_refused_with_a_way_out(tmp_path, name
 )
 def test_a_path_that_triton_reads_is_taken(tmp_path, name):
     servable_path.refuse(tmp_path / name)
+
+
+def test_a_relative_path_is_told_with_the_folders_that_it_does_not_say(tmp_path, monkeypatch):
+    (tmp_path / "my models").mkdir()
+    monkeypatch.chdir(tmp_path / "my models")
+    with pytest.raises(InputError, match=r"/my models/models: .* white space"):
+        servable_path.refuse(Path("models"))
 
 
 def test_a_link_is_judged_by_where_it_leads(tmp_path):
