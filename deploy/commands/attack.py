@@ -1,6 +1,7 @@
 """``reverse-sigmoid attack``: what a thief would get from an endpoint of yours."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Characters that the table takes.
 WIDTH = 108
+#: Trainings at a time, unless asked otherwise: each takes half a GiB of memory or more.
+JOBS = 8
 #: Images that an attack may ask about; more are a slip of the hand.
 MOST_QUERIES = 999_999_999
 
@@ -104,6 +107,15 @@ class AttackCommand:
     timeout_seconds: Annotated[
         float, typer.Option(min=0.1, help="How long the answer to one request may take.")
     ] = 30
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=128,
+            help="Trainings at a time, each with its share of the processors.",
+            show_default=f"for all, one for each processor, up to {JOBS}; else 1",
+        ),
+    ] = None
     api_key: asking.ApiKey = None
     tls_ca: asking.TlsCa = None
     from_transfer_set: Annotated[
@@ -117,8 +129,10 @@ class AttackCommand:
     def run(self) -> None:
         from load_tests.asking.address import address
         from load_tests.asking.endpoint import Access
+        from load_tests.runs.conditions import Conditions
         from load_tests.stealing import attack
         from load_tests.stealing.collect import Manner
+        from load_tests.stealing.crew import Share
 
         refuse_missing("matplotlib")  # of the report; queries are paid for before it is drawn
         if self.from_transfer_set is None:
@@ -129,6 +143,9 @@ class AttackCommand:
         manner = Manner(
             batch_size=self.batch_size, concurrency=self.concurrency, retries=self.retries
         )
+        jobs = self.jobs or (min(JOBS, len(os.sched_getaffinity(0))) if len(thieves) > 1 else 1)
+        conditions = Conditions.here(jobs=jobs)
+        os.environ |= conditions.environment()  # this process trains too, between questions
         report = self._hinting(
             attack.run,
             self.out,
@@ -142,6 +159,7 @@ class AttackCommand:
             from_transfer_set=self.from_transfer_set,
             prices=(low, high),
             command=command_line(),
+            share=Share(jobs, conditions.threads),
             stages=_stages,
             say=lambda text: say(text, console=err_console),
         )

@@ -1,5 +1,6 @@
 """What a person sees on stderr while a long command works."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,40 +21,59 @@ def stages(total: int) -> "Stage":
 
 
 class _Stages:
-    """Numbered stages: a bar on a terminal, one line for each finished stage everywhere."""
+    """Numbered stages: bars on a terminal, one line for each finished stage everywhere."""
 
     def __init__(self, total: int) -> None:
-        self._total, self._done = total, 0
-
-    @contextmanager
-    def stage(self, title: str) -> "Iterator[Callback]":
-        """Yield a callback for (steps done, steps in all); report the time when left."""
-        self._done += 1
-        label = f"[{self._done}/{self._total}] {title}"
-        start = time.monotonic()
-        done = 0
-        columns = (
+        self._total, self._begun, self._open = total, 0, 0
+        self._lock = threading.Lock()
+        self._bars = Progress(
             *(TextColumn("{task.description}", markup=False), BarColumn()),
             *(TextColumn("{task.fields[speed]}"), TimeRemainingColumn()),
-        )
-        with Progress(
-            *columns,
             console=err_console,
             transient=True,
             disable=not err_console.is_terminal,
-        ) as bar:
-            task = bar.add_task(label, total=None, speed="")
+        )
 
-            def advance(so_far: int, total: int) -> None:
-                nonlocal done
-                done = so_far
-                speed = f"{done / max(time.monotonic() - start, 1e-3):.0f}/s"
-                bar.update(task, completed=done, total=total, speed=speed)
+    @contextmanager
+    def stage(self, title: str) -> "Iterator[Callback]":
+        """Yield a callback for (steps done, steps in all); report the time when left.
 
-            yield advance
+        Several may be open at a time, each of a thread.
+        """
+        start = time.monotonic()
+        done = 0
+
+        def advance(so_far: int, total: int) -> None:
+            nonlocal done
+            done = so_far
+            speed = f"{done / max(time.monotonic() - start, 1e-3):.0f}/s"
+            self._bars.update(task, completed=done, total=total, speed=speed)
+
+        with self._shown() as number:
+            label = f"[{number}/{self._total}] {title}"
+            task = self._bars.add_task(label, total=None, speed="")
+            try:
+                yield advance
+            finally:
+                self._bars.remove_task(task)
         seconds = time.monotonic() - start
         speed = f", {done / seconds:.0f}/s" if done else ""
         err_console.print(f"{label}: {seconds:.1f} s{speed}", markup=False, highlight=False)
+
+    @contextmanager
+    def _shown(self) -> Iterator[int]:
+        """Yield the next stage's number; the bars are shown as long as a stage is open."""
+        with self._lock:
+            self._begun, self._open = self._begun + 1, self._open + 1
+            number = self._begun
+            self._bars.start()
+        try:
+            yield number
+        finally:
+            with self._lock:
+                self._open -= 1
+                if not self._open:
+                    self._bars.stop()
 
 
 class Countdown:

@@ -67,11 +67,11 @@ class Spawned:
             raise EndpointError(f"{self._who} ended early: exit code {code}") from None
 
     def end(self) -> None:
-        """Kill it, if it has not ended."""
-        self.line.close()
+        """Kill it, if it has not ended; whoever hears it in another thread hears its end."""
         if self._process.pid is not None:
             self._process.kill()
             self._process.join()
+        self.line.close()
 
 
 def _run(work: Callable[..., None], arguments: tuple[Any, ...], its_end: Connection) -> None:

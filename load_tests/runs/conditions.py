@@ -84,6 +84,7 @@ class Conditions:
             **{name: str(self.threads) for name in _THREADS},
             "KERAS_BACKEND": self.backend,
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         }
 
 

@@ -1,16 +1,16 @@
 """The runs that are missing, several at a time; each in a file of its own."""
 
 import contextlib
-import fcntl
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from exporters.files.atomic_file import remove_parts, write_json
+from exporters.files.alone import alone
+from exporters.files.atomic_file import write_json
 from load_tests.runs.cluster import Cluster
 from load_tests.runs.conditions import Conditions
 from load_tests.runs.made import WITH, Made, read
@@ -220,8 +220,7 @@ class Runner:
 
     def _started(self) -> Places[Any]:
         if self._places is None:
-            self._stack.enter_context(_alone(self._folder))
-            remove_parts(self._folder)
+            self._stack.enter_context(alone(self._folder))
             make = self._cluster.places if self._cluster else Processes
             with_what = (self._jobs, self._victims, self._data_dir, self._conditions)
             self._places = make(*with_what)
@@ -281,17 +280,3 @@ class _Pace:
 
 def _network(task: Task) -> str:
     return task.architecture if isinstance(task, Victim) else task.substitute
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which ends with this process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"{folder}: another process is making its runs; wait for it, or give another --out"
-            ) from None
-        yield

@@ -7,8 +7,8 @@ lets no other attack into the folder. ``recovery`` undoes the defence as far as 
 ``substitute`` learns from the rest by one of ``losses``, one of them behind a ``defence_layer``.
 ``learning`` makes more of it, with rows never asked about.
 
-``thief`` names all ways to steal, ``steal`` goes one of them, ``campaign`` goes many on one
-endpoint, ``verdict`` says what it comes to and ``report`` shows it to people. ``same_answers``
-lets no folder mix answers from before and after a retune. ``attack`` is all of that for the
-command line.
+``thief`` names all ways to steal, ``steal`` goes one of them, a ``theft`` is of several who begin
+alike, and a ``crew`` does thefts side by side. ``campaign`` goes all ways on one endpoint,
+``verdict`` says what it comes to and ``report`` shows it to people. ``same_answers`` lets no folder
+mix answers from before and after a retune. ``attack`` is all of that for the command line.
 """

@@ -20,6 +20,7 @@ from load_tests.stealing.attacks.base import Means
 from load_tests.stealing.attacks.registry import ATTACKS
 from load_tests.stealing.campaign import Campaign, CampaignSettings
 from load_tests.stealing.collect import Manner
+from load_tests.stealing.crew import Share
 from load_tests.stealing.report import to_html
 from load_tests.stealing.thief import Thief
 from load_tests.stealing.transfer_set import TransferSet
@@ -43,6 +44,7 @@ def run(
     from_transfer_set: Path | None,
     prices: tuple[float, float],
     command: str,
+    share: Share,
     stages: Callable[[int], Stage],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -55,18 +57,17 @@ def run(
         budgets: to judge beside the whole of ``settings.queries``. Where there are several
             thieves and no budgets, a quarter and a half of it.
         manner: how requests are sent.
-        access: what the endpoint asks of its clients.
-        timeout_s: of one request.
+        access, timeout_s: what the endpoint asks of its clients; of one request.
         data_dir: folder of the data sets.
         from_transfer_set: folder of a transfer set that takes the place of the attack.
         prices: dollars for 1,000 queries, from and to.
         command: what was typed, for the report.
+        share: how many train at a time.
         stages: called once there is work, with the number of its stages.
         say: takes one line for a person.
 
     Raises:
-        InputError: what was asked for cannot be.
-        EndpointError: the server refused a request, or failed on it again and again.
+        InputError, EndpointError: what was asked for cannot be, or see ``Campaign.run``.
     """
     settings, drawn, taken = _taken(from_transfer_set, settings, thieves[0].attack, data_dir)
     budgets = _budgets(budgets, settings.queries, several=len(thieves) > 1)
@@ -86,7 +87,7 @@ def run(
         for line in (*campaign.ask_again(), *_notes(settings, drawn, left_out)):
             say(line)
         campaign.stage = stages(campaign.stages_left(thieves, budgets))
-        campaign.run(thieves, budgets)
+        campaign.run(thieves, budgets, share)
     for name, lost in campaign.lost.items():
         say(f"{name}: {lost} queries were sent and their answers lost")
     return _written(out, _report(campaign, prices) | {"left_out": left_out, "command": command})

@@ -10,6 +10,7 @@
 """
 
 import json
+from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -17,26 +18,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
 
+from exporters.files.alone import alone
 from exporters.files.atomic_file import write_arrays, write_json
 from exporters.pipeline import Stage
-from exporters.training.datasets import Labels
-from exporters.training.train import Progress, predict
 from load_tests.asking.deferred_signals import deferred_signals
 from load_tests.asking.endpoint import Answers, Query, ask
 from load_tests.data.drawn import Drawn
 from load_tests.data.rows import Rows, features
-from load_tests.reporting import measures
 from load_tests.stealing import attack_record, same_answers
 from load_tests.stealing.attack_record import AttackRecord
 from load_tests.stealing.attacks.base import PHOTOS, Means
 from load_tests.stealing.attacks.registry import ATTACKS
 from load_tests.stealing.claim import claim, read
 from load_tests.stealing.collect import Manner, Plan, collect
-from load_tests.stealing.recovery.recover import POOL_ROWS, Knowledge, shadow_prior
-from load_tests.stealing.steal import steal
+from load_tests.stealing.crew import ALONE, Place, Share, crew
 from load_tests.stealing.substitute import Recipe
+from load_tests.stealing.theft import Scene, Theft, judge
 from load_tests.stealing.thief import Thief
 from load_tests.stealing.transfer_set import TransferSet
 from load_tests.stealing.transfer_set_file import TransferSetFile
@@ -45,6 +43,11 @@ from postprocess.parameters import Parameters
 
 NAME = "campaign.json"
 REFERENCE = "reference.npz"
+#: Of a result, what the report needs.
+_TOLD = {
+    *("name", "queries", "outsider", "attack", "loss", "labels_only", "recover", "unprotected"),
+    *("agreement", "cosine", "mae", "kl_nats_from_victim", "kl_nats_to_victim"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +110,6 @@ class Campaign:
         self.stage: Stage = lambda title: nullcontext(lambda done, total: None)
         self.lost: dict[str, int] = {}  #: queries sent whose answers were lost, by folder
         self._taken = dict(taken or {})
-        self._priors: dict[tuple[str, int], Answers] = {}
         self._truths: dict[str, Answers] = {}
         self.pool = drawn.pool
         self.recipe = Recipe(
@@ -118,13 +120,28 @@ class Campaign:
         )
         self._claim()
 
-    def run(self, thieves: list[Thief], budgets: list[int]) -> list[dict[str, Any]]:
-        """Return the results of all thieves with all query budgets, one thief after the other."""
+    def run(
+        self, thieves: list[Thief], budgets: list[int], share: Share = ALONE
+    ) -> list[dict[str, Any]]:
+        """Return the results of all thieves with all query budgets.
+
+        Raises:
+            EndpointError, InputError: see ``transfer_set``, ``recover`` and ``crew``.
+        """
         for thief in thieves:
-            if self._folder(thief).name not in self._taken:
-                self._record(thief).claim(self._folder(thief), ours=True)
-        self.protection()  # what they are judged by comes first
-        return [self.measure(thief, queries) for thief in thieves for queries in budgets]
+            if not thief.outsider:
+                self._whole(f"--recover {thief.recover}" if thief.learns_truth else thief.name)
+        with alone(self.out):
+            for thief in thieves:
+                if self._folder(thief).name not in self._taken:
+                    self._record(thief).claim(self._folder(thief), ours=True)
+            self.protection()  # what they are judged by comes first
+            work = partial(self._work, threads=share.threads)
+            with crew(self._scene(), work, share.jobs) as steal:
+                for queries, some in self._missing(thieves, budgets):
+                    steal(self._theft(some, queries))
+        paths = (self._result(thief, queries) for thief in thieves for queries in budgets)
+        return [_read(path) for path in paths]
 
     def stages_left(self, thieves: list[Thief], budgets: list[int]) -> int:
         """Return how often ``stage`` will be called by ``run``."""
@@ -150,9 +167,7 @@ class Campaign:
             EndpointError: the server refused a request, or failed on it again and again.
         """
         folder = self._folder(thief)
-        query = self._victim if thief.unprotected else self._protected
-        if query is None:
-            raise InputError(f"{thief.name}: needs --victim, the model without a defence")
+        query = self._whole(thief.name) if thief.unprotected else self._protected
         if folder.name in self._taken:
             return self._taken[folder.name]
         file = TransferSetFile(folder, self.pool)
@@ -173,27 +188,9 @@ class Campaign:
             self.lost[folder.name] = file.lost
         return self._taken.setdefault(folder.name, file.read())
 
-    def measure(self, thief: Thief, queries: int) -> dict[str, Any]:
-        """Return what a thief stole with its first ``queries`` queries, from the folder if there.
-
-        Raises:
-            EndpointError, InputError: see ``transfer_set`` and ``recover``.
-        """
-        path = self._result(thief, queries)
-        if path.is_file():
-            known: dict[str, Any] = json.loads(path.read_text())
-            return known
-        taken = self.transfer_set(thief).first(queries)
-        with self.stage(f"{thief.name}: {queries} queries") as progress:
-            measured = self._steal(thief, taken, progress)
-        about = {"name": thief.name, "queries": queries, "outsider": thief.outsider}
-        result = {**about, **asdict(thief), **measured}
-        write_json(path, result)
-        return result
-
     def results(self) -> list[dict[str, Any]]:
         """Return what the folder holds of this and of earlier calls, by thief and queries."""
-        found = [json.loads(path.read_text()) for path in (self.out / "results").glob("*.json")]
+        found = [_read(path) for path in (self.out / "results").glob("*.json")]
         return sorted(found, key=lambda result: (result["name"], result["queries"]))
 
     def ask_again(self) -> list[str]:
@@ -213,7 +210,7 @@ class Campaign:
     def protection(self) -> dict[str, Any]:
         """Return what honest users get: the endpoint's answers to the test set, judged."""
         truth, protected = self._reference["reference"], self._reference["protected"]
-        return _judge(protected, truth, self.drawn.labels) | {"judged_by": self.judged_by}
+        return judge(protected, truth, self.drawn.labels) | {"judged_by": self.judged_by}
 
     @property
     def classes(self) -> int:
@@ -231,32 +228,60 @@ class Campaign:
     def _result(self, thief: Thief, queries: int) -> Path:
         return self.out / "results" / f"{thief.name}-{queries}.json"
 
-    def _steal(self, thief: Thief, taken: TransferSet, progress: Progress) -> dict[str, Any]:
-        knowledge = Knowledge(
-            defence=self._defence(),
-            prior=lambda asked: self._prior(thief, asked),
-            pool=features(self.pool)[:POOL_ROWS],
-            seed=self.recipe.seed,
-            true_answers=None if self._victim is None else partial(self._true_answers, thief),
+    def _missing(
+        self, thieves: list[Thief], budgets: list[int]
+    ) -> Iterator[tuple[int, tuple[Thief, ...]]]:
+        """Yield, by queries, who has no result yet; together those who begin with one training."""
+        alike: dict[tuple[str, str], list[Thief]] = {}
+        for thief in thieves:
+            alike.setdefault((self._folder(thief).name, thief.beginning), []).append(thief)
+        for some in alike.values():
+            for queries in budgets:
+                left = tuple(one for one in some if not self._result(one, queries).is_file())
+                if left:
+                    yield queries, left
+
+    def _theft(self, thieves: tuple[Thief, ...], queries: int) -> Theft:
+        taken, true = self.transfer_set(thieves[0]), None
+        if any(thief.learns_truth for thief in thieves):
+            true = self._true_answers(thieves[0])[:queries]
+        return Theft(
+            thieves=thieves, queries=queries, taken=taken.first(queries), true_answers=true
         )
-        loot = steal(taken, thief, knowledge, self.recipe, progress=progress)
-        logits = predict(loot.substitute, features(self.drawn.test))
-        scores: Answers = softmax(logits, axis=1)
-        return _judge(scores, self._reference["reference"], self.drawn.labels)
 
-    def _prior(self, thief: Thief, asked: TransferSet) -> Answers:
-        """A shadow's probabilities; three recoveries share one shadow."""
-        key = self._folder(thief).name, len(asked)
-        if key not in self._priors:
-            self._priors[key] = shadow_prior(asked, features(self.pool), self.recipe)
-        return self._priors[key]
+    def _work(self, place: Place, theft: Theft, *, threads: int | None) -> None:
+        """Do a theft, and keep what each of its thieves has."""
+        place.begin(theft)
+        queries = theft.queries
+        for thief in theft.thieves:
+            with self.stage(f"{thief.name}: {queries} queries") as progress:
+                measured = place.steal(thief, progress)
+            about = {"name": thief.name, "queries": queries, "outsider": thief.outsider}
+            made = {**about, **asdict(thief), **measured, "threads": threads}
+            write_json(self._result(thief, queries), made)
 
-    def _true_answers(self, thief: Thief, asked: TransferSet) -> Answers:
-        """The victim's to the first of a thief's rows; asked once, for all budgets and thieves."""
+    def _scene(self) -> Scene:
+        settings = self.settings
+        return Scene(
+            defence=Parameters(
+                scores="probabilities",
+                beta=settings.beta,
+                gamma=settings.gamma,
+                margin=settings.margin,
+            ),
+            recipe=self.recipe,
+            pool=features(self.pool),
+            test=features(self.drawn.test),
+            truth=self._reference["reference"],
+            labels=self.drawn.labels,
+        )
+
+    def _true_answers(self, thief: Thief) -> Answers:
+        """The victim's to a thief's rows; asked once, for all budgets and thieves."""
         folder = self._folder(thief).name
         if folder not in self._truths:
             self._truths[folder] = self._true(self.transfer_set(thief).rows)
-        return self._truths[folder][: len(asked)]
+        return self._truths[folder]
 
     def _plan(self, attack: str) -> Plan:
         means = Means(
@@ -269,18 +294,14 @@ class Campaign:
         )
         return ATTACKS[attack].plan(means)
 
-    def _defence(self) -> Parameters:
-        return Parameters(
-            scores="probabilities",
-            beta=self.settings.beta,
-            gamma=self.settings.gamma,
-            margin=self.settings.margin,
-        )
-
     def _true(self, rows: Rows) -> Answers:
+        return ask(self._whole("true answers"), rows, batch_size=self._manner.batch_size)
+
+    def _whole(self, who: str) -> Query:
+        """The model without a defence, for whoever needs it."""
         if self._victim is None:
-            raise InputError("true answers: need --victim, the model without a defence")
-        return ask(self._victim, rows, batch_size=self._manner.batch_size)
+            raise InputError(f"{who}: needs --victim, the model without a defence")
+        return self._victim
 
     def _claim(self) -> None:
         """Make ``out`` this campaign's, unless it is another's."""
@@ -306,14 +327,20 @@ class Campaign:
                 protected = ask(self._protected, rows, batch_size=size)
                 truth = protected if self._victim is None else self._true(rows)
             write_arrays(path, protected=protected, reference=truth)
-        with np.load(path) as stored:
-            return {name: stored[name] for name in ("protected", "reference")}
+        return same_answers.read(path)
 
 
-def _judge(scores: Answers, truth: Answers, labels: Labels | None) -> dict[str, float]:
-    """The five measures of section 4, of probabilities against the victim's.
+def _read(path: Path) -> dict[str, Any]:
+    """Return a result.
 
-    Without labels there is no accuracy.
+    Raises:
+        InputError: the file holds something else.
     """
-    accuracy = {} if labels is None else {"accuracy": measures.accuracy(scores, labels)}
-    return {**accuracy, **measures.between(scores, truth)}
+    with suppress(ValueError, AttributeError):
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if found.keys() >= _TOLD:
+            return found
+    raise InputError(
+        f"{path}: expected what a thief stole; move the file away, and the same command makes it "
+        "again"
+    )

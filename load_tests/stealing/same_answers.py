@@ -7,6 +7,7 @@ which cost no thief a query.
 
 from collections.abc import Mapping
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -39,8 +40,8 @@ def ask_again(
     """
     if not reference.is_file():
         return []
-    with np.load(reference) as stored:
-        known = {name: stored[name][:ROWS] for name in models}
+    stored = read(reference)
+    known = {name: stored[name][:ROWS] for name in models}
     rows, lines = test[:ROWS], []
     for name, (model, query) in models.items():
         if query is None:
@@ -58,6 +59,21 @@ def ask_again(
             f"{model}: {len(rows)} test images asked again, of no thief's budget: same {what}"
         )
     return lines
+
+
+def read(reference: Path) -> dict[str, Answers]:
+    """Return the known answers, ``protected`` and of the ``reference``.
+
+    Raises:
+        InputError: the file holds something else.
+    """
+    try:
+        with np.load(reference) as stored:
+            return {name: stored[name] for name in ("protected", "reference")}
+    except (ValueError, KeyError, EOFError, BadZipFile):
+        raise InputError(
+            f"{reference}: expected answers to the test set; give another --out"
+        ) from None
 
 
 def _same(one: Answers, other: Answers) -> bool:

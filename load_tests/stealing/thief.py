@@ -57,10 +57,23 @@ class Thief:
         return "-".join(parts)
 
     @property
+    def beginning(self) -> str:
+        """What it trains first; those of one attack who begin alike can share it."""
+        if self.recover:
+            return "shadow" if RECOVERIES[self.recover].with_shadow else self.name
+        if self.loss != "cross_entropy":
+            return self.name
+        return "labels" if self.labels_only else "answers"
+
+    @property
+    def learns_truth(self) -> bool:
+        """Whether it is fitted on the victim's own answers."""
+        return bool(self.recover) and RECOVERIES[self.recover].with_true_pairs
+
+    @property
     def outsider(self) -> bool:
         """Whether it needs nothing but the protected endpoint."""
-        fitted = self.recover and RECOVERIES[self.recover].with_true_pairs
-        return not (fitted or self.unprotected)
+        return not (self.learns_truth or self.unprotected)
 
 
 #: The naive thief of the paper, and the one whom no defence that keeps the top-1 class stops.

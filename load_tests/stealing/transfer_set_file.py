@@ -61,6 +61,7 @@ class TransferSetFile:
             self._read_rows()
             self._read_requests()
             self._made = self._count_made()
+            self._refuse_lost_rows()
         except OSError as error:
             raise InputError(f"{error.filename}: {error.strerror}") from None
 
@@ -149,7 +150,7 @@ class TransferSetFile:
         _cut(path, _whole_lines(path))
         if not path.is_file() or not path.stat().st_size:
             return
-        with path.open(encoding="ascii", newline="") as file:
+        with path.open(encoding="ascii", errors="replace", newline="") as file:
             rows = csv.reader(file)
             head = next(rows)
             if tuple(head[: len(_FIXED)]) != _FIXED:
@@ -159,11 +160,12 @@ class TransferSetFile:
                     number, name = int(row[0]), row[1]
                     self._scores[number] = np.array(row[len(_FIXED) :], np.float32)
                     kind, _, index = name.partition(":")
-                    if kind not in ("pool", "made") or len(row) != len(head):
+                    known = kind in ("pool", "made") and index.isdecimal()
+                    if not known or len(row) != len(head):
                         raise ValueError
                     if not np.isfinite(self._scores[number]).all():
                         raise InputError(f"{path}: line {line}: expected finite scores")
-                    if kind == "pool" and not 0 <= int(index) < len(self._pool):
+                    if kind == "pool" and int(index) >= len(self._pool):
                         raise InputError(
                             f"{path}: line {line}: {name}, but the adversary has "
                             f"{len(self._pool)} rows: another data set or split?"
@@ -177,9 +179,11 @@ class TransferSetFile:
     def _read_requests(self) -> None:
         path = self._folder / "requests.log"
         _cut(path, _whole_lines(path))
-        lines = path.read_text("ascii").splitlines() if path.is_file() else []
-        for line in lines:
-            what, *numbers = line.split()
+        lines = path.read_text("ascii", "replace").splitlines() if path.is_file() else []
+        for at, line in enumerate(lines, 1):
+            what, *numbers = line.split() or [""]
+            if what not in ("sent", "failed") or not all(map(str.isdecimal, numbers)):
+                raise InputError(f"{path}: line {at} is no line of what was sent")
             change = set(map(int, numbers))
             self._unanswered = (
                 self._unanswered | change if what == "sent" else self._unanswered - change
@@ -191,6 +195,15 @@ class TransferSetFile:
         bytes_each = int(np.prod(self._shape)) * 4
         _cut(path, path.stat().st_size // bytes_each * bytes_each if path.is_file() else 0)
         return path.stat().st_size // bytes_each if path.is_file() else 0
+
+    def _refuse_lost_rows(self) -> None:
+        """Refuse answers about rows that their file does not hold."""
+        made = (int(name[5:]) for name in self._input.values() if name.startswith("made:"))
+        if (last := max(made, default=-1)) >= self._made:
+            raise InputError(
+                f"{self._folder}: {NAME} has an answer to made:{last}, but made_inputs.f32 holds "
+                f"{self._made} rows"
+            )
 
     def _note(self, what: str, numbers: Sequence[int]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

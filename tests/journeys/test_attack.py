@@ -1,10 +1,13 @@
 """``reverse-sigmoid attack`` against the real server, and outsiders who never heard of it."""
 
+import contextlib
 import json
+import os
 import re
 import signal
 import socket
 import time
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -25,6 +28,7 @@ from load_tests.stealing.attacks.sample import sample
 from load_tests.stealing.collect import Manner, collect
 from load_tests.stealing.same_answers import ROWS
 from load_tests.stealing.substitute import Recipe, train_substitute
+from load_tests.stealing.thief import suite
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 
@@ -111,6 +115,45 @@ def test_an_interrupted_attack_resumed_sends_exactly_the_rest_of_its_budget(own,
     assert done.returncode == 0, done.stderr
     assert answered(own) - before == 400 + len(DIGITS.x_test) + ROWS
     assert rows.read_bytes().count(b"\n") - 1 == 400
+
+
+def processes_of(session):
+    """Return the processes that a command in a session of its own has left there."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.getsid(int(entry.name)) == session:
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.slow
+def test_several_trainings_interrupted_leave_no_process_and_none_is_made_again(own, tmp_path):
+    out = tmp_path / "theft"
+    command = options(own, out, "--budgets", 96, "--architecture", "mlp", "--jobs", 2, steps=200)
+    before = answered(own)
+    with Running("attack", "all", *command, cwd=tmp_path) as thief:
+        results = out / "results"
+        thief.wait_until(lambda: len(list(results.glob("*.json"))) > 2)
+        assert len(processes_of(thief.process.pid)) >= 3  # two of them train
+        assert thief.stop(signal.SIGINT) == 130
+        deadline = time.monotonic() + SOON_S
+        while left := processes_of(thief.process.pid):  # multiprocessing's own ends after it
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
+    assert thief.stderr.read_text().endswith("interrupted; the same command goes on\n")
+    assert not list(out.rglob(".*.part"))
+    made = {path: path.stat().st_mtime_ns for path in results.glob("*.json")}
+    done = call_command("attack", "all", *command, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (
+        made.items() <= {path: path.stat().st_mtime_ns for path in results.glob("*.json")}.items()
+    )
+    stolen = json.loads(done.stdout)["results"]
+    assert len(stolen) == len(list(results.glob("*.json"))) == len(suite(with_victim=False))
+    assert {each["threads"] for each in stolen} == {max(1, len(os.sched_getaffinity(0)) // 2)}
+    attacks = len({each["attack"] for each in stolen})
+    assert answered(own) - before == 96 * attacks + len(DIGITS.x_test) + ROWS
 
 
 def killed(command, rows, tmp_path):

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from exporters.files.alone import alone
 from exporters.training import datasets
 from load_tests.data.drawn import draw_from
 from load_tests.stealing import attack_record
@@ -81,3 +82,45 @@ def test_the_victim_is_asked_once_for_what_several_thieves_learn_of_it(tmp_path)
     results = campaign(tmp_path / "out", asked, asked_victim=asked_victim).run(fitted, [40, 80])
     assert sum(asked) == sum(asked_victim) == 80 + len(DIGITS.x_test)
     assert len(results) == 4
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "said"),
+    [
+        ("results/random-80.json", b"{", "expected what a thief stole; move the file away"),
+        ("results/random-80.json", b"[]", "expected what a thief stole; move the file away"),
+        ("reference.npz", b"PK", "expected answers to the test set; give another --out"),
+        ("random/requests.log", b"sent 1 x\n", "line 1 is no line of what was sent"),
+        ("random/transfer_set.csv", b"\xff\n", "is no transfer set"),
+        ("random/made_inputs.f32", b"", "has an answer to made:79, but made_inputs.f32 holds 0"),
+    ],
+)
+def test_a_damaged_file_of_a_folder_is_named(tmp_path, file, damage, said):
+    thieves = [Thief(attack="random")]
+    campaign(tmp_path, []).run(thieves, [80])
+    (tmp_path / file).write_bytes(damage)
+
+    def go_on():
+        again = campaign(tmp_path, [])
+        again.ask_again()
+        again.run([*thieves, Thief(attack="random", labels_only=True)], [80])
+        again.results()
+
+    with pytest.raises(InputError, match=said) as refused:
+        go_on()
+    assert str(tmp_path) in str(refused.value)
+
+
+def test_two_processes_never_ask_for_one_folder(tmp_path):
+    asked = []
+    with alone(tmp_path), pytest.raises(InputError, match="another process is at work there; wait"):
+        campaign(tmp_path, asked).run([SAMPLE], [80])
+    assert not asked
+
+
+def test_nothing_is_paid_for_where_a_thief_cannot_do_without_the_victim(tmp_path):
+    asked = []
+    fitted = Thief(attack="sample", recover="linear")
+    with pytest.raises(InputError, match="--recover linear: needs --victim, the model without a"):
+        campaign(tmp_path, asked).run([SAMPLE, fitted], [80])
+    assert not asked

@@ -60,6 +60,7 @@ class Recovery:
     recover: Callable[[TransferSet, Knowledge], Answers]
     #: Whether it is fitted on true answers, more than an outsider can have.
     with_true_pairs: bool = False
+    with_shadow: bool = False  #: whether it asks for ``Knowledge.prior``
 
 
 def recover(name: str, transfer_set: TransferSet, knowledge: Knowledge) -> TransferSet:
@@ -133,16 +134,19 @@ RECOVERIES = Registry(
     "--recover",
     {
         "tail": Recovery(
-            lambda taken, known: tail_ranking.recover(taken.scores, known.prior(taken))
+            lambda taken, known: tail_ranking.recover(taken.scores, known.prior(taken)),
+            with_shadow=True,
         ),
         "table": Recovery(
-            lambda taken, known: table.recover(taken.scores, known.prior(taken), known.copy)
+            lambda taken, known: table.recover(taken.scores, known.prior(taken), known.copy),
+            with_shadow=True,
         ),
-        "neural": Recovery(_neural),
+        "neural": Recovery(_neural, with_shadow=True),
         "bayes": Recovery(
-            lambda taken, known: bayes.recover(taken.scores, known.prior(taken), known.copy)
+            lambda taken, known: bayes.recover(taken.scores, known.prior(taken), known.copy),
+            with_shadow=True,
         ),
-        "d_dae": Recovery(_d_dae),
+        "d_dae": Recovery(_d_dae, with_shadow=True),
         "analytic": Recovery(_analytic),
         "mixture": Recovery(_mixture),
         "linear": Recovery(partial(_crosswise, inverse.linear), with_true_pairs=True),
