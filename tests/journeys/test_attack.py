@@ -149,6 +149,9 @@ def test_several_trainings_interrupted_leave_no_process_and_none_is_made_again(o
     assert (
         made.items() <= {path: path.stat().st_mtime_ns for path in results.glob("*.json")}.items()
     )
+    told = re.findall(r"^\[([0-9]+)/([0-9]+)\] ", done.stderr, re.MULTILINE)
+    assert sorted(int(number) for number, _ in told) == [*range(1, len(told) + 1)]
+    assert {int(total) for _, total in told} == {len(told)}
     stolen = json.loads(done.stdout)["results"]
     assert len(stolen) == len(list(results.glob("*.json"))) == len(suite(with_victim=False))
     assert {each["threads"] for each in stolen} == {max(1, len(os.sched_getaffinity(0)) // 2)}

@@ -100,7 +100,7 @@ def interrupted():
     [
         (killed, EndpointError, "sample: a process that trains ended early: exit code -9; if memory"
                                 " ran out, give fewer --jobs"),
-        (interrupted, KeyboardInterrupt, ""),
+        (interrupted, KeyboardInterrupt, None),
     ],
 )  # fmt: skip
 def test_whatever_ends_a_training_ends_all_of_them(meanwhile, error, said):
