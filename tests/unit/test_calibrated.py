@@ -171,6 +171,18 @@ def test_real_rows_show_no_more_than_classes_times_levels(rows, dtype):
         assert (answer.argmax(axis=1) == asked.argmax(axis=1)).all()
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("answers", [ensemble, in_graph])
+def test_asking_again_alone_or_beside_others_tells_nothing_new(answers, dtype):
+    table, scores = table_of(10), logits_of(300, 10, dtype)
+    once = answers(scores, table)
+    order = np.random.default_rng(0).permutation(300)
+    assert np.array_equal(answers(scores[order], table), once[order])
+    assert np.array_equal(answers(np.repeat(scores, 5, axis=0), table)[::5], once)
+    for at in range(0, 300, 60):
+        assert np.array_equal(answers(scores[at : at + 1], table), once[at : at + 1])
+
+
 def test_one_level_tells_no_more_than_the_label():
     table, scores = table_of(5, cuts=()), logits_of(500, 5)
     answer = ensemble(scores, table)
