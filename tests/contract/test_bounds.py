@@ -6,6 +6,7 @@ import json
 import resource
 import select
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -224,6 +225,26 @@ def test_small_answers_that_an_http2_client_holds_off_are_requests_under_way(doo
         assert opened.granted(20) == 0
         assert opened.ask("bob")[0] == 200
     wait_until(lambda: opened.ask()[0] == 200)
+
+
+def test_requests_that_a_key_abandons_keep_their_places_for_a_second(door):
+    opened = door("limits: {requests_per_key: 4}\n")
+    opened.model_server.door.clear()
+    host, port = opened.files.url.split(":")
+    head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\nx-api-key: {KEYS['alice']}\r\n"
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            one = stack.enter_context(socket.create_connection((host, int(port)), PATIENCE_S))
+            one.sendall(head.encode() + b"content-length: 2\r\n\r\n{}")
+        wait_until(lambda: opened.model_server.waiting == 4)
+        left = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(wait_until, lambda: opened.ask()[0] == 200)
+        wait_until(lambda: opened.model_server.waiting == 5)  # whoever asks as alice got in
+        assert time.monotonic() - left > 1
+        opened.model_server.door.set()
+        asked.result()
+    assert opened.ask("bob")[0] == 200
 
 
 def test_a_stranger_gets_no_further_than_the_key(door):

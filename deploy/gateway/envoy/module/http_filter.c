@@ -6,7 +6,8 @@
  *
  *   file PATH              where budgets are kept; in memory without it
  *   cost N                 tokens that a request takes from each bucket of its client
- *   requests N TEXT        that a client may have at once, and what the next one is told
+ *   requests N TEXT        that a client may have at once, and what the next one is told; one that
+ *                          it abandons counts for a second or two more, as the model works on it
  *   bytes N TEXT           of bodies that a client may have sent and not been answered
  *   client NAME            begins a client; the lines below are of this one
  *   rate TOKENS SECONDS    a bucket
@@ -27,6 +28,7 @@
 
 #define CLIENT_HEADER "x-client-id"
 #define NONE ((size_t)-1)
+#define COUNT_BITS 24  /* of a second's requests; the other bits say which second */
 #define TEXT(literal) ((struct text){literal, sizeof literal - 1})
 
 enum reason { RATE, BUDGET, REQUESTS, BYTES, MESSAGE, UNKNOWN, REASONS };
@@ -41,6 +43,7 @@ struct client {
   char name[NAME_SIZE];
   size_t buckets[2];  /* by reason, RATE and BUDGET; NONE without one */
   _Atomic int64_t requests, bytes;
+  _Atomic uint64_t abandoned[2];  /* of even and odd seconds: which second, and how many */
 };
 
 struct config {
@@ -58,7 +61,7 @@ struct filter {
   struct config *config;
   struct client *client;  /* NULL until it is known and counted */
   int64_t bytes;
-  bool refused, limited, seen;
+  bool refused, limited, seen, whole, answered;
   struct verdict verdict;
   int64_t limit;
 };
@@ -169,8 +172,30 @@ HOOK void *envoy_dynamic_module_on_http_filter_new(struct config *config, void *
   return filter;
 }
 
+static uint64_t second_of(struct moment now) { return (uint64_t)now.since_boot_ns / 1000000000; }
+
+static void abandon(struct client *client) {
+  uint64_t second = second_of(moment_now()), after;
+  _Atomic uint64_t *slot = &client->abandoned[second % 2];
+  uint64_t before = atomic_load(slot);
+  do
+    after = before >> COUNT_BITS == second ? before + 1 : (second << COUNT_BITS) + 1;
+  while (!atomic_compare_exchange_weak(slot, &before, after));
+}
+
+/* Returns how many requests a client abandoned in this second and the one before. */
+static int64_t abandoned(struct client *client, uint64_t second) {
+  uint64_t sum = 0;
+  for (size_t i = 0; i < 2; i++) {
+    uint64_t slot = atomic_load(&client->abandoned[i]);
+    if ((slot >> COUNT_BITS) + 1 >= second) sum += slot % (UINT64_C(1) << COUNT_BITS);
+  }
+  return (int64_t)sum;
+}
+
 HOOK void envoy_dynamic_module_on_http_filter_destroy(struct filter *filter) {
   if (filter->client && !filter->config->looks) {
+    if (filter->whole && !filter->answered && !filter->refused) abandon(filter->client);
     atomic_fetch_sub(&filter->client->requests, 1);
     atomic_fetch_sub(&filter->client->bytes, filter->bytes);
   }
@@ -288,6 +313,7 @@ static bool look(void *envoy, struct filter *filter, bool trailers) {
 
 HOOK enum status envoy_dynamic_module_on_http_filter_request_trailers(void *envoy,
                                                                       struct filter *filter) {
+  filter->whole = true;
   if (!filter->config->looks || filter->seen) return CONTINUE;
   return look(envoy, filter, true) ? CONTINUE : STOP_ITERATION;
 }
@@ -306,12 +332,14 @@ HOOK enum status envoy_dynamic_module_on_http_filter_request_headers(
     return STOP_ITERATION;
   }
   filter->client = client;
-  int64_t before = atomic_fetch_add(&client->requests, 1);
+  filter->whole = end;
+  struct moment now = moment_now();
+  int64_t before = atomic_fetch_add(&client->requests, 1) +
+                   abandoned(client, second_of(now));
   if (config->most[REQUESTS] && before >= config->most[REQUESTS]) {
     refuse(envoy, filter, REQUESTS, config->said[REQUESTS]);
     return STOP_ITERATION;
   }
-  struct moment now = moment_now();
   for (enum reason which = RATE; which <= BUDGET; which++) {
     size_t bucket = client->buckets[which];
     if (bucket == NONE) continue;
@@ -330,6 +358,7 @@ HOOK enum body_status envoy_dynamic_module_on_http_filter_request_body(
     void *envoy, struct filter *filter, bool end) {
   if (filter->config->looks)
     return look(envoy, filter, !end) ? CONTINUE_BODY : STOP_BODY_NO_BUFFER;
+  filter->whole = end;
   if (filter->refused || !filter->config->most[BYTES]) return CONTINUE_BODY;
   int64_t more = (int64_t)envoy_dynamic_module_callback_http_get_body_size(
       envoy, RECEIVED_REQUEST_BODY);
@@ -345,6 +374,7 @@ HOOK enum status envoy_dynamic_module_on_http_filter_response_headers(
     void *envoy, struct filter *filter, bool end) {
   (void)end;
   struct standing standing;
+  filter->answered = true;
   if (!filter->limited || filter->refused) return CONTINUE;
   describe(filter, &standing);
   for (size_t i = 0; i < 3; i++) {
