@@ -7,7 +7,6 @@
 enum { FEW = 24 }; /* classes up to which every remainder is compared with every other */
 /* The remainder of a top class, and what a rival's is less by: the last to get a unit. */
 static const float NEVER = -4.0f, RIVAL = 2.0f;
-static const float OTHERS = -1e-30f; /* below the remainders of all but rivals */
 
 struct part {
     int32_t whole;
@@ -106,32 +105,34 @@ INLINE int32_t count_above(const float *remainder, int64_t classes, float than) 
     return count;
 }
 
+struct threshold {
+    float value;
+    int32_t above; /* remainders that are greater */
+};
+
 /* A threshold above which ``left`` remainders lie; or fewer, and then as many more as are missing
- * are equal to it. */
-INLINE float threshold_of(const float *remainder, int64_t classes, int32_t left) {
+ * are equal to it. Of ``others`` the remainder is not negative. */
+INLINE struct threshold threshold_of(const float *remainder, int64_t classes, int32_t left,
+                                     int32_t others) {
     float low = INFINITY, high = NEVER;
+    int to_rivals = others < left;
+    float from = to_rivals ? -RIVAL - 1.0f : 0.0f, to = to_rivals ? 0.0f : INFINITY;
 #pragma omp simd reduction(min : low) reduction(max : high)
     for (int64_t j = 0; j < classes; j++) {
-        high = remainder[j] > high ? remainder[j] : high;
-        float v = remainder[j] < 0.0f ? INFINITY : remainder[j];
-        low = v < low ? v : low;
+        float v = remainder[j], under = v < to ? v : NEVER, over = v >= from ? v : INFINITY;
+        high = under > high ? under : high;
+        low = over < low ? over : low;
     }
-    int32_t most = count_above(remainder, classes, OTHERS), least = 0; /* above low and high */
-    if (most >= left) {
-        most = count_above(remainder, classes, low);
-        if (most < left) return low;
-    } else { /* some go to rivals */
-        most = (int32_t)classes - 1;
-        low = NEVER;
-        high = OTHERS;
-    }
+    int32_t most = count_above(remainder, classes, low); /* above low; and above high: */
+    int32_t least = to_rivals ? others : 0;
+    if (most < left) return (struct threshold){low, most};
     for (int turn = 0;; turn++) { /* by turns where it should lie, and halfway */
         float share = turn & 1 ? 0.5f : ((float)(most - left) + 0.5f) / (float)(most - least);
         float middle = low + (high - low) * share;
         if (!(middle > low && middle < high)) middle = 0.5f * (low + high);
-        if (!(middle > low && middle < high)) return high;
+        if (!(middle > low && middle < high)) return (struct threshold){high, least};
         int32_t above = count_above(remainder, classes, middle);
-        if (above == left) return middle;
+        if (above == left) return (struct threshold){middle, above};
         if (above < left) {
             high = middle;
             least = above;
@@ -142,55 +143,55 @@ INLINE float threshold_of(const float *remainder, int64_t classes, int32_t left)
     }
 }
 
-INLINE void many_classes(float *p, int64_t classes, int32_t units, int32_t *whole,
-                         float *remainder) {
+/* A row is padded to whole vectors by classes that get nothing. */
+INLINE int64_t padded(int64_t classes) { return (classes + LANES - 1) / LANES * LANES; }
+
+INLINE void many_classes(float *row, int64_t classes, int32_t units, float *p, float *remainder,
+                         int32_t *whole) {
+    int32_t count = (int32_t)padded(classes), taken = 0, rivals = 0, last = 0;
     double sum = 0.0;
     float most = -1.0f;
-    int32_t taken = 0, rivals = -1;
+    memcpy(p, row, (size_t)classes * sizeof(float));
 #pragma omp simd reduction(+ : sum) reduction(max : most)
-    for (int64_t j = 0; j < classes; j++) {
+    for (int32_t j = 0; j < count; j++) {
         sum += (double)p[j];
         most = p[j] > most ? p[j] : most;
     }
-    int64_t top = row_top(p, classes, most);
+    int32_t top = row_top(p, classes, most);
     double unit = units / sum;
-#pragma omp simd reduction(+ : taken)
-    for (int64_t j = 0; j < classes; j++) {
+    struct part own = part_of(most, unit);
+#pragma omp simd reduction(+ : taken, rivals) reduction(max : last)
+    for (int32_t j = 0; j < count; j++) {
         struct part one = part_of(p[j], unit);
-        whole[j] = one.whole;
-        remainder[j] = one.remainder;
+        int rival = (one.whole >= own.whole) & (j < (int32_t)classes) & (j != top);
         taken += one.whole;
+        rivals += rival;
+        last = rival & (j > last) ? j : last;
+        whole[j] = one.whole;
+        remainder[j] = one.remainder - (rival ? RIVAL : 0.0f);
     }
-    int32_t own = whole[top], left = units - taken;
-#pragma omp simd reduction(+ : rivals)
-    for (int64_t j = 0; j < classes; j++) rivals += whole[j] >= own;
-    if (rivals) {
-        int64_t last = 0;
-        for (int64_t j = 0; j < classes; j++) {
-            if (whole[j] < own || j == top) continue;
-            remainder[j] -= RIVAL;
-            last = j;
-        }
-        if (left < 1) {
-            whole[last]--;
-            remainder[last] += 1.0f;
-            left++;
-        }
-    }
+    for (int32_t j = (int32_t)classes; j < count; j++) remainder[j] = NEVER;
     remainder[top] = NEVER;
-    int32_t of_it = of_top(left, (int32_t)classes - 1 - rivals);
+    int32_t left = units - taken, others = (int32_t)classes - 1 - rivals;
+    if (rivals && left < 1) {
+        whole[last]--;
+        remainder[last] += 1.0f;
+        left++;
+    }
+    int32_t of_it = of_top(left, others);
     whole[top] += of_it;
     left -= of_it;
-    float threshold = left ? threshold_of(remainder, classes, left) : INFINITY;
-    int32_t missing = left - (left ? count_above(remainder, classes, threshold) : 0);
-    for (int64_t j = 0; missing > 0 && j < classes; j++) {
-        if (remainder[j] != threshold) continue;
+    struct threshold threshold = {INFINITY, 0};
+    if (left) threshold = threshold_of(remainder, count, left, others);
+    int32_t missing = left - threshold.above;
+    for (int32_t j = 0; missing > 0 && j < count; j++) {
+        if (remainder[j] != threshold.value) continue;
         whole[j]++;
         missing--;
     }
 #pragma omp simd
     for (int64_t j = 0; j < classes; j++)
-        p[j] = (float)(whole[j] + (remainder[j] > threshold)) / (float)units;
+        row[j] = (float)(whole[j] + (remainder[j] > threshold.value)) / (float)units;
 }
 
 INLINE int64_t quantise_any(float *p, int64_t rows, int64_t classes, int32_t units) {
@@ -199,11 +200,13 @@ INLINE int64_t quantise_any(float *p, int64_t rows, int64_t classes, int32_t uni
             few_classes(p, classes, rows - row < LANES ? (int)(rows - row) : LANES, units);
         return 0;
     }
-    int32_t *whole = malloc((size_t)classes * (sizeof(int32_t) + sizeof(float)));
-    if (!whole) return -1;
+    /* A third of a page between the arrays: of one place in a page, stores would hold up loads. */
+    int64_t size = (classes + 1023) / 1024 * 1024 + 336;
+    float *scratch = calloc((size_t)size, 2 * sizeof(float) + sizeof(int32_t));
+    if (!scratch) return -1;
     for (int64_t row = 0; row < rows; row++, p += classes)
-        many_classes(p, classes, units, whole, (float *)(whole + classes));
-    free(whole);
+        many_classes(p, classes, units, scratch, scratch + size, (int32_t *)(scratch + 2 * size));
+    free(scratch);
     return 0;
 }
 
