@@ -17,6 +17,8 @@ _REFUSALS = (
     "is not allowed if",
     "gateway: ",
 )
+#: The stream was reset or the message was no gRPC, before Triton saw it.
+_BY_A_PROXY = ("RST_STREAM", "Received http2 header with status")
 
 
 class Grpc:
@@ -95,15 +97,10 @@ class Grpc:
                 raise SpentError from None
             if status in _REFUSED or any(refusal in said for refusal in _REFUSALS):
                 return None
-            if status in ("UNAVAILABLE", "INTERNAL") and _refused_by_proxy(said):
+            if status in ("UNAVAILABLE", "INTERNAL") and any(one in said for one in _BY_A_PROXY):
                 return None
             return f"{status}: {' '.join(said.split())[:100]}"
         return f"OK, {len(answer)} bytes"
-
-
-def _refused_by_proxy(said: str) -> bool:
-    """Whether the stream was reset or the message was no gRPC, before Triton saw it."""
-    return any(word in said for word in ("RST_STREAM", "Received http2 header with status"))
 
 
 def ways(door: Door, inner: Iterable[str]) -> Iterator[Way]:

@@ -81,11 +81,6 @@ def cells(command: Any) -> dict[str, tuple[int, ...]]:
     }
 
 
-def absolute(path: str) -> str:
-    """Return where a file is from wherever else it is looked for, empty where none was named."""
-    return str(Path(path).resolve()) if path else ""
-
-
 def drawn(command: Any, *, to_learn: bool = True) -> Drawn:
     """Return the rows that a command's --data or --query-set names.
 

@@ -193,11 +193,12 @@ class AttackCommand:
 
     def _settings(self) -> "CampaignSettings":
         """Return what decides the results."""
+        from load_tests.data.query_sets import absolute
         from load_tests.stealing.campaign import CampaignSettings
 
         known = options.parameters(self.beta, self.gamma, self.margin)
         defence = {"beta": known.beta or 0, "gamma": known.gamma or 0, "margin": known.margin}
-        files = {name: asking.absolute(getattr(self, name)) for name in ("query_set", "test_set")}
+        files = {name: absolute(getattr(self, name)) for name in ("query_set", "test_set")}
         return options.settings(CampaignSettings, self, **defence, **files, rows="", test_rows="")
 
 

@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -143,8 +143,10 @@ def _again(path: Path, out: Path, data_dir: Path | None, *, as_json: bool) -> No
         print(json.dumps({**found, "made_otherwise": otherwise, "victim_digests": digests}))
         return
     table = Table("measure", "in the file", "now", "difference", title=after.run.name)
-    for name, old, new in _pairs(before.result, after.result):
-        table.add_row(name, f"{old:.4f}", f"{new:.4f}", f"{new - old:+.4f}")
+    for who in ("victim", "protected", "recovered", "stolen"):
+        for key, old in before.result.get(who, {}).items():
+            new = after.result[who][key]
+            table.add_row(f"{who} {key}", f"{old:.4f}", f"{new:.4f}", f"{new - old:+.4f}")
     out_console.print(table)
     for line in otherwise:
         say(f"made otherwise: {line}")
@@ -152,11 +154,3 @@ def _again(path: Path, out: Path, data_dir: Path | None, *, as_json: bool) -> No
         say(f"its victim is another: digest {before.victim_digest}, now {after.victim_digest}")
     if before.result == after.result:
         say("Equal to the last digit.")
-
-
-def _pairs(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, float, float]]:
-    return [
-        (f"{who} {key}", value, after[who][key])
-        for who in ("victim", "protected", "recovered", "stolen")
-        for key, value in before.get(who, {}).items()
-    ]

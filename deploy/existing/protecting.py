@@ -92,7 +92,7 @@ def protect(
         if model.is_ensemble:
             _refuse_leaks(model, known.found)
         # Out of place never a link: whoever trains again may write over the original's files.
-        keep: Take = staging.link if out is None else _copy
+        keep: Take = staging.link if out is None else shutil.copy2
         staged = staging.write(
             model, known.found, known.parameters, asked, work / "models", take=keep
         )
@@ -115,10 +115,6 @@ def protect(
     return ProtectedInPlace(
         model, known.found, known.parameters, staged, repository, verified, warnings
     )
-
-
-def _copy(file: Path, target: Path) -> None:
-    shutil.copy2(file, target)
 
 
 def _understand(

@@ -94,8 +94,8 @@ def at(url: str, name: str, steps: list[str], *, batched: bool) -> Iterator[Aske
             ) from None
         if (got := model_config.step_names(there)) != steps:
             raise InputError(
-                f"--url {url}: model {name}: expected the one that is to be protected, with "
-                f"{_listed(steps)}, got one with {_listed(got)}; let it serve the one in the "
-                "repository"
+                f"--url {url}: serves another model {name}: expected the one that is to be "
+                f"protected, with {_listed(steps)}, got one with {_listed(got)}; let it serve the "
+                "one in the repository"
             )
         yield AskedModel(client, name, batched=batched)

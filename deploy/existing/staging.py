@@ -29,7 +29,7 @@ _CLASSIFIER = """\
 # clients reach the ensemble "{name}" only. All below is as it was, but for the name.
 """
 #: How a file comes to another place: by a link, or where that may be by a copy.
-Take = Callable[[Path, Path], None]
+Take = Callable[[Path, Path], object]
 
 
 @dataclass(frozen=True)

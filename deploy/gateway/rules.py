@@ -21,19 +21,18 @@ def budget_rules(operator: Operator) -> dict[str, Any]:
 
 def shared_budgets(operator: Operator) -> dict[str, Any]:
     """Return the configuration of envoyproxy/ratelimit, to be written as YAML."""
+    limits: dict[str, dict[str, Any]] = {
+        one.name: {"unit": _period(one.budget), "requests_per_unit": one.budget.queries}
+        if one.budget
+        else {"unlimited": True}
+        for one in operator.clients
+    }
     return {
         "domain": DOMAIN,
         "descriptors": [
-            {"key": "client", "value": client.name, "rate_limit": _shared(client.budget)}
-            for client in operator.clients
+            {"key": "client", "value": name, "rate_limit": limit} for name, limit in limits.items()
         ],
     }
-
-
-def _shared(budget: Budget | None) -> dict[str, Any]:
-    if budget is None:
-        return {"unlimited": True}
-    return {"unit": _period(budget), "requests_per_unit": budget.queries}
 
 
 def _period(budget: Budget) -> str:

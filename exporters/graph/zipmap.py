@@ -45,6 +45,8 @@ def take_off(model: Any) -> list[Removed]:
 
     One that another node reads, or that lies in another node's graph, stays.
     """
+    from onnx import TensorProto, helper
+
     graph = model.graph
     removed = []
     for node in [one for one in graph.node if one.op_type == "ZipMap"]:
@@ -54,10 +56,12 @@ def take_off(model: Any) -> list[Removed]:
             continue
         graph.node.remove(node)
         if tensor in [entry.name for entry in (*graph.output, *graph.input)]:
-            graph.node.append(_identity(tensor, output))
+            graph.node.append(helper.make_node("Identity", [tensor], [output]))
         else:
             onnx_graph.rename(graph, tensor, output)
-        _declare(entries[0])
+        # What goes into it is of float32, and its shape is found by running.
+        float32 = TensorProto.FLOAT
+        entries[0].CopyFrom(helper.make_tensor_value_info(output, float32, None))
         removed.append(Removed(output, _keys(node)))
     return removed
 
@@ -114,16 +118,3 @@ def _keys(node: Any) -> tuple[int | str, ...]:
         if attribute.name == "classlabels_strings" and attribute.strings:
             return tuple(word.decode(errors="replace") for word in attribute.strings)
     return ()
-
-
-def _identity(tensor: str, output: str) -> Any:
-    from onnx import helper
-
-    return helper.make_node("Identity", [tensor], [output])
-
-
-def _declare(entry: Any) -> None:
-    """Make an output's declaration that of ZipMap's input: float32, its shape found by running."""
-    from onnx import TensorProto, helper
-
-    entry.CopyFrom(helper.make_tensor_value_info(entry.name, TensorProto.FLOAT, None))

@@ -43,6 +43,11 @@ class QuerySet:
         return QuerySet(self.rows[chosen], labels, self.inputs)
 
 
+def absolute(path: str) -> str:
+    """Return where a file is from wherever else it is looked for, empty where none was named."""
+    return str(Path(path).resolve()) if path else ""
+
+
 def read(path: Path, *, to_learn: bool = True) -> QuerySet:
     """Return the query set of a file.
 

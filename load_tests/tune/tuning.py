@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from load_tests.runs.criterion import stops_enough
@@ -175,7 +176,7 @@ class Tuning:
             raise InputError(f"--min-cosine {least:g}: the candidates keep at most {most:.3f}")
         levels = LEVELS if wanted.max_stolen is None else (wanted.max_stolen,)
         for level in levels:
-            self._settle(within, _at_most(level))
+            self._settle(within, partial(_at_most, level))
         trained = [one for one in self.trained() if one.candidate.cosine >= least]
         if wanted.max_stolen is not None:
             for one in trained:
@@ -193,8 +194,8 @@ class Tuning:
         return [chosen, *(others[place] for place in places)]
 
 
-def _at_most(level: float) -> Callable[[Measures], bool]:
-    return lambda result: bool(result["stolen"]["agreement"] <= level)
+def _at_most(level: float, result: Measures) -> bool:
+    return bool(result["stolen"]["agreement"] <= level)
 
 
 def called(change: dict[str, Any]) -> str:

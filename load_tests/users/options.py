@@ -10,6 +10,7 @@ from locust.argument_parser import LocustArgumentParser
 
 from load_tests.asking.endpoint import Access
 from load_tests.data.drawn import Drawn, draw_from
+from load_tests.data.query_sets import absolute
 from load_tests.users.load_shapes import SHAPES
 from postprocess.errors import InputError
 
@@ -64,7 +65,7 @@ class LoadSettings:
             data="" if options.query_set else options.data,
             data_dir=None if data_dir is None else Path(data_dir),
             output=options.output,
-            **{name: _absolute(getattr(options, name)) for name in ("query_set", "test_set")},
+            **{name: absolute(getattr(options, name)) for name in ("query_set", "test_set")},
             split_seed=options.split_seed,
             seed=options.seed,
             access=Access(_given(options, "api_key"), None if tls_ca is None else Path(tls_ca)),
@@ -87,10 +88,6 @@ class LoadSettings:
                 option = name.replace("_", "-")
                 raise InputError(f"--{option}: expected seconds, got {getattr(options, name)}")
         return settings
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).resolve()) if path else ""
 
 
 def _given(options: Namespace, name: str) -> Any:
