@@ -187,7 +187,8 @@ class Codebook:
             cuts: where levels end, in log-odds, one fewer than levels.
         """
         self._function = library.codebook
-        self._settings = _settings(parameters, impossible=True)
+        # Of float64 alone the kernel gets what ``Types.to_logits`` has made, looked at and finite.
+        self._settings = _settings(parameters, impossible=own.dtype == np.float64)
         self.dtype = own.dtype
         self._classes = len(own) // 2 if rest is None else len(own)
         self._kept = own, rest, None if cuts is None else cuts.astype(np.float32)

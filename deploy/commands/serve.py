@@ -168,6 +168,7 @@ class ServeCommand:
             tend=tend,
             gateway=None if behind is None else _probe_of(behind, timeout_s),
             suspects=getattr(behind, "suspects", lambda since: []),
+            refuse_opened=getattr(behind, "refuse_raw", lambda configs: None),
         )
 
 

@@ -3,7 +3,7 @@
 import math
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,24 @@ class GatedTriton:
             self.operator = self._against(client)
             self._gateway = self._make(server, client)
         return self._gateway
+
+    def refuse_raw(self, configs: Mapping[str, Any]) -> None:
+        """Refuse what Triton serves by now under names that this opens to clients.
+
+        Args:
+            configs: of all models that are ready. One with a step that is not is passed over: it
+                is being loaded anew.
+
+        Raises:
+            InputError: a model is not protected any more, or takes more rows than are counted.
+        """
+        whole = [
+            name
+            for name in self.operator.models
+            if name in configs
+            and all(one.model_name in configs for one in configs[name].ensemble_scheduling.step)
+        ]
+        models.refuse_raw(self.path, self.operator, configs, whole)
 
     def tend(self, server: TritonServer, say: Callable[[str], None]) -> None:
         """Start Envoy again if it has ended, or if the operator's file or a file it names changed.

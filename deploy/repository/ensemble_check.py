@@ -6,7 +6,6 @@ from typing import Any
 
 from deploy.repository import model_config
 from deploy.repository.finding import Finding, error, raw_output, warning
-from postprocess.defence_config import DATA_TYPES
 
 
 def check_steps(repository: Path, configs: dict[str, Any]) -> list[Finding]:
@@ -97,7 +96,7 @@ def check_ways_round(
         raw = {tensor for step in defences for tensor in step.input_map.values()}
         made = {tensor for step in defences for tensor in step.output_map.values()}
         for output in config.output:
-            is_score = model_config.data_type_name(output) in DATA_TYPES
+            is_score = model_config.holds_floats(output)
             if output.name in raw or (is_score and output.name not in made):
                 found.append(raw_output(repository / name / "config.pbtxt", output.name))
         for step in steps:

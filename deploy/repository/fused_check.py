@@ -59,5 +59,5 @@ def raw_outputs(folder: Path, config: Any, made: str) -> list[Finding]:
     return [
         raw_output(folder / "config.pbtxt", output.name)
         for output in config.output
-        if output.name != made and model_config.data_type_name(output) in DATA_TYPES
+        if output.name != made and model_config.holds_floats(output)
     ]

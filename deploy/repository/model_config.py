@@ -5,8 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from exporters.repository.config_pbtxt import FUSED_MARK
+from postprocess.defence_config import DATA_TYPES
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
+
+#: Triton's types of floats; a defence has none for the last.
+_FLOATS = (*DATA_TYPES, "TYPE_BF16")
 
 
 def read(path: Path) -> Any:
@@ -119,6 +123,11 @@ def data_type_name(tensor: Any) -> str:
     from tritonclient.grpc.model_config_pb2 import DataType
 
     return str(DataType.Name(tensor.data_type))
+
+
+def holds_floats(tensor: Any) -> bool:
+    """Say whether a tensor's numbers are such as scores are."""
+    return data_type_name(tensor) in _FLOATS
 
 
 def parameter_keys(text: str) -> list[str]:

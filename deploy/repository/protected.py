@@ -4,7 +4,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deploy.repository.model_config import data_type_name, fused_output, is_defence
+from deploy.repository.model_config import (
+    data_type_name,
+    fused_output,
+    holds_floats,
+    is_defence,
+)
 from postprocess.defence_config import DATA_TYPES
 
 #: How long Triton may take to tell a configuration.
@@ -63,6 +68,13 @@ def among(configs: Mapping[str, Any]) -> list[ProtectedModel]:
     Each is there once for every output that a defence makes.
     """
     return [one for name in sorted(configs) for one in _protected(configs[name], configs)]
+
+
+def raw_outputs(config: Any, configs: Mapping[str, Any]) -> list[str]:
+    """Return the outputs of floats of a model that no defence makes; ``configs`` are of all."""
+    made = {one.output for one in _protected(config, configs)}
+    floats = [one.name for one in config.output if holds_floats(one)]
+    return [name for name in floats if name not in made]
 
 
 def _protected(config: Any, configs: Mapping[str, Any]) -> Iterator[ProtectedModel]:

@@ -7,7 +7,7 @@ import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -49,6 +49,7 @@ class Supervisor:
         tend: Callable[[], None] = lambda: None,
         gateway: GatewayProbe | None = None,
         suspects: Callable[[float], list[str]] = lambda since: [],
+        refuse_opened: Callable[[Mapping[str, Any]], None] = lambda configs: None,
     ) -> None:
         """Learn what the server answers now.
 
@@ -61,6 +62,8 @@ class Supervisor:
             tend: looks after what else has to run, every ``TEND_S``.
             gateway: asks through the gateway, where there is one.
             suspects: who had requests in flight since a time by the wall clock.
+            refuse_opened: raises ``InputError`` where configurations are not what clients may
+                be let in to.
             status_file: JSON that is rewritten after every round, see ``Status``.
 
         Raises:
@@ -69,6 +72,7 @@ class Supervisor:
         """
         self._server, self._say, self._status_file = server, say, status_file
         self._tend, self._gateway, self._suspects = tend, gateway, suspects
+        self._refuse_opened = refuse_opened
         self._probe_s, self._timeout_s = probe_s, timeout_s
         self._restarts = Restarts(server, say, most=max_restarts)
         self._stubs = Stubs(server)
@@ -181,6 +185,10 @@ class Supervisor:
                 self._begin(one, client)
         for name in sorted(set(self._edits.configs) - {one.name for one in self._known()}):
             self._refuse_unprotected(name, set())
+        try:
+            self._refuse_opened(self._edits.configs)
+        except InputError as error:
+            raise ServerError(f"UNPROTECTED: {error}") from None
 
     def _known(self) -> list[ProtectedModel]:
         """Return what is watched, and what could not be."""
@@ -249,6 +257,8 @@ class Supervisor:
         in_vain = self._restarted_for == one.name and one.good_at < self._restarts.started_at
         if isinstance(error, RawAnswerError):
             one.down(f"UNPROTECTED: {error}; Triton is stopped at once")
+            if self._gateway is not None:  # which would let clients in before Triton is asked again
+                raise ServerError(f"{one.name}: UNPROTECTED: {error}")
             self._restart(f"{one.name}: {error}", model=one.name, in_vain=in_vain)
             return
         if isinstance(error, DefenceOffError):

@@ -276,3 +276,46 @@ def test_a_defence_called_none_opens_raw_scores_and_is_refused_as_such(repositor
     done = call_command("check", repository, "--gateway", path, cwd=tmp_path)
     assert done.returncode == 1
     assert "models: digits, for alice, is no protected model" in " ".join(done.stdout.split())
+
+
+def raw_output(repository, kind="FP32"):
+    """Give clients the victim's own scores too, beside the protected ones."""
+    edit(
+        repository,
+        "digits",
+        "output [",
+        f"""output [
+  {{ name: "raw" data_type: TYPE_{kind} dims: [ 10 ] }},""",
+    )
+    edit(
+        repository,
+        "digits",
+        'model_name: "digits_classifier"',
+        """model_name: "digits_classifier"
+      output_map { key: "more" value: "raw" }""",
+    )
+
+
+@pytest.mark.parametrize("kind", ["FP32", "BF16"])
+def test_scores_beside_the_protected_ones_are_raw_to_check_and_to_a_gateway(
+    repository, tmp_path, kind
+):
+    raw_output(repository, kind)
+    path = operator_file(tmp_path, "models: [digits]")
+    done = call_command("check", repository, "--gateway", path, cwd=tmp_path)
+    assert done.returncode == 1
+    said = " ".join(done.stdout.split())
+    assert "raw-output: " in said
+    assert (
+        "models: digits, for alice, is no protected model of this repository: no defence makes its "
+        "output raw; those are none"
+    ) in said
+
+
+def test_scores_beside_the_protected_ones_are_for_who_may_have_raw_ones(repository, tmp_path):
+    raw_output(repository)
+    path = operator_file(tmp_path, "models: [digits], raw: true")
+    done = call_command("check", repository, "--gateway", path, cwd=tmp_path)
+    assert "RAW: alice gets the scores of digits, as its raw: true says" in " ".join(
+        done.stdout.split()
+    )

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from postprocess.calibration import labels_alone
 from postprocess.suspicion import Suspicion
 
 SECRETS = ("logits", "probabilities", "victim_scores", "softmax", "sum", "config.pbtxt")
@@ -72,11 +73,20 @@ def test_clients_hear_nothing_of_the_kind_and_the_log_all_of_it(load_step, score
     assert f"Set scores to {other} if the victim gives them" in line
 
 
+@pytest.mark.parametrize("defense", ["reverse_sigmoid", "calibrated", "decoy"])
+@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("scores", ["logits", "probabilities"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_a_client_can_cause_tells_the_row_and_no_more(load_step, scores, bad):
-    step = load_step(scores=scores)
-    good = draw(scores, 10, 8)
+def test_what_a_client_can_cause_tells_the_row_and_no_more(
+    load_step, tmp_path, scores, bad, dtype, defense
+):
+    more = {}
+    if defense == "calibrated":
+        table = labels_alone(10, single=False)
+        (tmp_path / table.file_name).write_text(table.text())
+        more["calibration"] = table.file_name
+    step = load_step(dims=(10,), dtype=dtype, scores=scores, defense=defense, **more)
+    good = draw(scores, 10, 8, dtype=dtype)
     rows = good.copy()
     rows[3, 2] = bad
     answers = step(good[:2], rows, good[:2])
