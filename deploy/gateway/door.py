@@ -110,7 +110,7 @@ class GatedTriton:
             return
         self._seen, self._again_at = stamp, math.inf
         try:
-            self.operator = read(self.path)
+            self.operator = read(self.path, before=self.operator.files)
             with server.connect() as client:
                 self.operator = self._against(client)
                 following = self._make(server, client)
@@ -129,6 +129,8 @@ class GatedTriton:
         self._refused = ""
         for line in models.raw_access(self.operator):
             say(line)
+        for name in self.operator.locked_out:
+            say(f"LOCKED OUT: {name}, whose key file is gone or empty")
         say(f"the gateway takes {self.path} as it is now; what was spent stays spent")
 
     def _replace(self, before: Gateway, following: Gateway) -> None:

@@ -3,7 +3,7 @@
 import difflib
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class Client:
     """Somebody with an API key."""
 
     name: str
-    key: str
+    key: str  #: "" of one that is locked out
     budget: Budget | None  #: None where the file says ``unlimited``
     models: tuple[str, ...]  #: that it may ask, and no other
     raw: bool = False  #: they may be models that no defence stands behind
@@ -82,14 +82,24 @@ class Operator:
     budgets_file: Path | None = None  #: where what was spent is kept; None for memory
 
     @property
+    def locked_out(self) -> tuple[str, ...]:
+        """The clients whose key was taken away, by its file."""
+        return tuple(one.name for one in self.clients if not one.key)
+
+    @property
     def raw_models(self) -> tuple[str, ...]:
         """The models that only clients with ``raw`` may ask."""
         named = dict.fromkeys(model for one in self.clients if one.raw for model in one.models)
         return tuple(model for model in named if model not in self.models)
 
 
-def read(path: Path) -> Operator:
+def read(path: Path, *, before: Collection[Path] = ()) -> Operator:
     """Return what the file says; paths in it are relative to its folder.
+
+    Args:
+        path: of the file.
+        before: the files that were read for it the last time. A key whose file is none of these
+            has to be there; one whose file is gone, or empty, by now was taken away.
 
     | key | meaning | default |
     | --- | --- | --- |
@@ -119,7 +129,7 @@ def read(path: Path) -> Operator:
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
-    return _Reader(path).operator(said)
+    return _Reader(path, before).operator(said)
 
 
 def _strict_loader() -> Any:
@@ -142,8 +152,8 @@ def _strict_loader() -> Any:
 class _Reader:
     """Turns what YAML gave into an Operator; every refusal names the file and the key."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, before: Collection[Path]) -> None:
+        self._path, self._before = path, before
         self._files: list[Path] = []
 
     def operator(self, said: Any) -> Operator:
@@ -267,7 +277,7 @@ class _Reader:
                 key, said, required=("key_file", "queries"), optional=("per", "models", "raw")
             )
             secret = self._secret(f"{key}: key_file", fields["key_file"])
-            if any(secret == other.key for other in clients):
+            if secret and any(secret == other.key for other in clients):
                 raise InputError(f"{self._path}: {key}: key_file: the key of another client")
             budget = {name: fields[name] for name in ("queries", "per") if name in fields}
             unlimited = budget == {"queries": "unlimited"}
@@ -303,6 +313,8 @@ class _Reader:
         return (self._path.parent / value).absolute()
 
     def _secret(self, key: str, value: Any) -> str:
+        if isinstance(value, str) and self._was_taken_away((self._path.parent / value).absolute()):
+            return ""
         path = self._file(key, value)
         if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
             raise InputError(f"{self._path}: {key}: {path}: readable by everybody; chmod 600")
@@ -313,6 +325,13 @@ class _Reader:
                 f"spaces, got {len(secret)}"
             )
         return secret
+
+    def _was_taken_away(self, path: Path) -> bool:
+        """Say whether a key is no more; its file is looked at again all the same."""
+        if path not in self._before or (path.exists() and path.stat().st_size):
+            return False
+        self._files.append(path)
+        return True
 
     def _budget(self, key: str, value: Any) -> Budget:
         fields = self._mapping(key, value, required=("queries", "per"))

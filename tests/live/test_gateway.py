@@ -366,6 +366,21 @@ def test_whichever_is_killed_comes_back_and_raw_scores_never_leave(gated, bob, p
         Endpoint(gated.files.url, "digits_classifier", access=access)
 
 
+@pytest.mark.parametrize("take_away", [Path.unlink, lambda key: key.write_text("")])
+def test_a_key_whose_file_is_taken_away_is_refused_until_it_is_back(gated, take_away):
+    def status(client):
+        return http(gated, "GET", "/v2/models/digits", client=client)[0]
+
+    key = gated.files.path.with_name("alice.key")
+    take_away(key)
+    gated.wait_until(lambda: "LOCKED OUT: alice, whose key file is gone" in gated.said)
+    gated.wait_until(lambda: status("alice") == 401)
+    gated.wait_until(lambda: status("bob") == 200)
+    key.write_text(KEYS["alice"])
+    key.chmod(0o600)
+    gated.wait_until(lambda: status("alice") == 200)
+
+
 def test_a_revoked_key_is_refused_and_a_bad_edit_changes_nothing(gated, bob):
     key = gated.files.path.with_name("alice.key")
     key.write_text("another-0123456789abcdef")

@@ -61,7 +61,9 @@ def _api_keys(operator: Operator) -> dict[str, Any]:
         f"{HTTP}.api_key_auth.v3.ApiKeyAuth",
         key_sources=[{"header": API_KEY_HEADER}],
         forwarding={"header": CLIENT, "hide_credentials": True},
-        credentials=[{"key": client.key, "client": client.name} for client in operator.clients],
+        credentials=[
+            {"key": client.key, "client": client.name} for client in operator.clients if client.key
+        ],
     )
 
 
