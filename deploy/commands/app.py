@@ -1,5 +1,6 @@
 """The command ``reverse-sigmoid``: which commands there are, and how it ends."""
 
+import math
 import signal
 import sys
 from functools import wraps
@@ -12,7 +13,7 @@ from typer.core import TyperGroup
 import postprocess
 from deploy.commands.console import err_console, out_console, say
 from deploy.commands.signals import Terminated, install
-from postprocess.errors import ReverseSigmoidError
+from postprocess.errors import InputError, ReverseSigmoidError
 
 #: Command to the first line of its help. Each is a module beside this one, with a dataclass
 #: ``<Name>Command``, which is imported when it is called.
@@ -62,6 +63,10 @@ def _imported(name: str) -> Any:
 
     @wraps(made, updated=())
     def call(**given: Any) -> None:
+        for option, value in given.items():
+            # A time that never comes; and nan, which some versions of Typer let through a bound.
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"--{option.replace('_', '-')}: expected a number, got {value:g}")
         made(**given).run()
 
     alone = typer.Typer(add_completion=False, rich_markup_mode=None)
