@@ -283,3 +283,17 @@ def bytes_file(path):
 
 def protected(tmp_path, path, **asked):
     return protect(path, tmp_path / "models", SHIPPED, ProtectOptions(**asked))
+
+
+def retrain(file, *, seed):
+    """Give a model other weights, in a file beside it, and no other graph."""
+    model = onnx.load(file)
+    (weights,) = [one for one in model.graph.initializer if len(one.dims) == 2]
+    other = np.random.default_rng(seed).normal(size=tuple(weights.dims)).astype(np.float32)
+    (file.parent / "weights.bin").write_bytes(other.tobytes())
+    if weights.data_location != onnx.TensorProto.EXTERNAL:
+        weights.ClearField("raw_data")
+        weights.ClearField("float_data")
+        weights.data_location = onnx.TensorProto.EXTERNAL
+        weights.external_data.add(key="location", value="weights.bin")
+        file.write_bytes(model.SerializeToString())

@@ -141,10 +141,10 @@ def _deceptive(now: "Parameters") -> "Parameters | None":
 def _digest(classifier: "OnnxVictim") -> str:
     """Return by what the classifier is known again; "" of a fused model, whose file changes."""
     from exporters.fusing import fused
-    from exporters.graph import onnx_graph
+    from exporters.graph import external_data
 
     inside = classifier.output == fused.VICTIM_SCORES
-    return "" if inside else onnx_graph.digest(classifier.path)
+    return "" if inside else external_data.digest(classifier.path)
 
 
 def show_worth(report: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from deploy.repository import ensemble_check, fused_check, model_config, version_check
 from deploy.repository.finding import Finding, error, warning
 from exporters.files import servable_path
-from exporters.graph import onnx_graph
+from exporters.graph import external_data
 from exporters.repository import versions
 from postprocess import defence_config, kernel, lint
 from postprocess.defence_config import DefenceConfig
@@ -204,13 +204,20 @@ def _check_tables(
         if read is None or read.table is None or not read.table.victim:
             continue
         for file in _files(repository / fed.model, configs[fed.model]):
-            if file.is_file() and onnx_graph.digest(file) != read.table.victim:
+            if _is_another(file, read.table.victim):
                 message = (
                     f"{file}: another classifier than the one that {fed.defence}'s calibrated "
                     "answers were made of; make them anew with reverse-sigmoid calibrate"
                 )
                 found.append(warning("calibration-victim", fed.defence, message))
     return found
+
+
+def _is_another(file: Path, digest: str) -> bool:
+    """Say whether a classifier is not the one of that digest; of one that cannot be read, no."""
+    with suppress(InputError):
+        return external_data.digest(file) != digest
+    return False
 
 
 def _check_kernel(folder: Path, config: Any, defence: DefenceConfig) -> list[Finding]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from deploy.repository import model_config
 from deploy.repository.finding import Finding, error, warning
 from exporters.fusing import fused
-from exporters.graph import onnx_graph
+from exporters.graph import external_data, onnx_graph
 from exporters.graph.onnx_run import OnnxSession, random_source
 from exporters.reading import graph_ending
 from exporters.repository import versions
@@ -135,6 +135,7 @@ def _check(file: Path, config: Any, fed: Fed) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with one version, with its code."""
     try:
         model = onnx_graph.load(file)
+        external_data.files(model, file)
     except InputError as refusal:
         yield "version-unreadable", str(refusal).removeprefix(f"{file}: ")
         return
@@ -255,6 +256,7 @@ def _check_fused(file: Path, config: Any, output: str) -> Iterator[tuple[str, st
         model = onnx_graph.load(file)
         parameters = fused.read_parameters(model, where=str(file))
         fused.refuse_altered(model)
+        external_data.files(model, file)
         if fused.output_of(model) != output:
             raise InputError(f"the defence in the graph does not make {output}")
     except InputError as refusal:

@@ -1,9 +1,11 @@
 """The data files that an ONNX file keeps its weights in."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from exporters.graph import onnx_graph
 from exporters.graph.onnx_graph import subgraphs
 from postprocess.errors import InputError
 
@@ -37,6 +39,24 @@ def files(model: Any, path: Path) -> list[str]:
             raise InputError(f"{path}: external data {str(location)!r}: no such file")
         found.add(str(location))
     return sorted(found)
+
+
+def digest(path: Path) -> str:
+    """Return by what a classifier is known again, its weights too: ``sha256:`` and 64 digits.
+
+    Raises:
+        InputError: it is no ONNX file, or weights of it are not there.
+    """
+    return f"sha256:{digest_of(path.read_bytes(), path)}"
+
+
+def digest_of(graph: bytes, path: Path) -> str:
+    """Return the same of a graph, as 64 digits, whose weights lie beside the file at ``path``."""
+    found = hashlib.sha256(graph)
+    for location in files(onnx_graph.load(path), path):
+        with (path.parent / location).open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
 
 
 def _tensors(model: Any) -> Iterator[Any]:

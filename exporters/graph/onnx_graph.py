@@ -4,7 +4,6 @@ Weights in external data files are never loaded: a graph is read, edited and wri
 them.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,9 +187,3 @@ def rename(graph: Any, old: str, new: str) -> None:
                 if entry.name == old:
                     entry.name = new
             rename(inner, old, new)
-
-
-def digest(path: Path) -> str:
-    """Return by what an ONNX file is known again, ``sha256:`` and 64 digits; not its data files."""
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

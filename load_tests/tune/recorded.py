@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from exporters.files.atomic_file import write_arrays, write_json
+from exporters.graph import external_data
 from exporters.graph.onnx_run import OnnxSession, one_line
 from load_tests.data import tensors
 from load_tests.data.drawn import Drawn, digest
@@ -62,7 +63,7 @@ def record(classifier: OnnxVictim, drawn: Drawn, victims: Path, victim: Victim) 
     """
     home = victims / victim.name
     about = {
-        "classifier": hashlib.sha256(classifier.graph).hexdigest(),
+        "classifier": external_data.digest_of(classifier.graph, classifier.path),
         "output": classifier.output,
         "data": digest(drawn.pool) + digest(drawn.test)
         if drawn.inputs

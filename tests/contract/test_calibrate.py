@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from commands import call_command
-from victims import linear_file
+from victims import linear_file, retrain
 
 from exporters.fusing import fused
 from exporters.graph import onnx_graph
@@ -158,6 +158,24 @@ def test_check_names_a_classifier_that_changed_since_and_a_table_of_other_classe
     done = call_command("check", model.parent, cwd=tmp_path)
     assert done.returncode == 1
     assert f"expected a table of {said['classes']} classes, as dims say, got 3" in done.stdout
+
+
+def test_other_weights_beside_the_same_graph_are_another_classifier(query_set, tmp_path):
+    file = shutil.copyfile(query_set / "m.onnx", tmp_path / "m.onnx")
+    retrain(file, seed=1)
+    protect(file, tmp_path / "r", SHIPPED, ProtectOptions())
+    model, served = tmp_path / "r" / "m", tmp_path / "r" / "m_classifier" / "1" / "model.onnx"
+    assert calibrate(model, query_set, "--write").returncode == 0
+    assert "calibration-victim" not in call_command("check", model.parent, cwd=tmp_path).stdout
+
+    retrain(served, seed=2)
+    done = call_command("check", model.parent, cwd=tmp_path)
+    assert "another classifier than the one that m_reverse_sigmoid" in done.stdout
+
+    (served.parent / "weights.bin").unlink()
+    done = call_command("check", model.parent, cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"{served}: external data 'weights.bin': no such file" in done.stdout
 
 
 def test_no_rows_no_such_model_and_too_few_rows_are_one_clear_line_each(query_set, tmp_path):

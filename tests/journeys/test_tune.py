@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -14,7 +15,7 @@ from commands import (
     wait_for_no_process_naming,
 )
 from onnx import TensorProto, helper
-from victims import graph_file
+from victims import graph_file, retrain
 
 from exporters.protect import protect
 from exporters.reading.classifier import ProtectOptions
@@ -132,6 +133,18 @@ def test_both_layouts_are_the_same_classifier_and_limits_are_kept(repository, tm
     other = tune(repository, tmp_path / "one", model="m")
     assert other.returncode == 1
     assert "holds the scores of another classifier or data set" in other.stderr
+
+
+def test_scores_of_other_weights_beside_the_same_graph_are_not_taken(repository, tmp_path):
+    models = shutil.copytree(repository, tmp_path / "models")
+    served = models / "m_classifier" / "1" / "model.onnx"
+    few = ("--betas", "1.5", "--gammas", "0.2")
+    retrain(served, seed=1)
+    assert tune(models, tmp_path / "out", *few).returncode == 0
+    retrain(served, seed=2)
+    done = tune(models, tmp_path / "out", *few)
+    assert done.returncode == 1
+    assert "holds the scores of another classifier or data set" in done.stderr
 
 
 def test_all_models_of_a_repository_are_tuned_and_one_that_fails_loses_no_other(
