@@ -94,6 +94,7 @@ def protect(
     _refuse_existing(repository, models, anew, force=asked.force)
     try:
         classifier = understand(path, asked)
+        fused.refuse_defended(classifier.model)
         with folder_beside(repository) as staged:
             heads = _write_verified(classifier, classifier.heads, staged, name, parameters)
             finish(staged)

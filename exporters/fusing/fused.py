@@ -50,8 +50,7 @@ def fuse(model: Any, output: str, parameters: Parameters, table: Calibration | N
         InputError: ONNX cannot express the parameters, or the graph cannot hold the defence.
     """
     refuse_inexpressible(parameters)
-    if any(name.startswith(PREFIX) for name in onnx_graph.names(model.graph)):
-        raise InputError(f"the graph holds a defence already: tensors under {PREFIX}")
+    refuse_defended(model)
     opset = onnx_graph.opset(model)
     if 0 < opset < OLDEST_OPSET:
         raise InputError(
@@ -63,6 +62,19 @@ def fuse(model: Any, output: str, parameters: Parameters, table: Calibration | N
     model.ir_version = max(model.ir_version, OLDEST_IR)
     onnx_graph.rename(model.graph, output, VICTIM_SCORES)
     _append(model, output, parameters, table)
+
+
+def refuse_defended(model: Any) -> None:
+    """Refuse a graph that holds a defence.
+
+    Raises:
+        InputError: it does.
+    """
+    if any(name.startswith(PREFIX) for name in onnx_graph.names(model.graph)):
+        raise InputError(
+            f"the graph holds a defence already: tensors under {PREFIX}; give the classifier's own "
+            "file, or change the defence with reverse-sigmoid retune"
+        )
 
 
 def retune(model: Any, parameters: Parameters, table: Calibration | None = None) -> None:

@@ -1,6 +1,7 @@
 """What ``protect`` refuses, with one line and nothing written."""
 
 import re
+import shutil
 
 import numpy as np
 import onnx
@@ -9,6 +10,9 @@ from onnx import TensorProto, helper
 from victims import FLOAT, INT64, SIGMOID, SOFTMAX, graph_file, linear_file, node, protected
 
 from exporters.files import placing
+from exporters.protect import protect
+from exporters.reading.classifier import ProtectOptions
+from exporters.repository.model_repository import SHIPPED
 from postprocess.errors import InputError
 
 X = np.random.default_rng(2).normal(size=(5, 6)).astype(np.float32)
@@ -58,6 +62,13 @@ def two_floats(path):
         path, SOFTMAX, output="a", more=[node("Softmax", ["h0"], ["b"])],
         more_outputs=[("b", FLOAT, ("N", 4))],
     )  # fmt: skip
+
+
+def defended(path):
+    linear_file(path, SOFTMAX)
+    protect(path, path.parent / "r", SHIPPED, ProtectOptions(layout="fused"))
+    (path.parent / "r" / "m" / "1" / "model.onnx").replace(path)
+    shutil.rmtree(path.parent / "r")
 
 
 def external(location, path):
@@ -241,6 +252,11 @@ REFUSED = {
         lambda path: external("model.onnx", path), {},
         "{path}: external data 'model.onnx': Triton's own name; save the ONNX file with another "
         "location",
+    ),
+    "a classifier with its defence": (
+        defended, {},
+        "{path}: the graph holds a defence already: tensors under reverse_sigmoid/; give the "
+        "classifier's own file, or change the defence with reverse-sigmoid retune",
     ),
     "another layout": (
         lambda path: linear_file(path, SOFTMAX), {"layout": "inside"},
