@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deploy.existing.reading import ExistingModel, backend_of
+from exporters.fusing import fused
 from exporters.graph import onnx_graph, onnx_run
 from exporters.graph.onnx_graph import FLOATS, Value
 from exporters.graph.onnx_run import Feed, GraphRunner, Source
@@ -208,7 +209,9 @@ def _graph(model: ExistingModel) -> Any:
     file = versions.graph(versions.served(model.folder, model.config)[-1], model.config)
     if not file.is_file() or file.stat().st_size > READ_BYTES:
         return None
-    return onnx_graph.load(file)
+    graph = onnx_graph.load(file)
+    fused.refuse_defended(graph)
+    return graph
 
 
 def _ending(model: ExistingModel, graph: Any, output: str, shape: tuple[int, ...]) -> Ending | None:
