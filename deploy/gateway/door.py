@@ -15,7 +15,7 @@ from deploy.gateway.envoy.counted import counts_here
 from deploy.gateway.operator_file import PROBE, Client, Operator, read
 from deploy.gateway.process import Gateway
 from deploy.processes import log_files
-from deploy.repository import protected
+from deploy.repository import model_config, protected
 from deploy.triton.server import TritonServer
 from load_tests.asking.address import Address
 from postprocess.errors import InputError, ReverseSigmoidError
@@ -88,8 +88,7 @@ class GatedTriton:
         whole = [
             name
             for name in self.operator.models
-            if name in configs
-            and all(one.model_name in configs for one in configs[name].ensemble_scheduling.step)
+            if name in configs and configs.keys() >= {*model_config.step_names(configs[name])}
         ]
         models.refuse_raw(self.path, self.operator, configs, whole)
 
