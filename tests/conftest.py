@@ -1,6 +1,7 @@
 """What holds for every test, and what many of them share: one trained model, and a server of it."""
 
 import fcntl
+import os
 import shutil
 from pathlib import Path
 
@@ -26,6 +27,14 @@ TERMINAL = (
     *("FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE"),
     *("COLUMNS", "LINES", "TERMINAL_WIDTH"),
 )
+#: One thread for each process: there are more of them than cores, and threads that wait for each
+#: other wait busily. It halves what NumPy takes, and takes a fifth of what TensorFlow does.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+
+
+def pytest_configure():
+    for name in THREADS:  # before a worker starts
+        os.environ.setdefault(name, "1")
 
 
 def pytest_collection_modifyitems(items):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class PaperCommand:
     """Make the runs that are missing in --out, and write RESULTS.md of all that are there.
 
-    smoke takes minutes, text half an hour on two idle cores, cpu hours for each data set (the
+    smoke takes a minute, text half an hour on two idle cores, cpu hours for each data set (the
     first is the most telling), full is meant for an accelerator (KERAS_BACKEND=jax). A later call
     fills the gaps, also after one that --minutes or Ctrl-C ended; a run's file is made again, with
     the threads and the backend that it names, and compared.

@@ -53,6 +53,9 @@ class OnnxSession:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(path.parent)
         )
+        # Threads wait busily within a run, but not after it for the next: to run a small graph now
+        # and then took ten times the CPU.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session = onnxruntime.InferenceSession(
                 graph or str(path), options, providers=["CPUExecutionProvider"]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from exporters.files.atomic_file import atomic_file
+from exporters.graph.onnx_run import OnnxSession
 from exporters.graph.onnx_signature import OUTPUT_NAME
 from exporters.training.datasets import Images
 from exporters.training.train import predict
@@ -73,9 +74,5 @@ def _convert(model: Any, path: Path) -> None:
 
 
 def _difference(model: Any, path: Path, images: Images) -> float:
-    import onnxruntime
-
-    onnxruntime.set_default_logger_severity(3)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (served,) = session.run([OUTPUT_NAME], {model.inputs[0].name: images})
+    served = OnnxSession(path)({model.inputs[0].name: images}, [OUTPUT_NAME])[OUTPUT_NAME]
     return float(np.abs(served - predict(model, images)).max())

@@ -19,6 +19,8 @@ from commands import (
 pytestmark = pytest.mark.slow
 
 PART = ("paper", "figure7", "--scale", "smoke", "--jobs", 1, "--out")
+#: So many that a first can be seen, and the command be killed, long before the last is made.
+MORE, RUNS = ("paper", "table4", *PART[2:]), 13
 FRONTIER = (sys.executable, "-m", "deploy.benchmarks.frontier", "--data", "digits", "--seeds", 1)
 
 
@@ -49,7 +51,7 @@ def test_the_paper_goes_on_wherever_it_was_killed(tmp_path):
     def trained():
         return list(victims.glob("*/victim.json"))
 
-    with Running(*PART, out, cwd=tmp_path) as running:
+    with Running(*MORE, out, cwd=tmp_path) as running:
         running.wait_until(lambda: worker(out) is not None)
         os.kill(worker(out), signal.SIGKILL)
         running.wait_for("FAILED: its process ended; stderr may say why; it is made again")
@@ -58,17 +60,17 @@ def test_the_paper_goes_on_wherever_it_was_killed(tmp_path):
     wait_for_no_process_naming(out)
     before = {path: path.stat().st_mtime_ns for path in trained()}
     kept = len(list(runs.glob("*.json")))
-    left = victims / "digits-simple-200-s0" / ".logits.npz.abc.part"
+    left = victims / "digits-mlp-200-s0" / ".logits.npz.abc.part"
     left.write_bytes(b"half")
 
-    done = run_on_a_full_disk(1, COMMAND, *PART, out, cwd=tmp_path)
+    done = run_on_a_full_disk(1, COMMAND, *MORE, out, cwd=tmp_path)
     one_line(done, f"reverse-sigmoid: {runs}", ".json: File too large")
     assert not left.exists()
 
-    done = run_command(*PART, out, "--json", cwd=tmp_path)
+    done = run_command(*MORE, out, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["made"] == 4 - kept
-    assert len(list(runs.glob("*.json"))) == 4
+    assert json.loads(done.stdout)["made"] == RUNS - kept
+    assert len(list(runs.glob("*.json"))) == RUNS
     after = {path: path.stat().st_mtime_ns for path in trained()}
     assert before.items() <= after.items()
     assert not list(out.rglob(".*.part"))
@@ -76,7 +78,7 @@ def test_the_paper_goes_on_wherever_it_was_killed(tmp_path):
 
 def test_a_victim_that_finds_the_disk_full_is_trained_by_the_next_call(tmp_path):
     done = run_on_a_full_disk(8, COMMAND, *PART, "o", cwd=tmp_path)
-    one_line(done, "2 runs failed", "o/smoke/victims/digits-simple-200-s0/weights.npz: File too")
+    one_line(done, "2 runs failed", "o/smoke/victims/digits-mlp-200-s0/weights.npz: File too")
     assert not list(tmp_path.rglob("victim.json"))
     assert not list(tmp_path.rglob(".*.part"))
     done = run_on_a_full_disk(4, *FRONTIER, "--kinds", 1, "--out", "f", cwd=tmp_path)

@@ -13,6 +13,8 @@ def npz_arrays(*, count=30, shape=(28, 28), seed=0):
 
 
 def test_digits_are_the_real_ones_split_without_overlap():
+    from sklearn.datasets import load_digits
+
     digits = datasets.load("digits")
     assert digits.input_shape == (8, 8, 1)
     assert digits.classes == 10
@@ -23,6 +25,12 @@ def test_digits_are_the_real_ones_split_without_overlap():
     assert not digits.flips
     trained = {image.tobytes() for image in digits.x_train}
     assert not any(image.tobytes() in trained for image in digits.x_test)
+    published = load_digits(return_X_y=True)
+    label_of = {
+        row.astype(np.float32).tobytes(): label for row, label in zip(*published, strict=True)
+    }
+    for images, labels in ((digits.x_train, digits.y_train), (digits.x_test, digits.y_test)):
+        assert [label_of[(16 * image).tobytes()] for image in images] == labels.tolist()
 
 
 @pytest.mark.parametrize(
