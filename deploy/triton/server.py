@@ -320,7 +320,10 @@ def on_free_ports(repository: Path) -> Iterator[TritonServer]:
         tempfile.TemporaryDirectory() as folder,
         TritonServer(repository, ports=free_ports(), log=Path(folder) / "triton.log") as server,
     ):
-        yield server
+        try:
+            yield server
+        finally:  # nobody asks it any more, and to unload its models takes seconds
+            server.stop(kill_after_s=0)
 
 
 def _summary(config: Any) -> str:
