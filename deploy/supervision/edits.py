@@ -17,6 +17,7 @@ from deploy.repository import protected
 from deploy.repository.model_config import fused_output, in_words, is_defence, read, strings
 from deploy.supervision.stubs import Stubs
 from deploy.triton import server_log
+from deploy.triton.plain_http import PlainHttp
 from deploy.triton.server import TritonServer
 from exporters.fusing.fused import read_strings
 from exporters.graph import onnx_graph
@@ -110,7 +111,7 @@ class Edits:
         self._loaded[model] = processes, kept
         return kept
 
-    def look(self, client: Any) -> list[str]:
+    def look(self, client: Any, plain: PlainHttp) -> list[str]:
         """Return one line for each thing that happened since the last look.
 
         Raises:
@@ -118,7 +119,7 @@ class Edits:
         """
         stamps = self._stamps()
         lines = []
-        if self._changed(client, stamps):
+        if self._changed(plain, stamps):
             self.configs = protected.read_configs(client)
             self._asked = time.monotonic()
             lines = self._changes_in_force()
@@ -133,11 +134,9 @@ class Edits:
                 lines.append(f"{model}: {line}")
         return lines
 
-    def _changed(self, client: Any, stamps: dict[str, Stamp]) -> bool:
+    def _changed(self, plain: PlainHttp, stamps: dict[str, Stamp]) -> bool:
         """Say whether Triton may serve other configurations than it told last."""
-        index = client.get_model_repository_index(client_timeout=5)
-        states = [(entry.name, entry.version, entry.state) for entry in index.models]
-        seen = states, stamps, self._stubs.now()
+        seen = plain.repository_index(client_timeout=5), stamps, self._stubs.now()
         if seen != self._seen:
             self._seen, self._fresh_looks = seen, _FRESH_LOOKS
         self._fresh_looks -= 1

@@ -84,10 +84,11 @@ class Supervisor:
         #: Models that could not be watched: their state, and when they are tried again.
         self._failed: dict[str, tuple[ProtectedModel, ModelStatus, float]] = {}
         self._connected: Any = None
+        self._plain = server.plain()
         self._all_good_at = time.time()
         self._last_suspects: list[str] = []
         self._restarted_for = ""  #: the model that Triton was restarted for last
-        self._edits.look(self._client())
+        self._edits.look(self._client(), self._plain)
         self._discover(self._client())
         if status_file is not None:
             self._status().write(status_file)
@@ -134,12 +135,13 @@ class Supervisor:
             with contextlib.suppress(Exception):  # closed for good, whatever it thinks of that
                 self._connected.close()
             self._connected = None
+        self._plain.close()
 
     def _round(self) -> None:
         from tritonclient.utils import InferenceServerException
 
         good = True
-        self._traffic.look(self._client(), self._asked, timeout_s=self._timeout_s)
+        self._traffic.look(self._plain, self._asked, timeout_s=self._timeout_s)
         self._asked.clear()
         for one in list(self._watched.values()):
             if not self._traffic.is_due(one.protected.name) and one.unchanged():
@@ -151,7 +153,7 @@ class Supervisor:
                 if self._server.running:  # else the next round says so
                     self._recover(one, error)
         try:
-            for line in self._edits.look(self._client()):
+            for line in self._edits.look(self._client(), self._plain):
                 self._say(line)
             if self._failed or self._edits.configs is not self._discovered:
                 self._discovered = self._edits.configs

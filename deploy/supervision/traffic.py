@@ -23,7 +23,7 @@ class Traffic:
         """Take Triton's counts.
 
         Args:
-            client: tritonclient's.
+            client: ``PlainHttp``, or tritonclient's.
             ours: how often each model was asked by us since the last look.
             timeout_s: of Triton's answer. Without one, all models count as asked by others.
         """

@@ -17,6 +17,8 @@ from pathlib import Path
 from deploy.processes import die_with_parent
 from deploy.repository import version_check
 
+#: How often the files are looked at, at most.
+LOOK_EVERY_S = 2.0
 #: How long one look may take.
 LOOK_S = 300.0
 
@@ -42,7 +44,8 @@ class Versions:
                 return []
             self.close()
             return self._found()
-        self._begin()
+        if time.monotonic() - self._looked >= LOOK_EVERY_S:
+            self._begin()
         return []
 
     def wait(self) -> None:
@@ -72,6 +75,7 @@ class Versions:
     def _begin(self) -> None:
         """Have those models looked into whose versions have changed, if there are any."""
         before, self._files = self._files, stamp(self._repository)
+        self._looked = time.monotonic()
         names = {*before, *self._files}
         self._changed = sorted(one for one in names if self._files.get(one) != before.get(one))
         if not self._changed:

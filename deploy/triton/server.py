@@ -14,6 +14,7 @@ from typing import Any
 from deploy.processes.child import Child, ends_within
 from deploy.processes.listening import refuse_taken
 from deploy.triton import cancel_guard, server_log, stub_processes, wheel
+from deploy.triton.plain_http import PlainHttp
 from exporters.files import servable_path
 from load_tests.asking.endpoint import Access, connect
 from postprocess.errors import InputError, ReverseSigmoidError
@@ -131,6 +132,11 @@ class TritonServer(Child):
     def connect(self) -> Any:
         """Return tritonclient's gRPC client, with the secret where one is demanded."""
         return connect(self.grpc_url, Access(triton_key=self._secret))
+
+    def plain(self) -> PlainHttp:
+        """Return what asks for counts and states, with the secret where one is demanded."""
+        headers = {} if self._secret is None else {"triton-key": self._secret}
+        return PlainHttp(self.address, self.ports.http, headers)
 
     def start(self) -> None:
         """Start Triton and wait until every model of the repository is ready.

@@ -256,6 +256,7 @@ def watched(tmp_path, monkeypatch):
     """Return a repository, and what finds out what is wrong with it; its file names are short."""
     repository = served(tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("deploy.supervision.versions.LOOK_EVERY_S", 0)
     made = Versions(repository.relative_to(tmp_path))
     yield repository, made
     made.close()
