@@ -185,7 +185,7 @@ def test_no_rows_no_such_model_and_too_few_rows_are_one_clear_line_each(query_se
     np.savez(query_set / "small.npz", **{key: small[key][:30] for key in small.files})
     for done, said in (
         (call_command("calibrate", model, cwd=tmp_path), "--data, --query-set"),
-        (calibrate(model.parent / "n", query_set), "n/config.pbtxt"),
+        (calibrate(model.parent / "n", query_set), "r/n: no such model; "),
         (calibrate(model, query_set, kind="small"), "at least 40 held-out rows, got 30"),
         (calibrate(model, query_set, "--levels", "0"), "levels"),
     ):
