@@ -126,8 +126,11 @@ def _of_one(folder: Path) -> Checked:
 
 def _check_path(repository: Path) -> list[Finding]:
     if not repository.is_dir():
-        what = "expected a folder of models" if repository.exists() else "no such model repository"
-        raise InputError(f"{repository}: {what}")
+        if repository.exists():
+            raise InputError(f"{repository}: expected a folder of models")
+        if any(repository.parent.glob("*/config.pbtxt")):
+            model_config.of_model(repository)  # says which models there are
+        raise InputError(f"{repository}: no such model repository")
     try:
         servable_path.refuse(repository)
     except InputError as refusal:

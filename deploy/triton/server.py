@@ -149,6 +149,11 @@ class TritonServer(Child):
         """
         if not self.repository.is_dir():
             raise InputError(f"{self.repository}: no such model repository")
+        if (self.repository / "config.pbtxt").is_file():
+            raise InputError(
+                f"{self.repository}: expected a model repository, got one model of it; serve "
+                f"{self.repository.absolute().parent}"
+            )
         servable_path.refuse(self.repository)
         installed = wheel.find()
         self._refuse_addresses()

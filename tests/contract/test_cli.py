@@ -2,6 +2,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -56,6 +57,10 @@ NUMBER = "expected a number from 0.001 to 100"
             f"parameter beta: {NUMBER}, got 'x'",
         ),
         (("serve", "absent"), "absent: no such model repository"),
+        (
+            ("serve", Path(__file__).parents[2] / "model_repository" / "digits"),
+            "got one model of it; serve ",
+        ),
         (
             ("serve", ".", "--grpc-port", "99999"),
             "--grpc-port 99999: expected a port from 1 to 65535",

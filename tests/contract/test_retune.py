@@ -321,6 +321,7 @@ def test_a_model_that_is_not_there_is_told_with_those_that_are(ensemble):
     for words in (
         ("retune", repository / "digit", "--beta", "1.2"),
         ("calibrate", repository / "digit", "--undo"),
+        ("check", repository / "digit"),
         ("benchmark", "--repository", repository, "--model", "digit", "--choose-threads"),
     ):
         code, out, err = command(*words, cwd=cwd)
