@@ -285,7 +285,7 @@ def _refuse_anothers(folder: Path, anew: set[str]) -> None:
 
 def folder_beside(repository: Path) -> AbstractContextManager[Path]:
     """Return a temporary folder, on the repository's file system if may be, but not in it."""
-    parent = repository.absolute().parent
+    parent = repository.resolve().parent
     while not parent.is_dir():
         parent = parent.parent
     writable = os.access(parent, os.W_OK)

@@ -33,7 +33,7 @@ def beside(repository: Path, way_out: str = "give --repository OUT") -> Iterator
     Raises:
         InputError: there can be none, and what to do.
     """
-    parent = repository.absolute().parent
+    parent = repository.resolve().parent  # of models/m/.. the folder of models is another
     writable = os.access(parent, os.W_OK)
     if not writable or os.stat(parent).st_dev != os.stat(repository).st_dev:
         got = "one on another" if writable else "one that cannot be"

@@ -92,7 +92,7 @@ def protect(
         if model.is_ensemble:
             _refuse_leaks(model, known.found)
         # Out of place never a link: whoever trains again may write over the original's files.
-        keep: Take = staging.link if out is None else shutil.copy2
+        keep: Take = staging.link if out is None else staging.copy
         staged = staging.write(
             model, known.found, known.parameters, asked, work / "models", take=keep
         )

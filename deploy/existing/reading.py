@@ -121,6 +121,7 @@ def read(
         _refuse_place(model, outputs)
     _refuse_kind(model)
     _refuse_own_path(model)
+    _refuse_links(model, in_place=in_place)
     _refuse_versions(model)
     if not model.is_ensemble and not (model.config.input and model.config.output):
         text = complete(folder, text)
@@ -237,6 +238,32 @@ def _refuse_own_path(model: ExistingModel) -> None:
             )
 
 
+def _refuse_links(model: ExistingModel, *, in_place: bool) -> None:
+    """Refuse links that lead elsewhere, or nowhere, from where the model is run or moved to."""
+    for name in model.closure():
+        folder = model.repository / name
+        for file in record.contents(folder)[0]:
+            link = folder / file
+            if not link.is_symlink():
+                continue
+            to, inside = link.readlink(), folder.resolve() in link.resolve().parents
+            if not to.is_absolute() and not inside:
+                raise InputError(
+                    f"{link}: a link to {to}, which leads elsewhere from where the model is tried; "
+                    "make it an absolute one"
+                )
+            if in_place and name == model.name and (to.is_absolute() and inside):
+                raise InputError(
+                    f"{link}: a link to {to}, in the model's own folder, which gets another name; "
+                    "make it a relative one"
+                )
+    if in_place and (model.folder / "config.pbtxt").is_symlink():
+        raise InputError(
+            f"{model.folder / 'config.pbtxt'}: a link, and a file would take its place; put the "
+            "file itself there, or give --repository OUT"
+        )
+
+
 def _refuse_tensors(model: ExistingModel) -> None:
     config, path = model.config, model.folder / "config.pbtxt"
     if not config.input or not config.output:
@@ -272,6 +299,9 @@ def _refuse_tensors(model: ExistingModel) -> None:
 
 
 def _refuse_versions(model: ExistingModel) -> None:
+    misread = versions.misread(model.folder, model.config)
+    if misread is not None:
+        raise InputError(f"{misread}: {versions.MISREAD}")
     found = versions.served(model.folder, model.config)
     if not found:
         there = ", ".join(one.name for one in versions.folders(model.folder)) or "none"

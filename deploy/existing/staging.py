@@ -4,6 +4,7 @@ Files of the model are linked; what is written is small.
 """
 
 import os
+import shutil
 import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -50,6 +51,11 @@ def link(file: Path, target: Path) -> None:
             f"{file}: no second name for it can be made ({error.strerror}), so nothing can be "
             "protected in place without copying it; give --repository OUT"
         ) from None
+
+
+def copy(file: Path, target: Path) -> None:
+    """Make what a file holds stand at another place too, or a folder that it links to."""
+    (shutil.copytree if file.is_dir() else shutil.copy2)(file, target)
 
 
 def copy_mode(source: Path, target: Path) -> None:

@@ -154,6 +154,10 @@ def _check_model(folder: Path, config: Any) -> list[Finding]:
     if not versions.folders(folder):
         message = f"{folder}: expected a version folder such as {folder / '1'}"
         found.append(error("no-version", name, message))
+    misread = versions.misread(folder, config)
+    if misread is not None:
+        message = f"{misread}: {versions.MISREAD}"
+        found.append(error("misread-version", name, message))
     for file in _files(folder, config):
         if not file.is_file():
             found.append(error("no-file", name, f"{file}: no such file"))

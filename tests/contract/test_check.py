@@ -319,3 +319,15 @@ def test_scores_beside_the_protected_ones_are_for_who_may_have_raw_ones(reposito
     assert "RAW: alice gets the scores of digits, as its raw: true says" in " ".join(
         done.stdout.split()
     )
+
+
+def test_a_version_set_aside_is_an_error_where_triton_would_serve_it(repository):
+    aside = repository / VICTIM / "2_old"
+    aside.mkdir()
+    assert ("error", "misread-version") in codes(check(repository))
+    aside.rename(repository / VICTIM / "old_2")
+    assert codes(check(repository)) == []
+    # As Triton does, with 1 there: it passes over leading zeros and other digits.
+    for name in ("1.bak", "02", "\uff12"):
+        (repository / VICTIM / name).mkdir()
+    assert codes(check(repository)) == []

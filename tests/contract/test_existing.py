@@ -1,5 +1,7 @@
 """`protect REPOSITORY/NAME` as files: what is written of any backend."""
 
+import shutil
+
 import pytest
 from commands import call_command
 from existing_models import (
@@ -115,6 +117,26 @@ def test_a_config_may_be_written_in_any_way_and_comes_back_as_it_was(tmp_path, w
     assert "0 errors" in done.stdout, done.stdout
     undo(linked, poll_s=0)
     assert contents(tmp_path) == before
+
+
+def test_links_are_followed_and_so_are_ways_back_and_forth(tmp_path):
+    """As a model's version often lies elsewhere, and a path is typed in any way."""
+    folder = elsewhere(tmp_path / "models", "fil")
+    (folder / "1").rename(tmp_path / "store")
+    (folder / "1").symlink_to(tmp_path / "store")
+    before = contents(tmp_path)
+    told = ProtectOptions(scores="logits", multi_label=False)
+    protecting.protect(folder, SHIPPED, told, out=tmp_path / "out")
+    copy = tmp_path / "out" / "m_classifier" / "1"
+    assert not copy.is_symlink()
+    assert (copy / "xgboost.json").is_file()
+    shutil.rmtree(tmp_path / "out")
+
+    protecting.protect(folder / ".." / "m", SHIPPED, told)
+    assert (tmp_path / "models" / "m_classifier" / "1").readlink() == tmp_path / "store"
+    undo(folder, poll_s=0)
+    assert contents(tmp_path) == before
+    assert (folder / "1").is_symlink()
 
 
 def test_the_command_says_what_was_told_and_what_was_not_verified(tmp_path):

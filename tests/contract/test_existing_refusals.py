@@ -80,6 +80,34 @@ def linked(repository):
     return folder
 
 
+def linked_elsewhere(repository):
+    folder = edited(repository)
+    (repository.parent / "store").mkdir()
+    os.rename(folder / "1", repository.parent / "store" / "v1")
+    (folder / "1").symlink_to("../../store/v1")
+    return folder
+
+
+def linked_to_itself(repository):
+    folder = edited(repository)
+    os.rename(folder / "1" / "xgboost.json", folder / "kept.json")
+    (folder / "1" / "xgboost.json").symlink_to(folder / "kept.json")
+    return folder
+
+
+def linked_config(repository):
+    folder = edited(repository)
+    os.rename(folder / "config.pbtxt", repository.parent / "m.pbtxt")
+    (folder / "config.pbtxt").symlink_to(repository.parent / "m.pbtxt")
+    return folder
+
+
+def set_aside(repository):
+    folder = edited(repository)
+    (folder / "2_old").mkdir()
+    return folder
+
+
 def two_floats(repository):
     text = 'output [ { name: "embedding" data_type: TYPE_FP32 dims: [ 8 ] } ]\n'
     folder = edited(repository, more=text)
@@ -177,6 +205,10 @@ CASES = {
     "a labels file that is not there": (unlabelled, "got labels.txt, which is not there"),
     "a place that is taken": (taken, "m_classifier exists"),
     "a link": (linked, "a link, which cannot be moved"),
+    "a relative link out of it": (linked_elsewhere, "make it an absolute one"),
+    "an absolute link into it": (linked_to_itself, "make it a relative one"),
+    "a link for its config": (linked_config, "a link, and a file would take its place"),
+    "a version set aside": (set_aside, "2_old: Triton takes it for the version that its name"),
     "a form that is not known": (escaped, "written in a form that cannot be edited"),
 }  # fmt: skip
 
