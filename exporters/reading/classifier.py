@@ -344,7 +344,8 @@ def _dropped(
     if name in candidates:
         return f"output {name} is dropped: it was not seen to follow from the top class on {where}"
     said = f"output {name} is dropped: what it says beside the scores can leak the model"
-    if name in seen and graph_ending.ends(run.model, name, seen[name].shape):
+    floats = name in seen and seen[name].dtype.kind == "f"
+    if floats and graph_ending.ends(run.model, name, seen[name].shape):
         every = " ".join(f"--output {one}" for one in (*(one.name for one in scores), name))
         layout = " --layout ensemble" if run.asked.layout == "fused" else ""
         said += f"; to serve it too, with a defence of its own, give {every}{layout}"

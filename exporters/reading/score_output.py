@@ -42,17 +42,24 @@ def find(
             raise InputError(f"--output {name}: no such output; there are {', '.join(names)}")
         value = values[names.index(name)]
         _refuse_unserved(model, value)
-        if value.data_type not in onnx_graph.FLOATS or results[name].ndim == 0:
+        if (
+            value.data_type not in onnx_graph.FLOATS
+            or results[name].ndim == 0
+            or not results[name].size
+        ):
             raise InputError(
                 f"--output {name}: expected scores of FLOAT16, FLOAT or DOUBLE and at least one "
-                f"dimension, got {value.kind} {results.get(name, np.empty(0)).shape}"
+                f"dimension, none of size 0, got {value.kind} "
+                f"{results.get(name, np.empty(0)).shape}"
             )
     if wanted:
         return [values[names.index(name)] for name in wanted]
     floats = [
         value
         for value in values
-        if value.data_type in onnx_graph.FLOATS and results[value.name].ndim > 0
+        if value.data_type in onnx_graph.FLOATS
+        and results[value.name].size
+        and results[value.name].ndim > 0
     ]
     if not floats:
         for value in values:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from exporters.graph.onnx_signature import OnnxTensor, Signature
 from exporters.repository import defence_parameters
+from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
 #: The parameter that tells a fused model: its value is the output that the defence makes.
@@ -54,6 +55,11 @@ def _list(tensors: Iterable[OnnxTensor], *, of_graph: bool = False) -> str:
 
 
 def _quoted(name: str) -> str:
+    if not name.isprintable():
+        raise InputError(
+            f"tensor {name!r}: expected a name without control characters, which config.pbtxt "
+            "cannot hold; rename it in the model"
+        )
     escaped = name.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 

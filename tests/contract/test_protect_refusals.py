@@ -64,6 +64,12 @@ def two_floats(path):
     )  # fmt: skip
 
 
+def renamed(path, name):
+    model = onnx.load(linear_file(path, SOFTMAX))
+    model.graph.output[0].name = model.graph.node[-1].output[0] = name
+    onnx.save(model, path)
+
+
 def defended(path):
     linear_file(path, SOFTMAX)
     protect(path, path.parent / "r", SHIPPED, ProtectOptions(layout="fused"))
@@ -252,6 +258,15 @@ REFUSED = {
         lambda path: external("model.onnx", path), {},
         "{path}: external data 'model.onnx': Triton's own name; save the ONNX file with another "
         "location",
+    ),
+    "no class": (
+        lambda path: linear_file(path, classes=0), {},
+        "{path}: no output holds scores of FLOAT16, FLOAT or DOUBLE; there are scores (FLOAT)",
+    ),
+    "a name that no config can hold": (
+        lambda path: renamed(path, "x\ny"), {},
+        "{path}: tensor 'x\\ny': expected a name without control characters, which config.pbtxt "
+        "cannot hold; rename it in the model",
     ),
     "a classifier with its defence": (
         defended, {},
