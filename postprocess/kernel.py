@@ -47,6 +47,9 @@ MISSING = (
 
 FLOAT32 = np.dtype(np.float32)
 
+_first_byte: Any = ctypes.c_char.from_buffer
+_addressof = ctypes.addressof
+
 
 class _Settings(ctypes.Structure):
     """``struct settings`` of c/lanes.h, field by field."""
@@ -159,7 +162,8 @@ class Kernel:
             raise ValueError("kernel: expected an array like the scores for the answer")
         if not shape[0]:
             return out, 0, 0
-        source, target = _source(scores), _address_of(out)
+        source = _addressof(_first_byte(scores)) if scores.flags.carray else _source(scores)
+        target = _addressof(_first_byte(out))
         counted = self._function(self._address, source, target, *shape)
         return (out, counted, 0) if 0 <= counted < 2**32 else (out, *_counts(counted))
 
@@ -359,16 +363,14 @@ def _counts(counted: int) -> tuple[int, int]:
 
 def _address_of(array: Any) -> int:
     """Where a writable array's first byte is, at a quarter of what ``array.ctypes`` costs."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(array))
+    return _addressof(_first_byte(array))
 
 
 def _source(scores: Float32) -> int:
     flags = scores.flags
-    if flags.carray:
-        return _address_of(scores)
-    if flags.c_contiguous and flags.aligned:
-        return scores.ctypes.data
-    raise ValueError("kernel: expected C-contiguous scores")
+    if not (flags.c_contiguous and flags.aligned):
+        raise ValueError("kernel: expected C-contiguous scores")
+    return _address_of(scores) if flags.writeable else scores.ctypes.data
 
 
 def _powers(gamma: float) -> list[float]:

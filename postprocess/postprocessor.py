@@ -72,6 +72,7 @@ class Postprocessor:
         self.parameters = parameters
         self._table, self._native = table, native
         self._by_top = parameters.defense in ("calibrated", "decoy")
+        self._multi_label, self._decimals = parameters.multi_label, parameters.decimals
         self._rng = np.random.default_rng(parameters.seed)
         #: For rows of classes, and for scores that are each a yes or no.
         self.kernel = kernel_for(parameters) if native else None
@@ -110,7 +111,7 @@ class Postprocessor:
                 f"scores: expected floats of shape (rows, K) with K >= 1, "
                 f"got {scores.dtype} of shape {scores.shape}"
             )
-        single = scores.shape[1] == 1 or self.parameters.multi_label
+        single = self._multi_label or scores.shape[1] == 1
         protected = self._in_kernel(scores, single=single)
         if protected is not None:
             return protected
@@ -160,8 +161,8 @@ class Postprocessor:
         answer, capped_rows, lookalikes = kernel(rows)
         if capped_rows < 0:
             return None
-        if self.parameters.decimals is not None:
-            answer = self._in_units(answer, single=single)
+        if self._decimals is not None:
+            answer = _in_units(answer, decimals=self._decimals, single=single)
         if own_type != FLOAT32:
             narrow = own_type == np.float16
             answer = types.narrow(answer, single=single) if narrow else answer.astype(own_type)
@@ -242,19 +243,6 @@ class Postprocessor:
             return ProtectedRows(decoy.rows(scores, self._decoy(scores.shape[1], scores.dtype)), 0)
         return ProtectedRows(calibrated.rows(scores, table, probabilities=probabilities), 0)
 
-    def _in_units(self, rows: Float32, *, single: bool) -> Float32:
-        """Return the kernel's rows, or yes or no each, with as many decimals as are asked for."""
-        decimals = self.parameters.decimals
-        if decimals is None:
-            return rows
-        if not single:
-            kernel.quantise(rows, decimals=decimals)
-            return rows
-        pairs = np.stack([rows, 1 - rows], axis=-1).reshape(-1, 2)
-        kernel.quantise(pairs, decimals=decimals)
-        answer: Float32 = pairs[:, 0].reshape(rows.shape)
-        return answer
-
     def _perturb(self, batch: PseudoLogits) -> tuple[Float32, NDArray[np.bool_]]:
         """Return rows that sum to 1, shape (rows, K >= 2), and which were constrained."""
         parameters = self.parameters
@@ -284,3 +272,14 @@ class Postprocessor:
             np.minimum(beta, cap, out=beta)
         perturbed = reverse_sigmoid.perturb(batch.probabilities, batch.pseudo_logits, beta, gamma)
         return perturbed, capped
+
+
+def _in_units(rows: Float32, *, decimals: int, single: bool) -> Float32:
+    """Return the kernel's rows, or yes or no each, with so many decimals."""
+    if not single:
+        kernel.quantise(rows, decimals=decimals)
+        return rows
+    pairs = np.stack([rows, 1 - rows], axis=-1).reshape(-1, 2)
+    kernel.quantise(pairs, decimals=decimals)
+    answer: Float32 = pairs[:, 0].reshape(rows.shape)
+    return answer
