@@ -32,7 +32,7 @@ INLINE struct wide_power wide_power(double x) {
 struct row {
     double top[ROWS], second[ROWS], least[ROWS], sum[ROWS];
     double below[ROWS]; /* the highest score that does not tie with the top */
-    double gap[ROWS], rest[ROWS], scale[ROWS], odds[ROWS], beta[ROWS], a[ROWS], alpha[ROWS];
+    double gap[ROWS], scale[ROWS], odds[ROWS], beta[ROWS], a[ROWS], alpha[ROWS];
     double own[ROWS];  /* the answer of the top class */
     double log_total[ROWS]; /* log2 of 1 / y of the runner-up */
     int32_t bad[ROWS], capped[ROWS];
@@ -49,40 +49,41 @@ INLINE double log_of(int probabilities, double x) {
 
 /* The scores of a block as logarithms, a row for each lane; their peaks, and which are bad. */
 INLINE void load(const struct settings *s, int probabilities, const float *v, int64_t classes,
-                 int count, double *g, struct row *w) {
+                 int count, double *g, struct row *to) {
     double lowest = s->impossible && !probabilities ? -INFINITY : -FLT_MAX;
+    struct row t; /* not ``to``, which could be where g is */
     EACH_ROW {
-        w->top[r] = w->second[r] = w->below[r] = -INFINITY;
-        w->least[r] = INFINITY;
-        w->sum[r] = 0.0;
-        w->bad[r] = 0;
-        w->first[r] = 0;
+        t.top[r] = t.second[r] = t.below[r] = -INFINITY;
+        t.least[r] = INFINITY;
+        t.sum[r] = 0.0;
+        t.bad[r] = 0;
+        t.first[r] = 0;
     }
     for (int64_t j = 0; j < classes; j++, g += ROWS) {
-        for (int r = 0; r < ROWS; r++) g[r] = v[(r < count ? r : count - 1) * classes + j];
+        double x[ROWS];
+        for (int r = 0; r < ROWS; r++) x[r] = v[(r < count ? r : count - 1) * classes + j];
         EACH_ROW {
-            double x = g[r];
-            w->bad[r] |= !(x >= lowest) | !(x <= FLT_MAX);
-            w->first[r] = x > w->top[r] ? j : w->first[r];
-            double lower = least_of(x, w->top[r]);
-            w->second[r] = most_of(w->second[r], lower);
-            w->below[r] = x == w->top[r] ? w->below[r] : most_of(w->below[r], lower);
-            w->top[r] = most_of(x, w->top[r]);
-            w->least[r] = least_of(x, w->least[r]);
-            w->sum[r] += x;
-            g[r] = log_of(probabilities, x);
+            double lower = least_of(x[r], t.top[r]);
+            t.bad[r] |= !(x[r] >= lowest) | !(x[r] <= FLT_MAX);
+            t.first[r] = x[r] > t.top[r] ? j : t.first[r];
+            t.second[r] = most_of(t.second[r], lower);
+            t.below[r] = x[r] == t.top[r] ? t.below[r] : most_of(t.below[r], lower);
+            t.top[r] = most_of(x[r], t.top[r]);
+            t.least[r] = least_of(x[r], t.least[r]);
+            t.sum[r] += x[r];
+            g[r] = log_of(probabilities, x[r]);
         }
     }
     double off = most_off(s, classes);
     EACH_ROW {
         if (probabilities)
-            w->bad[r] |= (w->least[r] < 0.0) | !(w->top[r] > 0.0) | (w->top[r] > s->highest) |
-                         !(fabs(w->sum[r] - 1.0) <= off);
+            t.bad[r] |= (t.least[r] < 0.0) | !(t.top[r] > 0.0) | (t.top[r] > s->highest) |
+                        !(fabs(t.sum[r] - 1.0) <= off);
         else
-            w->bad[r] |= !(w->top[r] > -INFINITY);
+            t.bad[r] |= !(t.top[r] > -INFINITY);
     }
+    *to = t;
 }
-
 
 /* (y_k - y_j) / (s_k - s_j) of the class that catches up first, see find_rivals. */
 INLINE double catching_beta(const struct settings *s, const struct row *t, int r, double behind,
@@ -100,10 +101,10 @@ INLINE double catching_beta(const struct settings *s, const struct row *t, int r
 /* Sets g to log2 of y_j over the runner-up's, w to the power of it; and finds beta. */
 INLINE void compare(const struct settings *s, int probabilities, int64_t classes, double *g,
                     double *w, struct row *t) {
-    double second[ROWS];
+    double second[ROWS], rest[ROWS];
     EACH_ROW {
         second[r] = log_of(probabilities, t->second[r]);
-        t->rest[r] = -1.0; /* the top class counts as a second runner-up */
+        rest[r] = -1.0; /* the top class counts as a second runner-up */
     }
     for (int64_t j = 0; j < classes; j++) {
         EACH_ROW {
@@ -111,18 +112,18 @@ INLINE void compare(const struct settings *s, int probabilities, int64_t classes
             d *= unit_of(probabilities);
             g[j * ROWS + r] = d;
             w[j * ROWS + r] = wide_power(d).value;
-            t->rest[r] += w[j * ROWS + r];
+            rest[r] += w[j * ROWS + r];
         }
     }
     EACH_ROW {
         double top = log_of(probabilities, t->top[r]);
         double rival = log_of(probabilities, s->gamma > 1.0f ? t->below[r] : t->least[r]);
-        double log_rest = wide_log2(t->rest[r], t->rest[r] - 1.0);
+        double log_rest = wide_log2(rest[r], rest[r] - 1.0);
         t->gap[r] = (top - second[r]) * unit_of(probabilities);
         double behind = (top - rival) * unit_of(probabilities);
         t->scale[r] = wide_power(-t->gap[r]).value;
         t->scale[r] = t->gap[r] > 2 * LARGE ? 0.0 : t->scale[r];
-        t->odds[r] = t->rest[r] * t->scale[r];
+        t->odds[r] = rest[r] * t->scale[r];
         t->log_total[r] = t->gap[r] + wide_log2(1.0 + t->odds[r], t->odds[r]);
         double log_a = s->gamma * (log_rest - t->gap[r]);
         t->a[r] = wide_power(log_a).value;
@@ -177,10 +178,11 @@ INLINE int64_t run(const struct settings *s, int probabilities, const float *v, 
         }
         compare(s, probabilities, classes, g, w, &t);
         perturb(s, classes, g, w, &t);
+        for (int64_t j = 0; j < classes; j++)
+            for (int r = 0; r < count; r++)
+                out[r * classes + j] = (float)(w[j * ROWS + r] * t.alpha[r]);
         for (int r = 0; r < count; r++) {
-            float *o = out + r * classes;
-            for (int64_t j = 0; j < classes; j++) o[j] = (float)(w[j * ROWS + r] * t.alpha[r]);
-            o[t.first[r]] = (float)t.own[r];
+            out[r * classes + t.first[r]] = (float)t.own[r];
             capped += t.capped[r];
         }
     }
