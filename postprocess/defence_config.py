@@ -145,6 +145,8 @@ def _only_tensor(config: Mapping[str, Any], kind: str, where: str) -> Mapping[st
     tensors: list[Mapping[str, Any]] = config.get(kind, [])
     if len(tensors) != 1:
         raise InputError(f"{where}: {kind}: expected exactly one tensor, got {len(tensors)}")
+    if "reshape" in tensors[0]:  # which would make other rows of the scores
+        raise InputError(f"{where}: {kind}: expected no reshape, got {tensors[0]['reshape']}")
     if tensors[0]["data_type"] not in DATA_TYPES:
         raise InputError(
             f"{where}: {kind}: expected {' or '.join(DATA_TYPES)}, got {tensors[0]['data_type']}"

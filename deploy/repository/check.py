@@ -80,7 +80,6 @@ def check(repository: Path) -> Checked:
     for name, config in configs.items():
         findings += _check_model(repository / name, config)
         if name in defending:
-            findings += _check_code(repository / name, config)
             try:
                 defences[name] = _read_defence(repository / name, config)
             except InputError as refusal:
@@ -161,7 +160,9 @@ def _check_model(folder: Path, config: Any) -> list[Finding]:
     for file in _files(folder, config):
         if not file.is_file():
             found.append(error("no-file", name, f"{file}: no such file"))
-    return found
+    # By its config alone it is one to serve and the gateway.
+    defends = _defends(folder, config) or model_config.is_defence(config)
+    return found + (_check_code(folder, config) if defends else [])
 
 
 def _files(folder: Path, config: Any) -> list[Path]:

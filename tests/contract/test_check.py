@@ -331,3 +331,20 @@ def test_a_version_set_aside_is_an_error_where_triton_would_serve_it(repository)
     for name in ("1.bak", "02", "\uff12"):
         (repository / VICTIM / name).mkdir()
     assert codes(check(repository)) == []
+
+
+@pytest.mark.parametrize("more", ["", 'default_model_filename: "other.py"'])
+def test_a_defence_in_name_alone_is_an_error(repository, more):
+    code = "class TritonPythonModel:\n    pass\n"
+    add(repository, more)
+    (repository / DEFENCE / "1" / ("other.py" if more else "model.py")).write_text(code)
+    assert ("error", "no-defence") in codes(check(repository))
+
+
+def test_scores_that_a_defence_gets_in_another_shape_are_an_error(repository):
+    for old in ("input [", "output ["):
+        edit(repository, DEFENCE, f"{old} {{ ", f"{old} {{ reshape: {{ shape: [ 2, 5 ] }} ")
+    report = check(repository)
+    assert ("error", "defence") in codes(report)
+    said = [one["message"] for one in report["findings"] if one["code"] == "defence"]
+    assert "input: expected no reshape, got {'shape': ['2', '5']}" in said[0]
