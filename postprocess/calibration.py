@@ -122,7 +122,7 @@ def parse(text: str) -> Calibration:
     """
     try:
         said = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"expected JSON, got {error}") from None
     if not isinstance(said, dict) or said.get("format") != FORMAT:
         found = said.get("format") if isinstance(said, dict) else type(said).__name__

@@ -210,7 +210,7 @@ def read(path: Path) -> list[Question]:
         return []
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged: {error}; {_MEND}") from None
     try:
         several = said["format"] == SEVERAL and "questions" in said

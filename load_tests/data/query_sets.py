@@ -86,8 +86,10 @@ def read(path: Path, *, to_learn: bool = True) -> QuerySet:
 
 def _refuse_other_labels(path: Path, labels: NDArray[Any], *, to_learn: bool) -> None:
     kinds, wanted = ("iu", "(n,)") if to_learn else ("iub", "(n,), (n, K) or (n, T)")
-    fits = labels.min(initial=0) >= 0 if labels.ndim == 1 else labels.ndim > 1 and not to_learn
-    if not fits or labels.dtype.kind not in kinds:
+    fits = labels.dtype.kind in kinds and (
+        labels.min(initial=0) >= 0 if labels.ndim == 1 else labels.ndim > 1 and not to_learn
+    )
+    if not fits:
         raise InputError(
             f"{path}: {LABELS}: expected the true classes, whole numbers from 0, shape {wanted}, "
             f"got {labels.dtype} {labels.shape}"

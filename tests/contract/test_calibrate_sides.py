@@ -93,6 +93,7 @@ def test_labels_that_are_none_of_the_models_are_one_clear_line(tmp_path):
         (right[:, 0], "labels: expected 1 for yes and 0 for no, shape (2000, 3), got"),
         (3 * right, "got 0 to 3"),
         (right / 2, "whole numbers from 0, shape (n,), (n, K) or (n, T), got float64"),
+        (right.ravel().astype(str), "whole numbers from 0, shape (n,), (n, K) or (n, T), got <U"),
         (-right, "labels: expected 1 for yes and 0 for no, shape (2000, 3), got -1 to 0"),
     ):
         done = call_command("calibrate", model, *rows_file(tmp_path, labels), cwd=tmp_path)

@@ -241,6 +241,7 @@ def test_a_table_is_read_back_as_it_was_written(tmp_path):
     [
         (None, "No such file"),
         (table_of(10).text()[:300], "expected JSON"),
+        ("[" * 100_000, "expected JSON"),
         ('{"format": "another"}', "format: expected"),
         ("[]", "format: expected"),
         (table_of(7).text(), "expected a table of 10 classes, as dims say, got 7"),

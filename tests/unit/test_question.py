@@ -132,6 +132,7 @@ def test_a_defence_that_draws_is_known_by_its_answers_being_different():
     ("change", "said"),
     [
         (lambda text: text[:50], "damaged: "),
+        (lambda text: "[" * 100_000, "damaged: "),
         (lambda text: text.replace('"format": 1', '"format": 2'), "expected format 1, got 2"),
         (lambda text: text.replace('"inputs"', '"asks"'), "'inputs' is missing"),
         (lambda text: text.replace('"shape": [1, 4],', '"shape": [],'), "expected a shape"),
