@@ -3,6 +3,7 @@
 import threading
 
 import numpy as np
+import oracle
 import pytest
 from kernels import CLASSES, ROWS, parameters, run, softmax
 
@@ -98,12 +99,29 @@ def test_the_postprocessor_takes_any_layout():
     assert np.array_equal(protect(unaligned), expected)
 
 
-def test_a_row_does_not_depend_on_its_batch():
+@pytest.mark.parametrize("changes", [{}, {"gamma": 3.0}, {"beta": 50, "gamma": 0.08}, {"gamma": 9}])
+def test_a_row_does_not_depend_on_its_batch(changes):
     for classes in (10, 100, 300):
-        logits = np.random.default_rng(3).normal(size=(50, classes)).astype(np.float32)
-        together, _ = run(logits)
+        rng = np.random.default_rng(3)
+        scale = rng.choice([0.01, 3], (50, 1))  # flat rows are allowed a larger beta
+        logits = (rng.normal(size=(50, classes)) * scale).astype(np.float32)
+        together, _ = run(logits, **changes)
         for index in range(len(logits)):
-            assert np.array_equal(run(logits[index : index + 1])[0][0], together[index])
+            alone = run(logits[index : index + 1], **changes)[0][0]
+            assert np.array_equal(alone, together[index])
+
+
+def test_rows_that_float32_is_not_enough_for_are_told_from_others_in_their_batch():
+    rng = np.random.default_rng(5)
+    logits = (rng.normal(size=(40, 10)) * rng.choice([0.01, 3], (40, 1))).astype(np.float32)
+    odds, y = oracle.log_odds(logits)
+    settings = {"beta": 50, "gamma": 0.08, "margin": 0.01, "preserve_top1": True}
+    lowered = [oracle.reverse_sigmoid(odds, y, **settings | {"beta": most}) for most in (4, 50)]
+    more = (lowered[1] != lowered[0]).any(axis=1)  # rows that are allowed more than 4
+    assert 5 < np.count_nonzero(more) < 35
+    served, capped = run(logits, **settings)
+    assert np.abs(served - lowered[1]).max() <= 1e-6
+    assert capped == 40
 
 
 def test_threads_do_not_disturb_each_other():
