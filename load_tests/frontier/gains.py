@@ -26,8 +26,7 @@ def mean(values: list[float]) -> Mean | None:
 
 def gain(study: Study, kind: Kind, a_class: int, known: Known) -> Mean | None:
     """Return by how much the best thief of an answer agrees more than that of labels."""
-    best = study.strongest(kind, a_class, known)
-    theirs, labels = (_made(study, each, a_class, known) for each in (best, LABELS))
+    theirs, labels = (_made(study, each, a_class, known) for each in (kind, LABELS))
     return mean(
         [
             theirs[seed]["stolen"]["agreement"] - labels[seed]["stolen"]["agreement"]
@@ -39,7 +38,7 @@ def gain(study: Study, kind: Kind, a_class: int, known: Known) -> Mean | None:
 
 def stolen(study: Study, kind: Kind, a_class: int, known: Known) -> Mean | None:
     """Return the agreement of the best thief of an answer."""
-    made = _made(study, study.strongest(kind, a_class, known), a_class, known).values()
+    made = _made(study, kind, a_class, known).values()
     return mean([one["stolen"]["agreement"] for one in made])
 
 

@@ -47,8 +47,7 @@ def _about_kind(study: Study, kind: Kind, known: Known) -> dict[str, Any]:
     for a_class in study.budgets:
         thief = study.chosen(kind, a_class, known)
         if thief is not None:
-            own = study.strongest(kind, a_class, known) is kind
-            thieves[str(study.queries(a_class))] = called(thief) if own else "that of labels"
+            thieves[str(study.queries(a_class))] = called(thief)
     return {
         "title": kind.title,
         "thieves": thieves,
@@ -84,8 +83,9 @@ def show(out: Path) -> Path:
         "labels, train on rows without answers, demand consistency, distil and choose what to ask "
         "about as the others do. Of calibrated and rounded answers there are thieves who know the "
         "table or the rounding, and who ask about near-duplicates. Who is best is decided on a "
-        "pilot seed, for each number of queries, and nothing is told of that seed. Means of seeds; "
-        "in brackets their standard errors. Of ECE, AURC and Brier less is better.",
+        "pilot seed, for each number of queries, and nothing is told of that seed. Where a gain is "
+        "negative, whoever gets the answer does better to take its label alone. Means of seeds; in "
+        "brackets their standard errors. Of ECE, AURC and Brier less is better.",
     ]
     for study in said["studies"]:
         path = f"frontier_{study['data']}.svg"

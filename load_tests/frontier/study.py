@@ -2,8 +2,7 @@
 
 All thieves are run on a pilot seed, with every budget, and nothing is told of it. The best of each
 kind of answers, and of labels, is run on the seeds that are told of: the best of many on the same
-seed would be best by luck too. Every answer tells its label: where a thief of labels was better on
-the pilot seed, that is the best thief of the answer.
+seed would be best by luck too.
 """
 
 from collections.abc import Iterator
@@ -156,19 +155,11 @@ class Study:
 
     def chosen(self, kind: Kind, a_class: int, known: Known) -> Change | None:
         """Return the thief that was best on the pilot seed; None while it has not been run."""
-        stolen = self._stolen(kind, a_class, known)
-        return kind.thieves[stolen.index(max(stolen))] if stolen else None
-
-    def strongest(self, kind: Kind, a_class: int, known: Known) -> Kind:
-        """Return the kind, or labels alone, which every answer tells, where they gave more."""
-        told, labels = (self._stolen(each, a_class, known) for each in (kind, LABELS))
-        return LABELS if labels and max(labels) > max(told, default=0) else kind
-
-    def _stolen(self, kind: Kind, a_class: int, known: Known) -> list[float]:
-        """Return the agreement of each thief on the pilot seed; none while one has not been run."""
         results = [known(run) for run in self.pilots(kind, a_class)]
         stolen = [result["stolen"]["agreement"] for result in results if result is not None]
-        return stolen if len(stolen) == len(results) else []
+        if len(stolen) < len(results):
+            return None
+        return kind.thieves[stolen.index(max(stolen))]
 
     @property
     def told(self) -> range:
