@@ -18,6 +18,8 @@ NAME = "frontier.json"
 #: What calibrated answers are to hold: gain over labels, share of what raw probabilities give where
 #: that is more than ``WORTH``, and the area under the risk-coverage curve over the raw model's.
 MOST_GAIN, MOST_SHARE, WORTH, MOST_AURC = 0.015, 0.4, 0.02, 1.15
+#: Of agreement, that the answers of a plot take from a thief at most.
+MOST_LOSS = 0.2
 #: Agreement that the second half of a thief's steps adds where steps are short, and not queries.
 STILL_LEARNING = 0.01
 _RAW, _BAR = "raw probabilities", "calibrated, 10 levels"
@@ -158,13 +160,17 @@ def _bar(what: str, value: float, most: float) -> str:
 
 
 def plot(study: dict[str, Any]) -> str:
-    """Return the frontier as SVG: each measure of honest clients against the thief's gain."""
+    """Return the frontier as SVG: each measure of honest clients against the thief's gain.
+
+    Answers that take more than ``MOST_LOSS`` from whoever learns them would hide the others.
+    """
     made, row = panels(len(HEAD), 3.2 * len(HEAD), 3.6, sharey=True)
-    told = [one for one in study["answers"] if one["gains"]]
+    with_gains = [one for one in study["answers"] if one["gains"]]
+    fewest = [(one, one["gains"][min(one["gains"], key=int)]) for one in with_gains]
+    told = [(one, each) for one, each in fewest if each["value"] > -MOST_LOSS]
     for axes, (key, title) in zip(row, HEAD.items(), strict=True):
-        for colour, one in enumerate(told):
-            least = min(one["gains"], key=int)
-            each, worth = one["gains"][least], one["honest"][key]
+        for colour, (one, each) in enumerate(told):
+            worth = one["honest"][key]
             axes.errorbar(
                 worth["value"], each["value"], xerr=worth["error"], yerr=each["error"],
                 fmt="o", color=f"C{colour}", label=one["title"],
