@@ -153,6 +153,7 @@ def test_a_missing_extra_names_its_install_command(tmp_path, module, extra, argu
         f"            raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)\n"
         "sys.meta_path.insert(0, Hide())\n"
     )
+    (tmp_path / "model.onnx").touch()
     done = run_command(*arguments, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(hidden)})
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (

@@ -229,7 +229,7 @@ def test_dry_run_writes_nothing(ensemble, one_model):
         ("digits", ("--decimals", "7"), "parameter decimals: expected an integer from 1 to 6"),
         ("m", ("--beta", "-1"), "parameter beta: expected a number from 0.001 to 100, got -1"),
         ("digits_classifier", ("--beta", "1"), "expected a defence, a fused model or an ensemble"),
-        ("nothing", ("--beta", "1"), "config.pbtxt: cannot be read"),
+        ("nothing", ("--beta", "1"), "nothing: no such model; "),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_written(
