@@ -56,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", action="append", default=[], help="a data set or .npz; several")
     parser.add_argument("--data-dir", type=Path, help="folder of the data sets")
     parser.add_argument("--seeds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument(
+        "--pilots",
+        type=int,
+        default=1,
+        help="seeds that choose thieves; more where few rows judge; default: %(default)s",
+    )
     parser.add_argument("--architecture", default="mlp", help="default: %(default)s")
     parser.add_argument(
         "--steps", type=int, default=study.STEPS, help="batches of 64; default: %(default)s"
@@ -104,6 +110,7 @@ def _study(name: str, asked: argparse.Namespace) -> Study:
         steps=asked.steps,
         budgets=tuple(asked.budgets),
         seeds=asked.seeds,
+        pilot_seeds=max(1, asked.pilots),
         kinds=KINDS[: asked.kinds],
     )
 

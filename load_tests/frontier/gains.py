@@ -2,6 +2,7 @@
 
 import statistics
 from dataclasses import dataclass
+from itertools import chain
 
 from load_tests.frontier.study import LABELS, Kind, Study
 from load_tests.runs.run import Known, Measures
@@ -50,7 +51,7 @@ def late(study: Study, known: Known) -> float | None:
     added = []
     for a_class in study.budgets:
         for kind in study.asked(a_class):
-            for run in study.pilots(kind, a_class):
+            for run in chain.from_iterable(study.pilots(kind, a_class)):
                 result = None if run.learn else known(run)
                 if result is not None:
                     *_, half, whole = (one["agreement"] for one in result["curve"])

@@ -85,7 +85,7 @@ def show(out: Path) -> Path:
         "labels, train on rows without answers, demand consistency, distil and choose what to ask "
         "about as the others do. Of calibrated and rounded answers there are thieves who know the "
         "table or the rounding, and who ask about near-duplicates. Who is best is decided on a "
-        "pilot seed, for each number of queries, and nothing is told of that seed. Where a gain is "
+        "pilot seed or more, for each number of queries, of which nothing is told. Where a gain is "
         "negative, whoever gets the answer does better to take its label alone. Means of seeds; in "
         "brackets their standard errors. Of ECE, AURC and Brier less is better.",
     ]

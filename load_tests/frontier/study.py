@@ -1,12 +1,14 @@
 """Which answers, thieves, budgets and seeds are compared, as runs.
 
-All thieves are run on a pilot seed, with every budget, and nothing is told of it. The best of each
+All thieves are run on pilot seeds, with every budget, and nothing is told of them. The best of each
 kind of answers, and of labels, is run on the seeds that are told of: the best of many on the same
 seed would be best by luck too.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
+from statistics import fmean
 from typing import Any
 
 from load_tests.runs.criterion import PILOT
@@ -16,6 +18,9 @@ from load_tests.runs.run import HELD_OUT, Known, Run, Victim
 BUDGETS = (5, 10, 20, 40)
 #: Training batches of 64: so many that queries are short, and not steps.
 STEPS = 3000
+
+#: Pilot seeds beside the first, from here on.
+MORE_PILOTS = 1000
 
 #: How a thief differs from the naive one.
 Change = dict[str, Any]
@@ -119,6 +124,7 @@ class Study:
     victim_steps: int = 600
     steps: int = STEPS
     seeds: int = 5  #: that are told of
+    pilot_seeds: int = 1  #: that choose; more, where few rows judge
     budgets: tuple[int, ...] = BUDGETS
     thieves: int = 99  #: of each kind of answers that are tried, at most
     kinds: tuple[Kind, ...] = KINDS
@@ -149,16 +155,20 @@ class Study:
             seed=seed,
         ).but(**thief)
 
-    def pilots(self, kind: Kind, a_class: int) -> list[Run]:
-        """Return the runs that choose among the thieves of a kind of answers, in their order."""
-        return [self.run(kind, a_class, PILOT, one) for one in kind.thieves[: self.thieves]]
+    def pilots(self, kind: Kind, a_class: int) -> list[list[Run]]:
+        """Return the runs that choose among the thieves of a kind of answers: those of each."""
+        seeds = (PILOT, *range(MORE_PILOTS, MORE_PILOTS + self.pilot_seeds - 1))
+        tried = kind.thieves[: self.thieves]
+        return [[self.run(kind, a_class, seed, one) for seed in seeds] for one in tried]
 
     def chosen(self, kind: Kind, a_class: int, known: Known) -> Change | None:
-        """Return the thief that was best on the pilot seed; None while it has not been run."""
-        results = [known(run) for run in self.pilots(kind, a_class)]
-        stolen = [result["stolen"]["agreement"] for result in results if result is not None]
-        if len(stolen) < len(results):
-            return None
+        """Return the thief that was best on the pilot seeds; None while one has not been run."""
+        stolen = []
+        for runs in self.pilots(kind, a_class):
+            results = [result for result in map(known, runs) if result is not None]
+            if len(results) < len(runs):
+                return None
+            stolen.append(fmean(result["stolen"]["agreement"] for result in results))
         return kind.thieves[stolen.index(max(stolen))]
 
     @property
@@ -175,7 +185,7 @@ class Study:
         """Yield the runs, kind by kind; of one whose pilot is not whole yet the pilot alone."""
         for a_class in self.budgets:
             for kind in self.asked(a_class):
-                yield from self.pilots(kind, a_class)
+                yield from chain.from_iterable(self.pilots(kind, a_class))
                 for seed in self.told:
                     run = self.best(kind, a_class, seed, known)
                     if run is not None:

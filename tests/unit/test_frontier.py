@@ -1,6 +1,7 @@
 """What a study of answers asks for, and what it tells."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,6 +70,18 @@ def test_thieves_are_chosen_with_each_budget_on_a_seed_that_is_not_told_of():
     assert ways == {(False, "self_distillation"), (True, "consistency")}  # on seed 2 as well
     assert len(told) == len(STUDY.told) * len(STUDY.budgets) * 3
     assert len({run.name for run in told}) == len(told)
+
+
+def test_several_pilot_seeds_choose_by_their_mean():
+    def lucky(run):
+        best = {0: "self_training", 1000: "consistency", 1001: "consistency"}.get(run.seed)
+        return agreement(run) + (0.3 if run.seed == 0 else 0.25) * (run.learn == best)
+
+    known, several = Results(lucky), replace(STUDY, pilot_seeds=3, budgets=(5,))
+    known.make_all(several)
+    told = [run for run in several.needed(known) if run.seed in several.told]
+    assert {run.learn for run in told} == {"consistency"}
+    assert {run.seed for run in several.needed(known)} == {PILOT, 1, 2, 3, 1000, 1001}
 
 
 def test_what_decides_is_asked_for_with_every_budget_and_the_rest_with_the_first():
