@@ -189,6 +189,29 @@ def test_an_attack_that_could_not_go_on_pays_for_nothing_twice(own, tmp_path, en
     assert answered(own) - before <= 400 + len(DIGITS.x_test) + ROWS
 
 
+@pytest.mark.slow
+def test_a_server_that_goes_away_is_named_and_the_next_call_pays_for_the_rest(exported, tmp_path):
+    ports, log, out = free_ports(), tmp_path / "triton.log", tmp_path / "theft"
+    with TritonServer(exported, ports=ports, log=log) as first:
+        one_by_one = ("--batch-size", 1, "--retries", 1, "--jobs", 2, "--budgets", "100,5000")
+        command = options(first, out, *one_by_one, queries=5000, steps=1)
+        with Running("attack", "random", *command, cwd=tmp_path) as thief:
+            rows = out / "random" / "transfer_set.csv"
+            thief.wait_until(lambda: rows.exists() and rows.read_bytes().count(b"\n") > 20)
+            first.stop(kill_after_s=0)
+            assert thief.process.wait(SOON_S) == 1
+    said = thief.stderr.read_text()
+    assert f"reverse-sigmoid: {first.grpc_url}, model digits: " in said.splitlines()[-1]
+    assert "Traceback" not in said
+    paid = rows.read_bytes().splitlines()[1:]
+    with TritonServer(exported, ports=ports, log=log) as second:
+        wait_for_port(ports.metrics)
+        done = call_command("attack", "random", *command, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert answered(second) == 5000 - len(paid) + ROWS
+    assert set(paid) <= set(rows.read_bytes().splitlines())
+
+
 def test_a_transfer_set_that_is_there_becomes_a_report(own, tmp_path):
     first, out = tmp_path / "first", tmp_path / "out"
     done = call_command("attack", "sample", *options(own, first, steps=1), cwd=tmp_path)
