@@ -6,7 +6,7 @@
 | ``<attack>/`` | a transfer set, see ``transfer_set_file``, and its ``attack_record`` |
 | ``<attack>-unprotected/`` | the same, of the victim itself |
 | ``reference.npz`` | the answers to the test set, by which thieves are judged |
-| ``results/<thief>-<queries>.json`` | what that thief stole with that many queries |
+| ``results/<thief>-<queries>.json`` | what that thief stole so, and the threads it trained with |
 """
 
 import json

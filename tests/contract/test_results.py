@@ -56,12 +56,16 @@ def test_the_honest_scores_follow_from_the_table_beside_them():
         for cells in ([cell.strip() for cell in row.strip("|").split("|")]
                       for row in table_after(page, "| agreement of the substitute, by queries |"))
     }  # fmt: skip
-    labels = rows.pop("labels alone")
-    outsiders = [numbers for name, numbers in rows.items()
-                 if not name.endswith("*") and not name.startswith("unprotected")]  # fmt: skip
-    best = [max(column) for column in zip(*outsiders, strict=True)]
+    outsiders = {name: numbers for name, numbers in rows.items()
+                 if not name.endswith("*") and not name.startswith("unprotected")}  # fmt: skip
+    of_labels = [outsiders.pop(name) for name in list(outsiders) if name.startswith("labels")]
+    best, labels = (
+        [max(column) for column in zip(*each, strict=True)]
+        for each in (outsiders.values(), of_labels)
+    )
     scores = [round(one - label, 3) for one, label in zip(best, labels, strict=True)]
-    said = re.search(r"here (\+\d\.\d+), (\d\.\d+)\s+and\s+(\+\d\.\d+)", page)
+    number = r"([+-]?\d\.\d+)"
+    said = re.search(rf"here {number}, {number}\s+and\s+{number}", page)
     assert [float(one) for one in said.groups()] == pytest.approx(scores, abs=1e-9)
 
 
