@@ -12,8 +12,13 @@ if TYPE_CHECKING:
     from postprocess.calibration import Calibration
 
 
-def refuse(command: "ProtectCommand", public: Path) -> None:
+def refuse(command: "ProtectCommand", public: Path, *, anew: bool = True) -> None:
     """Refuse what cannot be made of a model, before anything is written.
+
+    Args:
+        command: with its options.
+        public: folder that the protected model gets, or has.
+        anew: it is protected now, and gives deceptive answers unless another kind is said.
 
     Raises:
         InputError: an unknown kind, rows that are missing, of no use or cannot be read, or a second
@@ -41,7 +46,7 @@ def refuse(command: "ProtectCommand", public: Path) -> None:
             raise InputError("--query-set: only with --answers calibrated or --also calibrated")
         _calibrate(command, public).drawn()
     if command.also:
-        if command.also == (command.answers or "deceptive"):
+        if command.also == (command.answers or ("deceptive" if anew else "")):
             raise InputError(f"--also {command.also}: the public model's own answers are that kind")
         if command.layout == "fused":
             raise InputError(

@@ -42,8 +42,8 @@ def protect(command: "ProtectCommand", path: Path) -> Told:
         raise InputError("--force: with a folder, nothing that exists is replaced; see --undo")
     asked, defence = command.understood()
     public = path.absolute() if command.repository is None else command.repository / path.name
-    protect_answers.refuse(command, public)
     there = bool(command.answers or command.also) and _is_protected(public)
+    protect_answers.refuse(command, public, anew=not there)
     told = Told({"model": str(path), "models": [path.name]}, [f"{path}, protected already"], [])
     with err_console.status(f"asking and protecting {path}"):
         if not there:

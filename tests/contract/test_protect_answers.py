@@ -198,6 +198,15 @@ def no_server_polls(monkeypatch):
     monkeypatch.setattr(placing_in, "SCAN_S", 0)
 
 
+def test_a_model_of_labels_gets_a_second_one_of_deceptive_answers(given, tmp_path, no_server_polls):
+    assert protect(given, tmp_path / "r", "--answers", "labels").returncode == 0
+    done = call_command("protect", tmp_path / "r" / "m", "--also", "deceptive", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "r" / "m_deceptive_reverse_sigmoid" / "config.pbtxt").read_text()
+    assert 'key: "defense" value: { string_value: "reverse_sigmoid" }' in text
+    checked(tmp_path / "r")
+
+
 def test_undo_takes_the_second_model_too_and_no_other_of_such_a_name(
     given, tmp_path, no_server_polls
 ):
