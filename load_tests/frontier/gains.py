@@ -53,9 +53,9 @@ def late(study: Study, known: Known) -> float | None:
         for kind in study.asked(a_class):
             for run in chain.from_iterable(study.pilots(kind, a_class)):
                 result = None if run.learn else known(run)
-                if result is not None:
-                    *_, half, whole = (one["agreement"] for one in result["curve"])
-                    added.append(whole - half)
+                curve = [] if result is None else result["curve"]
+                if len(curve) > 1:  # of one step it has one point
+                    added.append(curve[-1]["agreement"] - curve[-2]["agreement"])
     return statistics.fmean(added) if added else None
 
 
