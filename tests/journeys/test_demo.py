@@ -49,7 +49,9 @@ def features(folder):
 
 def test_json_is_one_object_on_stdout_and_a_second_run_overwrites_nothing(tmp_path):
     out = tmp_path / "out"
-    options = ("--out", out, "--steps", 20, "--beta", "0.9", "--gamma", "0.4")
+    features(tmp_path)
+    least = ("--data", FEATURES, "--steps", 20)
+    options = ("--out", out, *least, "--beta", "0.9", "--gamma", "0.4")
     done = run_command("demo", "--json", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
