@@ -16,10 +16,11 @@ TESTS = Path(__file__).parent
 #: with one; and then the folders, those of longer files first.
 LONGEST = (
     *("live/test_hostile.py", "live/test_existing.py", "journeys/test_readme.py"),
-    *("journeys/test_demo.py", "journeys/test_paper.py", "live/test_ready_layouts.py"),
-    *("journeys/test_tune.py", "live/test_audit.py", "live/test_idle.py", "live/test_cluster.py"),
+    *("journeys/test_demo.py", "live/test_cluster.py", "journeys/test_tune.py"),
+    *("live/test_audit.py", "live/test_idle.py", "live/test_ready_layouts.py"),
     *("live/test_supervise.py", "live/test_gateway.py", "live/test_benchmark.py"),
-    *("live/test_cancellation.py", "live/test_protect.py", "live/test_bounds.py"),
+    *("journeys/test_paper.py", "live/test_cancellation.py", "live/test_protect.py"),
+    *("live/test_bounds.py", "live/test_any_input.py", "contract/test_parameter_fuzz.py"),
 )
 FOLDERS = ("journeys", "live", "contract", "unit")
 #: By these Rich and Typer colour and break what they print, also into a pipe.
