@@ -62,6 +62,7 @@ class Edits:
         #: Every ready model's configuration, as Triton told it last.
         self.configs: dict[str, Any] = {}
         self._seen: object = None
+        self._stamped: dict[str, Stamp] = {}
         self._fresh_looks, self._asked = 0, 0.0
         #: Defence to its parameters: those that Triton reports, a fused model's from its graph.
         self.in_force: dict[str, dict[str, str]] = {}
@@ -117,7 +118,7 @@ class Edits:
         Raises:
             InferenceServerException: Triton did not answer.
         """
-        stamps = self._stamps()
+        stamps = self._stamped = self._stamps()
         lines = []
         if self._changed(plain, stamps):
             self.configs = protected.read_configs(client)
@@ -133,6 +134,11 @@ class Edits:
             if line:
                 lines.append(f"{model}: {line}")
         return lines
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether a file has changed since the last look, or Triton may be at what has."""
+        return self._fresh_looks > 0 or self._stamps() != self._stamped
 
     def _changed(self, plain: PlainHttp, stamps: dict[str, Stamp]) -> bool:
         """Say whether Triton may serve other configurations than it told last."""

@@ -29,6 +29,8 @@ from postprocess.question import path_in, read
 
 #: How often a model that could not be watched is tried again.
 AGAIN_S = 30.0
+#: Time between two probes from which what has changed in the repository is not left until then.
+RARELY_S = 2.0
 #: How often what else has to run is looked after: an edit that takes a model from a client is
 #: to hold within 2 s, however rarely models are asked.
 TEND_S = 0.5
@@ -113,7 +115,8 @@ class Supervisor:
                     self._restart(f"{error}", died=True)
                     due = -math.inf
                 self._tend()
-                if time.monotonic() >= due:
+                edited = self._probe_s > RARELY_S and self._edits.unsettled
+                if edited or time.monotonic() >= due:
                     self._round()
                     self._write_status()
                     due = time.monotonic() + self._probe_s

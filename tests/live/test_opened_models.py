@@ -70,7 +70,8 @@ def other_code(repository):
 def gated(exported, tmp_path):
     repository = shutil.copytree(exported, tmp_path / "model_repository")
     edited(repository, "digits", ("max_batch_size: 256", "max_batch_size: 1"))
-    with Gated(repository, write_files(tmp_path, tls=False), cwd=tmp_path) as running:
+    rarely = ("--probe-seconds", 3600)  # what is edited is seen soon all the same
+    with Gated(repository, write_files(tmp_path, tls=False), *rarely, cwd=tmp_path) as running:
         yield running
     wait_for_no_process_naming(repository)
 
