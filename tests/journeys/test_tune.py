@@ -159,7 +159,7 @@ def test_all_models_of_a_repository_are_tuned_and_one_that_fails_loses_no_other(
         assert json.loads((tmp_path / "out" / name / "tune.json").read_text())["model"] == name
     done = call_command(*words, "--model", "m", "--model", "nothing", cwd=tmp_path)
     assert done.returncode == 1
-    assert "nothing/config.pbtxt: cannot be read" in done.stderr
+    assert "models/nothing: no such model; " in done.stderr
     rows = {line.split()[1]: line for line in done.stdout.splitlines() if "│" in line}
     assert "0.2" in rows["m"] or "0.4" in rows["m"]
     assert "not tuned" in rows["nothing"]
@@ -183,7 +183,7 @@ def test_a_full_disk_is_one_line_and_the_next_call_finds_nothing_half_written(re
         (("--decimals", "two"), "--decimals: expected none or whole numbers from 1 to 6"),
         (("--data", "nothing"), "unknown data set 'nothing'"),
         (("--model", "m_classifier"), "expected a protected model"),
-        (("--model", "nothing"), "config.pbtxt: cannot be read"),
+        (("--model", "nothing"), "models/nothing: no such model; "),
         (("--architecture", "big"), "unknown architecture 'big'"),
     ],
 )
