@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 import postprocess
 from deploy.commands.console import err_console, out_console, say
-from deploy.commands.signals import Terminated, install
+from deploy.commands.signals import Terminated, heard, install
 from postprocess.errors import InputError, ReverseSigmoidError
 
 #: Command to the first line of its help. Each is a module beside this one, with a dataclass
@@ -121,6 +121,8 @@ def run() -> int:
         return _interrupted()
     except Terminated as stop:
         return 128 + stop.number
+    finally:
+        heard()
     say(f"reverse-sigmoid: {message}", console=err_console)
     return 1
 

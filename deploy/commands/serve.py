@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from deploy.commands.console import err_console, out_console, say
-from deploy.commands.signals import Terminated
+from deploy.commands.signals import Terminated, heard
 
 if TYPE_CHECKING:
     from deploy.gateway.door import GatedTriton
@@ -119,6 +119,7 @@ class ServeCommand:
                     supervisor.run()
                 server.wait()
             except (KeyboardInterrupt, Terminated):
+                heard()
                 say("stopping Triton", console=err_console)
 
     def _gated(self) -> "GatedTriton | None":

@@ -1,13 +1,17 @@
 """Signals that end the command line: made to unwind, and never lost."""
 
-import os
 import signal
 import sys
-import threading
-from typing import Any
+from typing import Any, NoReturn
 
-#: Until a signal that was swallowed comes again.
-_AGAIN_S = 0.1
+#: Between two looks at whether what a signal raised is being handled; until it is ``heard``.
+_LOOK_S = 0.2
+
+
+class _Last:
+    """What a signal has raised, the last one."""
+
+    raised: BaseException | None = None
 
 
 class Terminated(BaseException):
@@ -19,28 +23,44 @@ class Terminated(BaseException):
 
 
 def install() -> None:
-    """Have SIGTERM and SIGHUP raise ``Terminated``, and every ending signal take effect.
+    """Have Ctrl-C, SIGTERM and SIGHUP raise, and take effect whoever swallows what they raise.
 
-    A handler raises wherever the main thread stands. Where that is a finalizer or the callback of
-    a weak reference, Python prints the exception and goes on; the signal is sent again then.
+    A handler raises wherever the main thread stands. A library there may catch all exceptions
+    and go on, and of a finalizer or the callback of a weak reference Python itself does.
     """
-    signal.signal(signal.SIGTERM, _terminate)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup wants it ignored
-        signal.signal(signal.SIGHUP, _terminate)
-    sys.unraisablehook = _send_again
+    signal.signal(signal.SIGTERM, _end)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup and & want them ignored
+            signal.signal(number, _end)
+    signal.signal(signal.SIGALRM, _look)
+    sys.unraisablehook = _say_unraisable
 
 
-def _terminate(number: int, frame: object) -> None:
-    raise Terminated(number)
+def heard() -> None:
+    """Have a signal that came be no longer looked for: what it was to end is ending."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _send_again(swallowed: Any) -> None:
-    error = swallowed.exc_value
-    if not isinstance(error, (KeyboardInterrupt, Terminated)):
+def _end(number: int, frame: object) -> None:
+    _raise(KeyboardInterrupt() if number == signal.SIGINT else Terminated(number))
+
+
+def _raise(error: BaseException) -> NoReturn:
+    _Last.raised = error
+    signal.setitimer(signal.ITIMER_REAL, _LOOK_S)
+    raise error
+
+
+def _look(number: int, frame: object) -> None:
+    """Raise again what a signal raised, unless it is being handled where the main thread stands."""
+    _, handled, _ = sys.exc_info()  # Python 3.10 has no sys.exception
+    while handled is not None and handled is not _Last.raised:
+        handled = handled.__context__
+    if handled is None and _Last.raised is not None:
+        _raise(_Last.raised)
+    signal.setitimer(signal.ITIMER_REAL, _LOOK_S)
+
+
+def _say_unraisable(swallowed: Any) -> None:
+    if swallowed.exc_value is not _Last.raised:
         sys.__unraisablehook__(swallowed)
-        return
-    number = error.number if isinstance(error, Terminated) else signal.SIGINT
-    # By another thread, for this one to be out of the callback.
-    again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))
-    again.daemon = True
-    again.start()
