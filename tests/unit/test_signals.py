@@ -35,6 +35,7 @@ try:
     time.sleep(200)
 except (KeyboardInterrupt, signals.Terminated) as error:
     time.sleep(1)  # what ends after a signal is left alone, however long it takes
+    signals.heard()
     print(type(error).__name__)
 """
 NOHUP = """
