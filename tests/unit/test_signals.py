@@ -19,6 +19,7 @@ Finalized()
 try:
     time.sleep(200)
 except (KeyboardInterrupt, signals.Terminated) as error:
+    signals.heard()
     print(type(error).__name__)
 """
 CAUGHT = """
@@ -48,6 +49,7 @@ try:
     os.kill(os.getpid(), signal.SIGHUP)
     print("goes on")
 except signals.Terminated:
+    signals.heard()
     print("ended")
 """
 
