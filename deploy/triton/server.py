@@ -2,6 +2,7 @@
 
 import contextlib
 import ipaddress
+import signal
 import socket
 import tempfile
 import time
@@ -141,12 +142,24 @@ class TritonServer(Child):
     def start(self) -> None:
         """Start Triton and wait until every model of the repository is ready.
 
+        Where many Python models load at once, Triton sometimes aborts with a ``lock_exception``
+        of its Python backend; it is started a second time then.
+
         Raises:
             ModelError: a model did not load; Triton runs without it.
             InputError: no such repository, a port in use, a log file that cannot be written.
             ModuleNotFoundError: the nvidia-pytriton wheel is not installed.
             ServerError: a model did not load, or Triton did not become ready in time.
         """
+        try:
+            self._start()
+        except ServerError:
+            if self.exit_code != -signal.SIGABRT:
+                raise
+            self.stop()
+            self._start()
+
+    def _start(self) -> None:
         if not self.repository.is_dir():
             raise InputError(f"{self.repository}: no such model repository")
         if (self.repository / "config.pbtxt").is_file():

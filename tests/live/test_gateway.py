@@ -91,6 +91,14 @@ def http(gated, method, path, body=None, *, client="bob"):
         return error.code, dict(error.headers), error.read().decode()
 
 
+def status(gated, client):
+    """Return what a client is told, None while Envoy is being exchanged."""
+    try:
+        return http(gated, "GET", "/v2/models/digits", client=client)[0]
+    except OSError:
+        return None
+
+
 def question(rows=1):
     tensor = {"name": "image", "datatype": "FP32", "shape": [rows, 8, 8, 1]}
     data = np.repeat(IMAGES[:1], rows, axis=0).ravel().tolist()
@@ -368,27 +376,21 @@ def test_whichever_is_killed_comes_back_and_raw_scores_never_leave(gated, bob, p
 
 @pytest.mark.parametrize("take_away", [Path.unlink, lambda key: key.write_text("")])
 def test_a_key_whose_file_is_taken_away_is_refused_until_it_is_back(gated, take_away):
-    def status(client):
-        try:
-            return http(gated, "GET", "/v2/models/digits", client=client)[0]
-        except OSError:  # Envoy is being exchanged
-            return None
-
     key = gated.files.path.with_name("alice.key")
     take_away(key)
     gated.wait_until(lambda: "LOCKED OUT: alice, whose key file is gone" in gated.said)
-    gated.wait_until(lambda: status("alice") == 401)
-    gated.wait_until(lambda: status("bob") == 200)
+    gated.wait_until(lambda: status(gated, "alice") == 401)
+    gated.wait_until(lambda: status(gated, "bob") == 200)
     key.write_text(KEYS["alice"])
     key.chmod(0o600)
-    gated.wait_until(lambda: status("alice") == 200)
+    gated.wait_until(lambda: status(gated, "alice") == 200)
 
 
 def test_a_revoked_key_is_refused_and_a_bad_edit_changes_nothing(gated, bob):
     key = gated.files.path.with_name("alice.key")
     key.write_text("another-0123456789abcdef")
     gated.wait_until(lambda: "the gateway takes" in gated.said, timeout_s=30)
-    gated.wait_until(lambda: http(gated, "GET", "/v2/models/digits", client="alice")[0] == 401)
+    gated.wait_until(lambda: status(gated, "alice") == 401)
     text = gated.files.path.read_text()
     gated.files.path.write_text(text.replace("models:", "modles:"))
     gated.wait_until(lambda: "did you mean models?" in gated.said, timeout_s=30)

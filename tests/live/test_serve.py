@@ -1,8 +1,11 @@
+import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,22 @@ def test_serve_prints_endpoints_and_models_and_logs_to_a_file(serving, ports, tm
     assert "Started GRPCInferenceService" in (tmp_path / "triton.log").read_text()
     with Endpoint(f"127.0.0.1:{ports.grpc}", "digits") as endpoint:
         assert endpoint.model == "digits"
+
+
+def test_a_triton_that_aborts_while_it_loads_models_is_started_again(repository, ports, tmp_path):
+    server = TritonServer(repository, ports=ports, log=tmp_path / "triton.log")
+
+    def abort():
+        while not (server.log.exists() and "loading: " in server.log.read_text()):
+            time.sleep(0.01)
+        os.kill(server.pid, signal.SIGABRT)
+        return server.pid
+
+    with ThreadPoolExecutor(1) as pool:
+        aborted = pool.submit(abort)
+        with server:
+            assert {model.name for model in server.models() if model.ready} >= {"digits", DEFENCE}
+            assert server.pid != aborted.result()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
