@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deploy.commands import options
-from deploy.commands.console import say
+from deploy.commands.console import counted, say
 from postprocess.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ class CheckCommand:
             for finding in checked.findings:
                 say(f"{finding.level:7} {finding.code}: {finding.message}")
             errors = len(checked.errors)
-            say(
-                f"{self.repository}: {checked.models} models, {errors} errors, "
-                f"{len(checked.findings) - errors} warnings"
-            )
+            counts = {"model": checked.models, "error": errors}
+            counts["warning"] = len(checked.findings) - errors
+            told = ", ".join(counted(number, what) for what, number in counts.items())
+            say(f"{self.repository}: {told}")
         if checked.errors:
             raise typer.Exit(1)
 

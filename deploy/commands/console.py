@@ -21,6 +21,11 @@ def show(table: Table, *, width: int) -> None:
     Console(width=max(out_console.width, width)).print(table)
 
 
+def counted(number: int, what: str) -> str:
+    """Return how many there are of what, ``1 model`` or ``3 models``."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def command_line() -> str:
     """Return the command as it was typed, except for a key that somebody typed into it."""
     shown: list[str] = []

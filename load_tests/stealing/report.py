@@ -58,9 +58,7 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
     for at in report["summary"]["budgets"]:
         if at["best"] is None:
             continue
-        line = (
-            f"{at['queries']} queries: best adaptive attack {at['best']} {at['best_agreement']:.3f}"
-        )
+        line = f"{at['queries']} queries: best attack {at['best']} {at['best_agreement']:.3f}"
         if at["honest_score"] is not None:
             line += (
                 f", best label thief {at['best_label_thief']} {at['labels_only']:.3f}: "

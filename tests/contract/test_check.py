@@ -79,7 +79,7 @@ def test_people_get_a_line_for_each_finding_and_a_sum(repository):
     assert first == (
         f"error   defence: {config}: parameter beta: expected a number from 0.001 to 100, got -1"
     )
-    assert last == f"{repository}: 3 models, 1 errors, 1 warnings"
+    assert last == f"{repository}: 3 models, 1 error, 1 warning"
 
 
 @pytest.mark.parametrize(
