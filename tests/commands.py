@@ -134,6 +134,16 @@ def processes_naming(path):
     return found
 
 
+def processes_of(session):
+    """Return the processes that a command in a session of its own has left there."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.getsid(int(entry.name)) == session:
+                found.append(int(entry.name))
+    return found
+
+
 def wait_for_no_process_naming(path):
     deadline = time.monotonic() + SOON_S
     while found := processes_naming(path):

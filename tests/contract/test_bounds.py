@@ -198,9 +198,9 @@ def test_a_key_has_so_many_bytes_under_way_and_others_are_answered(door):
     assert opened.refused("alice", "bytes_at_once") >= 1
 
 
-def test_answers_that_nobody_reads_are_requests_under_way(door):
-    opened = door("limits: {requests_per_key: 4}\n")
-    opened.model_server.answer = b" " * 2**25  # more than all buffers on its way
+@contextlib.contextmanager
+def four_under_way(opened):
+    """Have four requests of alice's at the model, and read nothing of what comes back."""
     host, port = opened.files.url.split(":")
     head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\nx-api-key: {KEYS['alice']}\r\n"
     with contextlib.ExitStack() as stack:
@@ -208,6 +208,13 @@ def test_answers_that_nobody_reads_are_requests_under_way(door):
             one = stack.enter_context(socket.create_connection((host, int(port)), PATIENCE_S))
             one.sendall(head.encode() + b"content-length: 2\r\n\r\n{}")
         wait_until(lambda: opened.model_server.waiting == 4)
+        yield
+
+
+def test_answers_that_nobody_reads_are_requests_under_way(door):
+    opened = door("limits: {requests_per_key: 4}\n")
+    opened.model_server.answer = b" " * 2**25  # more than all buffers on its way
+    with four_under_way(opened):
         status, _, said = opened.ask()
         assert status == 429
         assert "this API key has 4 requests under way" in said
@@ -230,13 +237,7 @@ def test_small_answers_that_an_http2_client_holds_off_are_requests_under_way(doo
 def test_requests_that_a_key_abandons_keep_their_places_for_a_second(door):
     opened = door("limits: {requests_per_key: 4}\n")
     opened.model_server.door.clear()
-    host, port = opened.files.url.split(":")
-    head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\nx-api-key: {KEYS['alice']}\r\n"
-    with contextlib.ExitStack() as stack:
-        for _ in range(4):
-            one = stack.enter_context(socket.create_connection((host, int(port)), PATIENCE_S))
-            one.sendall(head.encode() + b"content-length: 2\r\n\r\n{}")
-        wait_until(lambda: opened.model_server.waiting == 4)
+    with four_under_way(opened):
         left = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(wait_until, lambda: opened.ask()[0] == 200)

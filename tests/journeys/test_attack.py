@@ -1,20 +1,17 @@
 """``reverse-sigmoid attack`` against the real server, and outsiders who never heard of it."""
 
-import contextlib
 import json
 import os
 import re
 import signal
-import socket
 import time
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
-from commands import COMMAND, SOON_S, Running, call_command, run_on_a_full_disk
+from commands import COMMAND, SOON_S, Running, call_command, processes_of, run_on_a_full_disk
 from scipy.special import softmax
-from serving import read_url
+from serving import read_url, wait_for_port
 
 from deploy.repository.config_edit import set_parameters
 from deploy.triton.server import TritonServer, free_ports
@@ -44,16 +41,6 @@ def own(exported, tmp_path_factory):
     with TritonServer(exported, ports=free_ports(), log=log) as running:
         wait_for_port(running.ports.metrics)  # Triton opens it last
         yield running
-
-
-def wait_for_port(port):
-    deadline = time.monotonic() + SOON_S
-    while True:
-        try:
-            return socket.create_connection(("127.0.0.1", port)).close()
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
 
 
 def answered(server, model="digits"):
@@ -115,16 +102,6 @@ def test_an_interrupted_attack_resumed_sends_exactly_the_rest_of_its_budget(own,
     assert done.returncode == 0, done.stderr
     assert answered(own) - before == 400 + len(DIGITS.x_test) + ROWS
     assert rows.read_bytes().count(b"\n") - 1 == 400
-
-
-def processes_of(session):
-    """Return the processes that a command in a session of its own has left there."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if os.getsid(int(entry.name)) == session:
-                found.append(int(entry.name))
-    return found
 
 
 @pytest.mark.slow
