@@ -10,8 +10,8 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from deploy.benchmarks import arguments
@@ -28,7 +28,8 @@ def main() -> int:
     """Make the runs that are missing, write the page, and return an exit code."""
     asked = _parser().parse_args()
     start = time.monotonic()
-    with _connected(asked.scheduler) as workers:
+    say = partial(print, file=sys.stderr, flush=True)
+    with cluster.connected(asked.scheduler, say) as workers:
         runner = Runner(
             asked.out,
             data_dir=asked.data_dir,
@@ -83,15 +84,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--summary", action="store_true", help="make no runs")
     return parser
-
-
-def _connected(where: str) -> AbstractContextManager[cluster.Cluster | None]:
-    """Return a connection to a scheduler, to None without an address."""
-    if not where:
-        return nullcontext()
-    if said := cluster.warning(where):
-        print(f"WARNING: {said}", file=sys.stderr)
-    return cluster.Cluster(where)
 
 
 def _needed(studies: Sequence[Study], known: Known) -> Iterator[Run]:

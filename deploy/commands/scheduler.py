@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,20 +34,12 @@ Jobs = Annotated[
 
 @contextmanager
 def connected(where: str) -> "Iterator[Cluster | None]":
-    """Yield a connection to the scheduler, None where no address is given.
-
-    Raises:
-        InputError: it is no address, nobody answers there, or there are no workers.
-    """
+    """Yield a connection to the scheduler, see ``load_tests.runs.cluster.connected``."""
     if not where:
         yield None
         return
     refuse_missing("distributed")
     from load_tests.runs import cluster
 
-    if said := cluster.warning(where):
-        say(f"WARNING: {said}", console=err_console)
-    with cluster.Cluster(where) as found:
-        threads = found.conditions.threads
-        say(f"{found.jobs} workers, a run of {threads} threads each", console=err_console)
+    with cluster.connected(where, partial(say, console=err_console)) as found:
         yield found

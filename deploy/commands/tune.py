@@ -18,6 +18,7 @@ from deploy.commands.retune import NONE, show_changes, write
 from deploy.commands.scheduler import Jobs, SchedulerAddress, connected
 from exporters.files.atomic_file import write_json, write_text
 from exporters.training import architectures
+from load_tests.frontier.study import STEPS
 from postprocess.errors import InputError
 
 if TYPE_CHECKING:
@@ -92,6 +93,9 @@ class TuneCommand:
             help="Compare it with calibrated, rounded and other answers, by 36 more trainings.",
         ),
     ] = False
+    answers_steps: Annotated[
+        int, typer.Option(min=1, help="Training batches of 64 rows of the thieves of --answers.")
+    ] = STEPS
     exhaustive: Annotated[
         bool, typer.Option("--exhaustive", help="Train a thief on every setting.")
     ] = False
@@ -234,10 +238,8 @@ class TuneCommand:
             decimals=_decimals(self.decimals) if self.decimals else (now.decimals,),
         )
         say(f"{len(tried)} settings to choose among", console=err_console)
-        substitute, queries = architecture, self.queries
-        thief = Run(
-            victim=victim, substitute=substitute, queries=queries, steps=self.steps, seed=self.seed
-        )
+        own = {name: getattr(self, name) for name in ("queries", "steps", "seed")}
+        thief = Run(victim=victim, substitute=architecture, **own)
         progress, where = Countdown(), self.data_dir
         with ExitStack() as stack:
             cluster = stack.enter_context(connected(self.scheduler))
@@ -249,8 +251,9 @@ class TuneCommand:
             if self.answers:
                 classes, pool = logits.shape[1], len(drawn.pool)
                 defence = tuning.run_of(chosen).defence
-                asked = answers_tried.study(thief, defence, classes=classes, pool=pool)
-                answers_tried.make(asked, runner)
+                longer = thief.but(steps=self.answers_steps)
+                asked = answers_tried.study(longer, defence, classes=classes, pool=pool)
+                answers_tried.make(asked, runner, expect=progress.expect)
                 page.write(out / ANSWERS, [asked], runner.known, command=command_line())
         said: dict[str, Any] = {"model": head[0], "data": data, "wanted": asdict(wanted)}
         said["meets_criterion"] = tuning.meets(wanted, chosen)
@@ -293,9 +296,11 @@ def _show(found: dict[str, Any], plot: Path) -> None:
         say(
             "WARNING: no setting tried stops as much as was asked for; the one named comes nearest."
         )
+    trainings = found["trainings"]
     say(
-        f"{found['trainings']['search']} trainings for {found['candidates']} settings, "
-        f"{found['trainings']['shown']} of stronger thieves. The plot is {plot}."
+        f"{trainings['search']} trainings for {found['candidates']} settings, "
+        f"{trainings['labels']} of the thief of labels, {trainings['stronger']} of stronger ones. "
+        f"The plot is {plot}."
     )
 
 

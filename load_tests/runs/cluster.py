@@ -11,7 +11,8 @@ import logging
 import threading
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,27 @@ def warning(where: str) -> str:
         f"{where}: without TLS whoever reaches the scheduler has its workers and this command run "
         "any code; use tls://, or a network that nobody else is on"
     )
+
+
+@contextmanager
+def connected(where: str, say: Callable[[str], None]) -> "Iterator[Cluster | None]":
+    """Yield a connection to the scheduler, None where no address is given.
+
+    Args:
+        where: its address, or empty.
+        say: takes one line for a person.
+
+    Raises:
+        InputError: it is no address, nobody answers there, or there are no workers.
+    """
+    if not where:
+        yield None
+        return
+    if said := warning(where):
+        say(f"WARNING: {said}")
+    with Cluster(where) as found:
+        say(f"{found.jobs} workers, a run of {found.conditions.threads} threads each")
+        yield found
 
 
 class Cluster:

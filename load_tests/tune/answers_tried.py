@@ -1,5 +1,6 @@
 """What other kinds of answers would leave and give, of the classifier that is tuned."""
 
+from collections.abc import Callable
 from typing import Any
 
 from load_tests.frontier.study import KINDS, Study, deceptive
@@ -29,11 +30,18 @@ def study(thief: Run, defence: dict[str, Any], *, classes: int, pool: int) -> St
     )
 
 
-def make(asked: Study, runner: Runner) -> None:
+def make(asked: Study, runner: Runner, *, expect: Callable[[int], None]) -> None:
     """Make the runs that are missing; returns nothing.
+
+    Args:
+        asked: the study.
+        runner: makes the runs.
+        expect: told first how many there are.
 
     Raises:
         RunError: one of them failed.
     """
+    made = [run for run in asked.needed(runner.known) if runner.known(run) is not None]
+    expect((len(asked.kinds) + 1) * (THIEVES + SEEDS) - len(made))
     runner.make_missing(lambda: asked.needed(runner.known))
     runner.refuse_failed()

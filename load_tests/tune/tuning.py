@@ -131,11 +131,12 @@ class Tuning:
         return found
 
     def trainings(self) -> dict[str, int]:
-        """Return how many substitutes the search took, and how many it took to show the rest."""
+        """Return how many substitutes were trained, and what for."""
         trained = self.trained()
         return {
             "search": 1 + len(trained),
-            "shown": 1 + sum(len(one.adaptive) for one in trained),
+            "labels": 1,
+            "stronger": sum(len(one.adaptive) for one in trained),
         }
 
     def _settle(

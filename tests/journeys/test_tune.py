@@ -198,9 +198,13 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(repository, tmp_pa
 @pytest.mark.slow
 def test_a_setting_is_set_beside_other_answers_that_clients_might_get(repository, tmp_path):
     out = tmp_path / "out"
-    done = tune(repository, out, "--answers", "--betas", "1.5", "--gammas", "0.2", "--steps", 1)
+    few = ("--betas", "1.5", "--gammas", "0.2", "--steps", 1)
+    done = tune(repository, out, "--answers", "--answers-steps", 2, *few)
     assert done.returncode == 0, done.stderr
+    assert "1 of the thief of labels, 2 of stronger ones" in " ".join(done.stdout.split())
+    assert "about 35 runs and 0 min left" in done.stderr
     (study,) = json.loads((out / "answers" / "frontier.json").read_text())["studies"]
+    assert study["steps"] == 2
     told = {one["title"]: one for one in study["answers"]}
     assert {"labels alone", "raw probabilities", "top-1 probability alone"} <= set(told)
     assert told["recommended setting"]["honest"]["agreement"]["value"] == 1
