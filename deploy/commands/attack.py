@@ -91,6 +91,15 @@ class AttackCommand:
     beta: options.Beta = options.BETA
     gamma: options.Gamma = options.GAMMA
     margin: options.Margin = options.MARGIN
+    calibration: Annotated[
+        str,
+        typer.Option(
+            metavar="calibration-*.json",
+            help="The table of an endpoint that answers with calibrated levels, from its model's "
+            "folder: adversaries know it in place of beta, gamma and margin.",
+            show_default=False,
+        ),
+    ] = ""
     architecture: asking.SubstituteNetwork = ""
     steps: options.Steps = options.STEPS
     seed: options.Seed = 0
@@ -189,17 +198,21 @@ class AttackCommand:
                 "attack all: runs every loss and recovery itself; --loss, --labels-only, "
                 "--recover, --learn and --from-transfer-set go with one attack"
             )
-        return suite(with_victim=bool(self.victim))
+        return suite(with_victim=bool(self.victim), with_table=bool(self.calibration))
 
     def _settings(self) -> "CampaignSettings":
         """Return what decides the results."""
         from load_tests.data.query_sets import absolute
+        from load_tests.stealing import known_table
         from load_tests.stealing.campaign import CampaignSettings
 
         known = options.parameters(self.beta, self.gamma, self.margin)
         defence = {"beta": known.beta or 0, "gamma": known.gamma or 0, "margin": known.margin}
-        files = {name: absolute(getattr(self, name)) for name in ("query_set", "test_set")}
-        return options.settings(CampaignSettings, self, **defence, **files, rows="", test_rows="")
+        names = ("query_set", "test_set", "calibration")
+        files = {name: absolute(getattr(self, name)) for name in names}
+        table = known_table.read(files["calibration"])
+        digests = {"rows": "", "test_rows": "", "table": table.file_name if table else ""}
+        return options.settings(CampaignSettings, self, **defence, **files, **digests)
 
 
 def _stages(total: int) -> "Stage":

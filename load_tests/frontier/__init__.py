@@ -2,7 +2,7 @@
 
     study -> gains -> page
 
-``study`` is which answers, thieves, budgets and seeds are tried, as runs of ``load_tests.runs``, no
-thief chosen on a seed that it is told of; ``gains`` sets the best thief of each answer against the
-best thief of labels; and ``page`` shows it to people.
+``study`` is which answers, thieves (of ``load_tests.stealing.thief``), budgets and seeds are tried,
+as runs of ``load_tests.runs``, no thief chosen on a seed that it is told of; ``gains`` sets the
+best thief of each answer against the best thief of labels; and ``page`` shows it to people.
 """

@@ -13,6 +13,7 @@ from typing import Any
 
 from load_tests.runs.criterion import PILOT
 from load_tests.runs.run import HELD_OUT, Known, Run, Victim
+from load_tests.stealing.thief import DECODING, OF_ANSWERS, OF_LABELS, Change
 
 #: Queries for each class; with fewer, what a thief gets is luck.
 BUDGETS = (5, 10, 20, 40)
@@ -22,41 +23,6 @@ STEPS = 3000
 #: Pilot seeds beside the first, from here on.
 MORE_PILOTS = 1000
 
-#: How a thief differs from the naive one.
-Change = dict[str, Any]
-_LEARN: tuple[Change, ...] = tuple(
-    {"learn": one} for one in ("self_training", "consistency", "self_distillation")
-)
-#: Thieves of labels: of all that is done with probabilities, what needs none.
-OF_LABELS: tuple[Change, ...] = tuple(
-    {"labels_only": True, **change}
-    for change in (
-        {},
-        {"loss": "smoothed"},
-        {"loss": "spread"},
-        *_LEARN,
-        {"loss": "smoothed", "learn": "consistency"},
-        {"loss": "spread", "learn": "consistency"},
-        {"loss": "smoothed", "attack": "margin"},
-        {"loss": "smoothed", "learn": "consistency", "attack": "margin"},
-    )
-)
-#: Thieves of whatever is answered.
-OF_ANSWERS: tuple[Change, ...] = (
-    {},
-    {"loss": "logits"},
-    *_LEARN,
-    {"loss": "logits", "learn": "consistency"},
-    {"loss": "logits", "attack": "margin"},
-    {"learn": "consistency", "attack": "margin"},
-)
-#: Thieves who know by which table or rounding an answer was made, or ask about near-duplicates.
-DECODING: tuple[Change, ...] = (
-    *OF_ANSWERS,
-    {"loss": "logits", "recover": "bayes"},
-    {"loss": "logits", "recover": "bayes", "learn": "consistency"},
-    {"loss": "logits", "attack": "duplicates"},
-)
 #: Thieves of a deceptive answer.
 UNDOING: tuple[Change, ...] = (
     {"recover": "mixture", "loss": "logits"},

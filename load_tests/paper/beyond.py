@@ -10,7 +10,6 @@ from load_tests.paper.measured import (
     TableRows,
     arrow,
     mean,
-    named,
     said,
     table,
 )
@@ -25,6 +24,7 @@ from load_tests.paper.thieves import (
     Difference,
 )
 from load_tests.stealing import verdict
+from load_tests.stealing.thief import changed
 
 _TWO = ("agreement", "accuracy")
 _SHOWN = (*_TWO, "cosine", "mae")
@@ -72,7 +72,7 @@ class Beyond(Measured):
         """Return the best outsider before our setting who keeps more than labels, and how good."""
         found = []
         for changes in (*TABLE_4, *self.scale.adaptive):
-            thief, agreement = named(changes), self.stolen(self.plan.hardened(data, {}, changes))
+            thief, agreement = changed(changes), self.stolen(self.plan.hardened(data, {}, changes))
             if thief.outsider and not thief.labels_only and not math.isnan(agreement):
                 found.append((agreement, thief.name))
         if not found:
@@ -84,7 +84,7 @@ class Beyond(Measured):
         """Return every thief before our setting."""
         rows: TableRows = []
         for changes in (*TABLE_4, *self.scale.adaptive):
-            runs, thief = self.plan.hardened(data, {}, changes), named(changes)
+            runs, thief = self.plan.hardened(data, {}, changes), changed(changes)
             cells = [self.cell(runs, "stolen", key) for key in _SHOWN]
             rows.append([thief.name + " *" * (not thief.outsider), *cells])
         return table(("thief", *_SHOWN), rows)

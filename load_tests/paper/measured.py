@@ -9,7 +9,6 @@ from load_tests.paper.grids import DefenceSettings
 from load_tests.paper.plan import PaperPlan
 from load_tests.reporting.page import markdown
 from load_tests.runs.run import Run
-from load_tests.stealing.thief import NAIVE, Thief
 
 TableRows = list[Sequence[str]]
 STOLEN = ("stolen", "agreement")
@@ -38,11 +37,6 @@ def said(setting: DefenceSettings | None) -> str:
     hidden = ("defense", "preserve_top1", "margin")
     shown = (setting or {}).items()
     return ", ".join(f"{key} {value:g}" for key, value in shown if key not in hidden)
-
-
-def named(changes: dict[str, Any]) -> Thief:
-    """Return the thief who differs so from the defence study's."""
-    return Thief(**{"attack": NAIVE.attack, **changes})
 
 
 def table(head: Sequence[str], rows: TableRows, *, keys: int = 1) -> str:

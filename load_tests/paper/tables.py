@@ -10,12 +10,12 @@ from load_tests.paper.measured import (
     TableRows,
     arrow,
     mean,
-    named,
     number,
     said,
     table,
 )
 from load_tests.paper.thieves import TABLE_4
+from load_tests.stealing.thief import changed
 
 #: How people call the data sets.
 TITLES = {
@@ -106,7 +106,7 @@ class Tables(Measured):
         """Return the agreement of thieves who know more, or keep less."""
         rows: TableRows = []
         for changes in TABLE_4:
-            name = named(changes).name
+            name = changed(changes).name
             paper = published.TABLE_4.get(name)
             cells = [name, "" if paper is None else f"{paper:.2f}"]
             for setting in (self.plan.paper_setting(data), self.plan.ours(data)):

@@ -10,5 +10,6 @@ lets no other attack into the folder. ``recovery`` undoes the defence as far as 
 ``thief`` names all ways to steal, ``steal`` goes one of them, a ``theft`` is of several who begin
 alike, and a ``crew`` does thefts side by side. ``campaign`` goes all ways on one endpoint,
 ``verdict`` says what it comes to and ``report`` shows it to people. ``same_answers`` lets no folder
-mix answers from before and after a retune. ``attack`` is all of that for the command line.
+mix answers from before and after a retune, ``known_table`` no thief take another table for that of
+calibrated answers. ``attack`` is all of that for the command line.
 """

@@ -86,7 +86,7 @@ def run(
         )
         for line in (*campaign.ask_again(), *_notes(settings, drawn, left_out)):
             say(line)
-        campaign.stage = stages(campaign.stages_left(thieves, budgets))
+        campaign.warn, campaign.stage = say, stages(campaign.stages_left(thieves, budgets))
         campaign.run(thieves, budgets, share)
     for name, lost in campaign.lost.items():
         say(f"{name}: {lost} queries were sent and their answers lost")
@@ -185,6 +185,7 @@ def _report(campaign: Campaign, prices: tuple[float, float]) -> dict[str, Any]:
     results = campaign.results()
     return {
         "settings": asdict(campaign.settings),
+        "unknown_table": campaign.unknown_table,
         "package_version": postprocess.__version__,
         "classes": campaign.classes,
         "test_images": len(campaign.drawn.test),

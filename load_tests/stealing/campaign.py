@@ -10,7 +10,7 @@
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -26,7 +26,7 @@ from load_tests.asking.deferred_signals import deferred_signals
 from load_tests.asking.endpoint import Answers, Query, ask
 from load_tests.data.drawn import Drawn
 from load_tests.data.rows import Rows, features
-from load_tests.stealing import attack_record, same_answers
+from load_tests.stealing import attack_record, known_table, same_answers
 from load_tests.stealing.attack_record import AttackRecord
 from load_tests.stealing.attacks.base import PHOTOS, Means
 from load_tests.stealing.attacks.registry import ATTACKS
@@ -72,6 +72,8 @@ class CampaignSettings:
     beta: float  #: what adversaries take the defence to be
     gamma: float
     margin: float
+    calibration: str = ""  #: file of the table of calibrated answers that they know in their place
+    table: str = ""  #: what it is called for its contents
 
 
 class Campaign:
@@ -107,7 +109,9 @@ class Campaign:
         self.out, self.settings, self.drawn = out, settings, drawn
         self._protected, self._victim, self._manner = protected, victim, manner
         self._data_dir = data_dir
+        self._table = known_table.read(settings.calibration)
         self.stage: Stage = lambda title: nullcontext(lambda done, total: None)
+        self.warn: Callable[[str], None] = lambda text: None
         self.lost: dict[str, int] = {}  #: queries sent whose answers were lost, by folder
         self._taken = dict(taken or {})
         self._truths: dict[str, Answers] = {}
@@ -126,16 +130,19 @@ class Campaign:
         """Return the results of all thieves with all query budgets.
 
         Raises:
-            EndpointError, InputError: see ``transfer_set``, ``recover`` and ``crew``.
+            EndpointError, InputError: see ``transfer_set``, ``recover``, ``crew`` and
+                ``known_table.refuse_other_answers``.
         """
         for thief in thieves:
+            if self._table is not None and thief.of_equation_2:
+                raise InputError(f"{thief.name}: is not for calibrated answers, --calibration")
             if not thief.outsider:
                 self._whole(f"--recover {thief.recover}" if thief.learns_truth else thief.name)
         with alone(self.out):
             for thief in thieves:
                 if self._folder(thief).name not in self._taken:
                     self._record(thief).claim(self._folder(thief), ours=True)
-            self.protection()  # what they are judged by comes first
+            self._look_at_answers()  # what they are judged by comes first
             work = partial(self._work, threads=share.threads)
             with crew(self._scene(), work, share.jobs) as steal:
                 for queries, some in self._missing(thieves, budgets):
@@ -213,6 +220,11 @@ class Campaign:
         return judge(protected, truth, self.drawn.labels) | {"judged_by": self.judged_by}
 
     @property
+    def unknown_table(self) -> bool:
+        """Whether the endpoint seems to answer by a table that thieves do not know."""
+        return self._table is None and known_table.looks_calibrated(self._reference["protected"])
+
+    @property
     def classes(self) -> int:
         """The number of classes, K."""
         return int(self._reference["reference"].shape[1])
@@ -221,6 +233,17 @@ class Campaign:
     def judged_by(self) -> str:
         """The model whose answers count as the truth."""
         return self.settings.victim or self.settings.model
+
+    def _look_at_answers(self) -> None:
+        """Ask about the test set, and look whether thieves know by which table it is answered."""
+        answers, model = self._reference["protected"], self.settings.model
+        if self._table is not None:
+            known_table.refuse_other_answers(self._table, answers, model)
+        elif self.unknown_table:
+            self.warn(
+                f"warning: {model} answers as if by a table of calibrated levels, which these "
+                "thieves do not know; --calibration names it (with another --out)"
+            )
 
     def _folder(self, thief: Thief) -> Path:
         return self.out / (thief.attack + "-unprotected" * thief.unprotected)
@@ -262,13 +285,12 @@ class Campaign:
 
     def _scene(self) -> Scene:
         settings = self.settings
+        own = {name: getattr(settings, name) for name in ("beta", "gamma", "margin")}
+        if self._table is not None:
+            own = {"defense": "calibrated", "calibration": settings.table}
         return Scene(
-            defence=Parameters(
-                scores="probabilities",
-                beta=settings.beta,
-                gamma=settings.gamma,
-                margin=settings.margin,
-            ),
+            defence=Parameters(scores="probabilities", **own),
+            table=self._table,
             recipe=self.recipe,
             pool=features(self.pool),
             test=features(self.drawn.test),

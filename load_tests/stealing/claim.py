@@ -10,7 +10,7 @@ from postprocess.errors import InputError
 
 _T = TypeVar("_T")
 #: Where files are, which may change.
-_PLACES = ("data_dir", "query_set", "test_set")
+_PLACES = ("data_dir", "query_set", "test_set", "calibration")
 
 
 def claim(path: Path, settings: Any, *, where: str, ours: bool = False) -> None:

@@ -76,13 +76,20 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
 def caption(report: dict[str, Any]) -> str:
     """Return one line that says under which conditions the numbers were taken."""
     settings, protection = report["settings"], report["protection"]
+    known = f"know its table of calibrated answers, {settings['table']}"
+    if not settings["table"]:
+        known = (
+            f"take the defence to be beta {settings['beta']:g}, gamma {settings['gamma']:g}, "
+            f"margin {settings['margin']:g}"
+        )
+    if report["unknown_table"]:
+        known += ", though its answers seem calibrated (--calibration names a table that they know)"
     return (
         f"{settings['model']} at {settings['url']}, {settings['data'] or settings['query_set']}, "
         f"{report['classes']} classes; judged by {protection['judged_by']} on "
         f"{report['test_images']} test {'rows' if settings['query_set'] else 'images'}; "
-        f"adversaries take the defence to be beta {settings['beta']:g}, gamma "
-        f"{settings['gamma']:g}, margin {settings['margin']:g}; substitutes "
-        f"{settings['architecture']}, {settings['steps']} steps of 64; seed {settings['seed']}"
+        f"adversaries {known}; substitutes {settings['architecture']}, {settings['steps']} steps "
+        f"of 64; seed {settings['seed']}"
     )
 
 

@@ -17,7 +17,9 @@ from load_tests.stealing.steal import steal
 from load_tests.stealing.substitute import Recipe
 from load_tests.stealing.thief import Thief
 from load_tests.stealing.transfer_set import TransferSet
+from postprocess.calibration import Calibration
 from postprocess.parameters import Parameters
+from postprocess.postprocessor import Postprocessor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,7 @@ class Scene:
     test: Images  #: of those that the substitutes are judged by
     truth: Answers  #: what the victim says of them
     labels: Labels | None  #: and what they are, where that is known
+    table: Calibration | None = None  #: by which calibrated answers are made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,9 @@ class Here:
 
     def __init__(self, scene: Scene) -> None:
         """Take what all of them have."""
-        self._scene = scene
+        self._scene, self._by_table = scene, None
+        if scene.table is not None:
+            self._by_table = Postprocessor(scene.defence, table=scene.table)
 
     def begin(self, theft: Theft) -> None:
         """Turn to other answers."""
@@ -67,6 +72,7 @@ class Here:
             pool=scene.pool[:POOL_ROWS],
             seed=scene.recipe.seed,
             true_answers=None if true is None else lambda _: true,
+            answers=self._by_table,
         )
         loot = steal(self._theft.taken, thief, knowledge, scene.recipe, progress=progress)
         scores: Answers = softmax(predict(loot.substitute, scene.test), axis=1)

@@ -1,6 +1,7 @@
 """Who steals how: an attack that spends the queries, and what is made of the answers."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from load_tests.stealing.attacks.registry import ATTACKS
 from load_tests.stealing.learning.learn import LEARNERS
@@ -71,6 +72,12 @@ class Thief:
         return bool(self.recover) and RECOVERIES[self.recover].with_true_pairs
 
     @property
+    def of_equation_2(self) -> bool:
+        """Whether it takes the answers to be those of Reverse Sigmoid."""
+        undoes = bool(self.recover) and RECOVERIES[self.recover].of_equation_2
+        return undoes or LOSSES[self.loss].behind_defence
+
+    @property
     def outsider(self) -> bool:
         """Whether it needs nothing but the protected endpoint."""
         return not (self.learns_truth or self.unprotected)
@@ -96,14 +103,54 @@ LABEL_CONTROLS = (
     *(Thief(attack="sample", labels_only=True, learn=name) for name in LEARNERS),
     *(Thief(attack=name, labels_only=True) for name, attack in ATTACKS.items() if attack.chooses),
 )
+#: How a thief differs from the naive one.
+Change = dict[str, Any]
+_LEARN: tuple[Change, ...] = tuple({"learn": one} for one in LEARNERS)
+#: Thieves of labels: of all that is done with probabilities, what needs none.
+OF_LABELS: tuple[Change, ...] = tuple(
+    {"labels_only": True, **change}
+    for change in (
+        {},
+        {"loss": "smoothed"},
+        {"loss": "spread"},
+        *_LEARN,
+        {"loss": "smoothed", "learn": "consistency"},
+        {"loss": "spread", "learn": "consistency"},
+        {"loss": "smoothed", "attack": "margin"},
+        {"loss": "smoothed", "learn": "consistency", "attack": "margin"},
+    )
+)
+#: Thieves of whatever is answered.
+OF_ANSWERS: tuple[Change, ...] = (
+    {},
+    {"loss": "logits"},
+    *_LEARN,
+    {"loss": "logits", "learn": "consistency"},
+    {"loss": "logits", "attack": "margin"},
+    {"learn": "consistency", "attack": "margin"},
+)
+#: Thieves who know by which table or rounding an answer was made, or ask about near-duplicates.
+DECODING: tuple[Change, ...] = (
+    *OF_ANSWERS,
+    {"loss": "logits", "recover": "bayes"},
+    {"loss": "logits", "recover": "bayes", "learn": "consistency"},
+    {"loss": "logits", "attack": "duplicates"},
+)
 
 
-def suite(*, with_victim: bool) -> list[Thief]:
+def changed(change: Change) -> Thief:
+    """Return the thief who differs so from the naive one."""
+    return Thief(**{"attack": NAIVE.attack, **change})
+
+
+def suite(*, with_victim: bool, with_table: bool = False) -> list[Thief]:
     """Return every thief of ``attack all``: the paper's, and the stronger ones since.
 
     Args:
         with_victim: whether the unprotected victim can be asked too; adds the comparison
             without a defence, and the recoveries that are fitted on true answers.
+        with_table: whether the answers are calibrated ones, by a table that is known; adds those
+            who make most of it, and of labels, and leaves out whom Reverse Sigmoid alone tells.
     """
     averaging = [name for name, attack in ATTACKS.items() if attack.average]
     others = [name for name in ATTACKS if name not in (NAIVE.attack, *averaging)]
@@ -128,4 +175,7 @@ def suite(*, with_victim: bool) -> list[Thief]:
     if with_victim:
         thieves.append(UNPROTECTED)
         thieves += [Thief(attack=name, unprotected=True) for name in others]
-    return thieves
+    if with_table:
+        thieves = [one for one in thieves if not one.of_equation_2]
+        thieves += map(changed, (*OF_LABELS, *DECODING))
+    return list(dict.fromkeys(thieves))

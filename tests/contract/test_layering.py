@@ -38,7 +38,7 @@ ROOMS = {
         "runs": {"data", "asking", "reporting", "stealing", "timing", "calibrate"},
         "users": {"data", "asking", "stealing", "timing"},
         "locustfile": {"asking", "stealing", "timing", "users"},
-        "frontier": {"reporting", "runs", "calibrate"},
+        "frontier": {"reporting", "stealing", "runs", "calibrate"},
         "tune": {"data", "reporting", "stealing", "timing", "runs", "frontier"},
         "paper": {"reporting", "stealing", "timing", "runs", "calibrate"},
     },

@@ -61,6 +61,7 @@ class Recovery:
     #: Whether it is fitted on true answers, more than an outsider can have.
     with_true_pairs: bool = False
     with_shadow: bool = False  #: whether it asks for ``Knowledge.prior``
+    of_equation_2: bool = False  #: whether it undoes Reverse Sigmoid alone
 
 
 def recover(name: str, transfer_set: TransferSet, knowledge: Knowledge) -> TransferSet:
@@ -146,9 +147,9 @@ RECOVERIES = Registry(
             lambda taken, known: bayes.recover(taken.scores, known.prior(taken), known.copy),
             with_shadow=True,
         ),
-        "d_dae": Recovery(_d_dae, with_shadow=True),
-        "analytic": Recovery(_analytic),
-        "mixture": Recovery(_mixture),
+        "d_dae": Recovery(_d_dae, with_shadow=True, of_equation_2=True),
+        "analytic": Recovery(_analytic, of_equation_2=True),
+        "mixture": Recovery(_mixture, of_equation_2=True),
         "linear": Recovery(partial(_crosswise, inverse.linear), with_true_pairs=True),
         "mlp": Recovery(
             lambda taken, known: _crosswise(partial(inverse.mlp, seed=known.seed), taken, known),
