@@ -172,7 +172,7 @@ def test_tritonclient_over_http_and_curl_work_through_it(gated, bob):
     assert np.abs(np.array(output["data"]) - answer[0]).max() < 1e-6
 
 
-def test_a_request_of_more_than_ten_megabytes_passes(gated):
+def test_requests_of_more_than_ten_megabytes_pass_one_after_the_other(gated):
     from tritonclient import grpc
 
     row = np.zeros((1, BIG), np.float32)
@@ -180,9 +180,11 @@ def test_a_request_of_more_than_ten_megabytes_passes(gated):
     with connect(gated.files.url, gated.files.access("bob")) as client:
         tensor = grpc.InferInput("row", row.shape, "FP32")
         tensor.set_data_from_numpy(row)
-        scores = client.infer("big", [tensor]).as_numpy("logits")
-    assert scores.argmax() == 3
-    assert abs(scores.sum() - 1) < 1e-5
+        for _ in range(5):
+            scores = client.infer("big", [tensor]).as_numpy("logits")
+            assert scores.argmax() == 3
+            assert abs(scores.sum() - 1) < 1e-5
+    assert "big: " not in gated.said  # serve asks such questions itself
 
 
 def test_a_request_beyond_the_limit_is_refused_with_the_limit(gated):

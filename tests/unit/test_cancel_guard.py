@@ -142,6 +142,19 @@ def test_what_is_no_http2_is_not_looked_at(connect):
     assert one.reads() == b"PRI * HTTP/1.1\r\n" + request(1) + reset(1)
 
 
+def test_a_reader_without_any_place_left_does_not_end_the_connection(connection):
+    """gRPC asks so after it has filled all its pieces, and more of a large message is there."""
+    body = bytes(range(256)) * 400
+    large = frame(DATA, body, stream=1, flags=END_STREAM)
+    connection.sends(frame(HEADERS, b"\x83", stream=1, flags=END_HEADERS), large[:70_000])
+    assert connection.reads().endswith(large[60_000:70_000])
+    assert connection.read(0) == b""
+    connection.sends(large[70_000:])
+    assert connection.reads() == large[70_000:]
+    connection.answers(answer(1))
+    assert connection.client.recv(100) == answer(1)
+
+
 def test_the_end_of_a_connection_waits_for_the_answers(connection):
     connection.sends(request(1), request(3), request(5, ended=False))
     connection.reads()
