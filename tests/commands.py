@@ -1,5 +1,6 @@
 """Running the command line as a person would, and seeing what it leaves behind."""
 
+import collections
 import contextlib
 import os
 import signal
@@ -9,6 +10,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from typing import ClassVar
 
 COMMAND = str(Path(sys.prefix) / "bin" / "reverse-sigmoid")
 #: How long a command may take, and a condition to come true, where much else runs. Nothing is as
@@ -154,8 +156,12 @@ def wait_for_no_process_naming(path):
 class Running:
     """A reverse-sigmoid command in a session of its own, its two outputs in files."""
 
+    #: The last ones, for what they said to stand beside a test that failed.
+    last: ClassVar = collections.deque(maxlen=3)
+
     def __init__(self, *arguments, cwd):
         self.stdout, self.stderr = cwd / "stdout.txt", cwd / "stderr.txt"
+        self.last.append((arguments, self.stderr))
         with (
             self.stdout.open("wb") as out,
             self.stderr.open("wb") as err,

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import call_command
+from commands import Running, call_command
 
 from deploy.triton.server import TritonServer, free_ports
 from load_tests.asking.endpoint import Endpoint
@@ -45,6 +45,17 @@ def pytest_collection_modifyitems(items):
         return first, FOLDERS.index(path.parts[0])
 
     items.sort(key=place)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    report = yield
+    if report.failed:
+        for arguments, stderr in Running.last:
+            if stderr.exists():
+                title = " ".join(["stderr of", *map(str, arguments)])
+                report.sections.append((title, stderr.read_text()[-4000:]))
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -92,10 +92,13 @@ def alive(client: Any) -> bool:
     """Say whether Triton answers anything at all."""
     from tritonclient.utils import InferenceServerException
 
-    try:
-        return bool(client.is_server_live(client_timeout=3))
-    except InferenceServerException:
-        return False
+    for _ in range(2):  # once more where its connection was closed: another is made then
+        try:
+            return bool(client.is_server_live(client_timeout=3))
+        except InferenceServerException as error:
+            if "DEADLINE_EXCEEDED" in str(error.status()):
+                return False
+    return False
 
 
 def _signature(client: Any, model: str) -> tuple[Any, Any]:

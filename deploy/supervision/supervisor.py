@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from deploy.processes import cpu
 from deploy.repository import protected
 from deploy.repository.protected import ProtectedModel
 from deploy.supervision.edits import Edits
@@ -34,6 +35,9 @@ RARELY_S = 2.0
 #: How often what else has to run is looked after: an edit that takes a model from a client is
 #: to hold within 2 s, however rarely models are asked.
 TEND_S = 0.5
+#: How many questions in a row Triton may leave unanswered although it computes: on a machine that
+#: is too busy for it, a restart takes longest of all.
+UNHEARD = 5
 
 
 class Supervisor:
@@ -90,6 +94,7 @@ class Supervisor:
         self._all_good_at = time.time()
         self._last_suspects: list[str] = []
         self._restarted_for = ""  #: the model that Triton was restarted for last
+        self._unheard = 0  #: questions in a row that Triton left unanswered although it computed
         self._edits.look(self._client(), self._plain)
         self._discover(self._client())
         if status_file is not None:
@@ -166,7 +171,7 @@ class Supervisor:
             if not self._watched and self._server.running:  # else a probe has told
                 self._restart(f"Triton does not answer: {error.message()}", died=True)
         if good:
-            self._all_good_at = time.time()
+            self._unheard, self._all_good_at = 0, time.time()
             if self._gateway is not None:
                 probes = [one.probe for one in self._watched.values()]
                 self._gateway.look({one.model: one.inputs for one in probes}, self._say)
@@ -269,8 +274,14 @@ class Supervisor:
         if isinstance(error, DefenceOffError):
             one.down(f"UNPROTECTED: {error}", state="failed")
             return
+        ran = cpu.nanoseconds(self._server.pid)
         if not alive(self._client()):
-            self._restart(f"{one.name}: {error}; Triton itself does not answer", died=True)
+            self._unheard += 1
+            said = f"{error}; Triton itself does not answer"
+            if self._unheard < UNHEARD and cpu.nanoseconds(self._server.pid) != ran:
+                one.status.reason = f"overloaded, or the machine is: {said}, but it computes"
+            else:
+                self._restart(f"{one.name}: {said}", died=True)
             return
         dead = one.dead_models(self._client())
         one.down(f"DOWN: {error}; at fault: {', '.join(dead) or 'none of its models alone'}")

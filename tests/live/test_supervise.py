@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,26 @@ def test_a_triton_that_stops_or_falls_silent_is_restarted(serve, number):
         serving.wait_until(lambda: serving.status["state"] == "ready")
         assert serving.status["triton_pid"] != first
         assert serving.status["restarts"] == 1
+        assert serving.stop() == 0
+
+
+def test_a_triton_that_gets_next_to_no_time_is_not_restarted_for_that(serve):
+    with serve() as serving:
+        first = serving.status["triton_pid"]
+        os.kill(first, signal.SIGSTOP)
+
+        def heard_of():
+            time.sleep(1)
+            os.kill(first, signal.SIGCONT)  # for some microseconds
+            os.kill(first, signal.SIGSTOP)
+            assert "DOWN" not in serving.said
+            return "but it computes" in (serving.status["models"]["digits"]["reason"] or "")
+
+        serving.wait_until(heard_of)
+        os.kill(first, signal.SIGCONT)
+        serving.wait_until(lambda: serving.answers_with(beta=1.5))
+        serving.wait_until(lambda: serving.status["models"]["digits"]["state"] == "ready")
+        assert (serving.status["triton_pid"], serving.status["restarts"]) == (first, 0)
         assert serving.stop() == 0
 
 
