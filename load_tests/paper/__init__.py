@@ -14,6 +14,7 @@ What one run is, and how it is made, is in ``load_tests.runs``.
 | ``tables``, ``beyond`` | the paper's tables, and those that it does not have |
 | ``figures`` | the paper's figures, with bands over seeds |
 | ``facts`` | the paper's statements: which hold here, and why others do not |
+| ``findings`` | the numbers of thieves that the next two tell |
 | ``learnt``, ``statements`` | what was learnt, and what the READMEs say of thieves |
 | ``headings`` | of RESULTS.md, and links to them |
 | ``results`` | ``RESULTS.md`` of all that |

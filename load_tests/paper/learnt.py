@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from load_tests.paper import headings
-from load_tests.paper.beyond import Beyond, times_said
+from load_tests.paper import findings, headings
+from load_tests.paper.beyond import Beyond
 from load_tests.paper.grids import NAMES
 from load_tests.paper.headings import heading, link
 from load_tests.paper.measured import mean, said
@@ -39,38 +39,35 @@ def lines(measured: dict[str, Beyond]) -> Iterator[str]:
 
 
 def _naive(at: _Place) -> str:
-    plan, ours = at.of.plan, at.of.plan.ours(at.data)
-    before = at.of.stolen(plan.repeats(at.data, {}))
-    after = at.of.stolen(plan.repeats(at.data, ours))
-    cosine = mean(at.of.values(plan.repeats(at.data, ours), "protected", "cosine"))
-    text = f"{before:.3f} to {after:.3f} at cosine {cosine:.2f} ({said(ours)})"
-    return _unless(before + after, at.told(text, headings.TABLE_1))
+    found = findings.held_back(at.of, at.data, at.of.plan.ours(at.data))
+    if found is None:
+        return ""
+    text = f"{found.before:.3f} to {found.after:.3f} at cosine {found.cosine:.2f}"
+    return at.told(f"{text} ({said(found.setting)})", headings.TABLE_1)
 
 
 def _end(at: _Place) -> str:
-    plan, scale = at.of.plan, at.of.scale
-    ours, plain = plan.ours(at.data), at.of.stolen(plan.converged(at.data, {}, {}))
-    short = at.of.stolen(plan.against(at.data, ours, {}))
-    long = at.of.stolen(plan.converged(at.data, ours, {}))
-    text = f"{short:.3f} after {scale.steps:,} steps, {long:.3f} after {scale.kept_steps:,}, "
-    text += f"without a defence {plain:.3f}"
-    return _unless(short + long + plain, at.told(text, headings.CONVERGED))
+    found, scale = findings.longer(at.of, at.data), at.of.scale
+    if found is None:
+        return ""
+    text = f"{found.short:.3f} after {scale.steps:,} steps, {found.long:.3f} after "
+    text += f"{scale.kept_steps:,}, without a defence {found.plain:.3f}"
+    return at.told(text, headings.CONVERGED)
 
 
 def _others(at: _Place) -> str:
     plan = at.of.plan
-    settings = {name: plan.chosen(at.data, name, capped=True) for name in NAMES}
-    stolen = {
-        title: at.of.stolen(plan.repeats(at.data, settings[name]))
-        for name, title in NAMES.items()
-        if name != "reverse_sigmoid"
-    }
-    best = min(stolen, key=lambda title: stolen[title])
-    before = at.of.stolen(plan.repeats(at.data, {}))
-    (name,) = (one for one, title in NAMES.items() if title == best)
-    cosine = mean(at.of.values(plan.repeats(at.data, settings[name]), "protected", "cosine"))
-    text = f"{before:.3f} to {stolen[best]:.3f} at cosine {cosine:.2f} by {best}"
-    return _unless(sum(stolen.values()) + before, at.told(text, headings.TABLE_1))
+    tried = []
+    for name, title in NAMES.items():
+        if name != "reverse_sigmoid":
+            setting = plan.chosen(at.data, name, capped=True)
+            found = findings.held_back(at.of, at.data, setting)
+            if found is None:
+                return ""
+            tried.append((found, title))
+    best, title = min(tried, key=lambda one: one[0].after)
+    text = f"{best.before:.3f} to {best.after:.3f} at cosine {best.cosine:.2f} by {title}"
+    return at.told(text, headings.TABLE_1)
 
 
 def _uncapped(at: _Place) -> str:
@@ -98,26 +95,20 @@ def _blind(at: _Place) -> str:
 
 
 def _few(at: _Place) -> str:
-    found = []
-    for queries in at.of.scale.few_on[at.data]:
-        labels = at.of.best_of_few(at.data, queries, labels=True)
-        best = at.of.best_of_few(at.data, queries, labels=False)
-        true = at.of.few_agreement(at.data, queries, "true probabilities, logits matched")
-        if labels and best:
-            text = f"{best[1]:.3f} against {labels[1]:.3f} with {queries:,} queries"
-            found.append(text + ("" if math.isnan(true) else f", true probabilities {true:.3f}"))
-    return at.told(", ".join(found), headings.FEW) if found else ""
+    told = []
+    for one in findings.few(at.of, at.data):
+        text = f"{one.best:.3f} against {one.labels:.3f} with {one.queries:,} queries"
+        known = "" if math.isnan(one.true) else f", true probabilities {one.true:.3f}"
+        told.append(text + known)
+    return at.told(", ".join(told), headings.FEW) if told else ""
 
 
 def _worth(at: _Place) -> str:
-    steps, kept = at.of.steps_looked_at(at.data), at.of.scale.labels_kept
-    if len(kept) < 2 or not steps:
+    found = findings.worth(at.of, at.data)
+    if found is None:
         return ""
-    first, last = (at.of.times(at.data, kept[0], one) for one in (steps[0], steps[-1]))
-    most = kept[-1] / kept[0]
-    text = f"{times_said(first, most)} after {steps[0]:,} steps, {times_said(last, most)} after "
-    told = at.told(f"{text}{steps[-1]:,}", headings.WORTH)
-    return "" if math.isnan(first) or math.isnan(last) else told
+    (few, all_), (first, last) = found.steps, found.said
+    return at.told(f"{first} after {few:,} steps, {last} after {all_:,}", headings.WORTH)
 
 
 def _honest(at: _Place) -> str:

@@ -8,10 +8,10 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from load_tests.paper import headings
-from load_tests.paper.beyond import Beyond, times_said
+from load_tests.paper import findings, headings
+from load_tests.paper.beyond import Beyond
 from load_tests.paper.headings import heading, link
-from load_tests.paper.measured import mean, said
+from load_tests.paper.measured import said
 from load_tests.paper.tables import TITLES
 from load_tests.paper.thieves import LABELS_ONLY
 
@@ -19,7 +19,6 @@ HEADING = "What the READMEs say of thieves"
 #: Two agreements this near are nearly the same.
 NEARLY = 0.06
 _README, _LOAD_TESTS = "README.md", "load_tests/README.md"
-_OURS, _TRUE = "all solutions, logits matched", "true probabilities, logits matched"
 
 
 class Statement(NamedTuple):
@@ -50,33 +49,28 @@ def rows(measured: dict[str, Beyond]) -> list[tuple[str, str, str, str]]:
 def _longer(scale: str, of: Beyond) -> Iterator[Statement]:
     """The naive thief comes further the longer it trains."""
     for data in of.scale.data[:1]:
-        plan, ours = of.plan, of.plan.ours(data)
-        short, long = plan.against(data, ours, {}), plan.converged(data, ours, {})
-        before, after, plain = map(of.stolen, (short, long, plan.converged(data, {}, {})))
-        if math.isnan(before + after + plain):
+        found = findings.longer(of, data)
+        if found is None:
             continue
-        words = f"{TITLES[data]} {before:.2f} after {of.scale.steps:,} steps, {after:.2f} after "
-        words += f"{of.scale.kept_steps:,}, {plain:.2f} unprotected"
+        words = f"{TITLES[data]} {found.short:.2f} after {of.scale.steps:,} steps, "
+        words += f"{found.long:.2f} after {of.scale.kept_steps:,}, {found.plain:.2f} unprotected"
         table = link("numbers", heading(scale, headings.CONVERGED, data))
-        yield Statement(words, _README, after > before, table)
+        yield Statement(words, _README, found.long > found.short, table)
 
 
 def _few(scale: str, of: Beyond) -> Iterator[Statement]:
     """Who inverts equation 2 is ahead where queries are few."""
     data = "mnist"
-    told, known, ahead = [], [], True
-    for queries in of.scale.few_on.get(data, ()):
-        labels = of.best_of_few(data, queries, labels=True)
-        ours, true = (of.few_agreement(data, queries, name) for name in (_OURS, _TRUE))
-        if labels is None or math.isnan(ours + true):
-            return
-        told.append(f"{ours:.2f} against {labels[1]:.2f} with {queries}")
-        known.append(f"{true:.2f}")
-        ahead &= ours > labels[1]
-    if told:
+    found = findings.few(of, data)
+    if len(found) < len(of.scale.few_on.get(data, ())):
+        return
+    if found and not any(math.isnan(one.ours + one.true) for one in found):
+        told = [f"{one.ours:.2f} against {one.labels:.2f} with {one.queries}" for one in found]
+        known = ", ".join(f"{one.true:.2f}" for one in found)
+        ahead = all(one.ours > one.labels for one in found)
         table = link("numbers", heading(scale, headings.FEW, data))
         words = f"where queries are few: MNIST, {told[0]} queries, {', '.join(told[1:])} (true "
-        words += f"probabilities: {', '.join(known)})"
+        words += f"probabilities: {known})"
         yield Statement(words, _README, ahead, table)
         yield Statement("is ahead of labels where queries are few", _LOAD_TESTS, ahead, table)
 
@@ -84,17 +78,14 @@ def _few(scale: str, of: Beyond) -> Iterator[Statement]:
 def _worth(scale: str, of: Beyond) -> Iterator[Statement]:
     """A probability is worth more labels the longer a thief trains."""
     for data in of.scale.labels_on[:1]:
-        steps, kept = of.steps_looked_at(data), of.scale.labels_kept
-        if not steps or len(kept) < 2:
+        found = findings.worth(of, data)
+        if found is None:
             continue
-        times = [of.times(data, kept[0], at) for at in (steps[0], steps[-1])]
-        if any(map(math.isnan, times)):
-            continue
-        first, last = (times_said(one, kept[-1] / kept[0]) for one in times)
-        words = f"on {TITLES[data]} {first} the queries after {steps[0]:,} steps of training, "
-        words += f"{last} after {steps[-1]:,}"
+        (few, all_), (first, last) = found.steps, found.said
+        words = f"on {TITLES[data]} {first} the queries after {few:,} steps of training, "
+        words += f"{last} after {all_:,}"
         table = link("numbers", heading(scale, headings.WORTH, data))
-        yield Statement(words, _README, times[1] > times[0], table)
+        yield Statement(words, _README, found.times[1] > found.times[0], table)
 
 
 def _labels(scale: str, of: Beyond) -> Iterator[Statement]:
@@ -113,12 +104,10 @@ def _labels(scale: str, of: Beyond) -> Iterator[Statement]:
 def _left(scale: str, of: Beyond) -> Iterator[Statement]:
     """What the criterion's setting leaves of the probabilities, and to the naive thief."""
     for data in of.scale.data[:1]:
-        ours = of.plan.ours(data)
-        runs, plain = of.plan.repeats(data, ours), of.plan.repeats(data, {})
-        cosine = mean(of.values(runs, "protected", "cosine"))
-        before, after = of.stolen(plain), of.stolen(runs)
-        if math.isnan(cosine + before + after):
+        found = findings.held_back(of, data, of.plan.ours(data))
+        if found is None:
             continue
-        words = f"{TITLES[data]}, {said(ours)}: cosine {cosine:.2f}, stolen {after:.2f}, "
+        words = f"{TITLES[data]}, {said(found.setting)}: cosine {found.cosine:.2f}, stolen "
+        words += f"{found.after:.2f}, {found.before:.2f} unprotected"
         table = link("numbers", heading(scale, headings.TABLE_1, data))
-        yield Statement(f"{words}{before:.2f} unprotected", _README, after < before, table)
+        yield Statement(words, _README, found.after < found.before, table)
