@@ -6,6 +6,7 @@ from itertools import chain
 
 from load_tests.frontier.study import LABELS, Kind, Study
 from load_tests.runs.run import Known, Measures
+from load_tests.stealing.thief import Change
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,17 @@ def mean(values: list[float]) -> Mean | None:
     return Mean(statistics.fmean(values), error, len(values))
 
 
-def gain(study: Study, kind: Kind, a_class: int, known: Known) -> Mean | None:
-    """Return by how much the best thief of an answer agrees more than that of labels."""
-    theirs, labels = (_made(study, each, a_class, known) for each in (kind, LABELS))
+def gain(
+    study: Study, kind: Kind, a_class: int, known: Known, *, over: Change | None = None
+) -> Mean | None:
+    """Return by how much the best thief of an answer agrees more than that of labels.
+
+    Args:
+        study, kind, a_class, known: whose runs.
+        over: another thief of labels in place of the best.
+    """
+    theirs = _made(study, kind, a_class, known)
+    labels = _made(study, LABELS, a_class, known, over)
     return mean(
         [
             theirs[seed]["stolen"]["agreement"] - labels[seed]["stolen"]["agreement"]
@@ -35,6 +44,17 @@ def gain(study: Study, kind: Kind, a_class: int, known: Known) -> Mean | None:
             if seed in labels
         ]
     )
+
+
+def controls(study: Study, a_class: int, known: Known) -> list[tuple[Change, Mean]]:
+    """Return all thieves of labels that were run on every seed that is told of, the best first."""
+    found = []
+    for change in LABELS.thieves:
+        made = _made(study, LABELS, a_class, known, change)
+        told = mean([one["stolen"]["agreement"] for one in made.values()])
+        if told is not None and told.seeds == len(study.told):
+            found.append((change, told))
+    return sorted(found, key=lambda one: -one[1].value)
 
 
 def stolen(study: Study, kind: Kind, a_class: int, known: Known) -> Mean | None:
@@ -73,11 +93,14 @@ def honest(study: Study, kind: Kind, known: Known) -> dict[str, Mean]:
     return found
 
 
-def _made(study: Study, kind: Kind, a_class: int, known: Known) -> dict[int, Measures]:
-    """Return the measures of the chosen thief, by seed."""
+def _made(
+    study: Study, kind: Kind, a_class: int, known: Known, thief: Change | None = None
+) -> dict[int, Measures]:
+    """Return the measures of the chosen thief, or of another, by seed."""
     found = {}
+    thief = study.chosen(kind, a_class, known) if thief is None else thief
     for seed in study.told:
-        run = study.best(kind, a_class, seed, known)
+        run = None if thief is None else study.run(kind, a_class, seed, thief)
         result = None if run is None else known(run)
         if result is not None:
             found[seed] = result

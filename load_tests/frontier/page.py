@@ -8,7 +8,7 @@ from typing import Any
 
 from exporters.files.atomic_file import write_json, write_text
 from load_tests.calibrate.honest import HEAD
-from load_tests.frontier.gains import Mean, gain, honest, late, stolen
+from load_tests.frontier.gains import Mean, controls, gain, honest, late, stolen
 from load_tests.frontier.study import LABELS, Kind, Study
 from load_tests.reporting.page import markdown
 from load_tests.reporting.plots import panels, svg
@@ -37,6 +37,7 @@ def summary(study: Study, known: Known) -> dict[str, Any]:
     about = asdict(study)
     del about["kinds"], about["recorded"]
     about |= {"data": Path(study.data).stem, "late": late(study, known)}
+    about["controls"] = _about_controls(study, study.budgets[0], known)
     return about | {"answers": [_about_kind(study, kind, known) for kind in _told_of(study, known)]}
 
 
@@ -56,6 +57,23 @@ def _about_kind(study: Study, kind: Kind, known: Known) -> dict[str, Any]:
         "honest": {key: asdict(one) for key, one in honest(study, kind, known).items()},
         "stolen": _told(study, kind, stolen, known),
         "gains": {} if kind is LABELS else _told(study, kind, gain, known),
+    }
+
+
+def _about_controls(study: Study, a_class: int, known: Known) -> dict[str, Any]:
+    """Return the thieves of labels on the seeds that are told of, and gains over the best one."""
+    tried = controls(study, a_class, known)
+    if len(tried) < 2:
+        return {}
+    over = {
+        kind.title: gain(study, kind, a_class, known, over=tried[0][0])
+        for kind in _told_of(study, known)
+        if kind is not LABELS
+    }
+    return {
+        "queries": study.queries(a_class),
+        "thieves": {called(change): asdict(one) for change, one in tried},
+        "gains": {title: asdict(one) for title, one in over.items() if one is not None},
     }
 
 
@@ -95,7 +113,8 @@ def show(out: Path) -> Path:
             continue
         write_text(out / path, plot(study))
         lines += ["", f"## {study['data']}, {study['classes']} classes", "", *_about(study)]
-        lines += ["", f"![honest loss against gain]({path})", "", _table(study), *_bars(study)]
+        lines += ["", f"![honest loss against gain]({path})", "", _table(study)]
+        lines += [*_controls(study), *_bars(study)]
     page = out / "FRONTIER.md"
     write_text(page, "\n".join(lines) + "\n")
     return page
@@ -115,7 +134,8 @@ def _about(study: dict[str, Any]) -> list[str]:
         halves = f" (of one training, the second half of them added {late:+.3f}{more})"
     return [
         f"{study['architecture']}, {victim or 'one victim'}; thieves of {study['steps']:,} steps"
-        f"{halves}, {shown} seeds. The best thieves, with ever more queries: {thieves}."
+        f"{halves}, {shown} seeds and {study['pilot_seeds']} to choose by. The best thieves, with "
+        f"ever more queries: {thieves}."
     ]
 
 
@@ -127,11 +147,29 @@ def _table(study: dict[str, Any]) -> str:
         worth = [f"{one['honest'][key]['value']:.4f}" for key in HEAD]
         shown, sign = (one["gains"], "+") if one["gains"] else (one["stolen"], "")
         told = [
-            f"{each['value']:{sign}.3f} ({each['error']:.3f})" if each else ""
-            for each in (shown.get(str(at)) for at in budgets)
+            _pair(each, sign) if each else "" for each in (shown.get(str(at)) for at in budgets)
         ]
         rows.append([one["title"], *worth, f"{one['honest']['agreement']['value']:.3f}", *told])
     return markdown(head, rows, "---:")
+
+
+def _controls(study: dict[str, Any]) -> list[str]:
+    """Return what the answers give over the thief of labels that is best on the told seeds."""
+    found = study["controls"]
+    if not found:
+        return []
+    thieves = (f"{name} {_pair(one)}" for name, one in found["thieves"].items())
+    gains = (f"{title} {_pair(one, '+')}" for title, one in found["gains"].items())
+    return [
+        "",
+        f"Thieves of labels on these very seeds, {found['queries']:,} queries: "
+        f"{'; '.join(thieves)}. Over the first, chosen on the same seeds and so best by luck too: "
+        f"{'; '.join(gains)}.",
+    ]
+
+
+def _pair(one: dict[str, Any], sign: str = "") -> str:
+    return f"{one['value']:{sign}.3f} ({one['error']:.3f})"
 
 
 def _bars(study: dict[str, Any]) -> list[str]:

@@ -1,10 +1,17 @@
 """What the pages say of thieves is what the paper's runs say: RESULTS.md and the pages, read."""
 
+import json
 import re
 
 import pytest
-from pages import PAGES
+from pages import PAGES, ROOT
 
+FRONTIER = {
+    study["data"]: study
+    for study in json.loads((ROOT / "load_tests/frontier/results/frontier.json").read_text())[
+        "studies"
+    ]
+}
 RESULTS = PAGES["load_tests/paper/RESULTS.md"]
 
 
@@ -47,6 +54,59 @@ def test_every_comparison_of_thieves_on_the_readme_is_a_row_of_the_results():
 def test_thieves_of_few_queries_are_those_of_the_runs():
     head = "| thief | 50 queries | 100 queries |"
     assert table_after(PAGES["load_tests/README.md"], head) == table_after(RESULTS, head)
+
+
+def gained(data, queries, title, sign="+", table=None):
+    """Return a gain over the best thief of labels, as people write it."""
+    if table is None:
+        (answers,) = (one for one in FRONTIER[data]["answers"] if one["title"] == title)
+        told = answers["gains"][str(queries)]
+    else:
+        told = table[title]
+    return f"{told['value']:{sign}.3f} ± {told['error']:.3f}"
+
+
+def test_what_the_readme_says_of_calibrated_answers_is_what_the_frontier_found():
+    shown, bar, raw = plain(PAGES["README.md"]), "calibrated, 10 levels", "raw probabilities"
+    banking = gained("banking77", 385, bar), gained("banking77", 385, raw).split()[0]
+    assert f"gain {banking[0]} on Banking77 with 385 queries (raw {raw[4:]} {banking[1]})" in shown
+    best = FRONTIER["digits"]["controls"]
+    assert best["queries"] == 50
+    ours, theirs = (gained("digits", 50, title, "", best["gains"]) for title in (bar, raw))
+    assert f"{ours} on digits with 50 (raw +{theirs.split()[0]})" in shown
+    (as_it_is,) = (
+        one["stolen"]["385"]["value"]
+        for one in FRONTIER["banking77"]["answers"]
+        if one["title"] == "Reverse Sigmoid, learnt as it is"
+    )
+    steps = FRONTIER["banking77"]["steps"]
+    assert f"as shipped, beta 1.5, {as_it_is:.2f} after {steps:,})" in shown
+
+
+def test_answers_and_their_thieves_are_those_of_the_frontier():
+    rows = table_after(PAGES["load_tests/README.md"], "| answers | ECE | AURC | best thief |")
+    named = {one["title"]: one for one in FRONTIER["banking77"]["answers"]}
+    assert len(rows) == len(named)
+    of_the_page = ([cell.strip() for cell in row.strip("|").split("|")][:3] for row in rows)
+    for (title, ece, aurc), found in zip(of_the_page, named.values(), strict=True):
+        assert title.split(",")[0] in (found["title"].split(",")[0], "the same")
+        worth = found["honest"]
+        assert (ece, aurc) == (f"{worth['ece']['value']:.3f}", f"{worth['aurc']['value']:.3f}")
+    page = PAGES["load_tests/README.md"].partition("| best thief |")[2]
+    told = re.findall(r"\| ([+-][\d.]+ ± [\d.]+) \|\n", page)
+    assert told[: len(rows) - 1] == [
+        gained("banking77", 385, title) for title in named if title != "labels alone"
+    ]
+
+
+def test_what_a_setting_stops_on_digits_is_said_alike_on_the_readme_and_in_its_file():
+    config = (ROOT / "model_repository/digits_reverse_sigmoid/config.pbtxt").read_text()
+    rows = re.findall(r"^# +([\d.]+) +0\.2 +([\d.]+) +([\d.]+) +([\d.]+)\b", config, re.MULTILINE)
+    by_setting = {(beta, margin): (stolen, cosine) for beta, margin, stolen, cosine in rows}
+    shown = plain(PAGES["README.md"])
+    for margin, before in (("0.01", "as shipped"), ("0.05", "a larger `margin`")):
+        stolen, cosine = by_setting["1.5", margin]
+        assert re.search(rf"\| {before}[^|]*\| digits: cosine {cosine}, stolen {stolen} \|", shown)
 
 
 def test_the_honest_scores_follow_from_the_table_beside_them():

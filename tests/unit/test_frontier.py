@@ -133,6 +133,28 @@ def test_who_gets_less_from_an_answer_than_from_its_label_is_told_as_he_is(tmp_p
     assert "- holds: 50 queries: gain at most 0.0150: -0.2000" in text
 
 
+def test_thieves_of_labels_that_no_pilot_chose_are_told_of_apart(tmp_path):
+    def better_unseen(run):
+        better = run.thief.labels_only and run.learn == "self_training" and run.seed > PILOT
+        return agreement(run) + 0.04 * better
+
+    known = Results(better_unseen)
+    known.make_all(STUDY)
+    assert "on these very seeds" not in page.write(tmp_path, [STUDY], known, command="").read_text()
+    unchosen = LABELS.thieves[3]
+    assert unchosen == {"labels_only": True, "learn": "self_training"}
+    known.make([STUDY.run(LABELS, 5, seed, unchosen) for seed in STUDY.told])
+    text = page.write(tmp_path, [STUDY], known, command="").read_text()
+    assert "1.000 | +0.100 (0.000)" in text  # the table's is over whom the pilot chose
+    assert (
+        "on these very seeds, 50 queries: self_training 0.560 (0.006); self_distillation 0.527"
+        in text
+    )
+    assert (
+        "best by luck too: raw probabilities +0.067 (0.013); calibrated, 10 levels -0.033" in text
+    )
+
+
 def test_an_error_is_that_of_a_mean():
     assert mean([1.0]) is None
     assert mean([1.0, 2.0, 3.0, 4.0]).error == pytest.approx(np.std([1, 2, 3, 4], ddof=1) / 2)
