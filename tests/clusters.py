@@ -1,11 +1,13 @@
 """A Dask scheduler and workers, each a process of its own, on loopback and free ports."""
 
+import json
 import os
 import signal
-import socket
 import subprocess
 import sys
+import time
 
+from commands import SOON_S
 from distributed import Client
 
 
@@ -14,15 +16,14 @@ class DaskCluster:
 
     def __init__(self, folder, *, workers, threads=1):
         self.folder, self._threads = folder, threads
-        with socket.create_server(("127.0.0.1", 0)) as unused:
-            port = unused.getsockname()[1]
-        self.address = f"tcp://127.0.0.1:{port}"
-        self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", str(port))
+        told = folder / "scheduler.json"  # a free port of its own choice, which nobody takes first
+        words = ("--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(told))
+        self.scheduler = self._start("scheduler", *words)
+        self.address = self._until(lambda: json.loads(told.read_text())["address"])
         self.workers = []
         for _ in range(workers):
             self.add_worker()
-        with Client(self.address, timeout=300, set_as_default=False) as client:
-            client.wait_for_workers(workers, timeout=300)
+        self._until(lambda: self._has(workers))
 
     def add_worker(self):
         home = self.folder / f"worker-{len(self.workers)}"
@@ -39,6 +40,21 @@ class DaskCluster:
                 stdout=log,
                 stderr=log,
             )
+
+    def _until(self, what):
+        """Return what comes of a function once it fails no more."""
+        deadline = time.monotonic() + SOON_S
+        while True:
+            try:
+                return what()
+            except (OSError, ValueError):  # not yet, or broken off on a busy machine
+                assert self.scheduler.poll() is None, (self.folder / "scheduler.log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+
+    def _has(self, workers):
+        with Client(self.address, timeout=SOON_S, set_as_default=False) as client:
+            client.wait_for_workers(workers, timeout=SOON_S)
 
     def home(self, at):
         """Return the folder of a worker, which its processes name."""

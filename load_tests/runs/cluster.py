@@ -115,6 +115,9 @@ class Cluster:
                 f"--scheduler {self.where}: has no workers; start some, on any machine: "
                 f"dask worker {self.where}"
             ) from None
+        except OSError as error:  # lost again
+            self.client.close()
+            raise InputError(f"--scheduler {self.where}: {error}") from None
         self._threads = self.threads()
         return self
 
