@@ -155,15 +155,15 @@ class Beyond(Measured):
         ]
         return table(("thief", *(f"{at:,} queries" for at in budgets)), rows)
 
-    def best_of_few(self, data: str, queries: int, *, labels: bool) -> tuple[str, float] | None:
-        """Return the best outsider of few queries, who keeps labels alone or more than them."""
+    def best_label_thief_of_few(self, data: str, queries: int) -> float:
+        """Return the agreement of the best who keeps labels alone, NaN while none has been run."""
         found = [
-            (agreement, name)
+            agreement
             for name, (setting, changes) in FEW.items()
-            if setting and bool(changes.get("labels_only")) == labels
+            if setting and changes.get("labels_only")
             if not math.isnan(agreement := self.few_agreement(data, queries, name))
         ]
-        return max(found)[::-1] if found else None
+        return max(found, default=math.nan)
 
     def few_agreement(self, data: str, queries: int, name: str) -> float:
         """Return the mean agreement of a thief of few queries, NaN while it has not been run."""

@@ -54,8 +54,7 @@ class Few(NamedTuple):
     """Thieves of few queries."""
 
     queries: int
-    labels: float  #: the best of those who keep labels alone
-    best: float  #: of any who does not
+    labels: float  #: the best of those who keep labels alone, be it by luck
     ours: float  #: who matches the logits of all solutions of equation 2; NaN if not run
     true: float  #: who has true probabilities, and matches logits; NaN if not run
 
@@ -64,10 +63,10 @@ def few(of: Beyond, data: str) -> list[Few]:
     """Return them for each number of queries that was run."""
     found = []
     for queries in of.scale.few_on.get(data, ()):
-        labels, best = (of.best_of_few(data, queries, labels=one) for one in (True, False))
-        if labels and best:
+        labels = of.best_label_thief_of_few(data, queries)
+        if not math.isnan(labels):
             known = (of.few_agreement(data, queries, name) for name in (_OURS, _TRUE))
-            found.append(Few(queries, labels[1], best[1], *known))
+            found.append(Few(queries, labels, *known))
     return found
 
 

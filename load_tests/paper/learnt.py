@@ -97,9 +97,10 @@ def _blind(at: _Place) -> str:
 def _few(at: _Place) -> str:
     told = []
     for one in findings.few(at.of, at.data):
-        text = f"{one.best:.3f} against {one.labels:.3f} with {one.queries:,} queries"
-        known = "" if math.isnan(one.true) else f", true probabilities {one.true:.3f}"
-        told.append(text + known)
+        if not math.isnan(one.ours):
+            text = f"{one.ours:.3f} against {one.labels:.3f} with {one.queries:,} queries"
+            known = "" if math.isnan(one.true) else f", true probabilities {one.true:.3f}"
+            told.append(text + known)
     return at.told(", ".join(told), headings.FEW) if told else ""
 
 
@@ -167,8 +168,8 @@ _LESSONS: dict[Callable[[_Place], str], tuple[str, Callable[[Beyond], tuple[str,
         lambda of: of.scale.recovery_on,
     ),
     _few: (
-        "**Who solves equation 2 and matches logits** is ahead of the best label thief where "
-        "queries are few",
+        "**Who matches the logits of all solutions of equation 2** is ahead of the best label "
+        "thief where queries are few",
         lambda of: tuple(of.scale.few_on),
     ),
     _worth: (
