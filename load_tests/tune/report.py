@@ -13,13 +13,15 @@ def as_dict(tuning: Tuning, chosen: Candidate, *, candidates: int) -> dict[str, 
     """Return everything that was found, ready for JSON.
 
     ``stolen`` is the agreement of the naive thief's substitute with the classifier,
-    ``best_adaptive`` the highest of any thief's, who keeps only the labels among them.
+    ``best_adaptive`` the highest of any thief's, who keeps only the labels among them. ``again`` is
+    what the naive thief gets from the recommended setting with a seed that it was not chosen by.
     """
     labels = tuning.stolen(tuning.labels)["agreement"]
     trained = tuning.trained()
     frontier = {one.candidate for one in tuning.frontier()}
     return {
         "recommended": chosen.setting,
+        "again": _rounded(tuning.stolen(tuning.again(chosen))),
         "undefended": _rounded(tuning.undefended),
         "labels_only": round(labels, 4),
         "candidates": candidates,

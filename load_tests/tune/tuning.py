@@ -79,13 +79,18 @@ class Tuning:
             chosen = self._chosen_by_limits(wanted)
         shown = self._shown(chosen)
         runs = [self.run_of(one).but(**change) for one in shown for change in ADAPTIVE]
-        self._make_each(runs)
+        self._make_each([*runs, self.again(chosen)])
         return chosen
 
     def run_of(self, candidate: Candidate) -> Run:
         """Return the naive thief before a candidate."""
         setting = {key: value for key, value in candidate.setting.items() if value is not None}
         return self._thief.but(defence={**self._now, **setting})
+
+    def again(self, chosen: Candidate) -> Run:
+        """Return the naive thief before the recommended setting, of a seed that chose nothing."""
+        seed = self._thief.seed
+        return self.run_of(chosen).but(seed=seed - 1 if seed else 1)
 
     def stolen(self, run: Run) -> dict[str, float]:
         """Return the measures of a run's substitute; it has been made."""
@@ -137,6 +142,7 @@ class Tuning:
             "search": 1 + len(trained),
             "labels": 1,
             "stronger": sum(len(one.adaptive) for one in trained),
+            "again": 1,
         }
 
     def _settle(

@@ -96,6 +96,15 @@ def test_a_setting_is_found_shown_and_written_and_nothing_is_trained_twice(repos
     chosen = found["recommended"]
     (shown,) = [one for one in found["settings"] if {key: one[key] for key in chosen} == chosen]
     assert set(shown["adaptive"]) == {"tail", "analytic"}
+    told = [json.loads((out / "runs" / name).read_text()) for name in runs(out)]
+    (unseen,) = [one for one in told if one["run"]["seed"] != 0]
+    assert {key: unseen["run"]["defence"].get(key) for key in ("beta", "gamma")} == {
+        key: chosen[key] for key in ("beta", "gamma")
+    }
+    assert found["again"]["agreement"] == round(unseen["result"]["stolen"]["agreement"], 4)
+    assert f"With another seed the thief gets {found['again']['agreement']:.3f}" in " ".join(
+        done.stdout.split()
+    )
     assert 0 < shown["cosine"] <= 1
 
     made = runs(out)
