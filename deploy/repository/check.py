@@ -101,6 +101,7 @@ def check(repository: Path) -> Checked:
     findings += ensemble_check.check_steps(repository, configs)
     findings += ensemble_check.check_ways_round(repository, configs, defending)
     findings += _check_tables(repository, configs, defences)
+    findings += _check_caches(repository, configs, defences)
     findings += [
         finding
         for finding in version_check.look(repository, configs)
@@ -219,6 +220,23 @@ def _check_tables(
                 )
                 found.append(warning("calibration-victim", fed.defence, message))
     return found
+
+
+def _check_caches(
+    repository: Path, configs: dict[str, Any], defences: dict[str, DefenceConfig]
+) -> list[Finding]:
+    """Look for answers that Triton keeps: they were made by the defence of then."""
+    return [
+        warning(
+            "response-cache", name,
+            f"{repository / name / 'config.pbtxt'}: response_cache: answers of before may outlive "
+            "other parameters, or another table, of the defence; leave it out, or start Triton "
+            "again after each change",
+        )
+        for name, config in configs.items()
+        if config.response_cache.enable
+        and not defences.keys().isdisjoint([name, *model_config.step_names(config)])
+    ]  # fmt: skip
 
 
 def _is_another(file: Path, digest: str) -> bool:

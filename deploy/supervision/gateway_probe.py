@@ -56,6 +56,7 @@ class GatewayProbe:
         self._gateway, self._pid, self._key, self._timeout_s = gateway, pid, key, timeout_s
         self.status = GatewayStatus()
         self._silent, self._asked = 0, 0.0
+        self._said = self.status.state
         self._ran: int | None = None  # nanoseconds, by the last question
 
     def look(self, questions: Mapping[str, Tensors], say: Callable[[str], None]) -> None:
@@ -84,9 +85,12 @@ class GatewayProbe:
             self._silent = 0
             self.status.state, self.status.reason = "ready", None
             self.status.last_probe_at = now()
-        if self.status.state != before:
+        # A refusal is told once it is seen again: Triton may have died since it was asked.
+        state = self.status.state
+        if state != self._said and (state != "refusing" or state == before):
+            self._said = state
             reason = f"the GATEWAY is at fault, Triton answers: it {self.status.reason}"
-            say("the gateway answers again" if self.status.state == "ready" else reason)
+            say("the gateway answers again" if state == "ready" else reason)
         before_this, self._ran = self._ran, cpu.nanoseconds(self._pid())
         if self._silent >= (SILENT if self._ran == before_this else SILENT_BUSY):
             self._end(say)

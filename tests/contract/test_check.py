@@ -173,6 +173,15 @@ def test_an_ensemble_that_leaves_the_defence_out_is_an_error(repository):
     assert ("error", "raw-ensemble") in codes(report)
 
 
+@pytest.mark.parametrize("model", [DEFENCE, "digits"])
+def test_answers_that_triton_keeps_are_warned_of_where_they_were_defended(repository, model):
+    for each in (model, VICTIM):  # raw scores may be kept: the defence sees them all the same
+        add(repository, "response_cache { enable: true }", each)
+    found = [one for one in check(repository)["findings"] if one["code"] == "response-cache"]
+    assert [one["model"] for one in found] == [model]
+    assert "may outlive other parameters" in found[0]["message"]
+
+
 def test_what_is_missing_is_named(repository):
     (repository / VICTIM / "1" / "model.onnx").unlink()
     shutil.rmtree(repository / DEFENCE / "1")
