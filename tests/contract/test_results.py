@@ -6,12 +6,14 @@ import re
 import pytest
 from pages import PAGES, ROOT
 
-FRONTIER = {
-    study["data"]: study
-    for study in json.loads((ROOT / "load_tests/frontier/results/frontier.json").read_text())[
-        "studies"
-    ]
-}
+
+def studies(folder):
+    """Return what a committed frontier.json says of each data set."""
+    said = json.loads((ROOT / "load_tests/frontier" / folder / "frontier.json").read_text())
+    return {study["data"]: study for study in said["studies"]}
+
+
+FRONTIER, THREE_PILOTS = studies("results"), studies("results/digits3")["digits"]
 RESULTS = PAGES["load_tests/paper/RESULTS.md"]
 
 
@@ -56,24 +58,33 @@ def test_thieves_of_few_queries_are_those_of_the_runs():
     assert table_after(PAGES["load_tests/README.md"], head) == table_after(RESULTS, head)
 
 
-def gained(data, queries, title, sign="+", table=None):
+def gained(study, queries, title):
     """Return a gain over the best thief of labels, as people write it."""
-    if table is None:
-        (answers,) = (one for one in FRONTIER[data]["answers"] if one["title"] == title)
-        told = answers["gains"][str(queries)]
-    else:
-        told = table[title]
-    return f"{told['value']:{sign}.3f} ± {told['error']:.3f}"
+    (answers,) = (one for one in study["answers"] if one["title"] == title)
+    return written(answers["gains"][str(queries)])
+
+
+def written(one):
+    return f"{one['value']:+.3f} ± {one['error']:.3f}"
 
 
 def test_what_the_readme_says_of_calibrated_answers_is_what_the_frontier_found():
     shown, bar, raw = plain(PAGES["README.md"]), "calibrated, 10 levels", "raw probabilities"
-    banking = gained("banking77", 385, bar), gained("banking77", 385, raw).split()[0]
+    banking = (
+        gained(FRONTIER["banking77"], 385, bar),
+        gained(FRONTIER["banking77"], 385, raw).split()[0],
+    )
     assert f"gain {banking[0]} on Banking77 with 385 queries (raw {raw[4:]} {banking[1]})" in shown
-    best = FRONTIER["digits"]["controls"]
-    assert best["queries"] == 50
-    ours, theirs = (gained("digits", 50, title, "", best["gains"]) for title in (bar, raw))
-    assert f"{ours} on digits with 50 (raw +{theirs.split()[0]})" in shown
+    best = FRONTIER["digits"]["controls"]["gains"]
+    of_pages = [
+        *(
+            [gained(one, 50, title) for title in (bar, raw)]
+            for one in (FRONTIER["digits"], THREE_PILOTS)
+        ),
+        [written(best[title]) for title in (bar, raw)],
+    ]
+    (told,) = re.findall(r"and (\S+ ± \S+) on digits with 50 \(raw (\S+)\)", shown)
+    assert told in [(ours.lstrip("+"), theirs.split()[0]) for ours, theirs in of_pages]
     (as_it_is,) = (
         one["stolen"]["385"]["value"]
         for one in FRONTIER["banking77"]["answers"]
@@ -95,8 +106,21 @@ def test_answers_and_their_thieves_are_those_of_the_frontier():
     page = PAGES["load_tests/README.md"].partition("| best thief |")[2]
     told = re.findall(r"\| ([+-][\d.]+ ± [\d.]+) \|\n", page)
     assert told[: len(rows) - 1] == [
-        gained("banking77", 385, title) for title in named if title != "labels alone"
+        gained(FRONTIER["banking77"], 385, title) for title in named if title != "labels alone"
     ]
+
+
+def test_what_is_said_of_few_queries_on_digits_is_of_the_frontiers_pages():
+    shown = plain(PAGES["load_tests/README.md"])
+    for study, pairs in (
+        (FRONTIER["digits"], ("calibrated, 10 levels", "Reverse Sigmoid", "raw probabilities")),
+        (THREE_PILOTS, ("calibrated, 10 levels", "Reverse Sigmoid")),
+    ):
+        for title in pairs:
+            said = [gained(study, 50, title), written(study["controls"]["gains"][title])]
+            assert study["controls"]["queries"] == 50
+            assert said[1].replace("0.", ".") in shown
+            assert said[0].replace("0.", ".").split()[0] in shown
 
 
 def test_what_a_setting_stops_on_digits_is_said_alike_on_the_readme_and_in_its_file():
