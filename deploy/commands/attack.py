@@ -148,6 +148,8 @@ class AttackCommand:
             address(self.url, "--url")
         thieves, settings = self._thieves(), self._settings()
         low, high = options.numbers(self.price, option="--price", least=0, count=2)
+        if low > high:
+            raise InputError(f"--price: expected the lower price first, got {self.price!r}")
         budgets = options.counts(self.budgets, "--budgets", MOST_QUERIES) if self.budgets else ()
         manner = Manner(
             batch_size=self.batch_size, concurrency=self.concurrency, retries=self.retries

@@ -92,6 +92,7 @@ class Countdown:
         minutes = (time.monotonic() - self._start) / max(done, 1) * left / 60
         failed = f"FAILED: {error}; " if error else ""
         say(
-            f"{name}: {failed}{seconds:.1f} s, about {left} runs and {minutes:.0f} min left",
+            f"{name}: {failed}{seconds:.1f} s, about {left} run{'s' * (left != 1)} and "
+            f"{minutes:.0f} min left",
             console=err_console,
         )

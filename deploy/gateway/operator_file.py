@@ -183,14 +183,18 @@ class _Reader:
                     budget.queries,
                 )
         asked = (model for client in clients if not client.raw for model in client.models)
+        listen = self._own("listen", fields["listen"])
+        statistics = self._own("statistics", fields.get("statistics", "127.0.0.1:9901"))
+        if statistics == listen:
+            raise self._error("statistics", "another address than that of listen", str(listen))
         return Operator(
-            listen=self._own("listen", fields["listen"]),
+            listen=listen,
             tls=tls,
             models=tuple(dict.fromkeys((*models, *asked))),
             clients=clients,
             rate=rate,
             limits=self._limits(fields.get("limits", {})),
-            statistics=self._own("statistics", fields.get("statistics", "127.0.0.1:9901")),
+            statistics=statistics,
             ratelimit_service=service and self._address("ratelimit_service", service),
             queries_per_request=cost,
             files=tuple(self._files),
@@ -241,6 +245,8 @@ class _Reader:
             raise self._error(key, "the path of a file", value)
         path = self._path.parent / value
         try:
+            if not (path.is_dir() or stat.S_ISREG(path.stat().st_mode)):
+                raise self._error(key, "the path of a file", value)  # a pipe would be waited for
             path.read_bytes()
         except OSError as error:
             raise InputError(f"{self._path}: {key}: {path}: {error.strerror}") from None
@@ -280,7 +286,9 @@ class _Reader:
             if secret and any(secret == other.key for other in clients):
                 raise InputError(f"{self._path}: {key}: key_file: the key of another client")
             budget = {name: fields[name] for name in ("queries", "per") if name in fields}
-            unlimited = budget == {"queries": "unlimited"}
+            unlimited = budget.get("queries") == "unlimited"
+            if unlimited and "per" in budget:
+                raise self._error(f"{key}: per", "none with queries: unlimited", budget["per"])
             spends = None if unlimited else self._budget(key, budget)
             clients.append(Client(name, secret, spends, *self._may_ask(key, fields, models)))
         return tuple(clients)

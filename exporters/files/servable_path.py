@@ -17,11 +17,16 @@ MOST_CHARACTERS = 3400
 
 
 def refuse(repository: Path) -> None:
-    """Refuse a path that Triton cannot read a repository's models from, links followed.
+    """Refuse what is one model, and a path that Triton cannot read models from, links followed.
 
     Raises:
         InputError: why not, and a way out.
     """
+    if (repository / "config.pbtxt").is_file():
+        raise InputError(
+            f"{repository}: expected a model repository, got one model of it; give "
+            f"{repository.absolute().parent}"
+        )
     path = str(repository.resolve())
     reason = _reason(path)
     if reason is not None:

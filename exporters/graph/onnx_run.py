@@ -222,11 +222,11 @@ def read_sample(path: Path, values: list[Value], batched: bool) -> Source:
         InputError: no such file, or an array is missing, too many, or not of its input's type,
             rank or sizes.
     """
+    if not path.is_file():  # a pipe would be waited for
+        raise InputError(f"--sample {path}: no such file")
     try:
         with np.load(path, allow_pickle=False) as file:
             sample = {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise InputError(f"--sample {path}: no such file") from None
     except Exception as error:
         raise InputError(f"--sample {path}: not a readable .npz file: {one_line(error)}") from None
     names = [value.name for value in values]

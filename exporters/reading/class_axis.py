@@ -63,7 +63,8 @@ def sums_to_one(scores: list[NDArray[np.floating[Any]]], *, rounded: bool) -> fr
 
 
 def _sums_along(scores: NDArray[np.floating[Any]], axis: int, *, rounded: bool) -> bool:
-    totals = scores.sum(axis=axis, dtype=np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        totals = scores.sum(axis=axis, dtype=np.float64)
     finite = scores[np.isfinite(scores)]
     tolerance = sum_tolerance(scores.shape[axis] if rounded else 1)
     within = (finite >= -PROBABILITY_ROUNDING) & (finite <= 1 + PROBABILITY_EXCESS)

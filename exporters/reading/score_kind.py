@@ -31,6 +31,7 @@ class Seen:
     within: bool  #: every score is in [0, 1]
     sums: bool  #: every row is one choice's probabilities
     total: float  #: what every row sums to, no score below 0; 0 where the sums differ
+    surprise: bool  #: every row is minus the logarithms of one choice's probabilities
 
     @classmethod
     def of(cls, rows: Float64, *, rounded: bool) -> "Seen":
@@ -46,7 +47,12 @@ class Seen:
         middle = float(np.median(totals))
         even = len(rows) > 1 and bool((np.abs(totals - middle) <= 0.01 * middle).all())
         scaled = not single and even and middle > 0 and bool((rows >= -ROUNDING * middle).all())
-        return cls(len(rows), single, within, sums and not single, middle if scaled else 0.0)
+        likely = np.exp(-np.maximum(rows, 0)).sum(axis=1)
+        surprise = not single and bool(
+            (rows >= -ROUNDING).all() and (np.abs(likely - 1) <= PROBABILITY_SUM_TOLERANCE).all()
+        )
+        total = middle if scaled else 0.0
+        return cls(len(rows), single, within, sums and not single, total, surprise)
 
 
 def understand(
@@ -168,6 +174,12 @@ def _no_logits(known: Ending | None, seen: Seen) -> str:
 def _refuse_unclear(end: Ending | None, seen: Seen, asked: str) -> None:
     """Refuse what is neither probabilities nor, as far as can be told, logits."""
     log = end is not None and (end.op == "LogSoftmax" or "Log" in end.changed)
+    if seen.surprise:
+        raise InputError(
+            "no score is below 0 and exp(-score) of every row sums to 1: minus the logarithms of "
+            "probabilities, of which the lowest is the top class; export the model without that "
+            "minus"
+        )
     if seen.total and not log:
         raise InputError(
             f"no score is below 0 and every row sums to {seen.total:.4g}: probabilities times "

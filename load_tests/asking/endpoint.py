@@ -43,6 +43,14 @@ class Access:
     tls_ca: Path | None = None  #: certificates to trust; with it, TLS is spoken
     triton_key: str | None = None  #: what Triton's restricted protocols ask of a gateway
 
+    def __post_init__(self) -> None:
+        key = self.api_key or ""
+        if not (key.isascii() and key.isprintable()):
+            raise InputError(
+                f"the API key (--api-key, {API_KEY_VARIABLE}): expected printable ASCII characters "
+                f"on one line, as in the key's file, got others among its {len(key)}"
+            )
+
     @property
     def headers(self) -> dict[str, str]:
         """The gRPC metadata of every call."""

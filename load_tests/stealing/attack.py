@@ -29,6 +29,8 @@ from postprocess.errors import InputError
 
 #: Parts of the query budget that ``attack all`` judges too.
 PARTS = (4, 2)
+#: How often the protected answers have the victim's top class, but for ties that rounding decides.
+SAME_VICTIM = 0.98
 
 
 def run(
@@ -88,6 +90,13 @@ def run(
             say(line)
         campaign.warn, campaign.stage = say, stages(campaign.stages_left(thieves, budgets))
         campaign.run(thieves, budgets, share)
+    if (agreed := campaign.protection()["agreement"]) < SAME_VICTIM:
+        say(
+            f"warning: {settings.model} and {settings.victim} give the same top class for only "
+            f"{agreed:.1%} of the test rows: unless its defence changes the top class, "
+            f"{settings.victim} is not the classifier behind it, and what is judged by it says "
+            "nothing of this theft"
+        )
     for name, lost in campaign.lost.items():
         say(f"{name}: {lost} queries were sent and their answers lost")
     return _written(out, _report(campaign, prices) | {"left_out": left_out, "command": command})

@@ -162,5 +162,8 @@ def _logits(classifier: OnnxVictim, scores: Scores, where: str) -> Logits:
     # What the runs take cannot hold the logarithm of 0.
     logits = np.maximum(logits, -np.float32(1e4))
     if not (np.isfinite(rows).all() and np.isfinite(logits).all()):
-        raise InputError(f"{where}: is not finite for all of the rows")
+        raise InputError(
+            f"{where}: is not finite for all of the rows; leave out those for which it is NaN or "
+            "infinite"
+        )
     return logits.reshape(scores.shape)

@@ -73,6 +73,8 @@ def test_a_client_has_the_models_of_its_own_list_or_of_all(tmp_path):
         ("key_file: alice.key", "key_file: no.key", "no.key: No such file or directory"),
         ("bob.key", "alice.key", "clients: bob: key_file: the key of another client"),
         ("queries: unlimited", "per: day", "clients: bob: queries is missing"),
+        ("unlimited", "unlimited, per: day",
+         "clients: bob: per: expected none with queries: unlimited, got 'day'"),
         ("models: [digits]", "", "clients: alice: models is missing: give this client a list, or "
          "all clients without one a list at the top of the file"),
         ("unlimited", "unlimited, models: []",

@@ -114,6 +114,16 @@ CASES = {
         "probabilities times 0.5, not logits; export the model without that scaling",
         remade=graph(SOFT, node("Identity", ["p"], ["y"])),
     ),
+    "surprises": Case(
+        graph(node("LogSoftmax", ["x"], ["p"]), node("Neg", ["p"], ["y"])),
+        "of which the lowest is the top class; export the model without that minus",
+        remade=graph(node("LogSoftmax", ["x"], ["y"])),
+    ),
+    "surprises by hand": Case(
+        graph(SOFT, node("Log", ["p"], ["l"]), node("Neg", ["l"], ["y"])),
+        "of which the lowest is the top class; export the model without that minus",
+        remade=graph(SOFT, node("Log", ["p"], ["y"])),
+    ),
     "roots of probabilities": Case(
         graph(SOFT, node("Sqrt", ["p"], ["y"])),
         "the graph changes the probabilities of its Softmax by Sqrt, so that rows do not sum to 1; "

@@ -295,6 +295,7 @@ def test_a_folder_of_another_attack_is_refused_and_kept(own, tmp_path):
         (("--budgets", "60.7"), "--budgets: expected whole numbers from 1 to 999999999, separated"),
         (("--budgets", "97"), "--budgets 97: is more than --queries 96"),
         (("--price", "1"), "--price: expected 2 numbers, separated by commas, got '1'"),
+        (("--price", "10,1"), "--price: expected the lower price first, got '10,1'"),
         (("--loss", "hinge"), "--loss: expected cross_entropy, "),
         (("--recover", "magic"), "--recover: expected tail, "),
         (("--learn", "magic"), "--learn: expected self_training, "),

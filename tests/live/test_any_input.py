@@ -48,6 +48,21 @@ def pair(tmp_path_factory):
     )
     done = call_command("protect", "pair.onnx", "--repository", "repository", cwd=folder)
     assert done.returncode == 0, done.stderr
+    graph_file(
+        folder / "other.onnx",
+        [
+            node("Cast", ["ids"], ["x"], to=TensorProto.FLOAT),
+            node("ReduceMean", ["x"], ["mean"], axes=[1], keepdims=1),
+            node("MatMul", ["mean", "none"], ["zero"]),
+            node("MatMul", ["amount", "of_amount"], ["first"]),
+            node("Sub", ["zero", "first"], ["scores"]),
+        ],
+        [("ids", TensorProto.INT64, ("N", "L")), ("amount", TensorProto.FLOAT, ("N", 2))],
+        [("scores", TensorProto.FLOAT, ("N", CLASSES))],
+        {"of_amount": OF_AMOUNT, "none": np.zeros((1, CLASSES), np.float32)},
+    )
+    done = call_command("protect", "other.onnx", "--repository", "repository", cwd=folder)
+    assert done.returncode == 0, done.stderr
     np.savez(folder / "rows.npz", **ARRAYS)
     repository = folder / "repository"
     with TritonServer(repository, ports=free_ports(), log=folder / "triton.log") as server:
@@ -85,6 +100,16 @@ def test_without_labels_nothing_is_said_of_accuracy(pair):
     (result,) = json.loads(done.stdout)["results"]
     assert "accuracy" not in result
     assert 0 <= result["agreement"] <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("victim", "warned"), [("pair_classifier", 0), ("other_classifier", 1)])
+def test_a_victim_that_is_another_models_is_said_to_be(pair, victim, warned):
+    told = ("--query-set", "rows.npz", "--victim", victim, "--out", f"of {victim}")
+    done = attack(pair, "sample", *told)
+    assert done.returncode == 0, done.stderr
+    said = "other_classifier is not the classifier behind it"
+    assert done.stderr.count(said) == done.stderr.count("warning: ") == warned
 
 
 @pytest.mark.slow
