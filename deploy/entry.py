@@ -41,10 +41,10 @@ def shadowed() -> str | None:
 
 def main() -> None:
     """Run ``reverse-sigmoid`` and exit with its code."""
-    reason = shadowed()
-    if reason is not None:
-        sys.exit(f"reverse-sigmoid: {reason}")
     try:
+        reason = shadowed()
+        if reason is not None:
+            sys.exit(f"reverse-sigmoid: {reason}")
         from deploy.commands import app
 
         code = app.run()
@@ -60,6 +60,6 @@ def main() -> None:
             file=sys.stderr,
         )
         code = 1
-    except KeyboardInterrupt:  # while the above was being imported
+    except KeyboardInterrupt:  # while the above was looked for, or being imported
         code = 130
     sys.exit(code)

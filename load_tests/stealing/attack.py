@@ -90,15 +90,8 @@ def run(
             say(line)
         campaign.warn, campaign.stage = say, stages(campaign.stages_left(thieves, budgets))
         campaign.run(thieves, budgets, share)
-    if (agreed := campaign.protection()["agreement"]) < SAME_VICTIM:
-        say(
-            f"warning: {settings.model} and {settings.victim} give the same top class for only "
-            f"{agreed:.1%} of the test rows: unless its defence changes the top class, "
-            f"{settings.victim} is not the classifier behind it, and what is judged by it says "
-            "nothing of this theft"
-        )
-    for name, lost in campaign.lost.items():
-        say(f"{name}: {lost} queries were sent and their answers lost")
+    for line in _reservations(campaign):
+        say(line)
     return _written(out, _report(campaign, prices) | {"left_out": left_out, "command": command})
 
 
@@ -149,6 +142,19 @@ def _notes(settings: CampaignSettings, drawn: Drawn, left_out: dict[str, str]) -
             f"{len(drawn.test)} drawn with --split-seed {settings.split_seed}; --test-set FILE.npz "
             "names others"
         )
+
+
+def _reservations(campaign: Campaign) -> Iterator[str]:
+    """Yield what makes the results less than they seem."""
+    model, victim = campaign.settings.model, campaign.settings.victim
+    if (agreed := campaign.protection()["agreement"]) < SAME_VICTIM:
+        yield (
+            f"warning: {model} and {victim} give the same top class for only {agreed:.1%} of the "
+            f"test rows: unless its defence changes the top class, {victim} is not the classifier "
+            "behind it, and what is judged by it says nothing of this theft"
+        )
+    for name, lost in campaign.lost.items():
+        yield f"{name}: {lost} queries were sent and their answers lost"
 
 
 def _taken(

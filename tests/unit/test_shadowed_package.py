@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy import entry
 from exporters.graph.onnx_signature import of_classifier
 from exporters.repository.model_repository import SHIPPED, files
 
@@ -78,3 +79,13 @@ def test_the_command_names_what_shadows_a_package(tmp_path, name):
         f"reverse-sigmoid: needs its own package {name}, and what stands at {other} shadows it; "
         "rename that, or take it off Python's path\n"
     )
+
+
+def test_an_interruption_while_packages_are_looked_for_ends_quietly(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(entry, "shadowed", interrupted)
+    with pytest.raises(SystemExit) as end:
+        entry.main()
+    assert (end.value.code, capsys.readouterr().err) == (130, "")
