@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from exporters.pipeline import Stage
     from load_tests.stealing.campaign import CampaignSettings
 
-#: Characters that the table takes.
-WIDTH = 108
+#: Characters that the table takes, thieves of long names too.
+WIDTH = 116
 #: Trainings at a time, unless asked otherwise: each takes half a GiB of memory or more.
 JOBS = 8
 #: Images that an attack may ask about; more are a slip of the hand.
