@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 
@@ -211,7 +212,7 @@ def test_a_setting_is_set_beside_other_answers_that_clients_might_get(repository
     done = tune(repository, out, "--answers", "--answers-steps", 2, *few)
     assert done.returncode == 0, done.stderr
     assert "1 of the thief of labels, 2 of stronger ones" in " ".join(done.stdout.split())
-    assert "about 35 runs and 0 min left" in done.stderr
+    assert re.search("about 35 runs and [0-9]+ min left", done.stderr)
     (study,) = json.loads((out / "answers" / "frontier.json").read_text())["studies"]
     assert study["steps"] == 2
     told = {one["title"]: one for one in study["answers"]}
