@@ -212,8 +212,11 @@ class TuneCommand:
 
         classifier, now = victim_graph.find(self.repository, *head)
         if now.multi_label or now.defense != "reverse_sigmoid":
+            folder = self.repository / head[0]
+            undo = f"; calibrate {folder} --undo goes back" if now.defense == "calibrated" else ""
             raise InputError(
-                f"tune: expected reverse_sigmoid of one choice among K classes, got {now}"
+                f"{folder}: tune expects defense reverse_sigmoid and one choice among K classes, "
+                f"got defense {now.defense}{', multi_label true' * now.multi_label}{undo}"
             )
         drawn = asking.drawn(self)
         if drawn.labels is None and self.answers:

@@ -192,3 +192,21 @@ def test_no_rows_no_such_model_and_too_few_rows_are_one_clear_line_each(query_se
         assert done.returncode != 0
         assert said in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("answers", ["labels", "calibrated"])
+def test_tune_names_a_model_that_it_has_nothing_to_set_in_and_the_way_back(
+    query_set, tmp_path, answers
+):
+    rows = query_set / "labelled.npz"
+    made = ("--answers", answers, *(("--query-set", rows) * (answers == "calibrated")))
+    file = query_set / "m.onnx"
+    done = call_command("protect", file, "--repository", "r", *made, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    asked = ("tune", "--repository", "r", "--model", "m", "--query-set", rows, "--out", "tuned")
+    done = call_command(*asked, cwd=tmp_path)
+    said = "r/m: tune expects defense reverse_sigmoid and one choice among K classes, got defense "
+    assert done.stderr.endswith(f"{said}calibrated; calibrate r/m --undo goes back\n")
+    assert call_command("calibrate", "r/m", "--undo", cwd=tmp_path).returncode == 0
+    done = call_command(*asked, "--betas", "nan", cwd=tmp_path)
+    assert "--betas: expected numbers" in done.stderr
