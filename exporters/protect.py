@@ -99,6 +99,7 @@ def protect(
             heads = _write_verified(classifier, classifier.heads, staged, name, parameters)
             finish(staged)
             files = _in_order(staged, (*models[1:], name))
+            _refuse_existing(repository, models, anew, force=asked.force)  # it took a while
             place(staged, repository, files)
     except OSError as error:
         reason = error.strerror or error

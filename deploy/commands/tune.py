@@ -24,6 +24,7 @@ from postprocess.errors import InputError
 if TYPE_CHECKING:
     from deploy.repository.retuning import Retuning
     from load_tests.tune.tuning import Wanted
+    from postprocess.parameters import Parameters
 
 #: A model, and one of its outputs, "" for the only one.
 _Head: TypeAlias = tuple[str, str]
@@ -211,13 +212,7 @@ class TuneCommand:
         from load_tests.tune.tuning import Tuning
 
         classifier, now = victim_graph.find(self.repository, *head)
-        if now.multi_label or now.defense != "reverse_sigmoid":
-            folder = self.repository / head[0]
-            undo = f"; calibrate {folder} --undo goes back" if now.defense == "calibrated" else ""
-            raise InputError(
-                f"{folder}: tune expects defense reverse_sigmoid and one choice among K classes, "
-                f"got defense {now.defense}{', multi_label true' * now.multi_label}{undo}"
-            )
+        _refuse_other(self.repository / head[0], now)
         drawn = asking.drawn(self)
         if drawn.labels is None and self.answers:
             raise InputError("--answers: the rows to judge by need an array labels")
@@ -261,6 +256,16 @@ class TuneCommand:
         said: dict[str, Any] = {"model": head[0], "data": data, "wanted": asdict(wanted)}
         said["meets_criterion"] = tuning.meets(wanted, chosen)
         return said | report.as_dict(tuning, chosen, candidates=len(tried)), chosen.setting
+
+
+def _refuse_other(folder: Path, now: "Parameters") -> None:
+    """Refuse a model whose defence has nothing that tune could set."""
+    if now.multi_label or now.defense != "reverse_sigmoid":
+        undo = f"; calibrate {folder} --undo goes back" if now.defense == "calibrated" else ""
+        raise InputError(
+            f"{folder}: tune expects defense reverse_sigmoid and one choice among K classes, "
+            f"got defense {now.defense}{', multi_label true' * now.multi_label}{undo}"
+        )
 
 
 def _show_many(found: dict[str, dict[str, Any]], failed: list[str]) -> None:

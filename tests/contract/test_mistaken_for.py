@@ -5,8 +5,14 @@ import os
 import numpy as np
 import pytest
 from commands import SOON_S, call_command, run_command
+from existing_models import contents
 from gateways import write_files
 from victims import FLOAT, SOFTMAX, graph_file, linear_file, node, protected, rng
+
+from exporters.protect import protect
+from exporters.reading.classifier import ProtectOptions
+from exporters.repository.model_repository import SHIPPED
+from postprocess.errors import InputError
 
 
 def test_a_pipe_for_a_sample_is_not_waited_for(tmp_path):
@@ -78,3 +84,17 @@ def test_scores_beyond_all_bounds_are_no_matter_for_numpys_own_warnings(tmp_path
     )
     done = call_command("protect", "m.onnx", "--repository", "r", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_another_put_there_meanwhile_is_not_written_over(tmp_path):
+    mine, other = (linear_file(tmp_path / name / "m.onnx", SOFTMAX) for name in ("mine", "other"))
+    repository, asked = tmp_path / "r", ProtectOptions()
+
+    def meanwhile(staged):
+        protect(other, repository, SHIPPED, asked)
+        there.update(contents(repository))
+
+    there = {}
+    with pytest.raises(InputError, match=r"/r/m\S* exists; give --force to replace it"):
+        protect(mine, repository, SHIPPED, asked, finish=meanwhile)
+    assert contents(repository) == there
