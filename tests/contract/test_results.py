@@ -75,16 +75,9 @@ def test_what_the_readme_says_of_calibrated_answers_is_what_the_frontier_found()
         gained(FRONTIER["banking77"], 385, raw).split()[0],
     )
     assert f"gain {banking[0]} on Banking77 with 385 queries ({raw} {banking[1]})" in shown
-    best = FRONTIER["digits"]["controls"]["gains"]
-    of_pages = [
-        *(
-            [gained(one, 50, title) for title in (bar, raw)]
-            for one in (FRONTIER["digits"], THREE_PILOTS)
-        ),
-        [written(best[title]) for title in (bar, raw)],
-    ]
+    digits = [gained(THREE_PILOTS, 50, title) for title in (bar, raw)]
     (told,) = re.findall(r"and (\S+ ± \S+) on digits with 50 \(raw (\S+)\)", shown)
-    assert told in [(ours.lstrip("+"), theirs.split()[0]) for ours, theirs in of_pages]
+    assert told == (digits[0].lstrip("+"), digits[1].split()[0])
     (as_it_is,) = (
         one["stolen"]["385"]["value"]
         for one in FRONTIER["banking77"]["answers"]
