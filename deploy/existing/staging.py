@@ -76,15 +76,22 @@ def take_tree(source: Path, target: Path, take: Take) -> None:
 
 
 def take_for_here(source: Path, target: Path, take: Take) -> None:
-    """Make a model stand where this machine runs it, which may have no GPU."""
+    """Make a model stand where this machine runs it, which may have no GPU.
+
+    In one instance: one caller asks, and each takes its memory and its time to load.
+    """
     take_tree(source, target, take)
     if not (target / "config.pbtxt").is_file():  # Triton completes it
         return
     config = model_config.read(target / "config.pbtxt")
     groups = config.instance_group
-    if any(one.kind == one.KIND_GPU for one in groups):
-        config.ClearField("instance_group")
-        _write(target / "config.pbtxt", str(config))
+    if config.HasField("ensemble_scheduling"):
+        return
+    if groups and all(one.kind == one.KIND_MODEL for one in groups):
+        return
+    config.ClearField("instance_group")
+    config.instance_group.add(count=1)
+    _write(target / "config.pbtxt", str(config))
 
 
 def write(

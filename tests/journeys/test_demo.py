@@ -3,7 +3,7 @@ import signal
 
 import numpy as np
 import pytest
-from commands import Running, run_command, wait_for_no_process_naming
+from commands import Running, call_command, run_command, wait_for_no_process_naming
 
 PARTS = (
     *("", "_classifier", "_reverse_sigmoid"),
@@ -99,12 +99,12 @@ def test_an_interrupted_demo_can_be_run_again_but_no_other_folder_is_cleared(tmp
     with Running("demo", *options, "--steps", 60, cwd=tmp_path) as demo:
         demo.wait_for("[2/11]")
         assert demo.stop(signal.SIGTERM) == 143
-    again = run_command("demo", *options, "--steps", 20, cwd=tmp_path)
+    again = call_command("demo", *options, "--steps", 20, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
 
     other = tmp_path / "other"
     (other / "model_repository").mkdir(parents=True)
-    refused = run_command("demo", "--out", other, "--force", cwd=tmp_path)
+    refused = call_command("demo", "--out", other, "--force", cwd=tmp_path)
     assert refused.returncode == 1
     assert refused.stderr == (
         f"reverse-sigmoid: --out {other}: exists and was not made by a demo; choose another\n"
@@ -118,12 +118,12 @@ def test_the_demo_goes_the_whole_way_on_features_of_a_file(tmp_path):
     np.savez(tmp_path / "broken.npz", **lost)
     out = tmp_path / "out"
     options = ("--out", out, "--steps", 200)
-    refused = run_command("demo", "--data", "broken.npz", *options, cwd=tmp_path)
+    refused = call_command("demo", "--data", "broken.npz", *options, cwd=tmp_path)
     assert refused.returncode == 1
     assert refused.stderr.startswith("reverse-sigmoid: broken.npz: x_test, y_test: expected feat")
     assert not out.exists()
 
-    done = run_command("demo", "--data", FEATURES, "--json", *options, cwd=tmp_path)
+    done = call_command("demo", "--data", FEATURES, "--json", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert (report["dataset"], report["architecture"], report["classes"]) == ("points", "mlp", 12)
@@ -143,7 +143,7 @@ def test_the_demo_goes_the_whole_way_on_features_of_a_file(tmp_path):
     assert models == {f"points{part}" for part in PARTS}
 
     # Another demo's models are gone with its report, and are not served beside the new ones.
-    again = run_command("demo", "--out", out, "--steps", 20, "--force", cwd=tmp_path)
+    again = call_command("demo", "--out", out, "--steps", 20, "--force", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     models = {path.name for path in (out / "model_repository").iterdir()}
     assert models == {f"digits{part}" for part in PARTS}

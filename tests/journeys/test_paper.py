@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 from clusters import DaskCluster
-from commands import run_command
+from commands import call_command, run_command
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,7 @@ def test_what_a_run_was_made_with_is_used_again_its_victim_too(made):
     ],
 )
 def test_what_cannot_be_run_is_said(arguments, said, tmp_path):
-    done = run_command("paper", *arguments, "--out", "results", cwd=tmp_path)
+    done = call_command("paper", *arguments, "--out", "results", cwd=tmp_path)
     assert done.returncode == 1
     assert said in done.stderr
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import victims
 import yaml
-from commands import PATIENCE_S, Running, run_command, wait_for_no_process_naming
+from commands import PATIENCE_S, Running, call_command, run_command, wait_for_no_process_naming
 from gateways import free_addresses, write_files
 from onnx import TensorProto, helper
 from pages import PAGES, README, ROOT, SHELL, block, blocks, shown_after, understood
@@ -55,7 +55,7 @@ def checkout(tmp_path_factory):
 def exported(checkout):
     """The same with the classifier that the README has exported."""
     export, _ = block(EXAMPLE).splitlines()
-    done = run_command(*export.split()[1:], cwd=checkout)
+    done = call_command(*export.split()[1:], cwd=checkout)
     assert done.returncode == 0, done.stderr
     return checkout
 
@@ -114,7 +114,7 @@ def test_the_worked_example_is_exported_checked_served_and_queried_as_written(ex
     assert done.returncode == 0, done.stderr
     assert done.stdout == shown_after("reverse-sigmoid check model_repository\n")
     calibrate = block("reverse-sigmoid export digits\nreverse-sigmoid calibrate ").splitlines()[1]
-    done = run_command(*calibrate.split()[1:], cwd=checkout)
+    done = call_command(*calibrate.split()[1:], cwd=checkout)
     assert (done.returncode, "bits a query" in done.stdout) == (0, True), done.stderr
     (client,) = [each for each in blocks("python") if "tritonclient" in each]
     serve = block(EXAMPLE).splitlines()[1].split()[1:]
@@ -152,7 +152,7 @@ def test_the_worked_example_is_exported_checked_served_and_queried_as_written(ex
         # The same command, with as little of everything as it can do.
         theft = shlex.split(block("reverse-sigmoid attack all --model digits "))
         least = ("--queries", 50, "--budgets", 50, "--steps", 1, "--url", f"127.0.0.1:{ports.grpc}")
-        stolen = run_command(*theft[1:], *least, cwd=checkout)
+        stolen = call_command(*theft[1:], *least, cwd=checkout)
         assert stolen.returncode == 0, stolen.stderr
         for thief in ("sample-labels", "sample-table", "jacobian", "duplicates", "sample-mlp *"):
             assert thief in stolen.stdout
@@ -164,7 +164,7 @@ def test_the_worked_example_is_exported_checked_served_and_queried_as_written(ex
 def test_a_setting_is_found_as_written(exported):
     tune = block("reverse-sigmoid tune ").split()[1:]
     least = ("--queries", 64, "--steps", 1, "--betas", "0.8,1.2", "--gammas", "0.1")
-    done = run_command(*tune, *least, cwd=exported)
+    done = call_command(*tune, *least, cwd=exported)
     assert done.returncode == 0, done.stderr
     assert "recommended" in done.stdout
     assert (exported / "tuned" / "frontier.svg").is_file()
@@ -172,7 +172,7 @@ def test_a_setting_is_found_as_written(exported):
 
 def test_a_gateway_is_served_and_audited_as_written(tmp_path):
     export, serve, audit = block("reverse-sigmoid export digits --repository").splitlines()
-    done = run_command(*shlex.split(export, comments=True)[1:], "--steps", 60, cwd=tmp_path)
+    done = call_command(*shlex.split(export, comments=True)[1:], "--steps", 60, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     written = yaml.safe_load(*blocks("yaml", README))
     # Loopback and free ports; else as written, with keys and a certificate where it says so.
@@ -218,13 +218,13 @@ def test_a_model_of_your_own_is_protected_as_written(tmp_path):
         each.split()[1:]
         for each in (shown, block("reverse-sigmoid protect my_model.onnx --repository fused"))
     ]
-    done = run_command(*ensemble, cwd=tmp_path)
+    done = call_command(*ensemble, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == shown_after(shown)
-    done = run_command(*fused, cwd=tmp_path)
+    done = call_command(*fused, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     retune = block("reverse-sigmoid retune ").split()[1:]
-    done = run_command(*retune, cwd=tmp_path)
+    done = call_command(*retune, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "beta 1.5 -> 1.2, gamma 0.2 -> 0.1" in done.stdout
 

@@ -6,7 +6,13 @@ import signal
 import numpy as np
 import pytest
 from clusters import DaskCluster
-from commands import Running, processes_naming, run_command, wait_for_no_process_naming
+from commands import (
+    Running,
+    call_command,
+    processes_naming,
+    run_command,
+    wait_for_no_process_naming,
+)
 from onnx import TensorProto, helper
 from victims import graph_file
 
@@ -147,7 +153,7 @@ def test_a_scheduler_that_is_none_is_one_line(tmp_path):
         ("tcp://127.0.0.1:9", "--scheduler tcp://127.0.0.1:9: "),
         ("tls://127.0.0.1:9", "needs Dask's certificates of a client: DASK_DISTRIBUTED__COMM"),
     ):
-        done = run_command(*PART, "--scheduler", given, cwd=tmp_path)
+        done = call_command(*PART, "--scheduler", given, cwd=tmp_path)
         assert done.returncode == 1
         assert said in done.stderr
         assert len(done.stderr.splitlines()) == 1
