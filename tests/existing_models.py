@@ -72,8 +72,6 @@ def elsewhere(repository, backend, name="m"):
 
 
 def config(name="m", *, kind="FP32", more="", output="", dims="4", backend="onnxruntime", rows=64):
-    if "instance_group" not in more:  # else Triton starts two of them
-        more += "instance_group [ { count: 1 } ]\n"
     return (
         f'# Ours.\nname: "{name}"\nbackend: "{backend}"\nmax_batch_size: {rows}\n'
         f'input [ {{ name: "x" data_type: TYPE_{kind} dims: [ 6 ] }} ]\n'

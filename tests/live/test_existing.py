@@ -126,6 +126,10 @@ def polled(tmp_path_factory):
     for make, *_ in MODELS.values():
         make(repository)
     existing_models.twice(repository)
+    for config in repository.glob("*/config.pbtxt"):
+        if 'backend: "onnxruntime"' in config.read_text():  # of these Triton starts two by itself
+            with config.open("a") as file:
+                file.write("instance_group [ { count: 1 } ]\n")
     log = folder / "triton.log"
     with TritonServer(
         repository, ports=free_ports(), log=log, control_mode="poll", poll_s=1

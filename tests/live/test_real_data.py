@@ -30,7 +30,7 @@ def test_mnist_is_exported_and_served_under_its_own_name(tmp_path):
     if not (DATA / "mnist.npz").is_file():
         pytest.skip("needs mnist.npz in ../shared/data")
     repository = tmp_path / "models"
-    options = ("--repository", repository, "--data-dir", DATA, "--steps", 30)
+    options = ("--repository", repository, "--data-dir", DATA, "--steps", 5)
     done = call_command("export", "mnist", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     images = datasets.load("mnist", DATA).x_test[:500]
