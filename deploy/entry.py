@@ -1,6 +1,9 @@
 """The console script: the command line, or the install command of what it lacks."""
 
+import atexit
+import os
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -40,7 +43,21 @@ def shadowed() -> str | None:
 
 
 def main() -> None:
-    """Run ``reverse-sigmoid`` and exit with its code."""
+    """Run ``reverse-sigmoid`` as a program and exit with its code."""
+    try:
+        run()
+    except SystemExit as end:
+        if isinstance(end.code, int) and end.code > 128:
+            # What a signal broke off within a library may crash while Python takes it down.
+            atexit._run_exitfuncs()  # what Python does first, too
+            with suppress(OSError, ValueError):
+                sys.stdout.flush()
+            os._exit(end.code)
+        raise
+
+
+def run() -> None:
+    """Run ``reverse-sigmoid`` in this process and exit with its code."""
     try:
         reason = shadowed()
         if reason is not None:

@@ -74,7 +74,7 @@ def call_command(*arguments, cwd):
         sys.argv = [COMMAND, *map(str, arguments)]
         sys.stdout, sys.stderr = out, err
         try:
-            entry.main()
+            entry.run()
         except SystemExit as end:
             code = int(end.code) if isinstance(end.code, (int, type(None))) else 1
         said = []

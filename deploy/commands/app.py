@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 import postprocess
 from deploy.commands.console import err_console, out_console, say
-from deploy.commands.signals import Terminated, heard, install
+from deploy.commands.signals import Terminated, heard, install, raised
 from postprocess.errors import InputError, ReverseSigmoidError
 
 #: Command to the first line of its help. Each is a module beside this one, with a dataclass
@@ -107,22 +107,31 @@ def run() -> int:
     try:
         code = int(app(standalone_mode=False) or 0)
         return _interrupted() if code == _INTERRUPTED else code  # some versions of Typer catch it
-    except ReverseSigmoidError as error:
+    except BaseException as error:
+        # Of what a signal raised within it, a library may make an error of its own.
+        return _told(raised() or error)
+    finally:
+        heard()
+
+
+def _told(error: BaseException) -> int:
+    """Say in one line what ended a command, and return its exit code; raise what is a fault."""
+    if isinstance(error, (typer.Abort, KeyboardInterrupt)):
+        return _interrupted()
+    if isinstance(error, Terminated):
+        return 128 + error.number
+    if isinstance(error, ReverseSigmoidError):
         message = str(error)
-    except OSError as error:
+    elif isinstance(error, OSError):
         from exporters.files.atomic_file import told
 
         message = told(error)
-    except UsageError as error:
+    elif isinstance(error, UsageError):
         if not error.format_message():  # nothing was asked for, and the help was shown
             return 2
         message = f"{error.format_message()} (see --help)"
-    except (typer.Abort, KeyboardInterrupt):
-        return _interrupted()
-    except Terminated as stop:
-        return 128 + stop.number
-    finally:
-        heard()
+    else:
+        raise error
     say(f"reverse-sigmoid: {message}", console=err_console)
     return 1
 

@@ -39,6 +39,12 @@ def install() -> None:
 def heard() -> None:
     """Have a signal that came be no longer looked for: what it was to end is ending."""
     signal.setitimer(signal.ITIMER_REAL, 0)
+    _Last.raised = None
+
+
+def raised() -> BaseException | None:
+    """Return what a signal has raised that is not ``heard``, None if there was none."""
+    return _Last.raised
 
 
 def _end(number: int, frame: object) -> None:

@@ -87,5 +87,5 @@ def test_an_interruption_while_packages_are_looked_for_ends_quietly(monkeypatch,
 
     monkeypatch.setattr(entry, "shadowed", interrupted)
     with pytest.raises(SystemExit) as end:
-        entry.main()
+        entry.run()
     assert (end.value.code, capsys.readouterr().err) == (130, "")

@@ -39,6 +39,26 @@ except (KeyboardInterrupt, signals.Terminated) as error:
     signals.heard()
     print(type(error).__name__)
 """
+CHANGED = """
+import os, sys
+from deploy.commands import app
+from deploy import entry
+
+def broken():
+    try:
+        os.kill(os.getpid(), {number})
+    except BaseException as error:
+        raise ImportError("initialization failed") from error
+
+class Library:
+    def __del__(self, abort=os.abort):  # as Python is taken down
+        abort()
+
+library = Library()
+app.app = lambda **_: broken()
+sys.argv = ["reverse-sigmoid"]
+entry.main()
+"""
 NOHUP = """
 import os, signal
 from deploy.commands import signals
@@ -54,15 +74,18 @@ except signals.Terminated:
 """
 
 
-def run(code):
+def run(program, *, code=0):
     """Return what a program says that is started as from a terminal, by whatever tests are."""
     with signals_of_a_terminal():
         process = subprocess.Popen(
-            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", program],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
     with process:
         out, err = process.communicate(timeout=SOON_S)
-    assert process.returncode == 0, err
+    assert process.returncode == code, err
     return out.strip(), err
 
 
@@ -79,6 +102,17 @@ def test_a_signal_ends_the_command_though_a_finalizer_or_a_library_swallows_it(
     swallowing, number, raised
 ):
     assert run(swallowing.format(number=int(number))) == (raised, "")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, 130, "reverse-sigmoid: interrupted\n"),
+        (signal.SIGTERM, 143, ""),
+    ],
+)
+def test_a_signal_ends_the_command_though_a_library_makes_an_error_of_it(number, code, said):
+    assert run(CHANGED.format(number=int(number)), code=code) == ("", said)
 
 
 @pytest.mark.parametrize(("inherited", "said"), [("SIG_IGN", "goes on"), ("SIG_DFL", "ended")])
