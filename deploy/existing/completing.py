@@ -6,7 +6,6 @@ from typing import Any
 from deploy.existing import served, staging
 from deploy.existing.served import NotServedHereError
 from deploy.repository import model_config
-from exporters.files.linking import link_or_copy
 from exporters.protect import folder_beside
 from exporters.repository import versions
 from postprocess.errors import InputError
@@ -51,7 +50,7 @@ def _asked(folder: Path, url: str, near: Path) -> Any:
         with served.at(url, folder.name, [], batched=False) as model:
             return model.config()
     with folder_beside(near) as work:
-        staging.take_for_here(folder, work / "models" / folder.name, link_or_copy)
+        staging.take_for_here(folder, work / "models" / folder.name)
         with served.here(work / "models", folder.name, batched=False) as model:
             return model.config()
 

@@ -85,10 +85,9 @@ def protect(
     complete = partial(completing.complete, url=url, near=repository)
     model = reading.read(folder, complete, outputs=asked.output, in_place=out is None)
     with placing_in.beside(repository) if out is None else folder_beside(repository) as work:
-        take = staging.link if out is None else link_or_copy
         if out is None:
             placing_in.refuse_without_exchange(work)
-        known = _understand(model, parameters, asked, url=url, work=work, take=take)
+        known = _understand(model, parameters, asked, url=url, work=work)
         if model.is_ensemble:
             _refuse_leaks(model, known.found)
         # Out of place never a link: whoever trains again may write over the original's files.
@@ -96,21 +95,23 @@ def protect(
         staged = staging.write(
             model, known.found, known.parameters, asked, work / "models", take=keep
         )
+        linked = time.time()
         if known.questions:
             path_in(staged.folder, model.name).write_text(text_of(known.questions), "utf-8")
         verified = [0] * len(known.parameters)
         if not known.not_here:
-            verified = _verify(model, staged, known, work / "verified", take)
+            verified = _verify(model, staged, known, work / "verified")
         if out is None:
             staging.write_record(model, staged)
             if reading.backend_of(model.config) == "python":
-                time.sleep(placing_in.settles_in_s(folder))
+                # A server that polls loads it again for the links, which are no older.
+                time.sleep(max(0.0, linked + placing_in.POLL_S - time.time()))
             staging.refuse_changed(model, staged)
             public, *behind = staged.models
             # The record is the defence's: it comes first.
             placing_in.move_in(staged.folder, repository, behind[::-1], public)
         else:
-            _place_out(model, staged, out, take)
+            _place_out(model, staged, out)
     warnings = [*known.found.warnings, *_warnings(known)]
     return ProtectedInPlace(
         model, known.found, known.parameters, staged, repository, verified, warnings
@@ -124,14 +125,13 @@ def _understand(
     *,
     url: str,
     work: Path,
-    take: Take,
 ) -> _Known:
     """Ask the embedded Triton, else the server that was named, else the person."""
     strange = sorted(set(model.backends()) - set(EMBEDDED))
     why = f"backend {' and '.join(strange)} does not run in the embedded Triton"
     if not strange:
         for name in model.closure():
-            staging.take_for_here(model.repository / name, work / "asked" / name, take)
+            staging.take_for_here(model.repository / name, work / "asked" / name)
         try:
             with served.here(work / "asked", model.name, batched=model.batched) as runner:
                 return _asked(model, runner, parameters, asked)
@@ -191,18 +191,16 @@ def _refuse_leaks(model: ExistingModel, found: Understood) -> None:
         )
 
 
-def _verify(
-    model: ExistingModel, staged: Staged, known: _Known, repository: Path, take: Take
-) -> list[int]:
+def _verify(model: ExistingModel, staged: Staged, known: _Known, repository: Path) -> list[int]:
     """Return on how many rows of each head the written models answer as the defence's maths says.
 
     Raises:
         InputError: an answer is another, or has another top class.
     """
     for name in staged.models:
-        staging.take_for_here(staged.folder / name, repository / name, take)
+        staging.take_for_here(staged.folder / name, repository / name)
     for name in model.closure()[1:]:
-        staging.take_for_here(model.repository / name, repository / name, take)
+        staging.take_for_here(model.repository / name, repository / name)
     found = known.found
     heads = list(zip(found.heads, known.parameters, strict=True))
     postprocessors = list(map(Postprocessor, known.parameters))
@@ -253,11 +251,11 @@ def _refuse_other(answer: Array, expected: Array) -> None:
     )
 
 
-def _place_out(model: ExistingModel, staged: Staged, out: Path, take: Take) -> None:
+def _place_out(model: ExistingModel, staged: Staged, out: Path) -> None:
     """Move the models to another repository, the public one last, and those behind them."""
     names = [*staged.models[:0:-1], staged.models[0]]
     for name in model.closure()[1:]:
-        staging.take_tree(model.repository / name, staged.folder / name, take)
+        staging.take_tree(model.repository / name, staged.folder / name, link_or_copy)
         names.insert(0, name)
     for name in names:
         if (out / name).exists():

@@ -18,6 +18,7 @@ from deploy.existing.reading import ExistingModel
 from deploy.existing.record import Record
 from deploy.repository import model_config
 from exporters import protect
+from exporters.files.linking import link_or_copy
 from exporters.graph.onnx_signature import OnnxTensor, Signature
 from exporters.reading.classifier import ProtectOptions
 from exporters.repository import config_pbtxt, model_repository, versions
@@ -75,12 +76,13 @@ def take_tree(source: Path, target: Path, take: Take) -> None:
         copy_mode(source / relative, target / relative)
 
 
-def take_for_here(source: Path, target: Path, take: Take) -> None:
+def take_for_here(source: Path, target: Path) -> None:
     """Make a model stand where this machine runs it, which may have no GPU.
 
-    In one instance: one caller asks, and each takes its memory and its time to load.
+    In one instance: one caller asks, and each takes its memory and its time to load. What is small
+    is copied, as a server that polls loads a model again for a link to one of its files.
     """
-    take_tree(source, target, take)
+    take_tree(source, target, link_or_copy)
     if not (target / "config.pbtxt").is_file():  # Triton completes it
         return
     config = model_config.read(target / "config.pbtxt")

@@ -163,6 +163,7 @@ def _restore(folder: Path, kept: Record, target: Path, *, force: bool) -> list[s
     for one in (*kept.files, *more):
         if one != "config.pbtxt":
             staging.link(holder / one, target / one)
+    os.utime(holder)  # a server that polls loads it again for the links
     if kept.config is not None:
         # No link: it will be touched, and what a server sees change in the defence it loads again.
         original = folder.parent / kept.defences[-1] / record.HOLDER / "config.pbtxt"
