@@ -69,6 +69,14 @@ def test_an_optional_input_may_be_left_out(client):
     assert ask(client, "optional", x=[1, 2], b=[0, 0]) == [1, 2]
 
 
+def test_whoever_asks_again_at_once_gets_the_same(client):
+    """After some requests in a row another session answers, whose threads wait for the next."""
+    rows = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32).tolist()
+    for x in [*rows, rows[0]]:
+        wanted = np.float32(x) + np.float32([10, 20])
+        assert ask(client, "optional", x=x) == wanted.tolist()
+
+
 def test_an_answer_of_other_rows_than_the_request_is_an_error(client):
     from tritonclient.utils import InferenceServerException
 
