@@ -3,7 +3,6 @@
 import os
 import signal
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -83,22 +82,24 @@ def test_a_triton_that_stops_or_falls_silent_is_restarted(serve, number):
         assert serving.stop() == 0
 
 
-def test_a_triton_that_gets_next_to_no_time_is_not_restarted_for_that(serve):
+def test_a_triton_that_computes_is_given_time_to_answer(serve, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import itertools\nfrom deploy.processes import cpu\n"
+        "counted = itertools.count()\ncpu.nanoseconds = lambda pid: next(counted)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with serve() as serving:
         first = serving.status["triton_pid"]
-        os.kill(first, signal.SIGSTOP)
 
-        def heard_of():
-            time.sleep(1)
-            os.kill(first, signal.SIGCONT)  # for some microseconds
-            os.kill(first, signal.SIGSTOP)
+        def said_of_it():
             assert "DOWN" not in serving.said
-            return "but it computes" in (serving.status["models"]["digits"]["reason"] or "")
+            return serving.status["models"]["digits"]["reason"] or ""
 
-        serving.wait_until(heard_of)
+        os.kill(first, signal.SIGSTOP)  # and to serve it computes
+        serving.wait_until(lambda: "but it computes" in said_of_it())
         os.kill(first, signal.SIGCONT)
         serving.wait_until(lambda: serving.answers_with(beta=1.5))
-        serving.wait_until(lambda: serving.status["models"]["digits"]["state"] == "ready")
+        serving.wait_until(lambda: not said_of_it())
         assert (serving.status["triton_pid"], serving.status["restarts"]) == (first, 0)
         assert serving.stop() == 0
 
