@@ -123,6 +123,8 @@ INLINE void settle(const struct settings *s, int probabilities, struct lanes *l)
                 q = (top - rival) / top;
             } else {
                 gap = smaller((top - rival) * LOG2E, 1e30f);
+                /* Of less q would round to 0, as that of a tie; the secant is the tangent by then. */
+                gap = choose(top > rival, larger(gap, 1e-37f), gap);
                 q = power_and_less(-gap).less;
             }
             l->beta[r] = smaller(s->kept * catching_beta(s->gamma, &t, r, gap, q), s->beta);

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from kernels import draw
@@ -68,6 +68,7 @@ finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
     gamma=st.floats(0.001, 100),
     margin=st.floats(0, 0.9),
 )
+@example(logits=np.array([[-1, 1e-45, 0]], np.float32), beta=1.0, gamma=1.5, margin=0.0)
 def test_any_finite_logits_and_any_parameters_give_a_distribution(logits, beta, gamma, margin):
     parameters = Parameters(beta=beta, gamma=gamma, margin=margin, scores="logits")
     served = Postprocessor(parameters)(logits)
