@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deploy.commands.console import err_console, say
+from deploy.commands.console import counted, err_console, say
 
 if TYPE_CHECKING:
     from exporters.pipeline import Stage
@@ -92,7 +92,7 @@ class Countdown:
         minutes = (time.monotonic() - self._start) / max(done, 1) * left / 60
         failed = f"FAILED: {error}; " if error else ""
         say(
-            f"{name}: {failed}{seconds:.1f} s, about {left} run{'s' * (left != 1)} and "
-            f"{minutes:.0f} min left",
+            f"{name}: {failed}{seconds:.1f} s, about {counted(left, 'run')} and {minutes:.0f} min "
+            "left",
             console=err_console,
         )

@@ -95,7 +95,7 @@ def protect(
         staged = staging.write(
             model, known.found, known.parameters, asked, work / "models", take=keep
         )
-        linked = time.time()
+        linked = time.monotonic()
         if known.questions:
             path_in(staged.folder, model.name).write_text(text_of(known.questions), "utf-8")
         verified = [0] * len(known.parameters)
@@ -105,7 +105,7 @@ def protect(
             staging.write_record(model, staged)
             if reading.backend_of(model.config) == "python":
                 # A server that polls loads it again for the links, which are no older.
-                time.sleep(max(0.0, linked + placing_in.POLL_S - time.time()))
+                time.sleep(max(0.0, linked + placing_in.POLL_S - time.monotonic()))
             staging.refuse_changed(model, staged)
             public, *behind = staged.models
             # The record is the defence's: it comes first.

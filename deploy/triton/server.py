@@ -162,12 +162,7 @@ class TritonServer(Child):
     def _start(self) -> None:
         if not self.repository.is_dir():
             raise InputError(f"{self.repository}: no such model repository")
-        if (self.repository / "config.pbtxt").is_file():
-            raise InputError(
-                f"{self.repository}: expected a model repository, got one model of it; serve "
-                f"{self.repository.absolute().parent}"
-            )
-        servable_path.refuse(self.repository)
+        servable_path.refuse(self.repository, "serve")
         installed = wheel.find()
         self._refuse_addresses()
         home = self._make_home("reverse-sigmoid-")

@@ -16,15 +16,19 @@ _PLAIN = frozenset(string.printable) - frozenset(string.whitespace) - _SHELLS_OW
 MOST_CHARACTERS = 3400
 
 
-def refuse(repository: Path) -> None:
+def refuse(repository: Path, way_out: str = "give") -> None:
     """Refuse what is one model, and a path that Triton cannot read models from, links followed.
+
+    Args:
+        repository: that is to be served.
+        way_out: what to do with the repository around a model.
 
     Raises:
         InputError: why not, and a way out.
     """
     if (repository / "config.pbtxt").is_file():
         raise InputError(
-            f"{repository}: expected a model repository, got one model of it; give "
+            f"{repository}: expected a model repository, got one model of it; {way_out} "
             f"{repository.absolute().parent}"
         )
     path = str(repository.resolve())

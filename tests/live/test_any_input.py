@@ -33,36 +33,25 @@ ARRAYS = {
 def pair(tmp_path_factory):
     """A server of the protected classifier, and the folder of its query set."""
     folder = tmp_path_factory.mktemp("pair")
-    graph_file(
-        folder / "pair.onnx",
-        [
-            node("Gather", ["embedding", "ids"], ["each"]),
-            node("ReduceMean", ["each"], ["mean"], axes=[1], keepdims=0),
-            node("MatMul", ["mean", "of_ids"], ["first"]),
-            node("MatMul", ["amount", "of_amount"], ["second"]),
-            node("Add", ["first", "second"], ["scores"]),
-        ],
-        [("ids", TensorProto.INT64, ("N", "L")), ("amount", TensorProto.FLOAT, ("N", 2))],
-        [("scores", TensorProto.FLOAT, ("N", CLASSES))],
-        {"embedding": EMBEDDING, "of_ids": OF_IDS, "of_amount": OF_AMOUNT},
-    )
-    done = call_command("protect", "pair.onnx", "--repository", "repository", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    graph_file(
-        folder / "other.onnx",
-        [
-            node("Cast", ["ids"], ["x"], to=TensorProto.FLOAT),
-            node("ReduceMean", ["x"], ["mean"], axes=[1], keepdims=1),
-            node("MatMul", ["mean", "none"], ["zero"]),
-            node("MatMul", ["amount", "of_amount"], ["first"]),
-            node("Sub", ["zero", "first"], ["scores"]),
-        ],
-        [("ids", TensorProto.INT64, ("N", "L")), ("amount", TensorProto.FLOAT, ("N", 2))],
-        [("scores", TensorProto.FLOAT, ("N", CLASSES))],
-        {"of_amount": OF_AMOUNT, "none": np.zeros((1, CLASSES), np.float32)},
-    )
-    done = call_command("protect", "other.onnx", "--repository", "repository", cwd=folder)
-    assert done.returncode == 0, done.stderr
+    for name, of_ids, of_amount in (
+        ("pair", OF_IDS, OF_AMOUNT),
+        ("other", np.zeros_like(OF_IDS), -OF_AMOUNT),
+    ):
+        graph_file(
+            folder / f"{name}.onnx",
+            [
+                node("Gather", ["embedding", "ids"], ["each"]),
+                node("ReduceMean", ["each"], ["mean"], axes=[1], keepdims=0),
+                node("MatMul", ["mean", "of_ids"], ["first"]),
+                node("MatMul", ["amount", "of_amount"], ["second"]),
+                node("Add", ["first", "second"], ["scores"]),
+            ],
+            [("ids", TensorProto.INT64, ("N", "L")), ("amount", TensorProto.FLOAT, ("N", 2))],
+            [("scores", TensorProto.FLOAT, ("N", CLASSES))],
+            {"embedding": EMBEDDING, "of_ids": of_ids, "of_amount": of_amount},
+        )
+        done = call_command("protect", f"{name}.onnx", "--repository", "repository", cwd=folder)
+        assert done.returncode == 0, done.stderr
     np.savez(folder / "rows.npz", **ARRAYS)
     repository = folder / "repository"
     with TritonServer(repository, ports=free_ports(), log=folder / "triton.log") as server:

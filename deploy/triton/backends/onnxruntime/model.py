@@ -77,7 +77,7 @@ class TritonPythonModel:
         try:
             self.session = _session(path, config, args, waits=False)
             size = sum(file.stat().st_size for file in path.parent.iterdir() if file.is_file())
-            twice = size <= LOADED_TWICE and args["model_instance_kind"] != "GPU"
+            twice = size <= LOADED_TWICE and args["model_instance_kind"] != "GPU" and _waits(config)
             self.waiting = _session(path, config, args, waits=True) if twice else self.session
         except Exception as error:
             raise pb_utils.TritonModelException(f"{path}: {error}") from None
@@ -207,6 +207,12 @@ def _session(
     options = _session_options(config)
     options.add_session_config_entry("session.force_spinning_stop", "0" if waits else "1")
     return onnxruntime.InferenceSession(str(path), options, providers=_providers(args))
+
+
+def _waits(config: dict[str, Any]) -> bool:
+    """Say whether there are threads that may wait busily."""
+    said = {key: one["string_value"] for key, one in config.get("parameters", {}).items()}
+    return said.get(SPINNING) != "0" and said.get("intra_op_thread_count") != "1"
 
 
 def _session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
