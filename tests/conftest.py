@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from commands import Running, call_command
+from ports import free_ports
 
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from load_tests.asking.endpoint import Endpoint
 
 TESTS = Path(__file__).parent

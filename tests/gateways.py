@@ -1,31 +1,18 @@
 """A protected repository behind the real Envoy, as an operator would run it."""
 
 import os
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 import trustme
 from commands import Running
+from ports import free_addresses, free_ports
 from serving import port_options
 
-from deploy.triton.server import free_ports
 from load_tests.asking.endpoint import Access
 
 KEYS = {"alice": "alice-0123456789abcdef", "bob": "bob-0123456789abcdef", "eve": "eve" * 8}
 BUDGET = 100
-
-
-def free_addresses(count):
-    """Return addresses of loopback that nothing listens on just now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 @dataclass

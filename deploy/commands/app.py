@@ -126,6 +126,8 @@ def _told(error: BaseException) -> int:
         from exporters.files.atomic_file import told
 
         message = told(error)
+    elif _is_of_triton(error):
+        message = f"Triton: {error}"
     elif isinstance(error, UsageError):
         if not error.format_message():  # nothing was asked for, and the help was shown
             return 2
@@ -134,6 +136,12 @@ def _told(error: BaseException) -> int:
         raise error
     say(f"reverse-sigmoid: {message}", console=err_console)
     return 1
+
+
+def _is_of_triton(error: BaseException) -> bool:
+    """Say whether Triton said so, or did not answer, where nobody expected that."""
+    loaded = sys.modules.get("tritonclient.utils")  # not for this: it takes half a second
+    return loaded is not None and isinstance(error, loaded.InferenceServerException)
 
 
 def _interrupted() -> int:

@@ -1,4 +1,4 @@
-"""Whether an address can be listened on, said before a server says it in its own way."""
+"""Whether an address can be listened on, and whether a server listens there."""
 
 import socket
 
@@ -20,3 +20,12 @@ def refuse_taken(name: str, host: str, port: int) -> None:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise InputError(f"{name}: cannot listen on {shown}: {reason}") from None
+
+
+def listens(host: str, port: int) -> bool:
+    """Return whether a server takes connections there within a second."""
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True

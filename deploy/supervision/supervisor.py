@@ -73,7 +73,7 @@ class Supervisor:
             status_file: JSON that is rewritten after every round, see ``Status``.
 
         Raises:
-            ServerError: a model that was protected is not any more.
+            ServerError: a model that was protected is not any more, or Triton does not answer.
             InputError: the status file cannot be written.
         """
         self._server, self._say, self._status_file = server, say, status_file
@@ -95,10 +95,24 @@ class Supervisor:
         self._last_suspects: list[str] = []
         self._restarted_for = ""  #: the model that Triton was restarted for last
         self._unheard = 0  #: questions in a row that Triton left unanswered although it computed
-        self._edits.look(self._client(), self._plain)
-        self._discover(self._client())
+        self._learn()
         if status_file is not None:
             self._status().write(status_file)
+
+    def _learn(self) -> None:
+        """Look for the first time; a machine that is busy is asked as often as later on."""
+        from tritonclient.utils import InferenceServerException
+
+        for tries_left in reversed(range(UNHEARD)):
+            try:
+                self._edits.look(self._client(), self._plain)
+                self._discover(self._client())
+                return
+            except InferenceServerException as error:
+                self._server.wait(1)
+                if not tries_left:
+                    said = f"Triton does not answer: {error.message()}; see {self._server.log}"
+                    raise ServerError(said) from None
 
     @property
     def names(self) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.processes.child import Child, ends_within
-from deploy.processes.listening import refuse_taken
+from deploy.processes.listening import listens, refuse_taken
 from deploy.triton import cancel_guard, server_log, stub_processes, wheel
 from deploy.triton.plain_http import PlainHttp
 from exporters.files import servable_path
@@ -279,21 +279,29 @@ class TritonServer(Child):
             refuse_taken(option, self.address, port)
 
     def _wait_until_ready(self) -> None:
-        if self._comes_up(self._is_live, self.startup_timeout_s):
-            self._refuse_models_not_ready()
-        elif self.exit_code is not None:
-            reason = server_log.first_error(self.log, self._log_start)
-            raise ServerError(f"Triton exited with code {self.exit_code}: {reason}")
-        else:
-            raise ServerError(
-                f"Triton is not live after {self.startup_timeout_s:g} s; see {self.log}"
-            )
+        from tritonclient.utils import InferenceServerException
+
+        silent = f"is not live after {self.startup_timeout_s:g} s"
+        try:
+            if self._comes_up(self._is_live, self.startup_timeout_s):
+                self._refuse_models_not_ready()
+                return
+        except InferenceServerException as error:
+            silent = f"does not answer any more: {error.message()}"
+            if self._process is not None:
+                ends_within(self._process, 1)
+        if self.exit_code is None:
+            raise ServerError(f"Triton {silent}; see {self.log}")
+        reason = server_log.first_error(self.log, self._log_start)
+        raise ServerError(f"Triton exited with code {self.exit_code}: {reason}")
 
     def _is_live(self) -> bool:
+        """Say whether it answers at all its ports: it opens that of gRPC first, metrics last."""
         from tritonclient.utils import InferenceServerException
 
         with contextlib.suppress(InferenceServerException), self.connect() as client:
-            return bool(client.is_server_live(client_timeout=5))
+            live = bool(client.is_server_live(client_timeout=5))
+            return live and all(listens(self.address, port) for port in vars(self.ports).values())
         return False
 
     def _refuse_models_not_ready(self) -> None:

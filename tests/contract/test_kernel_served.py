@@ -12,10 +12,11 @@ import numpy as np
 import oracle
 import pytest
 from commands import run_command
+from ports import free_ports
 from serving import read_url
 from step import load_step  # noqa: F401
 
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from load_tests.asking.endpoint import Endpoint
 from postprocess import kernel
 

@@ -10,10 +10,11 @@ import pytest
 from commands import call_command
 from onnx import TensorProto
 from pages import PAGES
+from ports import free_ports
 from serving import read_url
 from victims import linear_file, node
 
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from load_tests.asking.endpoint import Endpoint, EndpointError
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

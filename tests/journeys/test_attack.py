@@ -10,11 +10,12 @@ import numpy as np
 import onnxruntime
 import pytest
 from commands import COMMAND, SOON_S, Running, call_command, processes_of, run_on_a_full_disk
+from ports import free_ports
 from scipy.special import softmax
 from serving import read_url, wait_for_port
 
 from deploy.repository.config_edit import set_parameters
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from exporters.repository.model_repository import SHIPPED
 from exporters.training import datasets
 from exporters.training.train import predict

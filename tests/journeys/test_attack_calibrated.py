@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 from commands import call_command
+from ports import free_ports
 
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from load_tests.stealing.thief import suite
 from postprocess import calibration
 

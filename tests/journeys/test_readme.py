@@ -16,12 +16,13 @@ import pytest
 import victims
 import yaml
 from commands import PATIENCE_S, Running, call_command, run_command, wait_for_no_process_naming
-from gateways import free_addresses, write_files
+from gateways import write_files
 from onnx import TensorProto, helper
 from pages import PAGES, README, ROOT, SHELL, block, blocks, shown_after, understood
+from ports import free_addresses, free_ports
 from serving import port_options
 
-from deploy.triton.server import Ports, free_ports
+from deploy.triton.server import Ports
 
 TEST_COMMAND = "pytest"
 EXAMPLE = "reverse-sigmoid export digits\nreverse-sigmoid serve model_repository\n"

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 from commands import wait_for_no_process_naming
+from ports import free_ports
 from serving import Serving
 from siege import Siege, single_rows, write_operator
-
-from deploy.triton.server import free_ports
 
 QUICK = ("test_answers.py", "test_gateway_door.py")
 

@@ -7,9 +7,10 @@ import pytest
 from commands import PATIENCE_S, call_command
 from locusts import locust, statistics, stopped_when_spent
 from onnx import TensorProto
+from ports import free_ports
 from victims import graph_file, node
 
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from load_tests.data.drawn import draw_from
 from load_tests.stealing.transfer_set_file import TransferSetFile
 

@@ -5,9 +5,10 @@ import os
 
 import pytest
 from commands import run_command
+from ports import free_ports
 
 from deploy.hostile.attacks import ATTACKS
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from exporters.repository.model_repository import onnx_path
 
 

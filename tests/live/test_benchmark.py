@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from commands import run_command, wait_for_no_process_naming
 from onnx import TensorProto, helper
+from ports import free_ports
 from victims import graph_file
 
 from deploy.benchmarks import rivals, serving
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from exporters.protect import protect
 from exporters.reading.classifier import ProtectOptions
 from exporters.repository.model_repository import SHIPPED

@@ -8,9 +8,10 @@ import numpy as np
 import onnxruntime
 import pytest
 from commands import run_command
+from ports import free_ports
 from victims import SIGMOID, linear_file
 
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from exporters.fusing import fused
 from exporters.graph import onnx_graph
 from load_tests.asking.endpoint import Endpoint

@@ -16,11 +16,12 @@ import grpc
 import pytest
 from commands import run_command
 from gateways import KEYS, Gated, write_files
+from ports import free_ports
 from serving import IMAGES, port_options
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from deploy.triton import cancel_guard, stub_processes
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from load_tests.asking.endpoint import Endpoint
 
 #: An unguarded Triton seldom survives that many; 133 were enough once.

@@ -8,8 +8,9 @@ import shutil
 import numpy as np
 import pytest
 from commands import run_command
-from gateways import Gated, free_addresses
+from gateways import Gated
 from google.protobuf.internal.encoder import _VarintBytes
+from ports import free_addresses
 from serving import CLASSIFIER, DEFENCE, IMAGES
 from tritonclient.grpc import service_pb2
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from ports import free_ports
 
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from exporters.training import datasets
 from load_tests.asking.endpoint import Endpoint, EndpointError
 

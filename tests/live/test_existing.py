@@ -10,11 +10,12 @@ import oracle
 import pytest
 from commands import SOON_S, call_command
 from existing_models import contents
+from ports import free_ports
 from tritonclient.grpc import InferInput
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from deploy.existing import protecting
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from exporters.reading import evidence
 from exporters.reading.classifier import ProtectOptions
 from exporters.repository.model_repository import SHIPPED

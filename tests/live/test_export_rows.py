@@ -6,8 +6,9 @@ import numpy as np
 import oracle
 import pytest
 from commands import call_command
+from ports import free_ports
 
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from exporters.repository.model_repository import SHIPPED
 from exporters.training import datasets
 from load_tests.asking.endpoint import ask, connect

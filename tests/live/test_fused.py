@@ -13,9 +13,9 @@ import oracle
 import pytest
 from commands import Running, call_command, wait_for_no_process_naming
 from gateways import Gated, write_files
+from ports import free_ports
 from serving import IMAGES, port_options, stubs_of
 
-from deploy.triton.server import free_ports
 from exporters.files.atomic_file import atomic_file
 from exporters.repository.model_repository import onnx_path
 from load_tests.asking.endpoint import Endpoint, EndpointError, connect

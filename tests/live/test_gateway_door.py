@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from commands import SOON_S
-from gateways import KEYS, free_addresses, write_files
+from gateways import KEYS, write_files
+from ports import free_addresses
 
 from deploy.gateway.envoy import filters
 from deploy.gateway.envoy.bootstrap import Upstream

@@ -6,11 +6,12 @@ import time
 import numpy as np
 import oracle
 import pytest
+from ports import free_ports
 from serving import read_url
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 

@@ -11,10 +11,11 @@ import onnxruntime
 import pytest
 from commands import call_command
 from oracle import protected as reference
+from ports import free_ports
 from victims import FLOAT, INT64, graph_file, node, rng
 
 from deploy.repository import protected
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 
 X = rng().normal(size=(40, 6)).astype(np.float32)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from commands import processes_naming, wait_for_no_process_naming
+from ports import free_ports
 from serving import CLASSIFIER, DEFENCE, IMAGES, Serving
 from tritonclient.grpc import InferenceServerClient
 
-from deploy.triton.server import free_ports
 from load_tests.asking.endpoint import Endpoint
 
 ENSEMBLES, SECONDS = 8, 30

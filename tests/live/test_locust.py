@@ -1,11 +1,11 @@
 """The real Locust, as a person runs it, against the real server."""
 
 import json
-import socket
 
 import numpy as np
 from commands import PATIENCE_S, run_command
 from locusts import ended, locust, statistics, stopped_when_spent
+from ports import free_port
 
 from exporters.training import datasets
 from load_tests.stealing.transfer_set_file import TransferSetFile
@@ -62,9 +62,7 @@ def test_normal_users_and_thieves_are_told_apart_and_thieves_spend_their_budgets
 
 def test_two_workers_steal_what_their_master_counts(server, tmp_path):
     sets = tmp_path / "sets"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     workers = ("--expect-workers", 2, "--master-bind-host", "127.0.0.1", "--master-bind-port", port)
     thieves = ("--sample-thieves", 2, "--random-thieves", 2)
     options = load(server, sets, thieves=thieves)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 from commands import SOON_S
-from gateways import free_addresses, write_files
+from gateways import write_files
+from ports import free_addresses
 from serving import IMAGES, read_url
 
 from deploy.gateway.envoy.bootstrap import Upstream

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import victims
 from onnx import TensorProto, helper
+from ports import free_ports
 
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from load_tests.asking.endpoint import connect
 
 FLOAT = TensorProto.FLOAT

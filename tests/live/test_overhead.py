@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import SOON_S, Running, run_command
+from ports import free_ports
 
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from load_tests.asking.endpoint import EndpointError, connect
 from load_tests.timing.closed_loop import ClosedLoop
 from load_tests.timing.flood import Flood, FloodOptions

@@ -10,9 +10,10 @@ import oracle
 import pytest
 import victims
 from commands import call_command
+from ports import free_ports
 from protected_cases import CASES
 
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from exporters.protect import protect
 from exporters.reading.classifier import ProtectOptions
 from exporters.repository.model_repository import SHIPPED, onnx_path

@@ -8,10 +8,11 @@ from functools import partial
 import numpy as np
 import oracle
 from commands import SOON_S, run_command
+from ports import free_ports
 from tritonclient.utils import InferenceServerException
 from victims import linear_file
 
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from exporters.graph.onnx_run import OnnxSession
 from load_tests.asking.endpoint import Endpoint, EndpointError
 from postprocess import calibration

@@ -15,10 +15,11 @@ from odd_victims import (
     two_classes_file,
     zipmap_file,
 )
+from ports import free_ports
 from tritonclient.utils import InferenceServerException
 from victims import node
 
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from exporters.protect import protect
 from exporters.reading.classifier import ProtectOptions
 from exporters.repository.model_repository import SHIPPED

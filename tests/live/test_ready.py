@@ -7,8 +7,9 @@ import sys
 import time
 
 import pytest
+from ports import free_ports
 
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 
 SECRET = "s" * 32
 

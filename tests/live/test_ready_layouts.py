@@ -10,11 +10,12 @@ import sys
 import numpy as np
 import pytest
 from commands import Running, run_command, wait_for_no_process_naming
+from ports import free_ports
 from serving import port_options, stubs_of
 from victims import FLOAT, INT64, SIGMOID, SOFTMAX, graph_file, linear_file, node, rng
 from victims import sklearn_strings_file as strings_file
 
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from exporters.protect import protect
 from exporters.reading.classifier import ProtectOptions
 from exporters.repository.model_repository import SHIPPED

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import call_command
+from ports import free_ports
 
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from exporters.training import datasets
 from load_tests.asking.endpoint import Endpoint, ask
 

@@ -14,8 +14,9 @@ import onnxruntime
 import oracle
 import pytest
 from commands import call_command
+from ports import free_ports
 
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from exporters.repository.model_repository import onnx_path
 from load_tests.asking.endpoint import connect
 

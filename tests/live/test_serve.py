@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from commands import Running, processes_naming, run_command, wait_for_no_process_naming
 from gateways import write_files
+from ports import free_ports
 from serving import port_options
 
 from deploy.gateway.envoy.bootstrap import Upstream
 from deploy.gateway.operator_file import Address, read
 from deploy.gateway.process import Gateway
 from deploy.processes import die_with_parent
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from load_tests.asking.endpoint import Endpoint
 
 DEFENCE = "digits_reverse_sigmoid"

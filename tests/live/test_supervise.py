@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import SOON_S, processes_naming
+from ports import free_port, free_ports
 from serving import CLASSIFIER, DEFENCE, IMAGES, Load
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
+from deploy.supervision.supervisor import Supervisor
+from deploy.triton.server import Ports, ServerError, TritonServer
 from load_tests.asking.endpoint import Endpoint
 
 RAISES = """
@@ -182,3 +185,19 @@ def test_without_supervision_serve_ends_with_triton(serve, tmp_path):
         assert serving.process.wait(SOON_S) == 1
         assert "Triton stopped by itself with exit code -9" in serving.said
         assert not serving.status_file.exists()
+
+
+def test_a_triton_that_dies_before_it_is_first_asked_is_one_clear_error(repository, tmp_path):
+    with TritonServer(repository, ports=free_ports(), log=tmp_path / "triton.log") as server:
+        os.kill(server.pid, KILLED)
+        with pytest.raises(ServerError, match="Triton stopped by itself with exit code -9"):
+            Supervisor(server, print)
+
+
+@pytest.mark.parametrize("late", ["http", "metrics"])
+def test_a_triton_is_live_once_it_listens_at_all_its_ports(server, tmp_path, late):
+    """It opens that of gRPC first; who asked at another just then was refused."""
+    ports = vars(server.ports)
+    for expected, asked in ((True, ports), (False, ports | {late: free_port()})):
+        same = TritonServer(server.repository, ports=Ports(**asked), log=tmp_path / "triton.log")
+        assert same._is_live() is expected

@@ -8,9 +8,10 @@ import onnx
 import pytest
 from commands import SOON_S
 from onnx import helper
+from ports import free_ports
 from serving import read_url
 
-from deploy.triton.server import TritonServer, free_ports
+from deploy.triton.server import TritonServer
 from exporters.training import datasets
 from load_tests.asking.endpoint import Endpoint, EndpointError
 
