@@ -155,7 +155,7 @@ def read(path: Path, *, where: str) -> Calibration:
         reason = getattr(error, "strerror", None) or "expected UTF-8"
     except InputError as refusal:
         reason = str(refusal)
-    raise InputError(f"{where}: parameter calibration: {path}: {reason}")
+    raise InputError(f"{where}: {path}: {reason}")
 
 
 def _whole(value: Any) -> int:

@@ -85,7 +85,8 @@ def read_table(parameters: Parameters, *, directory: Path, where: str) -> Calibr
     """
     if parameters.calibration is None:
         return None
-    return calibration.read(directory / parameters.calibration, where=where)
+    path = directory / parameters.calibration
+    return calibration.read(path, where=f"{where}: parameter calibration")
 
 
 def refuse_other_table(

@@ -62,13 +62,14 @@ class CheckCommand:
 
 def _of_gateway(path: Path, repository: Path) -> "Iterator[Finding]":
     """Yield what an operator's file opens that it should not, and who gets raw scores."""
-    from deploy.gateway import models, operator_file
+    from deploy.gateway import early, models, operator_file
     from deploy.repository import model_config
     from deploy.repository.finding import error, warning
 
     try:
         configs = model_config.read_all(repository)
         operator = models.against(path, operator_file.read(path), configs)
+        early.refuse_no_pair(path, operator)
     except InputError as refusal:
         yield error("gateway", "", str(refusal))
     else:

@@ -31,6 +31,19 @@ def refuse(path: Path, operator: Operator, repository: Path) -> None:
     configs = model_config.read_all(repository)
     if configs and configs.keys() == {one.name for one in repository.iterdir() if one.is_dir()}:
         models.against(path, operator, configs)
+    refuse_no_pair(path, operator)
+
+
+def refuse_no_pair(path: Path, operator: Operator) -> None:
+    """Refuse a certificate and a key that do not go together.
+
+    Args:
+        path: of the operator's file, for messages.
+        operator: what it says.
+
+    Raises:
+        InputError: they are no pair of PEM files.
+    """
     if operator.tls is None:
         return
     certificate, key_file = operator.tls.certificate, operator.tls.key

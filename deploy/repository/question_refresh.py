@@ -40,7 +40,8 @@ def refresh(folder: Path) -> list[str]:
                 if before.looks.tells_raw and not after.looks.tells_raw:
                     which = name if len(old) == 1 else f"{name}, output {after.looks.output}"
                     warnings.append(
-                        f"{which}: health checks cannot tell its answers from raw ones now"
+                        f"{which}: health checks cannot tell its answers from raw ones now; "
+                        "protect it again with confident rows of --sample"
                     )
         except InputError as error:
             warnings.append(f"{path} is left as it was: {error}")

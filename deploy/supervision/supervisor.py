@@ -274,6 +274,8 @@ class Supervisor:
             self._failed[found.title] = found, failed, time.monotonic() + AGAIN_S
             return
         self._watched[found.title] = one
+        if self._discovered is not None:
+            self._say(f"{found.title}: watched from now on")
 
     def _recover(self, one: Watched, error: ProbeError) -> None:
         """Bring a model back the cheapest way, or say why that has to wait."""

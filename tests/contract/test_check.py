@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import trustme
 from commands import call_command
 from gateways import write_files
 
@@ -265,6 +266,21 @@ def test_an_operators_file_is_held_against_the_repository(
     assert done.returncode == (level == "error")
     assert [one["level"] for one in findings] == ([level] if level else [])
     assert all(said in one["message"] for one in findings)
+
+
+def test_a_certificate_and_another_s_key_are_found_before_serve_finds_them(repository, tmp_path):
+    files = write_files(tmp_path, more="queries_per_request: 256\n")
+
+    def found():
+        done = call_command("check", repository, "--gateway", files.path, "--json", cwd=tmp_path)
+        said = json.loads(done.stdout)["findings"]
+        return [one["message"] for one in said if one["code"] == "gateway"]
+
+    assert found() == []
+    other = trustme.CA().issue_cert("localhost").private_key_pem
+    other.write_to_path(tmp_path / "server.key")
+    (said,) = found()
+    assert "expected a certificate and its own key, PEM files" in said
 
 
 def test_serve_refuses_what_its_gateway_would_open_before_triton_starts(repository, tmp_path):

@@ -1,6 +1,7 @@
 """Edits of config.pbtxt under load, on the real server."""
 
 import json
+import shutil
 
 import pytest
 from serving import DEFENCE, Load
@@ -14,7 +15,7 @@ def load(serving, model, **options):
         client.load_model(model, **options)
 
 
-def test_in_poll_mode_good_edits_take_effect_and_bad_ones_are_refused_aloud(serve):
+def test_in_poll_mode_good_edits_take_effect_and_bad_ones_are_refused_aloud(serve, tmp_path):
     with serve("--model-control-mode", "poll") as serving, Load(serving) as clients:
         shipped = serving.config.read_text()
         serving.edit('"1.5"', '"0.5"')
@@ -50,6 +51,14 @@ def test_in_poll_mode_good_edits_take_effect_and_bad_ones_are_refused_aloud(serv
         assert clients.errors == []
         assert clients.raw_answers() == 0
         assert clients.answers_other_than(1.5, 0.5) == 0
+
+        twin = shutil.copytree(serving.repository / "digits", tmp_path / "twin")
+        config = twin / "config.pbtxt"
+        config.write_text(config.read_text().replace('name: "digits"', 'name: "twin"'))
+        came = twin.rename(serving.repository / "twin")
+        serving.wait_for("twin: watched from now on")
+        shutil.rmtree(came)
+        serving.wait_for("twin: removed from the repository, no longer watched")
         assert serving.stop() == 0
         assert serving.status["state"] == "stopped"
 
