@@ -8,8 +8,8 @@ one, see ``watched.Watched.unchanged``.
 from collections import Counter
 from typing import Any
 
-#: A model is asked in every round until nobody else has asked it for so many, then in every such.
-QUIET_ROUNDS = 5
+#: A model is asked in every round until nobody else has asked it for so many, then rarely.
+QUIET_ROUNDS, RARE_ROUNDS = 5, 10
 
 
 class Traffic:
@@ -44,4 +44,4 @@ class Traffic:
 
     def is_due(self, model: str) -> bool:
         """Say whether the model is to be asked in this round."""
-        return self._quiet[model] < QUIET_ROUNDS or self._quiet[model] % QUIET_ROUNDS == 0
+        return self._quiet[model] < QUIET_ROUNDS or self._quiet[model] % RARE_ROUNDS == 0

@@ -68,7 +68,7 @@ def test_eight_ensembles_that_nobody_asks_cost_next_to_nothing(many, tmp_path):
         percent = 100 * (cpu_s(serving.process.pid) - spent) / (time.monotonic() - began)
         asked = [answered(serving.url, model) - count for model, count in before.items()]
         assert len(asked) == ENSEMBLES
-        assert all(1 <= count <= SECONDS / 5 + 2 for count in asked), asked
+        assert all(1 <= count <= SECONDS / 10 + 2 for count in asked), asked
         print(f"{ENSEMBLES} ensembles that nobody asks: {percent:.2f} % of a core")
         assert percent <= MOST_PERCENT
         assert serving.stop() == 0
@@ -85,7 +85,7 @@ def test_a_model_that_somebody_asks_is_asked_in_every_round(serve):
                 time.sleep(0.1)
             # Triton may have loaded it again just after the start, and then counts anew.
             ours += max(0, answered(serving.url, "digits") - before - 10)
-        # Some 30 rounds where nothing else runs; by fives they would be 6 at most.
+        # Some 30 rounds where nothing else runs; rarely asked they would be 3 at most.
         assert ours > 8
         assert serving.stop() == 0
 

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 from tritonclient.utils import InferenceServerException
 
-from deploy.supervision.traffic import QUIET_ROUNDS, Traffic
+from deploy.supervision.traffic import QUIET_ROUNDS, RARE_ROUNDS, Traffic
 
 
 class Triton:
@@ -44,10 +44,10 @@ def rounds(traffic, triton, count, *, before_each=lambda: None):
     return asked
 
 
-def test_a_model_that_nobody_else_asks_is_asked_in_every_fifth_round():
-    asked = rounds(Traffic(), Triton(), 41)
+def test_a_model_that_nobody_else_asks_is_asked_in_every_tenth_round():
+    asked = rounds(Traffic(), Triton(), 51)
     assert asked[:QUIET_ROUNDS] == [True] * QUIET_ROUNDS
-    assert sum(asked[-4 * QUIET_ROUNDS :]) == 4
+    assert sum(asked[-4 * RARE_ROUNDS :]) == 4
 
 
 def test_a_request_of_somebody_else_has_it_asked_in_every_round_again():
