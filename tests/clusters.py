@@ -21,9 +21,17 @@ class DaskCluster:
         self.scheduler = self._start("scheduler", *words)
         self.address = self._until(lambda: json.loads(told.read_text())["address"])
         self.workers = []
-        for _ in range(workers):
+        self.fill(workers)
+
+    def fill(self, workers):
+        """Start workers until so many live."""
+        for _ in range(workers - len(self.living())):
             self.add_worker()
         self._until(lambda: self._has(workers))
+
+    def living(self):
+        """Return the numbers of the workers that have not been killed."""
+        return [at for at, worker in enumerate(self.workers) if worker.poll() is None]
 
     def add_worker(self):
         home = self.folder / f"worker-{len(self.workers)}"
@@ -53,8 +61,12 @@ class DaskCluster:
                 time.sleep(0.1)
 
     def _has(self, workers):
+        """Return once the scheduler has so many workers, and none any more that was killed."""
+        deadline = time.monotonic() + SOON_S
         with Client(self.address, timeout=SOON_S, set_as_default=False) as client:
-            client.wait_for_workers(workers, timeout=SOON_S)
+            while len(client.nthreads()) != workers:
+                assert time.monotonic() < deadline, client.nthreads()
+                time.sleep(0.1)
 
     def home(self, at):
         """Return the folder of a worker, which its processes name."""
