@@ -5,14 +5,13 @@ import json
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import SOON_S, Running, run_command
+from commands import SOON_S, Running, call_command, run_command
 from ports import free_ports
 
 from deploy.triton.server import TritonServer
@@ -162,7 +161,7 @@ def test_progress_goes_to_stderr_and_the_table_to_stdout(server, tmp_path):
     ],
 )
 def test_bad_input_is_refused_in_one_line(server, tmp_path, arguments, said):
-    done = run_command("overhead", *models(server.grpc_url), *arguments, cwd=tmp_path)
+    done = call_command("overhead", *models(server.grpc_url), *arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stdout == ""
     assert said in done.stderr
@@ -191,7 +190,8 @@ def test_the_thief_goes_with_a_measurement_that_is_stopped(server, tmp_path, num
     arguments = ("--batch", "1", "--concurrency", "1", "--rounds", "2", "--under-attack")
     command = ("overhead", *models(server.grpc_url), *arguments)
     # The thief comes after the first cell, which is as long as the second.
-    with Running(*command, "--seconds", "3", cwd=tmp_path) as measuring:
+    with Running(*command, "--seconds", "2", cwd=tmp_path) as measuring:
+        measuring.wait_for("[1/2]")
         measuring.wait_until(lambda: any(map(has_begun, thieves(tmp_path))))
         code = measuring.stop(number)
     assert code == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
@@ -231,15 +231,12 @@ def test_a_thief_that_cannot_begin_says_why(server):
 
 def test_a_server_that_goes_away_is_counted_as_errors(repository, tmp_path):
     with TritonServer(repository, ports=free_ports(), log=tmp_path / "triton.log") as server:
-        # Long enough for the server to go while the second cell is measured.
-        arguments = ("--batch", "1", "--concurrency", "1,2", "--seconds", "3", "--rounds", "2")
+        arguments = ("--batch", "1", "--concurrency", "1,2", "--seconds", "1", "--rounds", "2")
         command = ("overhead", *models(server.grpc_url), *arguments, "--json")
         with Running(*command, cwd=tmp_path) as measuring:
             measuring.wait_for("[1/2]")
-            stopping = threading.Thread(target=server.stop)
-            stopping.start()
+            os.kill(server.pid, signal.SIGKILL)  # while the second cell is measured
             code = measuring.process.wait(SOON_S)
-            stopping.join()
     assert code == 0, measuring.stderr.read_text()
     first, second = json.loads(measuring.stdout.read_text())["cells"]
     assert first["protected"]["errors"] == 0
