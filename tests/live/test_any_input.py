@@ -68,7 +68,7 @@ def attack(pair, name, *more):
 @pytest.mark.slow
 def test_all_attacks_that_choose_rows_steal_it_and_the_others_are_left_out(pair):
     done = attack(pair, "all", "--victim", "pair_classifier", "--query-set", "rows.npz",
-                  "--budgets", 60, "--out", "theft", "--json")  # fmt: skip
+                  "--budgets", 60, "--jobs", 1, "--out", "theft", "--json")  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert set(report["left_out"]) == {"random", "jacobian", "knockoff", "duplicates"}

@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from commands import run_command
+from commands import call_command, run_command
 from ports import free_ports
 
 from deploy.hostile.attacks import ATTACKS
@@ -47,7 +47,7 @@ def test_what_can_hurt_a_server_is_found_without_hurting_it(server, tmp_path):
 
 
 def test_models_that_do_not_exist_are_not_open(exported, tmp_path):
-    done = run_command(
+    done = call_command(
         *("protect", onnx_path(exported, "digits"), "--name", "digits", "--layout", "fused"),
         *("--repository", tmp_path / "models"),
         cwd=tmp_path,
@@ -89,7 +89,7 @@ def test_an_attack_on_a_bare_server_is_warned_of_and_found_to_hurt(exported, tmp
     ],
 )
 def test_an_attack_has_to_be_named_right_and_called_dangerous(server, tmp_path, options, said):
-    done = run_command(
+    done = call_command(
         "audit", "--url", server.grpc_url, "--public", "digits", *options, cwd=tmp_path
     )
     assert done.returncode == 1

@@ -3,7 +3,7 @@
 import json
 
 import numpy as np
-from commands import PATIENCE_S, run_command
+from commands import PATIENCE_S, call_command
 from locusts import ended, locust, statistics, stopped_when_spent
 from ports import free_port
 
@@ -50,7 +50,7 @@ def test_normal_users_and_thieves_are_told_apart_and_thieves_spend_their_budgets
         assert np.abs(taken[one].scores.sum(axis=1) - 1).max() < 1e-5
     assert not np.array_equal(taken["sample-0-0"].rows, taken["sample-0-1"].rows)
 
-    report = run_command(
+    report = call_command(
         *("attack", "sample", "--from-transfer-set", sets / "sample-0-0", "--steps", 1),
         *("--url", server.grpc_url, "--model", "digits", "--out", "theft", "--json"),
         cwd=tmp_path,
