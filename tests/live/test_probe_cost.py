@@ -6,7 +6,7 @@ from pathlib import Path
 
 from serving import IMAGES
 
-PROBES = 60
+WINDOWS, PROBES = 3, 20
 #: Of CPU, Triton and all its models together.
 MOST_MS = 5
 
@@ -20,11 +20,17 @@ def cpu_s(server):
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def test_a_probe_costs_little_cpu(server, endpoint):
-    endpoint(IMAGES[:1])
-    time.sleep(1)  # whatever a start leaves to be done
+def ms_each(server, endpoint):
+    """Return what some probes cost, each."""
     before = cpu_s(server)
     for _ in range(PROBES):
         endpoint(IMAGES[:1])
         time.sleep(0.1)  # threads that wait busily show after the answer
-    assert (cpu_s(server) - before) * 1000 / PROBES < MOST_MS
+    return (cpu_s(server) - before) * 1000 / PROBES
+
+
+def test_a_probe_costs_little_cpu(server, endpoint):
+    endpoint(IMAGES[:1])
+    time.sleep(1)  # whatever a start leaves to be done
+    # What waits busily does so in every window; what a busy machine adds is not in all.
+    assert min(ms_each(server, endpoint) for _ in range(WINDOWS)) < MOST_MS
