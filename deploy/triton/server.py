@@ -296,12 +296,16 @@ class TritonServer(Child):
         raise ServerError(f"Triton exited with code {self.exit_code}: {reason}")
 
     def _is_live(self) -> bool:
-        """Say whether it answers at all its ports: it opens that of gRPC first, metrics last."""
+        """Say whether it answers and listens at all its ports: that of metrics opens last.
+
+        A client of gRPC, which costs a hundred times as much as a look at a port, is made then.
+        """
         from tritonclient.utils import InferenceServerException
 
+        if not all(listens(self.address, port) for port in reversed(vars(self.ports).values())):
+            return False
         with contextlib.suppress(InferenceServerException), self.connect() as client:
-            live = bool(client.is_server_live(client_timeout=5))
-            return live and all(listens(self.address, port) for port in vars(self.ports).values())
+            return bool(client.is_server_live(client_timeout=5))
         return False
 
     def _refuse_models_not_ready(self) -> None:
