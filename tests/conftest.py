@@ -1,5 +1,6 @@
 """What holds for every test, and what many of them share: one trained model, and a server of it."""
 
+import compileall
 import fcntl
 import os
 import shutil
@@ -13,6 +14,7 @@ from deploy.triton.server import TritonServer
 from load_tests.asking.endpoint import Endpoint
 
 TESTS = Path(__file__).parent
+PACKAGES = ("postprocess", "exporters", "load_tests", "deploy")
 #: The files that take minutes, in the order in which they are run, so that no worker ends alone
 #: with one; and then the folders, those of longer files first.
 LONGEST = (
@@ -34,9 +36,13 @@ TERMINAL = (
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 
 
-def pytest_configure():
+def pytest_configure(config):
     for name in THREADS:  # before a worker starts
         os.environ.setdefault(name, "1")
+    if not hasattr(config, "workerinput"):
+        # Under PYTHONDONTWRITEBYTECODE each of hundreds of processes would compile what it imports.
+        for package in PACKAGES:
+            compileall.compile_dir(TESTS.parent / package, quiet=2)
 
 
 def pytest_collection_modifyitems(items):
@@ -85,6 +91,8 @@ def exported(tmp_path_factory, worker_id):
             done = call_command("export", "digits", "--repository", folder / "model_repository",
                                "--steps", 100, cwd=folder)  # fmt: skip
             assert done.returncode == 0, done.stderr
+            # Else the first start writes it, for which a server that polls loads the defence again.
+            compileall.compile_dir(folder / "model_repository", quiet=2)
             folder.rename(finished)
     return finished / "model_repository"
 
