@@ -1,5 +1,6 @@
 """A gateway under attack, beside honest clients who ask all the time."""
 
+import contextlib
 import json
 import os
 import time
@@ -93,10 +94,7 @@ class Siege(Gated):
     def processes(self):
         return {name: self.children(name) for name in ("envoy", "tritonserver")}
 
-    def envoy_mib(self):
-        return sum(psutil.Process(pid).memory_info().rss for pid in self.children("envoy")) / 2**20
-
-    def asked_by(self, count=2, rate=16):
+    def asked_by(self, count=2, rate=8):
         """Return honest clients, half of them over new connections each time."""
         bob = self.doors["bob"]
         over = [honest.over_http if number % 2 else honest.over_grpc for number in range(count)]
@@ -123,14 +121,15 @@ class Siege(Gated):
 
     def suffer(self, orders, seconds):
         """Return what honest clients saw while attacks were made, and what these heard."""
-        envoy = 0.0
+        envoys, most = list(map(psutil.Process, self.children("envoy"))), 0
         with self.asked_by() as paced:
             with Attacker([(n, self.doors[by]) for n, by in orders], self.secrets, seconds) as them:
                 while them.at_it:
-                    envoy = max(envoy, self.envoy_mib() if self.children("envoy") else 0)
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        most = max(most, sum(one.memory_info().rss for one in envoys))
                     time.sleep(0.1)
             time.sleep(1)  # what was begun may hurt a moment later
-        return paced, them.reports, envoy
+        return paced, them.reports, most / 2**20
 
     def survive(self, *orders):
         """Let attacks be made; whatever they must not do is asserted. Return their reports."""
