@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from commands import Running, run_command, wait_for_no_process_naming
+from commands import Running, call_command, run_command, wait_for_no_process_naming
 from ports import free_ports
 from serving import port_options, stubs_of
 from victims import FLOAT, INT64, SIGMOID, SOFTMAX, graph_file, linear_file, node, rng
@@ -282,31 +282,49 @@ def test_a_model_that_needed_a_sample_is_watched_by_a_row_of_it(protected, tmp_p
         assert serving.stop() == 0
 
 
-def test_a_defence_that_is_switched_off_while_served_is_said_and_not_ready(protected, tmp_path):
-    repository = copied(protected, tmp_path, "plain_ensemble")
-    config = repository / "plain_ensemble_reverse_sigmoid" / "config.pbtxt"
-    with Watching(repository, cwd=tmp_path) as serving:
-        edit(config, '"reverse_sigmoid" }', '"none" }')
-        serving.wait_for("plain_ensemble: UNPROTECTED: ", timeout_s=60)
-        serving.wait_until(lambda: serving.status["state"] == "failed")
-        assert "says defense none" in serving.model("plain_ensemble")["reason"]
-        edit(config, '"none" }', '"reverse_sigmoid" }')
-        serving.wait_until(lambda: serving.status["state"] == "ready", 60)
+@pytest.fixture(scope="module")
+def plain(protected, tmp_path_factory):
+    """Both layouts served; each test leaves them ready, and the first needs that none failed."""
+    folder = tmp_path_factory.mktemp("plain")
+    with Watching(copied(protected, folder, "plain"), cwd=folder) as serving:
+        yield serving
         assert serving.stop() == 0
 
 
-def test_scores_that_the_defence_refuses_are_named_and_no_restart_is_tried(protected, tmp_path):
-    repository = copied(protected, tmp_path, "plain_ensemble")
-    config = repository / "plain_ensemble_reverse_sigmoid" / "config.pbtxt"
-    with Watching(repository, cwd=tmp_path) as serving:
-        edit(config, '"logits" }', '"probabilities" }')
-        serving.wait_for("plain_ensemble: REFUSED by its defence: ", timeout_s=60)
-        serving.wait_until(lambda: serving.status["state"] == "failed")
-        assert "plain_ensemble_reverse_sigmoid: " in serving.model("plain_ensemble")["reason"]
-        edit(config, '"probabilities" }', '"logits" }')
-        serving.wait_until(lambda: serving.status["state"] == "ready", 60)
-        assert serving.status["restarts"] == 0
-        assert serving.stop() == 0
+def test_retuned_in_either_layout_it_stays_ready(plain, tmp_path):
+    for model in ("plain_ensemble", "plain_fused"):
+        done = call_command("retune", plain.repository / model, "--beta", 0.3, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        plain.wait_until(lambda m=model: plain.model(m)["parameters"]["beta"] == "0.3", 60)
+        url = f"http://127.0.0.1:{plain.ports.http}"
+        check = [sys.executable, "-m", "postprocess.ready", model, "--url", url]
+        check += ["--repository", str(plain.repository)]
+        plain.wait_until(lambda c=check: subprocess.run(c, check=False).returncode == 0, 60)
+    assert "DOWN" not in plain.said
+    assert "UNPROTECTED" not in plain.said
+    assert plain.status["state"] == "ready"
+
+
+def test_a_defence_that_is_switched_off_while_served_is_said_and_not_ready(plain):
+    config = plain.repository / "plain_ensemble_reverse_sigmoid" / "config.pbtxt"
+    edit(config, '"reverse_sigmoid" }', '"none" }')
+    plain.wait_for("plain_ensemble: UNPROTECTED: ", timeout_s=60)
+    plain.wait_until(lambda: plain.status["state"] == "failed")
+    assert "says defense none" in plain.model("plain_ensemble")["reason"]
+    edit(config, '"none" }', '"reverse_sigmoid" }')
+    plain.wait_until(lambda: plain.status["state"] == "ready", 60)
+
+
+def test_scores_that_the_defence_refuses_are_named_and_no_restart_is_tried(plain):
+    config = plain.repository / "plain_ensemble_reverse_sigmoid" / "config.pbtxt"
+    restarts = plain.status["restarts"]
+    edit(config, '"logits" }', '"probabilities" }')
+    plain.wait_for("plain_ensemble: REFUSED by its defence: ", timeout_s=60)
+    plain.wait_until(lambda: plain.status["state"] == "failed")
+    assert "plain_ensemble_reverse_sigmoid: " in plain.model("plain_ensemble")["reason"]
+    edit(config, '"probabilities" }', '"logits" }')
+    plain.wait_until(lambda: plain.status["state"] == "ready", 60)
+    assert plain.status["restarts"] == restarts == 0
 
 
 def test_a_fused_graph_that_loses_its_defence_while_served_stops_triton(protected, tmp_path):
@@ -337,23 +355,6 @@ def test_an_ensemble_without_its_defence_is_not_served_at_all(protected, tmp_pat
     assert done.returncode == 1
     assert "plain_ensemble: UNPROTECTED: " in done.stderr
     wait_for_no_process_naming(repository)
-
-
-def test_retuned_in_either_layout_it_stays_ready(protected, tmp_path):
-    repository = copied(protected, tmp_path, "plain")
-    with Watching(repository, cwd=tmp_path) as serving:
-        for model in ("plain_ensemble", "plain_fused"):
-            done = run_command("retune", repository / model, "--beta", 0.3, cwd=tmp_path)
-            assert done.returncode == 0, done.stderr
-            serving.wait_until(lambda m=model: serving.model(m)["parameters"]["beta"] == "0.3", 60)
-            url = f"http://127.0.0.1:{serving.ports.http}"
-            check = [sys.executable, "-m", "postprocess.ready", model, "--url", url]
-            check += ["--repository", str(repository)]
-            serving.wait_until(lambda c=check: subprocess.run(c, check=False).returncode == 0, 60)
-        assert "DOWN" not in serving.said
-        assert "UNPROTECTED" not in serving.said
-        assert serving.status["state"] == "ready"
-        assert serving.stop() == 0
 
 
 def test_a_triton_that_runs_and_dies_comes_back_more_often_than_max_restarts(protected, tmp_path):
