@@ -188,7 +188,7 @@ class Running:
             said = self.stdout.read_text() + self.stderr.read_text()
             assert self.process.poll() is None, said
             assert time.monotonic() < deadline, said
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     def stop(self, number=signal.SIGINT, *, timeout_s=SOON_S):
         self.process.send_signal(number)

@@ -18,9 +18,9 @@ from load_tests.asking.endpoint import Endpoint, EndpointError
 
 DEFENCE, CLASSIFIER = "digits_reverse_sigmoid", "digits_classifier"
 IMAGES = datasets.load("digits").x_test[:8]
-#: Of a client between two queries. Four of them see every few milliseconds of an outage, and leave
-#: the processor to what is to be seen.
-PAUSE_S = 0.01
+#: Of a client between two queries. Four of them see every outage of some hundredths of a second,
+#: and leave the processor to what is to be seen.
+PAUSE_S = 0.05
 
 
 def port_options(ports):
@@ -98,7 +98,7 @@ class Serving(Running):
         """Return them once no reload has exchanged them for a while."""
         stubs, since = self.stubs(model), time.monotonic()
         while time.monotonic() - since < settled_s:
-            time.sleep(0.1)
+            time.sleep(0.5)
             now = self.stubs(model)
             if now != stubs:
                 stubs, since = now, time.monotonic()

@@ -26,6 +26,8 @@ GPUS = "instance_group [ { count: 2 kind: KIND_GPU gpus: [ 0, 1 ] } ]\n"
 SETTINGS = {"beta": 1.5, "gamma": 0.2, "margin": 0.01, "preserve_top1": True}
 X = np.random.default_rng(5).normal(size=(7, 6)).astype(np.float32)
 PROBABILITIES, LOGITS = ("probabilities", -1), ("logits", -1)
+#: How long Triton, which looks every second, may take until it serves what has moved.
+TAKEN_UP_S = 5
 #: Model to its writer, its input, and its outputs: what their scores are, and the classes' axis.
 MODELS = {
     "versioned": (existing_models.versioned, {"x": X}, {"scores": PROBABILITIES}),
@@ -60,14 +62,17 @@ def infer(client, name):
 
 
 class Clients:
-    """Two for each model, which ask without pause; their failures and answers are kept."""
+    """One for each model; their failures and answers are kept.
 
-    def __init__(self, url):
-        self.url, self.failed, self.answers = url, [], {name: None for name in MODELS}
+    They ask ten times a second from when a model has moved in the repository until Triton has
+    taken that up, where a request can fail, and twice a second while models are looked into.
+    """
+
+    def __init__(self, server):
+        self.url, self.repository = server.grpc_url, server.repository
+        self.failed, self.answers = [], {name: None for name in MODELS}
         self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._ask, args=(name,)) for name in 2 * list(MODELS)
-        ]
+        self._threads = [threading.Thread(target=self._ask, args=(name,)) for name in MODELS]
 
     def _ask(self, name):
         with connect(self.url) as client:
@@ -76,7 +81,8 @@ class Clients:
                     self.answers[name] = infer(client, name)
                 except InferenceServerException as error:
                     self.failed.append((name, str(error)))
-                time.sleep(0.1)
+                moved = time.time() - self.repository.stat().st_mtime < TAKEN_UP_S
+                self._stop.wait(0.1 if moved else 0.5)
 
     def __enter__(self):
         for thread in self._threads:
@@ -141,7 +147,7 @@ def polled(tmp_path_factory):
 def test_existing_models_are_protected_and_given_back_without_a_failed_request(polled):
     folder, repository, server = polled
     before = contents(repository)
-    with connect(server.grpc_url) as client, Clients(server.grpc_url) as clients:
+    with connect(server.grpc_url) as client, Clients(server) as clients:
         raw = {name: infer(client, name) for name in MODELS}
         plain = [name for name, (*_, outputs) in MODELS.items() if len(outputs) == 1]
         plain.remove("pixels")

@@ -14,7 +14,7 @@ import pytest
 from commands import Running, call_command, wait_for_no_process_naming
 from gateways import Gated, write_files
 from ports import free_ports
-from serving import IMAGES, port_options, stubs_of
+from serving import IMAGES, PAUSE_S, port_options, stubs_of
 
 from exporters.files.atomic_file import atomic_file
 from exporters.repository.model_repository import onnx_path
@@ -78,7 +78,7 @@ def answers(server, wanted):
 
 
 class Client(threading.Thread):
-    """Asks without pause; keeps answers and errors."""
+    """Asks all the time; keeps answers and errors."""
 
     def __init__(self, server):
         super().__init__()
@@ -92,6 +92,7 @@ class Client(threading.Thread):
                     self.answers.append(self.endpoint(IMAGES))
                 except EndpointError as error:
                     self.errors.append(str(error))
+                time.sleep(PAUSE_S)
 
     def __enter__(self):
         self.start()
