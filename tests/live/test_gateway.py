@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import pytest
 import yaml
-from commands import run_command
+from commands import call_command, run_command
 from gateways import BUDGET, KEYS, Gated, write_files
 from onnx import TensorProto, helper
 from serving import DEFENCE, IMAGES, read_url, stubs_of
@@ -56,7 +56,7 @@ def gated(exported, tmp_path_factory):
     config = repository / "digits" / "config.pbtxt"
     config.write_text(config.read_text().replace("max_batch_size: 256", "max_batch_size: 1"))
     big_model(folder / "big.onnx")
-    done = run_command(
+    done = call_command(
         *("protect", folder / "big.onnx", "--repository", repository),
         *("--scores", "logits", "--max-batch-size", 2, "--max-client-batch", 1),
         cwd=folder,
