@@ -8,7 +8,6 @@ import sys
 import time
 
 from commands import SOON_S
-from distributed import Client
 
 
 class DaskCluster:
@@ -62,6 +61,8 @@ class DaskCluster:
 
     def _has(self, workers):
         """Return once the scheduler has so many workers, and none any more that was killed."""
+        from distributed import Client
+
         deadline = time.monotonic() + SOON_S
         with Client(self.address, timeout=SOON_S, set_as_default=False) as client:
             while len(client.nthreads()) != workers:

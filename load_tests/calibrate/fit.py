@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
 from postprocess import calibrated
 from postprocess.arrays import Float64
@@ -152,5 +151,7 @@ def _cuts(log_odds: Float64, levels: int) -> Float64:
 
 
 def _rising(confidence: Float64, weights: Float64) -> Float64:
+    from scipy.optimize import isotonic_regression
+
     rising: Float64 = isotonic_regression(confidence, weights=weights).x
     return np.maximum.accumulate(rising)  # up to the last digit

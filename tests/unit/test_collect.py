@@ -3,7 +3,6 @@ import threading
 import time
 
 import numpy as np
-import pandas
 import pytest
 
 from load_tests.asking.deferred_signals import deferred_signals
@@ -161,6 +160,8 @@ def test_a_server_that_goes_on_failing_ends_the_attack_and_a_later_one_goes_on(
 
 @pytest.mark.parametrize("kind", ["sample", "random"])
 def test_the_file_is_what_its_documentation_says(tmp_path, kind):
+    import pandas
+
     before = time.time()
     taken = collect(plan(kind), Victim(), manner=MANNER, file=TransferSetFile(tmp_path, POOL))
     table = pandas.read_csv(tmp_path / "transfer_set.csv").sort_values("query")

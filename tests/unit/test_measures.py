@@ -1,7 +1,5 @@
 import numpy as np
 import pytest
-from scipy.spatial.distance import cosine as scipy_cosine
-from scipy.stats import entropy
 
 from load_tests.reporting import measures
 
@@ -11,6 +9,9 @@ Q = RNG.dirichlet(np.ones(10), 50).astype(np.float32)
 
 
 def test_measures_equal_scipys():
+    from scipy.spatial.distance import cosine as scipy_cosine
+    from scipy.stats import entropy
+
     rows = list(zip(P.astype(np.float64), Q.astype(np.float64), strict=True))
     assert measures.cosine(P, Q) == pytest.approx(
         np.mean([1 - scipy_cosine(p, q) for p, q in rows])

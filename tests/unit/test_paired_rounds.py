@@ -2,7 +2,6 @@ import json
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
 
 from load_tests.timing.closed_loop import Slice
 from load_tests.timing.paired_rounds import MEASURES, Rounds, ratios, summary
@@ -52,6 +51,8 @@ def test_a_round_taken_several_times_counts_as_often(seed):
 
 @pytest.mark.parametrize("measure", ["latency_p50_ms", "latency_p95_ms", "requests_per_second"])
 def test_the_interval_is_scipys_paired_bootstrap_of_rounds(measure):
+    from scipy.stats import bootstrap
+
     rng = np.random.default_rng(1)
     above, below = slices(rng, 20, ms=1.5), slices(rng, 20)
 
