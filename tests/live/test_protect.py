@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ import onnxruntime
 import oracle
 import pytest
 import victims
-from commands import call_command
+from commands import SOON_S, call_command
 from ports import free_ports
 from protected_cases import CASES
 
 from deploy.triton.server import TritonServer
 from exporters.protect import protect
+from exporters.reading import evidence
 from exporters.reading.classifier import ProtectOptions
 from exporters.repository.model_repository import SHIPPED, onnx_path
 from load_tests.asking.endpoint import connect
@@ -39,29 +41,42 @@ def protected(tmp_path_factory):
     """Every case protected in one model repository, in both layouts: the folder of the
     originals, and what was found about each."""
     folder = tmp_path_factory.mktemp("protected")
-    found = {}
-    for name, case in CASES.items():
-        path = folder / name / f"{name}.onnx"
-        path.parent.mkdir()
-        case.make(path)
-        asked = dict(case.asked)
-        if "sample" in asked:
-            sample = {
-                key: array.astype(str) for key, array in case.draw(victims.rng(), 500).items()
-            }
-            asked["sample"] = path.with_suffix(".npz")
-            np.savez(asked["sample"], **sample)
-        found[name] = protect(path, folder / "repository", SHIPPED, ProtectOptions(**asked))
-        asked |= {"self_contained": False, "layout": "fused", "name": fused(name)}
-        protect(path, folder / "repository", SHIPPED, ProtectOptions(**asked))
-    return folder, found
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Torch reads its operators again for each file, which takes longer than all else.
+        once = staticmethod(cache(ONNXRegistry.from_torchlib))
+        patch.setattr(ONNXRegistry, "from_torchlib", once)
+        return folder, {name: in_both_layouts(folder, name) for name in CASES}
+
+
+def in_both_layouts(folder, name):
+    """Make a case's file and protect it twice; return what was found about it."""
+    case, path = CASES[name], folder / name / f"{name}.onnx"
+    path.parent.mkdir()
+    case.make(path)
+    asked = dict(case.asked)
+    if "sample" in asked:
+        sample = {key: array.astype(str) for key, array in case.draw(victims.rng(), 500).items()}
+        asked["sample"] = path.with_suffix(".npz")
+        np.savez(asked["sample"], **sample)
+    in_fused = asked | {"self_contained": False, "layout": "fused", "name": fused(name)}
+    with pytest.MonkeyPatch.context() as patch:
+        if not case.batched:  # one row at a time, thousands take seconds
+            patch.setattr(evidence, "ENOUGH_ROWS", 600)
+        found = protect(path, folder / "repository", SHIPPED, ProtectOptions(**asked))
+        protect(path, folder / "repository", SHIPPED, ProtectOptions(**in_fused))
+    return found
 
 
 @pytest.fixture(scope="module")
 def triton(protected):
     folder, _ = protected
     log = folder / "triton.log"
-    with TritonServer(folder / "repository", ports=free_ports(), log=log) as running:
+    repository = folder / "repository"
+    with TritonServer(
+        repository, ports=free_ports(), log=log, startup_timeout_s=SOON_S
+    ) as running:  # of many models
         yield running
 
 
