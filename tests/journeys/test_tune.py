@@ -23,7 +23,7 @@ from exporters.reading.classifier import ProtectOptions
 from exporters.repository.model_repository import SHIPPED
 from exporters.training import datasets
 
-LEAST = ("--data", "digits", "--queries", 64, "--steps", 2)
+LEAST = ("--data", "digits", "--queries", 64, "--steps", 2, "--architecture", "mlp")
 GRID = ("--betas", "0.5,1.5", "--gammas", "0.2,0.4")
 
 
@@ -66,14 +66,22 @@ def tune(repository, out, *options, model="m"):
     )
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A folder, where what one test has trained is not trained again for another."""
+    return tmp_path_factory.mktemp("shared")
+
+
 def runs(out):
     return sorted(path.name for path in (out / "runs").glob("*.json"))
 
 
-def test_a_setting_is_found_shown_and_written_and_nothing_is_trained_twice(repository, tmp_path):
+def test_a_setting_is_found_shown_and_written_and_nothing_is_trained_twice(
+    repository, shared, tmp_path
+):
     config = repository / "m_reverse_sigmoid" / "config.pbtxt"
     before = config.read_text()
-    out = tmp_path / "out"
+    out = shared / "m"
     with Running(
         *("tune", "--repository", repository, "--model", "m", "--out", out, *LEAST, *GRID),
         cwd=tmp_path,
@@ -122,9 +130,10 @@ def test_a_setting_is_found_shown_and_written_and_nothing_is_trained_twice(repos
     ]
 
 
-def test_both_layouts_are_the_same_classifier_and_limits_are_kept(repository, tmp_path):
+def test_both_layouts_are_the_same_classifier_and_limits_are_kept(repository, shared):
+    out = shared / "one"
     limits = ("--criterion", "frontier", "--min-cosine", "0.6", "--exhaustive", "--json")
-    done = tune(repository, tmp_path / "one", *limits, model="one")
+    done = tune(repository, out, *limits, model="one")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert len(found["settings"]) == 4
@@ -137,10 +146,10 @@ def test_both_layouts_are_the_same_classifier_and_limits_are_kept(repository, tm
     within = [one for one in found["settings"] if one["cosine"] >= 0.6]
     assert chosen["stolen"]["agreement"] == min(one["stolen"]["agreement"] for one in within)
     much = ("--criterion", "frontier", "--min-cosine", "0.999")
-    done = tune(repository, tmp_path / "one", *much, model="one")
+    done = tune(repository, out, *much, model="one")
     assert done.returncode == 1
     assert "--min-cosine 0.999: the candidates keep at most" in done.stderr
-    other = tune(repository, tmp_path / "one", model="m")
+    other = tune(repository, out, model="m")
     assert other.returncode == 1
     assert "holds the scores of another classifier or data set" in other.stderr
 
@@ -148,26 +157,25 @@ def test_both_layouts_are_the_same_classifier_and_limits_are_kept(repository, tm
 def test_scores_of_other_weights_beside_the_same_graph_are_not_taken(repository, tmp_path):
     models = shutil.copytree(repository, tmp_path / "models")
     served = models / "m_classifier" / "1" / "model.onnx"
-    few = ("--betas", "1.5", "--gammas", "0.2")
+    out = tmp_path / "out"
     retrain(served, seed=1)
-    assert tune(models, tmp_path / "out", *few).returncode == 0
+    # Refused after it is asked, and before anything is trained.
+    assert "parameter beta: " in tune(models, out, "--betas", "0").stderr
+    assert list(out.rglob("logits.npz"))
     retrain(served, seed=2)
-    done = tune(models, tmp_path / "out", *few)
+    done = tune(models, out)
     assert done.returncode == 1
     assert "holds the scores of another classifier or data set" in done.stderr
 
 
-def test_all_models_of_a_repository_are_tuned_and_one_that_fails_loses_no_other(
-    repository, tmp_path
-):
-    few = ("--betas", "1.5", "--gammas", "0.2,0.4")
-    words = ("tune", "--repository", repository, "--out", "out", *LEAST, *few)
-    done = call_command(*words, "--json", cwd=tmp_path)
+def test_all_models_of_a_repository_are_tuned_and_one_that_fails_loses_no_other(repository, shared):
+    words = ("tune", "--repository", repository, "--out", shared, *LEAST, *GRID)
+    done = call_command(*words, "--json", cwd=shared)
     assert done.returncode == 0, done.stderr
     assert [found["model"] for found in json.loads(done.stdout)] == ["m", "one"]
     for name in ("m", "one"):
-        assert json.loads((tmp_path / "out" / name / "tune.json").read_text())["model"] == name
-    done = call_command(*words, "--model", "m", "--model", "nothing", cwd=tmp_path)
+        assert json.loads((shared / name / "tune.json").read_text())["model"] == name
+    done = call_command(*words, "--model", "m", "--model", "nothing", cwd=shared)
     assert done.returncode == 1
     assert "models/nothing: no such model; " in done.stderr
     rows = {line.split()[1]: line for line in done.stdout.splitlines() if "│" in line}
@@ -180,7 +188,7 @@ def test_a_full_disk_is_one_line_and_the_next_call_finds_nothing_half_written(re
     done = run_on_a_full_disk(4, COMMAND, *words, cwd=tmp_path)
     assert done.returncode == 1
     (*_, last) = done.stderr.splitlines()
-    assert last.startswith("reverse-sigmoid: o/victims/digits-simple-0-s0/logits.npz: File too")
+    assert last.startswith("reverse-sigmoid: o/victims/digits-mlp-0-s0/logits.npz: File too")
     assert [path for path in (tmp_path / "o").rglob("*") if path.is_file()] == []
 
 
