@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 
 import numpy as np
@@ -68,33 +67,24 @@ def test_labels_alone_are_not_protected_and_the_naive_thief_is_worse_off(made):
     assert stolen[True] > stolen[False] + 0.1
 
 
-def test_a_later_call_makes_what_is_missing_and_nothing_else(made):
+def test_a_call_out_of_time_says_what_is_missing_and_the_next_makes_that_and_nothing_else(made):
     out, _ = made
     before = (out / "results" / "RESULTS.md").read_text()
-    gone = runs(out)[3]
-    gone.unlink()
-    done = run_command("paper", "--scale", "smoke", "--out", "results", "--json", cwd=out)
-    assert json.loads(done.stdout)["made"] == 1
-    assert gone.exists()
-    after = (out / "results" / "RESULTS.md").read_text()
-    assert [line.split("|")[1] for line in after.splitlines() if "|" in line] == [
-        line.split("|")[1] for line in before.splitlines() if "|" in line
-    ]
-
-
-def test_a_call_that_is_out_of_time_says_what_is_missing_and_the_next_goes_on(made):
-    out, _ = made
     gone = runs(out)[3]
     kept = gone.read_text()
     gone.unlink()
     command = ("paper", "--scale", "smoke", "--out", "results", "--json", "--minutes")
-    done = run_command(*command, "0", cwd=out)
+    done = call_command(*command, 0, cwd=out)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert (said["made"], said["missing"], said["failed"]) == (0, 1, {})
-    said = json.loads(run_command(*command, "60", cwd=out).stdout)
+    said = json.loads(call_command(*command, 60, cwd=out).stdout)
     assert (said["made"], said["missing"]) == (1, 0)
     assert json.loads(gone.read_text())["result"] == json.loads(kept)["result"]
+    after = (out / "results" / "RESULTS.md").read_text()
+    assert [line.split("|")[1] for line in after.splitlines() if "|" in line] == [
+        line.split("|")[1] for line in before.splitlines() if "|" in line
+    ]
 
 
 def test_a_run_names_its_victim_by_what_that_answers(made):
@@ -118,7 +108,7 @@ def test_runs_of_two_trainings_of_one_victim_are_not_mixed(made):
     for path in kept:
         with np.load(path) as stored:
             np.savez(path, **{name: stored[name] * np.float32(1.0001) for name in stored.files})
-    done = run_command("paper", "--scale", "smoke", "--out", "results", cwd=out)
+    done = call_command("paper", "--scale", "smoke", "--out", "results", cwd=out)
     for path, logits in kept.items():
         path.write_bytes(logits)
     assert done.returncode == 1
@@ -135,7 +125,7 @@ def test_what_fails_is_said_and_all_else_is_made(made, tmp_path):
     (gone,) = (path for path in runs(out) if "-random-" in path.name)  # no setting depends on it
     kept = broken.read_text()
     broken.write_text("{")
-    done = run_command("paper", "--scale", "smoke", "--out", "results", cwd=out)
+    done = call_command("paper", "--scale", "smoke", "--out", "results", cwd=out)
     assert done.returncode == 1
     assert f"{broken.name}: not a run's file" in done.stderr
     broken.write_text(kept)
@@ -143,7 +133,7 @@ def test_what_fails_is_said_and_all_else_is_made(made, tmp_path):
     victim = out / "results" / "smoke" / "victims"
     for path in victim.rglob("logits.npz"):
         path.write_bytes(b"")
-    done = run_command("paper", "--scale", "smoke", "--out", "results", cwd=out)
+    done = call_command("paper", "--scale", "smoke", "--out", "results", cwd=out)
     assert done.returncode == 1
     assert f"{gone.stem}: FAILED: " in done.stderr
     assert f"1 runs failed, the first of them {gone.stem}" in done.stderr
@@ -170,19 +160,19 @@ def test_workers_of_dask_make_the_same_to_the_last_digit(made, tmp_path):
             assert one[key] == kept[name][key], (name, key)
 
 
-def made_again(path, out, **changes):
-    done = run_command(
-        *("paper", path, "--out", "results", "--json"), cwd=out, env={**os.environ, **changes}
-    )
+def made_again(path, out):
+    done = call_command("paper", path, "--out", "results", "--json", cwd=out)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_a_runs_file_made_again_gives_the_same(made):
+def test_a_runs_file_made_again_gives_the_same(made, monkeypatch):
     out, _ = made
     path = next(path for path in runs(out) if json.loads(path.read_text())["run"]["substitute"])
     # Whatever this process would do by itself, it does what the file says.
-    again = made_again(path, out, TF_NUM_INTRAOP_THREADS="3", TF_ENABLE_ONEDNN_OPTS="0")
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    again = made_again(path, out)
     assert again["made_otherwise"] == []
     assert again["before"]["stolen"]["agreement"] > 0.2
     assert again["result"] == again["before"]
@@ -226,9 +216,9 @@ def test_what_cannot_be_run_is_said(arguments, said, tmp_path):
     assert said in done.stderr
 
 
-def test_a_backend_that_is_not_installed_is_named(tmp_path):
-    environment = {**os.environ, "KERAS_BACKEND": "nonesuch"}
-    done = run_command("paper", "--scale", "smoke", "--out", "o", cwd=tmp_path, env=environment)
+def test_a_backend_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "nonesuch")
+    done = call_command("paper", "--scale", "smoke", "--out", "o", cwd=tmp_path)
     assert done.returncode == 1
     assert "KERAS_BACKEND: expected tensorflow, jax or torch" in done.stderr
     assert list(tmp_path.iterdir()) == []
