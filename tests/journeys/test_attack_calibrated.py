@@ -85,7 +85,7 @@ def test_a_table_that_is_none_or_anothers_is_refused_before_queries_are_paid_for
 @pytest.mark.slow
 def test_all_attacks_of_a_table_are_of_thieves_who_know_it(calibrated, tmp_path):
     _, table = calibrated
-    more = ("--calibration", table, "--budgets", 50, "--json")
+    more = ("--calibration", table, "--budgets", 50, "--jobs", 1, "--json")
     done = attack(calibrated, "all", tmp_path / "out", *more)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

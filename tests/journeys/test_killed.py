@@ -10,8 +10,8 @@ import pytest
 from commands import (
     COMMAND,
     Running,
+    call_command,
     processes_naming,
-    run_command,
     run_on_a_full_disk,
     wait_for_no_process_naming,
 )
@@ -67,7 +67,7 @@ def test_the_paper_goes_on_wherever_it_was_killed(tmp_path):
     one_line(done, f"reverse-sigmoid: {runs}", ".json: File too large")
     assert not left.exists()
 
-    done = run_command(*MORE, out, "--json", cwd=tmp_path)
+    done = call_command(*MORE, out, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["made"] == RUNS - kept
     assert len(list(runs.glob("*.json"))) == RUNS
