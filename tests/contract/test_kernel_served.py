@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import oracle
 import pytest
-from commands import run_command
+from commands import call_command
 from ports import free_ports
 from serving import read_url
 from step import load_step  # noqa: F401
@@ -121,8 +121,8 @@ def test_the_step_says_which_path_answers(load_step, monkeypatch, there, defense
 def test_an_operator_sees_that_a_copy_has_no_kernel_before_and_while_it_serves(exported, tmp_path):
     onnx = exported / "digits_classifier" / "1" / "model.onnx"
     models = tmp_path / "models"
-    protected = run_command("protect", onnx, "--name", "digits", "--repository", models,
-                            "--self-contained", cwd=tmp_path)  # fmt: skip
+    protected = call_command("protect", onnx, "--name", "digits", "--repository", models,
+                             "--self-contained", cwd=tmp_path)  # fmt: skip
     assert protected.returncode == 0, protected.stderr
     assert named_by_check(models) == []
     copy = models / "digits_reverse_sigmoid" / "1" / "postprocess"
@@ -139,6 +139,6 @@ def test_an_operator_sees_that_a_copy_has_no_kernel_before_and_while_it_serves(e
 
 
 def named_by_check(models):
-    done = run_command("check", models, "--json", cwd=models.parent)
+    done = call_command("check", models, "--json", cwd=models.parent)
     findings = json.loads(done.stdout)["findings"]
     return [each["message"] for each in findings if each["code"] == "no-kernel"]
