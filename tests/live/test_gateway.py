@@ -56,9 +56,12 @@ def gated(exported, tmp_path_factory):
     config = repository / "digits" / "config.pbtxt"
     config.write_text(config.read_text().replace("max_batch_size: 256", "max_batch_size: 1"))
     big_model(folder / "big.onnx")
+    # Rows to be seen and verified by: of random ones it takes as many as 10 s give.
+    np.savez(folder / "rows.npz", row=np.random.default_rng(0).random((4, BIG), np.float32))
     done = call_command(
         *("protect", folder / "big.onnx", "--repository", repository),
         *("--scores", "logits", "--max-batch-size", 2, "--max-client-batch", 1),
+        *("--sample", folder / "rows.npz"),
         cwd=folder,
     )
     assert done.returncode == 0, done.stderr
