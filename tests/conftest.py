@@ -34,10 +34,12 @@ TERMINAL = (
 #: One thread for each process: there are more of them than cores, and threads that wait for each
 #: other wait busily. It halves what NumPy takes, and takes a fifth of what TensorFlow does.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+#: What TensorFlow does by itself on newer processors: a third less time to train.
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 
 
 def pytest_configure(config):
-    for name in THREADS:  # before a worker starts
+    for name in (*THREADS, ONEDNN):  # before a worker starts
         os.environ.setdefault(name, "1")
     if not hasattr(config, "workerinput"):
         # Under PYTHONDONTWRITEBYTECODE each of hundreds of processes would compile what it imports.
