@@ -15,7 +15,7 @@ from tritonclient.grpc import InferenceServerClient
 from load_tests.asking.endpoint import Endpoint
 
 ENSEMBLES, SECONDS = 8, 30
-#: Of one core. 2.5 here where nothing else runs and 1.3 beside much else, which makes wakes rarer.
+#: Of one core. 2.6 on a slow machine where nothing else runs; less beside much, as wakes are rarer.
 MOST_PERCENT = 3.5
 
 
