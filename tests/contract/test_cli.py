@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 from commands import call_command, run_command
+from tritonclient.utils import InferenceServerException
 from typer.testing import CliRunner
 
 from deploy.commands.app import COMMANDS, app
@@ -230,3 +231,12 @@ def test_no_command_shows_the_help(tmp_path):
     assert done.returncode == 2
     assert "Usage: reverse-sigmoid" in done.stdout
     assert "(see --help)" not in done.stderr
+
+
+def test_what_triton_says_where_nobody_expects_it_is_one_line(monkeypatch, tmp_path):
+    def broken(**_):
+        raise InferenceServerException("gone")
+
+    monkeypatch.setattr("deploy.commands.app.app", broken)
+    done = call_command("check", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "reverse-sigmoid: Triton: gone\n")
