@@ -76,6 +76,7 @@ def test_what_a_lost_worker_did_is_made_again_and_without_any_it_is_said_what_to
         cluster.kill(working(cluster))
         running.wait_until(lambda: runs(tmp_path))  # the other trained their victim again
         assert told_lost(running)
+        running.wait_until(lambda: working(cluster) is not None)  # at the next of them
         cluster.kill(working(cluster))
         assert running.process.wait(1800) == 1
     said = running.stderr.read_text()
