@@ -3,12 +3,14 @@
 What the kernel says is free may be another worker's, or a client's, before a server listens there.
 """
 
+import contextlib
 import itertools
 import os
 import random
-import socket
 
+from deploy.processes.listening import refuse_taken
 from deploy.triton.server import Ports
+from postprocess.errors import InputError
 
 _EACH = 1000
 _FIRST = 10_000 + _EACH * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 20)
@@ -19,12 +21,8 @@ def free_port():
     """Return a port that nothing listens on just now."""
     while True:
         port = _FIRST + next(_turns) % _EACH
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        with contextlib.suppress(InputError):
+            refuse_taken("", "127.0.0.1", port)
             return port
 
 

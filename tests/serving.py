@@ -1,7 +1,6 @@
 """A served repository under load, edited and hurt while it answers."""
 
 import json
-import socket
 import threading
 import time
 import urllib.request
@@ -121,17 +120,6 @@ def stubs_of(repository, model):
         if stub and parts[1].startswith(f"{repository / model}/"):
             found.append(int(command.parent.name))
     return found
-
-
-def wait_for_port(port):
-    """Return once something listens on a port of this machine."""
-    deadline = time.monotonic() + SOON_S
-    while True:
-        try:
-            return socket.create_connection(("127.0.0.1", port)).close()
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
 
 
 def read_url(url, *, data=None, timeout=10):

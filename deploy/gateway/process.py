@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,7 +19,7 @@ from deploy.gateway.envoy.bounds import Module, installed
 from deploy.gateway.operator_file import PROBE, Operator
 from deploy.processes import log_files
 from deploy.processes.child import Child
-from deploy.processes.listening import refuse_taken
+from deploy.processes.listening import listens, refuse_taken
 from load_tests.asking.address import Address
 from postprocess.errors import ReverseSigmoidError
 
@@ -260,12 +259,8 @@ class Gateway(Child):
         ]
 
     def _listens(self) -> bool:
-        for address in (self.operator.listen, self.operator.statistics):
-            try:
-                socket.create_connection(address.from_here, timeout=1).close()
-            except OSError:
-                return False
-        return True
+        addresses = (self.operator.listen, self.operator.statistics)
+        return all(listens(*address.from_here) for address in addresses)
 
 
 def refused_log(access_log: Path) -> Path:

@@ -12,7 +12,7 @@ import pytest
 from commands import COMMAND, SOON_S, Running, call_command, processes_of, run_on_a_full_disk
 from ports import free_ports
 from scipy.special import softmax
-from serving import read_url, wait_for_port
+from serving import read_url
 
 from deploy.repository.config_edit import set_parameters
 from deploy.triton.server import TritonServer
@@ -40,7 +40,6 @@ def own(exported, tmp_path_factory):
     """A server that nobody else queries, so that its counters are ours."""
     log = tmp_path_factory.mktemp("own") / "triton.log"
     with TritonServer(exported, ports=free_ports(), log=log) as running:
-        wait_for_port(running.ports.metrics)  # Triton opens it last
         yield running
 
 
@@ -182,7 +181,6 @@ def test_a_server_that_goes_away_is_named_and_the_next_call_pays_for_the_rest(ex
     assert "Traceback" not in said
     paid = rows.read_bytes().splitlines()[1:]
     with TritonServer(exported, ports=ports, log=log) as second:
-        wait_for_port(ports.metrics)
         done = call_command("attack", "random", *command, "--jobs", 1, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert answered(second) == 2000 - len(paid) + ROWS

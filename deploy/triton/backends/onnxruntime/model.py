@@ -14,13 +14,11 @@ import json
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import triton_python_backend_utils as pb_utils
-
-if TYPE_CHECKING:
-    import onnxruntime
 
 #: What is run at once: input name to array.
 _Feed = dict[str, Any]
@@ -46,8 +44,6 @@ class TritonPythonModel:
         sides = {"input": "get_inputs", "output": "get_outputs"}
         if all(known.get(side) for side in sides):
             return config
-        import onnxruntime
-
         # Triton tells a backend which model it completes in the command line of its process alone.
         command = Path("/proc/self/cmdline").read_bytes().split(b"\0")
         path = Path(command[1].decode()).parent / (
@@ -202,14 +198,12 @@ def _each(array: Any, change: Any) -> Any:
 
 def _session(
     path: Path, config: dict[str, Any], args: dict[str, str], *, waits: bool
-) -> "onnxruntime.InferenceSession":
+) -> onnxruntime.InferenceSession:
     """Return a session whose threads wait busily for more work within a run, or after it too.
 
     After it that makes the next request of a client that asks at once 0.1 ms faster; a lone request
     of digits took 23 ms of CPU, of which 20 were spent waiting for the next.
     """
-    import onnxruntime
-
     options = _session_options(config)
     options.add_session_config_entry("session.force_spinning_stop", "0" if waits else "1")
     return onnxruntime.InferenceSession(str(path), options, providers=_providers(args))
@@ -221,9 +215,7 @@ def _waits(config: dict[str, Any]) -> bool:
     return said.get(SPINNING) != "0" and said.get("intra_op_thread_count") != "1"
 
 
-def _session_options(config: dict[str, Any]) -> "onnxruntime.SessionOptions":
-    import onnxruntime
-
+def _session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     parameters = config.get("parameters", {})
