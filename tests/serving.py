@@ -17,9 +17,9 @@ from load_tests.asking.endpoint import Endpoint, EndpointError
 
 DEFENCE, CLASSIFIER = "digits_reverse_sigmoid", "digits_classifier"
 IMAGES = datasets.load("digits").x_test[:8]
-#: Of a client between two queries. Four of them see every outage of some hundredths of a second,
-#: and leave the processor to what is to be seen.
-PAUSE_S = 0.05
+#: Of a client between two queries. Four of them see every few milliseconds of an outage, and leave
+#: the processor to what is to be seen.
+PAUSE_S = 0.01
 
 
 def port_options(ports):

@@ -94,7 +94,7 @@ class Siege(Gated):
     def processes(self):
         return {name: self.children(name) for name in ("envoy", "tritonserver")}
 
-    def asked_by(self, count=2, rate=8):
+    def asked_by(self, count=2, rate=16):
         """Return honest clients, half of them over new connections each time."""
         bob = self.doors["bob"]
         over = [honest.over_http if number % 2 else honest.over_grpc for number in range(count)]

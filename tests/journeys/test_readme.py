@@ -93,10 +93,7 @@ def test_ci_installs_and_tests_as_the_readme_does():
 
 
 def test_the_demo_ends_with_the_readmes_table(checkout):
-    steps = understood(["reverse-sigmoid", "demo"])["steps"]
-    assert f"victim\nand substitutes of {steps} steps" in README
-    # Half of them is enough for all that is asserted.
-    done = run_command("demo", "--steps", steps // 2, cwd=checkout)
+    done = run_command("demo", cwd=checkout)
     assert done.returncode == 0, done.stderr
     said = done.stdout
     for row in ("Accuracy on the test set", "Stolen: agreement of a substitute", "Latency p99"):

@@ -64,7 +64,7 @@ def infer(client, name):
 class Clients:
     """One for each model; their failures and answers are kept.
 
-    They ask ten times a second from when a model has moved in the repository until Triton has
+    They ask twenty times a second from when a model has moved in the repository until Triton has
     taken that up, where a request can fail, and twice a second while models are looked into.
     """
 
@@ -82,7 +82,7 @@ class Clients:
                 except InferenceServerException as error:
                     self.failed.append((name, str(error)))
                 moved = time.time() - self.repository.stat().st_mtime < TAKEN_UP_S
-                self._stop.wait(0.1 if moved else 0.5)
+                self._stop.wait(0.05 if moved else 0.5)
 
     def __enter__(self):
         for thread in self._threads:

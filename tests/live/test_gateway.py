@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -42,15 +43,13 @@ def big_model(path):
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 10])],
         slices,
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    onnx.save(helper.make_model(graph, opset_imports=model.opset_import, ir_version=8), path)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
 
 
 @pytest.fixture(scope="module")
 def gated(exported, tmp_path_factory):
     """Two protected models behind one gateway, with TLS."""
-    import shutil
-
     folder = tmp_path_factory.mktemp("gated")
     repository = shutil.copytree(exported, folder / "model_repository")
     config = repository / "digits" / "config.pbtxt"
@@ -59,9 +58,8 @@ def gated(exported, tmp_path_factory):
     # Rows to be seen and verified by: of random ones it takes as many as 10 s give.
     np.savez(folder / "rows.npz", row=np.random.default_rng(0).random((4, BIG), np.float32))
     done = call_command(
-        *("protect", folder / "big.onnx", "--repository", repository),
+        *("protect", folder / "big.onnx", "--repository", repository, "--sample", "rows.npz"),
         *("--scores", "logits", "--max-batch-size", 2, "--max-client-batch", 1),
-        *("--sample", folder / "rows.npz"),
         cwd=folder,
     )
     assert done.returncode == 0, done.stderr

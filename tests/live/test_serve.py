@@ -149,12 +149,15 @@ def set_parameter(repository, name, text):
 NUMBER = "expected a number from 0.001 to 100"
 
 
+@pytest.mark.parametrize("name", ["beta", "gamma"])
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("text", "said"),
     [
-        ("beta", "-1", "got -1"),
-        ("gamma", "abc", "got 'abc'"),
-        ("beta", None, "but it is missing"),
+        ("-1", "got -1"),
+        ("0", "got 0"),
+        ("nan", "got 'nan'"),
+        ("abc", "got 'abc'"),
+        (None, "but it is missing"),
     ],
 )
 def test_a_bad_parameter_stops_the_load_in_one_line(repository, ports, tmp_path, name, text, said):
