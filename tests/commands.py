@@ -146,6 +146,13 @@ def processes_of(session):
     return found
 
 
+def wait_until(condition, timeout_s=SOON_S):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def wait_for_no_process_naming(path):
     deadline = time.monotonic() + SOON_S
     while found := processes_naming(path):

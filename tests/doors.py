@@ -7,7 +7,6 @@ import re
 import signal
 import struct
 import threading
-import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -123,13 +122,6 @@ class Door:
         pattern = rf'envoy_gateway_refused{{client="{client}",reason="{reason}"}} (\d+)'
         (count,) = re.findall(pattern, self.statistics())
         return int(count)
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def http2(client, requests):

@@ -122,7 +122,7 @@ def stubs_of(repository, model):
     return found
 
 
-def read_url(url, *, data=None, timeout=10):
+def read_url(url, *, data=None, timeout=60):
     """Return what a server of this machine answers, as text, past any proxy."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(url, data=data, timeout=timeout) as response:

@@ -16,6 +16,7 @@ from typing import Any
 from deploy.repository import protected
 from deploy.repository.model_config import fused_output, in_words, is_defence, read, strings
 from deploy.supervision.stubs import Stubs
+from deploy.supervision.versions import version_files
 from deploy.triton import server_log
 from deploy.triton.plain_http import PlainHttp
 from deploy.triton.server import TritonServer
@@ -29,10 +30,10 @@ Stamp = tuple[tuple[int, int, int], ...]
 
 #: How many looks an edited file is followed for, a second or so each.
 _LOOKS = 60
-#: How many looks Triton is asked again for what it serves, once anything changed; and how long,
-#: in seconds, what it said is believed while nothing did: less where a load request may change it.
-_FRESH_LOOKS, _BELIEVED_S = 10, {"explicit": 15.0}
-_BELIEVED_ELSE_S = 60.0
+#: How long, in seconds, what Triton said it serves is believed: less where a load request may
+#: change it, and never longer than this share of the time since anything changed, as a load that
+#: it started may take as long as that on a busy machine.
+_BELIEVED_S, _BELIEVED_ELSE_S, _BELIEVED_SHARE = {"explicit": 15.0}, 60.0, 0.25
 
 _TAKES_EFFECT = {
     "none": "when serve is started again",
@@ -62,8 +63,8 @@ class Edits:
         #: Every ready model's configuration, as Triton told it last.
         self.configs: dict[str, Any] = {}
         self._seen: object = None
-        self._stamped: dict[str, Stamp] = {}
-        self._fresh_looks, self._asked = 0, 0.0
+        self._on_disk: tuple[dict[str, Stamp], object] = {}, None
+        self._changed_at = self._asked_at = 0.0
         #: Defence to its parameters: those that Triton reports, a fused model's from its graph.
         self.in_force: dict[str, dict[str, str]] = {}
         #: Fused model to the processes that run it, and the parameters of its graph.
@@ -118,11 +119,12 @@ class Edits:
         Raises:
             InferenceServerException: Triton did not answer.
         """
-        stamps = self._stamped = self._stamps()
+        self._on_disk = self._files_now()
+        stamps, _ = self._on_disk
         lines = []
-        if self._changed(plain, stamps):
+        if self._changed(plain):
             self.configs = protected.read_configs(client)
-            self._asked = time.monotonic()
+            self._asked_at = time.monotonic()
             lines = self._changes_in_force()
         for model, stamp in stamps.items():
             file = self._files.setdefault(model, _File(stamp))
@@ -138,16 +140,25 @@ class Edits:
     @property
     def unsettled(self) -> bool:
         """Whether a file has changed since the last look, or Triton may be at what has."""
-        return self._fresh_looks > 0 or self._stamps() != self._stamped
+        return not self._believed() or self._files_now() != self._on_disk
 
-    def _changed(self, plain: PlainHttp, stamps: dict[str, Stamp]) -> bool:
+    def _changed(self, plain: PlainHttp) -> bool:
         """Say whether Triton may serve other configurations than it told last."""
-        seen = plain.repository_index(client_timeout=5), stamps, self._stubs.now()
+        seen = plain.repository_index(client_timeout=5), self._on_disk, self._stubs.now()
         if seen != self._seen:
-            self._seen, self._fresh_looks = seen, _FRESH_LOOKS
-        self._fresh_looks -= 1
-        believed_s = _BELIEVED_S.get(self._server.control_mode, _BELIEVED_ELSE_S)
-        return self._fresh_looks >= 0 or time.monotonic() - self._asked > believed_s
+            self._seen, self._changed_at = seen, time.monotonic()
+        return not self._believed()
+
+    def _believed(self) -> bool:
+        """Say whether what Triton told last is still taken for what it serves."""
+        most_s = _BELIEVED_S.get(self._server.control_mode, _BELIEVED_ELSE_S)
+        now = time.monotonic()
+        believed_s = min(most_s, _BELIEVED_SHARE * (now - self._changed_at))
+        return now - self._asked_at < believed_s
+
+    def _files_now(self) -> tuple[dict[str, Stamp], object]:
+        """Return what changes with any file that Triton may load anew."""
+        return self._stamps(), version_files(self._server.repository)
 
     def _judge(self, model: str, file: _File) -> str | None:
         """Return what is to be said about a file that has not changed since the last look."""

@@ -299,13 +299,15 @@ class Supervisor:
             else:
                 self._restart(f"{one.name}: {said}", died=True)
             return
-        dead = one.dead_models(self._client())
+        # Its own words show that it lives: one that was alive at the last answer may end a reload.
+        refuses = _refuses(one, error)
+        dead = {} if refuses else one.dead_models(self._client())
         one.down(f"DOWN: {error}; at fault: {', '.join(dead) or 'none of its models alone'}")
         held = self._held(one, error)
         if held:
             one.down(f"STAYS DOWN until this is mended: {held}", state="failed")
             return
-        if not dead and _refuses(one, error):
+        if refuses:
             # A restart would make the defence forget what it has seen, and answer again.
             said = f"REFUSED by its defence: {error}; see {self._server.log}"
             one.down(said, state="failed")

@@ -74,7 +74,7 @@ class Versions:
 
     def _begin(self) -> None:
         """Have those models looked into whose versions have changed, if there are any."""
-        before, self._files = self._files, stamp(self._repository)
+        before, self._files = self._files, version_files(self._repository)
         self._looked = time.monotonic()
         names = {*before, *self._files}
         self._changed = sorted(one for one in names if self._files.get(one) != before.get(one))
@@ -95,7 +95,7 @@ class Versions:
         )
 
 
-def stamp(repository: Path) -> dict[str, Files]:
+def version_files(repository: Path) -> dict[str, Files]:
     """Return what changes with each model's versions: its files, their sizes and times."""
     found: dict[str, set[tuple[str, int, int]]] = {}
     versions = (one for model in _inside(str(repository)) for one in _inside(model))

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
-from doors import INFER, PATIENCE_S, Door, Waiting, http2, wait_until
+from commands import wait_until
+from doors import INFER, PATIENCE_S, Door, Waiting, http2
 from gateways import BUDGET, KEYS, write_files
 
 from deploy.gateway.envoy import bounds

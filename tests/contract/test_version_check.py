@@ -12,7 +12,7 @@ from onnx import numpy_helper as nh
 
 from deploy.repository import model_config, version_check, victim_graph
 from deploy.repository.check import check
-from deploy.supervision.versions import Versions, stamp
+from deploy.supervision.versions import Versions, version_files
 from exporters.fusing import fused
 from exporters.graph.onnx_signature import OnnxTensor, Signature
 from exporters.repository import model_repository
@@ -294,10 +294,10 @@ def test_a_look_that_takes_too_long_ends_and_says_so(watched, monkeypatch):
 
 def test_the_stamp_changes_when_a_version_comes_changes_or_goes(tmp_path):
     repository = served(tmp_path)
-    stamps = [stamp(repository)]
-    assert stamp(repository) == stamps[0]
+    stamps = [version_files(repository)]
+    assert version_files(repository) == stamps[0]
     put(repository, VICTIM, 2, graph("softmax"))
-    stamps.append(stamp(repository))
+    stamps.append(version_files(repository))
     put(repository, VICTIM, 2, graph("quantised"))
-    stamps.append(stamp(repository))
+    stamps.append(version_files(repository))
     assert stamps[2] != stamps[0] != stamps[1] != stamps[2]

@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from commands import SOON_S
+from commands import wait_until
 from gateways import KEYS, write_files
 from ports import free_addresses
 
@@ -92,13 +92,6 @@ def ask(url, *, client="bob", **headers):
             return response.status
     except urllib.error.HTTPError as error:
         return error.code
-
-
-def wait_until(condition, timeout_s=SOON_S):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def lines(path):
@@ -259,7 +252,7 @@ def test_hundreds_of_mib_held_back_do_not_fill_the_memory(triton, tmp_path, kind
             with requests_held(files, 25, body):
                 wait_until(lambda: body or len(triton.seen) == 25)
                 triton.answer = b"{}"
-                wait_until(lambda: ask(files.url, client="alice") == 200, timeout_s=15)
+                wait_until(lambda: ask(files.url, client="alice") == 200)
                 for _ in range(20):
                     assert resident_mib(envoy) < 300
                     assert ask(files.url, client="alice") == 200

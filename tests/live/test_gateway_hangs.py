@@ -27,9 +27,9 @@ def test_a_gateway_that_is_frozen_is_named_and_started_again(repository, tmp_pat
         wait("ready")
         (envoy,) = gated.children("envoy")
         os.kill(envoy, signal.SIGSTOP)
-        gated.wait_for("the GATEWAY is at fault, Triton answers: it does not answer", timeout_s=60)
-        gated.wait_for("the gateway listens again", timeout_s=60)
-        gated.wait_for("the gateway answers again", timeout_s=60)
+        gated.wait_for("the GATEWAY is at fault, Triton answers: it does not answer")
+        gated.wait_for("the gateway listens again")
+        gated.wait_for("the gateway answers again")
         wait("ready")
         said = told(status)
         assert said["gateway"]["restarts"] == 1
@@ -66,9 +66,9 @@ def test_a_thread_of_the_gateways_that_hangs_takes_no_client_with_it(repository,
             if entry.read_text().startswith("wrk:")
         )
         freeze(thread)
-        gated.wait_until(lambda: has_ended(thread), 90)
-        gated.wait_for("starting it again", timeout_s=90)
-        gated.wait_for("the gateway listens again", timeout_s=60)
+        gated.wait_until(lambda: has_ended(thread))
+        gated.wait_for("starting it again")
+        gated.wait_for("the gateway listens again")
         assert gated.stop() == 0
 
 
@@ -84,7 +84,7 @@ def test_a_gateway_that_is_only_slow_is_left_to_it(repository, tmp_path):
             time.sleep(1)
             os.kill(envoy, signal.SIGCONT)
             time.sleep(0.001)
-        gated.wait_until(lambda: told(status)["gateway"]["state"] == "ready", 60)
+        gated.wait_until(lambda: told(status)["gateway"]["state"] == "ready")
         assert gated.children("envoy") == [envoy]
         assert told(status)["gateway"]["restarts"] == 0
         assert gated.stop() == 0

@@ -4,18 +4,23 @@ import shutil
 import time
 
 import pytest
-from commands import wait_for_no_process_naming
+from commands import SOON_S, wait_for_no_process_naming
 from gateways import Gated, write_files
 from serving import CLASSIFIER, DEFENCE
 
 from exporters.files.atomic_file import write_text
 
-#: A model in the defence's place that touches nothing.
+#: A model in the defence's place that touches nothing, and takes long to load.
 NOTHING = """
+import time
+
 import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
+    def initialize(self, args):
+        time.sleep(12)
+
     def execute(self, requests):
         return [
             pb_utils.InferenceResponse([pb_utils.Tensor("scores", one.inputs()[0].as_numpy())])
@@ -88,7 +93,7 @@ def gated(exported, tmp_path):
 )
 def test_what_a_gateway_would_not_have_opened_stops_it_when_it_comes_later(gated, change, said):
     change(gated.repository)
-    assert gated.process.wait(60) == 1
+    assert gated.process.wait(SOON_S) == 1
     assert "reverse-sigmoid: " in gated.said
     assert "UNPROTECTED: " in gated.said
     assert said in gated.said

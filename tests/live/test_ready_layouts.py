@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from commands import Running, call_command, run_command, wait_for_no_process_naming
+from commands import SOON_S, Running, call_command, run_command, wait_for_no_process_naming
 from ports import free_ports
 from serving import port_options, stubs_of
 from victims import FLOAT, INT64, SIGMOID, SOFTMAX, graph_file, linear_file, node, rng
@@ -264,7 +264,7 @@ def test_a_model_that_takes_no_made_up_question_is_served_and_stops_no_other(pro
         assert said in serving.said
         for stub in stubs_of(repository, "tokens_fused"):
             os.kill(stub, signal.SIGKILL)
-        serving.wait_for("tokens_fused: answers again", timeout_s=90)
+        serving.wait_for("tokens_fused: answers again")
         assert stubs_of(repository, "tokens_fused")
         assert serving.stop() == 0
     wait_for_no_process_naming(repository)
@@ -295,11 +295,11 @@ def test_retuned_in_either_layout_it_stays_ready(plain, tmp_path):
     for model in ("plain_ensemble", "plain_fused"):
         done = call_command("retune", plain.repository / model, "--beta", 0.3, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        plain.wait_until(lambda m=model: plain.model(m)["parameters"]["beta"] == "0.3", 60)
+        plain.wait_until(lambda m=model: plain.model(m)["parameters"]["beta"] == "0.3")
         url = f"http://127.0.0.1:{plain.ports.http}"
         check = [sys.executable, "-m", "postprocess.ready", model, "--url", url]
         check += ["--repository", str(plain.repository)]
-        plain.wait_until(lambda c=check: subprocess.run(c, check=False).returncode == 0, 60)
+        plain.wait_until(lambda c=check: subprocess.run(c, check=False).returncode == 0)
     assert "DOWN" not in plain.said
     assert "UNPROTECTED" not in plain.said
     assert plain.status["state"] == "ready"
@@ -308,22 +308,22 @@ def test_retuned_in_either_layout_it_stays_ready(plain, tmp_path):
 def test_a_defence_that_is_switched_off_while_served_is_said_and_not_ready(plain):
     config = plain.repository / "plain_ensemble_reverse_sigmoid" / "config.pbtxt"
     edit(config, '"reverse_sigmoid" }', '"none" }')
-    plain.wait_for("plain_ensemble: UNPROTECTED: ", timeout_s=60)
+    plain.wait_for("plain_ensemble: UNPROTECTED: ")
     plain.wait_until(lambda: plain.status["state"] == "failed")
     assert "says defense none" in plain.model("plain_ensemble")["reason"]
     edit(config, '"none" }', '"reverse_sigmoid" }')
-    plain.wait_until(lambda: plain.status["state"] == "ready", 60)
+    plain.wait_until(lambda: plain.status["state"] == "ready")
 
 
 def test_scores_that_the_defence_refuses_are_named_and_no_restart_is_tried(plain):
     config = plain.repository / "plain_ensemble_reverse_sigmoid" / "config.pbtxt"
     restarts = plain.status["restarts"]
     edit(config, '"logits" }', '"probabilities" }')
-    plain.wait_for("plain_ensemble: REFUSED by its defence: ", timeout_s=60)
+    plain.wait_for("plain_ensemble: REFUSED by its defence: ")
     plain.wait_until(lambda: plain.status["state"] == "failed")
     assert "plain_ensemble_reverse_sigmoid: " in plain.model("plain_ensemble")["reason"]
     edit(config, '"probabilities" }', '"logits" }')
-    plain.wait_until(lambda: plain.status["state"] == "ready", 60)
+    plain.wait_until(lambda: plain.status["state"] == "ready")
     assert plain.status["restarts"] == restarts == 0
 
 
@@ -339,7 +339,7 @@ def test_a_fused_graph_that_loses_its_defence_while_served_stops_triton(protecte
     with Watching(repository, "--max-restarts", 1, cwd=tmp_path) as serving:
         with atomic_file(path) as part:
             onnx.save(raw, part)
-        assert serving.process.wait(120) == 1
+        assert serving.process.wait(SOON_S) == 1
         assert "plain_fused: UNPROTECTED: answered " in serving.said
         assert "reverse-sigmoid: giving up after 1 restarts of Triton" in serving.said
 
@@ -362,7 +362,7 @@ def test_a_triton_that_runs_and_dies_comes_back_more_often_than_max_restarts(pro
     with Watching(repository, "--max-restarts", 1, cwd=tmp_path) as serving:
         for number in (1, 2, 3):
             os.kill(serving.status["triton_pid"], signal.SIGKILL)
-            serving.wait_until(lambda n=number: serving.said.count("answers again") >= n, 90)
+            serving.wait_until(lambda n=number: serving.said.count("answers again") >= n)
             serving.wait_until(lambda n=number: serving.status["restarts"] == n)
             serving.wait_until(lambda: serving.status["state"] == "ready")
         assert serving.stop() == 0

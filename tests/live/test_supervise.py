@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import SOON_S, processes_naming
+from commands import SOON_S, processes_naming, wait_until
 from ports import free_port, free_ports
 from serving import CLASSIFIER, DEFENCE, IMAGES, Load
 from tritonclient import grpc
@@ -15,7 +15,8 @@ from tritonclient.utils import InferenceServerException
 
 from deploy.supervision.supervisor import Supervisor
 from deploy.triton.server import Ports, ServerError, TritonServer
-from load_tests.asking.endpoint import Endpoint
+from exporters.files.atomic_file import write_text
+from load_tests.asking.endpoint import Endpoint, EndpointError
 
 RAISES = """
 import triton_python_backend_utils as pb_utils
@@ -192,6 +193,31 @@ def test_a_triton_that_dies_before_it_is_first_asked_is_one_clear_error(reposito
         os.kill(server.pid, KILLED)
         with pytest.raises(ServerError, match="Triton stopped by itself with exit code -9"):
             Supervisor(server, print)
+
+
+def refusal(url):
+    """What digits answers where it answers with an error."""
+    try:
+        with Endpoint(url, "digits") as endpoint:
+            endpoint(IMAGES[:1])
+    except EndpointError as error:
+        return str(error)
+    return ""
+
+
+def test_a_refusal_right_after_a_reload_is_not_laid_on_the_process_that_it_ended(
+    repository, tmp_path
+):
+    said, log, config = [], tmp_path / "triton.log", repository / DEFENCE / "config.pbtxt"
+    with TritonServer(repository, ports=free_ports(), log=log, control_mode="poll") as server:
+        supervisor = Supervisor(server, said.append)
+        write_text(config, config.read_text().replace('"logits"', '"probabilities"'))
+        wait_until(lambda: "set up anew" in refusal(f"127.0.0.1:{server.ports.grpc}"))
+        # As on a busy machine, where several rounds see the old process beside the new one.
+        supervisor._watched["digits"]._stubs[DEFENCE] = [0, 0, 0]
+        supervisor._round()
+        assert supervisor._status().models["digits"].reason.startswith("REFUSED by its defence: ")
+        assert not [line for line in said if "touched" in line]
 
 
 @pytest.mark.parametrize("late", ["http", "metrics"])
