@@ -93,8 +93,6 @@ def exported(tmp_path_factory, worker_id):
             done = call_command("export", "digits", "--repository", folder / "model_repository",
                                "--steps", 100, cwd=folder)  # fmt: skip
             assert done.returncode == 0, done.stderr
-            # Else the first start writes it, for which a server that polls loads the defence again.
-            compileall.compile_dir(folder / "model_repository", quiet=2)
             folder.rename(finished)
     return finished / "model_repository"
 

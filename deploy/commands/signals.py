@@ -2,7 +2,9 @@
 
 import signal
 import sys
-from typing import Any, NoReturn
+from importlib.machinery import ExtensionFileLoader
+from types import FrameType
+from typing import Any
 
 #: Between two looks at whether what a signal raised is being handled; until it is ``heard``.
 _LOOK_S = 0.2
@@ -26,7 +28,8 @@ def install() -> None:
     """Have Ctrl-C, SIGTERM and SIGHUP raise, and take effect whoever swallows what they raise.
 
     A handler raises wherever the main thread stands. A library there may catch all exceptions
-    and go on, and of a finalizer or the callback of a weak reference Python itself does.
+    and go on, and of a finalizer or the callback of a weak reference Python itself does. Only while
+    a native library is being loaded nothing is raised, until it is.
     """
     signal.signal(signal.SIGTERM, _end)
     for number in (signal.SIGINT, signal.SIGHUP):
@@ -47,24 +50,37 @@ def raised() -> BaseException | None:
     return _Last.raised
 
 
-def _end(number: int, frame: object) -> None:
-    _raise(KeyboardInterrupt() if number == signal.SIGINT else Terminated(number))
+def _end(number: int, frame: FrameType | None) -> None:
+    _Last.raised = KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
+    _raise(frame)
 
 
-def _raise(error: BaseException) -> NoReturn:
-    _Last.raised = error
-    signal.setitimer(signal.ITIMER_REAL, _LOOK_S)
-    raise error
-
-
-def _look(number: int, frame: object) -> None:
+def _look(number: int, frame: FrameType | None) -> None:
     """Raise again what a signal raised, unless it is being handled where the main thread stands."""
     _, handled, _ = sys.exc_info()  # Python 3.10 has no sys.exception
     while handled is not None and handled is not _Last.raised:
         handled = handled.__context__
-    if handled is None and _Last.raised is not None:
-        _raise(_Last.raised)
+    if handled is None:
+        _raise(frame)
     signal.setitimer(signal.ITIMER_REAL, _LOOK_S)
+
+
+def _raise(frame: FrameType | None) -> None:
+    """Raise what a signal is to raise; later, where a library would not survive it."""
+    signal.setitimer(signal.ITIMER_REAL, _LOOK_S)
+    if _Last.raised is not None and not _loads_native(frame):
+        raise _Last.raised
+
+
+def _loads_native(frame: FrameType | None) -> bool:
+    """Say whether a native library is being loaded: one that is broken off may crash Python."""
+    while frame is not None:
+        if frame.f_code.co_name in {"create_module", "exec_module"} and isinstance(
+            frame.f_locals.get("self"), ExtensionFileLoader
+        ):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _say_unraisable(swallowed: Any) -> None:

@@ -1,5 +1,6 @@
 """The Triton of the nvidia-pytriton wheel: the real server, without Docker."""
 
+import compileall
 import contextlib
 import ipaddress
 import signal
@@ -165,6 +166,9 @@ class TritonServer(Child):
         servable_path.refuse(self.repository, "serve")
         installed = wheel.find()
         self._refuse_addresses()
+        if self.control_mode == "poll":  # and would load a model again whose process writes these
+            for version in self.repository.glob("*/[0-9]*"):
+                compileall.compile_dir(version, quiet=2)
         home = self._make_home("reverse-sigmoid-")
         servable_path.refuse_temporary(home)
         wheel.lay_out_backends(installed, home / "backends")

@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +194,14 @@ def test_a_triton_that_dies_before_it_is_first_asked_is_one_clear_error(reposito
         os.kill(server.pid, KILLED)
         with pytest.raises(ServerError, match="Triton stopped by itself with exit code -9"):
             Supervisor(server, print)
+
+
+def test_a_repository_that_was_never_served_is_loaded_once(repository, tmp_path):
+    assert not list(repository.rglob("__pycache__"))
+    log, ports = tmp_path / "triton.log", free_ports()
+    with TritonServer(repository, ports=ports, log=log, control_mode="poll"):
+        time.sleep(5)  # it looks for changes every second
+        assert log.read_text().count(f"loading: {DEFENCE}:1") == 1
 
 
 def refusal(url):

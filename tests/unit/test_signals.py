@@ -59,6 +59,26 @@ app.app = lambda **_: broken()
 sys.argv = ["reverse-sigmoid"]
 entry.main()
 """
+LOADING = """
+import os, time
+from importlib.machinery import ExtensionFileLoader
+from deploy.commands import signals
+
+class Loader(ExtensionFileLoader):
+    def create_module(self, spec):
+        os.kill(os.getpid(), {number})
+        for _ in range(10_000_000):  # as Python code that a library calls while it is loaded
+            pass
+        print("loaded")
+
+signals.install()
+try:
+    Loader("library", "library.so").create_module(None)
+    time.sleep(200)
+except (KeyboardInterrupt, signals.Terminated) as error:
+    signals.heard()
+    print(type(error).__name__)
+"""
 NOHUP = """
 import os, signal
 from deploy.commands import signals
@@ -102,6 +122,15 @@ def test_a_signal_ends_the_command_though_a_finalizer_or_a_library_swallows_it(
     swallowing, number, raised
 ):
     assert run(swallowing.format(number=int(number))) == (raised, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_command_once_a_native_library_is_loaded(number):
+    said, _ = run(LOADING.format(number=int(number)))
+    assert said.splitlines() == [
+        "loaded",
+        "KeyboardInterrupt" if number == signal.SIGINT else "Terminated",
+    ]
 
 
 @pytest.mark.parametrize(
