@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 import postprocess
 from deploy.commands.console import err_console, out_console, say
-from deploy.commands.signals import Terminated, heard, install, raised
+from deploy.commands.signals import Terminated, behind, heard, install
 from postprocess.errors import InputError, ReverseSigmoidError
 
 #: Command to the first line of its help. Each is a module beside this one, with a dataclass
@@ -108,8 +108,7 @@ def run() -> int:
         code = int(app(standalone_mode=False) or 0)
         return _interrupted() if code == _INTERRUPTED else code  # some versions of Typer catch it
     except BaseException as error:
-        # Of what a signal raised within it, a library may make an error of its own.
-        return _told(raised() or error)
+        return _told(behind(error))
     finally:
         heard()
 

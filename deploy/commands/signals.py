@@ -10,6 +10,11 @@ from typing import Any
 _LOOK_S = 0.2
 
 
+#: What signals raised, and what came of it. None of it is freed: objects of a library hang on it
+#: that were broken off half made, as TensorFlow's, which may crash as they are taken down.
+_kept: list[BaseException] = []
+
+
 class _Last:
     """What a signal has raised, the last one."""
 
@@ -45,13 +50,20 @@ def heard() -> None:
     _Last.raised = None
 
 
-def raised() -> BaseException | None:
-    """Return what a signal has raised that is not ``heard``, None if there was none."""
+def behind(error: BaseException) -> BaseException:
+    """Return what a signal has raised that is not ``heard``, else the error itself.
+
+    Of what is raised within it, a library may make an error of its own.
+    """
+    if _Last.raised is None:
+        return error
+    _kept.append(error)
     return _Last.raised
 
 
 def _end(number: int, frame: FrameType | None) -> None:
     _Last.raised = KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
+    _kept.append(_Last.raised)
     _raise(frame)
 
 

@@ -44,15 +44,20 @@ import os, sys
 from deploy.commands import app
 from deploy import entry
 
+class Library:
+    def __del__(self, abort=os.abort):  # as Python is taken down, or what was broken off
+        abort()
+
+def broken_off():
+    half_made = Library()
+    os.kill(os.getpid(), {number})
+
 def broken():
     try:
-        os.kill(os.getpid(), {number})
+        broken_off()
     except BaseException as error:
+        half_made = Library()
         raise ImportError("initialization failed") from error
-
-class Library:
-    def __del__(self, abort=os.abort):  # as Python is taken down
-        abort()
 
 library = Library()
 app.app = lambda **_: broken()
