@@ -140,15 +140,18 @@ def test_the_worked_example_is_exported_checked_served_and_queried_as_written(ex
             assert text in measured.stdout
         locust = shlex.split(at(ports, block("locust ")))
         program = str(Path(sys.prefix) / "bin" / "locust")
-        load = subprocess.run(
-            [program, "-f", str(ROOT / locust[2]), *locust[3:], "--run-time", "6s"],
-            cwd=checkout,
-            timeout=PATIENCE_S,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert load.returncode == 0, load.stderr
+        for run_time in ("6s", "60s", "300s"):  # on a busy machine the thief asks late
+            load = subprocess.run(
+                [program, "-f", str(ROOT / locust[2]), *locust[3:], "--run-time", run_time],
+                cwd=checkout,
+                timeout=PATIENCE_S,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert load.returncode == 0, load.stderr
+            if "digits thief sample" in (checkout / "load.html").read_text():
+                break
         assert "digits thief sample" in (checkout / "load.html").read_text()
         # The same command, with as little of everything as it can do.
         theft = shlex.split(block("reverse-sigmoid attack all --model digits "))
