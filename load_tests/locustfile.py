@@ -94,8 +94,10 @@ _own_counts: dict[type[ThiefUser], tuple[float, int]] = {}
 def load_early(parser: LocustArgumentParser, **_: Any) -> None:
     """Load the rows before a worker connects: silent for 3 s after that, it is taken for dead.
 
-    What is wrong with the options is said later.
+    So are the modules that the first request needs. What is wrong with the options is said later.
     """
+    import tritonclient.grpc  # noqa: F401, without a connection, which no fork may inherit
+
     options, _rest = parser.parse_known_args()
     with contextlib.suppress(ReverseSigmoidError):
         LoadSettings.of(options).drawn  # noqa: B018, it is kept

@@ -127,8 +127,7 @@ def test_slow_requests_get_fewer_and_longer_slices():
     fast, slow = (
         measured(Triton(delay_s=delay_s), seconds=1, rounds=40)["cells"][0] for delay_s in (0, 0.05)
     )
-    assert fast["rounds"] == 40
-    assert slow["rounds"] == 10
+    assert 10 == slow["rounds"] < fast["rounds"] <= 40  # of these all, where nothing else runs
     for role in ("protected", "unprotected"):
         assert slow[role]["requests"] >= 2 * slow["rounds"]
 
