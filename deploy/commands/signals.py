@@ -8,8 +8,6 @@ from typing import Any
 
 #: Between two looks at whether what a signal raised is being handled; until it is ``heard``.
 _LOOK_S = 0.2
-
-
 #: What signals raised, and what came of it. None of it is freed: objects of a library hang on it
 #: that were broken off half made, as TensorFlow's, which may crash as they are taken down.
 _kept: list[BaseException] = []
@@ -64,6 +62,7 @@ def behind(error: BaseException) -> BaseException:
 def _end(number: int, frame: FrameType | None) -> None:
     _Last.raised = KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
     _kept.append(_Last.raised)
+    signal.setitimer(signal.ITIMER_REAL, _LOOK_S, _LOOK_S)
     _raise(frame)
 
 
@@ -74,12 +73,10 @@ def _look(number: int, frame: FrameType | None) -> None:
         handled = handled.__context__
     if handled is None:
         _raise(frame)
-    signal.setitimer(signal.ITIMER_REAL, _LOOK_S)
 
 
 def _raise(frame: FrameType | None) -> None:
     """Raise what a signal is to raise; later, where a library would not survive it."""
-    signal.setitimer(signal.ITIMER_REAL, _LOOK_S)
     if _Last.raised is not None and not _loads_native(frame):
         raise _Last.raised
 

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from deploy.processes.listening import listens, refuse_taken
 from deploy.triton import cancel_guard, server_log, stub_processes, wheel
 from deploy.triton.plain_http import PlainHttp
 from exporters.files import servable_path
+from exporters.repository import versions
 from load_tests.asking.endpoint import Access, connect
 from postprocess.errors import InputError, ReverseSigmoidError
 
@@ -167,7 +169,7 @@ class TritonServer(Child):
         installed = wheel.find()
         self._refuse_addresses()
         if self.control_mode == "poll":  # and would load a model again whose process writes these
-            for version in self.repository.glob("*/[0-9]*"):
+            for version in chain.from_iterable(map(versions.folders, self.repository.iterdir())):
                 compileall.compile_dir(version, quiet=2)
         home = self._make_home("reverse-sigmoid-")
         servable_path.refuse_temporary(home)

@@ -10,13 +10,13 @@ import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import victims
 import yaml
 from commands import PATIENCE_S, Running, call_command, run_command, wait_for_no_process_naming
 from gateways import write_files
+from locusts import LOCUSTFILE, locust, stopped_when_spent
 from onnx import TensorProto, helper
 from pages import PAGES, README, ROOT, SHELL, block, blocks, shown_after, understood
 from ports import free_addresses, free_ports
@@ -138,20 +138,11 @@ def test_the_worked_example_is_exported_checked_served_and_queried_as_written(ex
         assert measured.returncode == 0, measured.stderr
         for text in ("p50, ms", "p99, ms", "requests/s", "Under attack", "Measuring overhead: "):
             assert text in measured.stdout
-        locust = shlex.split(at(ports, block("locust ")))
-        program = str(Path(sys.prefix) / "bin" / "locust")
-        for run_time in ("6s", "60s", "300s"):  # on a busy machine the thief asks late
-            load = subprocess.run(
-                [program, "-f", str(ROOT / locust[2]), *locust[3:], "--run-time", run_time],
-                cwd=checkout,
-                timeout=PATIENCE_S,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert load.returncode == 0, load.stderr
-            if "digits thief sample" in (checkout / "load.html").read_text():
-                break
+        words = shlex.split(at(ports, block("locust ")))
+        assert (ROOT / words[2]).samefile(LOCUSTFILE)
+        load = locust(*words[3:], "--run-time", f"{PATIENCE_S}s", cwd=checkout)
+        code = stopped_when_spent(load, checkout, requests=1)
+        assert code == 0, (checkout / "locust.txt").read_text()
         assert "digits thief sample" in (checkout / "load.html").read_text()
         # The same command, with as little of everything as it can do.
         theft = shlex.split(block("reverse-sigmoid attack all --model digits "))

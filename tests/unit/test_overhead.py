@@ -10,7 +10,8 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from load_tests.asking.endpoint import EndpointError, connect
-from load_tests.timing.closed_loop import ClosedLoop
+from load_tests.timing import interleaved
+from load_tests.timing.closed_loop import ClosedLoop, Slice
 from load_tests.timing.overhead import OverheadOptions, measure
 from load_tests.timing.prepared import Preparer, RefusedError
 from postprocess.errors import InputError
@@ -122,12 +123,25 @@ def test_the_measuring_overhead_is_known_even_if_one_client_is_not_asked_for():
     )
 
 
-@pytest.mark.slow
-def test_slow_requests_get_fewer_and_longer_slices():
-    fast, slow = (
-        measured(Triton(delay_s=delay_s), seconds=1, rounds=40)["cells"][0] for delay_s in (0, 0.05)
+@pytest.mark.parametrize(("latency_ms", "rounds", "slice_s"), [(1, 40, 0.025), (50, 10, 0.15)])
+def test_slow_requests_get_fewer_and_longer_slices(latency_ms, rounds, slice_s):
+    asked = []
+
+    def load(seconds):
+        asked.append(seconds)
+        return Slice(np.full(3, float(latency_ms)), seconds)
+
+    found = interleaved.measure(
+        {"ours": load, "raw": load}, seconds=1, rounds=40, rng=np.random.default_rng(0)
     )
-    assert 10 == slow["rounds"] < fast["rounds"] <= 40  # of these all, where nothing else runs
+    assert [len(slices) for slices in found.values()] == [rounds, rounds]
+    assert asked[2:] == pytest.approx([slice_s] * 2 * rounds)
+
+
+@pytest.mark.slow
+def test_slow_requests_are_several_in_a_slice():
+    slow = measured(Triton(delay_s=0.05), seconds=1, rounds=40)["cells"][0]
+    assert slow["rounds"] == 10
     for role in ("protected", "unprotected"):
         assert slow[role]["requests"] >= 2 * slow["rounds"]
 
