@@ -10,6 +10,9 @@ from collections.abc import Iterator
 #: What Keras imports if it is there, for plots and tables that nobody here makes: a third of the
 #: time that it takes to start.
 UNUSED = ("matplotlib", "pandas", "sklearn")
+#: What TensorFlow does by itself on newer processors alone, and what takes a third less time to
+#: train on others too. Empty: as it would by itself.
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 
 
 def import_quietly(*modules: str) -> None:
@@ -17,9 +20,11 @@ def import_quietly(*modules: str) -> None:
 
     TensorFlow tells every user at every start which CPU instructions it has and that there is
     no GPU, past Python's own stderr and whatever its log level. ``UNUSED`` packages are not there
-    for them, unless they have been imported before.
+    for them, unless they have been imported before. It calculates by oneDNN unless the environment
+    says otherwise.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault(ONEDNN, "1")
     sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile() as written, _hidden(*UNUSED):

@@ -11,6 +11,7 @@ from commands import Running, call_command
 from ports import free_ports
 
 from deploy.triton.server import TritonServer
+from exporters.quiet_import import ONEDNN
 from load_tests.asking.endpoint import Endpoint
 
 TESTS = Path(__file__).parent
@@ -34,12 +35,18 @@ TERMINAL = (
 #: One thread for each process: there are more of them than cores, and threads that wait for each
 #: other wait busily. It halves what NumPy takes, and takes a fifth of what TensorFlow does.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
-#: What TensorFlow does by itself on newer processors: a third less time to train.
-ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Run six files at a time, also on two cores: the long ones wait most of the time.
+
+    They wait for servers to start and to notice; the quick ones wait for nothing.
+    """
+    return min(6, len(os.sched_getaffinity(0))) if config.option.markexpr == "not slow" else 6
 
 
 def pytest_configure(config):
-    for name in (*THREADS, ONEDNN):  # before a worker starts
+    for name in (*THREADS, ONEDNN):  # before a worker starts, and whoever imports Keras
         os.environ.setdefault(name, "1")
     if not hasattr(config, "workerinput"):
         # Under PYTHONDONTWRITEBYTECODE each of hundreds of processes would compile what it imports.

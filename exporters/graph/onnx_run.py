@@ -34,6 +34,12 @@ MAX_ROWS = 256
 MAX_ELEMENTS = 2**19
 #: Most input elements of the first call, in which sizes are tried.
 TRIED_ELEMENTS = 2**24
+#: What onnxruntime says where the machine has no such locale, and what to do.
+_NO_LOCALE = "Failed to construct locale"
+_A_LOCALE = (
+    "install that locale here and where Triton runs, or export with one that every Linux has "
+    "(skl2onnx: options={'STEP__locale': 'C.UTF-8'}, STEP the name of the vectorizer's step)"
+)
 _STRINGS = ("", "a", "yes", "no", "0", "1", "the quick brown fox")
 
 
@@ -63,6 +69,7 @@ class OnnxSession:
         except Exception as error:
             model = onnx_graph.load(path)
             advice = f"; {triton_releases.SAFE}" if triton_releases.is_newer(model) else ""
+            advice += f"; {_A_LOCALE}" if _NO_LOCALE in str(error) else ""
             raise InputError(
                 f"{path}: onnxruntime {onnxruntime.__version__} cannot load it "
                 f"(IR version {model.ir_version}, opset {onnx_graph.opset(model)}): "

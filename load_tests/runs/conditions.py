@@ -13,6 +13,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from exporters.quiet_import import ONEDNN
 from load_tests.timing.machine import cpu, vector_instructions
 from postprocess.errors import InputError
 
@@ -24,7 +25,7 @@ _THREADS = (
 )  # fmt: skip
 #: Which code they run. A file may set these and no others: they name no file and no program.
 _SWITCHES = (
-    "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "OPENBLAS_CORETYPE",
+    ONEDNN, "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "OPENBLAS_CORETYPE",
     "TF_DETERMINISTIC_OPS", "TF_CUDNN_DETERMINISTIC", "NVIDIA_TF32_OVERRIDE",
 )  # fmt: skip
 #: The same; told where they differ, and not set.
@@ -58,10 +59,12 @@ class Conditions:
     @classmethod
     def here(cls, *, jobs: int = 1) -> "Conditions":
         """Return those of one of so many processes that share the processors."""
+        backend = os.environ.get("KERAS_BACKEND") or BACKENDS[0]
+        usual = {ONEDNN: "1"} if backend == "tensorflow" and ONEDNN not in os.environ else {}
         return cls(
             threads=max(1, len(os.sched_getaffinity(0)) // jobs),
-            backend=os.environ.get("KERAS_BACKEND") or BACKENDS[0],
-            switches=_set(_SWITCHES),
+            backend=backend,
+            switches=usual | _set(_SWITCHES),
         )
 
     @classmethod
@@ -80,6 +83,7 @@ class Conditions:
         """Return the environment of such a process."""
         return {
             **{name: value for name, value in os.environ.items() if name not in _SWITCHES},
+            ONEDNN: "",  # or importing TensorFlow would set it
             **self.switches,
             **{name: str(self.threads) for name in _THREADS},
             "KERAS_BACKEND": self.backend,

@@ -174,6 +174,17 @@ REFUSED = {
         ),
         {}, "{path}: onnxruntime * cannot load it (IR version 99, opset 17): *",
     ),
+    "a locale that is not here": (
+        lambda path: graph_file(
+            path, [node("StringNormalizer", ["x"], ["s"], case_change_action="LOWER", locale="xx"),
+                   node("Cast", ["s"], ["y"], to=FLOAT)],
+            [("x", TensorProto.STRING, ("N",))], [("y", FLOAT, ("N",))],
+        ),
+        {},
+        "{path}: onnxruntime * cannot load it *name:xx:*; install that locale here and where "
+        "Triton runs, or export with one that every Linux has (skl2onnx: "
+        "options={'STEP__locale': 'C.UTF-8'}, STEP the name of the vectorizer's step)",
+    ),
     "two outputs": (
         two_floats, {},
         "{path}: several outputs could be the scores: a, b; name one with --output, for example "

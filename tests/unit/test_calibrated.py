@@ -124,6 +124,7 @@ def test_a_yes_or_no_keeps_its_side_and_shows_a_level(classes, kind):
         assert len(np.unique(column)) <= 2 * table.levels + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", TYPES)
 def test_a_million_rows_show_no_more_than_classes_times_levels(dtype):
     table, answers, kept = table_of(10), set(), 0

@@ -61,6 +61,7 @@ rows = st.integers(2, 12).flatmap(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=1_000, deadline=None)
 @given(logits=rows, decimals=st.integers(1, 6), beta=st.floats(0.001, 3))
 def test_decimals_are_whole_units_that_sum_to_one_with_top_1_strictly_first(logits, decimals, beta):
@@ -110,6 +111,7 @@ def test_a_decoy_hangs_on_the_label_alone(classes, dtype):
     assert (highest[:, -1] < 1.02 / classes).all()
 
 
+@pytest.mark.slow
 def test_a_million_rows_show_no_more_decoys_than_classes():
     answers = set()
     for seed in range(10):

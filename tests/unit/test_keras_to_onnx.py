@@ -8,6 +8,8 @@ from exporters.graph import onnx_signature
 from exporters.training import architectures, keras_to_onnx
 from postprocess.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 IMAGES = np.random.default_rng(0).random((7, 8, 8, 1)).astype(np.float32)
 
 
@@ -34,7 +36,6 @@ def test_simple_fits_every_data_set(shape):
     assert simple(np.zeros((2, *shape), np.float32)).shape == (2, 100)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape"),
     [("allconv", (96, 96, 3)), ("mobilenet", (28, 28, 1)), ("xception", (32, 32, 3))],

@@ -125,6 +125,7 @@ BEYOND = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", CLASSES)
 @pytest.mark.parametrize("kind", ["logits", "probabilities"])
 def test_any_beta_and_gamma_equal_the_float64_derivation(classes, kind):

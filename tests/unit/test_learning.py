@@ -18,6 +18,8 @@ from load_tests.stealing.substitute import Recipe, train_substitute
 from load_tests.stealing.transfer_set import TransferSet
 from postprocess.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 POOL = np.concatenate([RNG.normal(c, 0.6, (60, 8)) for c in (-2, 0, 2)]).astype(np.float32)
 TRUTH = np.arange(180) // 60

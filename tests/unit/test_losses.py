@@ -6,6 +6,8 @@ from load_tests.stealing import defence_layer, losses
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [
     {"beta": 1.5, "gamma": 0.2, "margin": 0.01},
     {"beta": 0.9, "gamma": 0.4, "margin": 0.0},
@@ -56,7 +58,7 @@ def test_a_loss_of_labels_wants_one_lead_of_the_label(name, least):
     labels = np.eye(10, dtype=np.float32)[[3]]
     loss = losses.LOSSES[name].make(None)
     leads = np.linspace(0, 12, 2401).astype(np.float32)
-    values = [float(loss(labels, lead * labels)[0]) for lead in leads]
+    values = np.asarray(loss(labels.repeat(len(leads), axis=0), leads[:, None] * labels))
     assert leads[int(np.argmin(values))] == pytest.approx(least, abs=0.01)
 
 

@@ -10,6 +10,8 @@ from load_tests.stealing.collect import Manner
 from load_tests.stealing.thief import Thief
 from postprocess.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 FEATURES, CLASSES = 20, 4
 WEIGHTS = np.random.default_rng(1).normal(size=(FEATURES, CLASSES)).astype(np.float32)
 

@@ -76,6 +76,7 @@ def test_the_interval_is_scipys_paired_bootstrap_of_rounds(measure):
     assert found["high"] == pytest.approx(expected.high, abs=0.1 * width)
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_true_ratio_about_as_often_as_it_says():
     rng = np.random.default_rng(2)
     held = 0

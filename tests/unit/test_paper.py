@@ -105,7 +105,7 @@ def test_a_process_is_started_with_its_conditions_and_no_others(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.setenv("KERAS_BACKEND", "")
     ours = Conditions.here(jobs=10_000)
-    switches = {"OPENBLAS_CORETYPE": "Haswell"}
+    switches = {"TF_ENABLE_ONEDNN_OPTS": "1", "OPENBLAS_CORETYPE": "Haswell"}
     assert ours == Conditions(threads=1, backend="tensorflow", switches=switches)
     assert Conditions.from_json(json.loads(json.dumps(asdict(ours)))) == ours
     other = Conditions(threads=3, backend="jax", switches={"TF_ENABLE_ONEDNN_OPTS": "0"})
@@ -114,6 +114,29 @@ def test_a_process_is_started_with_its_conditions_and_no_others(monkeypatch):
     assert (started["OMP_NUM_THREADS"], started["TF_NUM_INTRAOP_THREADS"]) == ("3", "3")
     assert (started["KERAS_BACKEND"], started["TF_ENABLE_ONEDNN_OPTS"]) == ("jax", "0")
     assert started["PATH"] == os.environ["PATH"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "given", "switches"),
+    [
+        ("tensorflow", None, {"TF_ENABLE_ONEDNN_OPTS": "1"}),
+        ("tensorflow", "0", {"TF_ENABLE_ONEDNN_OPTS": "0"}),
+        ("tensorflow", "", {}),
+        ("jax", None, {}),
+    ],
+)
+def test_onednn_calculates_unless_the_environment_says_otherwise(
+    backend, given, switches, monkeypatch
+):
+    for name in conditions._SWITCHES:
+        monkeypatch.delenv(name, raising=False)
+    if given is not None:
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", given)
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    ours = Conditions.here()
+    assert ours.switches == switches
+    # What a file says nothing of is left to TensorFlow, as when it was made.
+    assert ours.environment()["TF_ENABLE_ONEDNN_OPTS"] == switches.get("TF_ENABLE_ONEDNN_OPTS", "")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Packages that are imported without a word on stderr, and without what they do not need."""
 
+import os
 import sys
 from importlib import import_module
 
@@ -42,6 +43,16 @@ def test_what_is_not_needed_is_not_there_meanwhile_and_is_again_afterwards(greet
     assert sys.modules["greeting"].found == []
     assert capfd.readouterr().err == ""
     assert [import_module(name).__name__ for name in UNUSED] == list(UNUSED)
+
+
+@pytest.mark.parametrize(("given", "then"), [(None, "1"), ("0", "0"), ("", "")])
+def test_tensorflow_calculates_by_onednn_unless_told_otherwise(given, then, monkeypatch):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "to be set back")
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
+    if given is not None:
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", given)
+    import_quietly("json")
+    assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == then
 
 
 def test_what_was_imported_before_stays_and_a_failure_is_told(greeting, capfd):

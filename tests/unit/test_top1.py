@@ -13,6 +13,7 @@ pytestmark = pytest.mark.usefixtures("both_paths")
 ROWS, BATCH = 1_000_000, 2_000
 
 
+@pytest.mark.slow
 def test_a_million_rows_keep_their_top_class_and_sum_to_one():
     rng = np.random.default_rng(20260101)
     for _ in range(ROWS // BATCH):
@@ -61,6 +62,7 @@ def test_the_margin_is_the_share_of_the_top_gap_that_is_left():
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
+@pytest.mark.slow
 @settings(max_examples=2_000, deadline=None)
 @given(
     logits=st.integers(1, 12).flatmap(lambda k: arrays(np.float32, (3, k), elements=finite)),

@@ -11,6 +11,8 @@ from exporters.training.train import Watch, fresh, one_hot, predict, train
 from load_tests.stealing import losses
 from postprocess.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 IMAGES = RNG.random((128, 8, 8, 1)).astype(np.float32)
 TARGETS = one_hot(RNG.integers(3, size=128), 3)
@@ -97,7 +99,6 @@ def test_scores_that_are_not_finite_are_no_prediction():
         predict(model, IMAGES)
 
 
-@pytest.mark.slow
 def test_the_papers_allconv_learns_at_its_rate():
     import keras
 
