@@ -86,6 +86,7 @@ def test_calibrated_answers_are_made_of_all_rows_in_one_go(given, tmp_path, layo
     checked(tmp_path / "r")
 
 
+@pytest.mark.slow
 def test_a_second_model_shares_the_weights_and_has_a_defence_of_its_own(
     given, tmp_path, monkeypatch
 ):

@@ -11,6 +11,8 @@ import pytest
 from postprocess.parameters import Parameters
 from postprocess.postprocessor import Postprocessor
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [(0.5, 0.1), (0.9, 0.2), (1.0, 0.4), (1.5, 0.2), (1.01, 0.1), (1.0, 1.5)]
 
 

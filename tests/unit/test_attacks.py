@@ -53,6 +53,7 @@ def test_jacobian_moves_known_images_by_lambda_where_the_loss_rises():
     assert len(np.unique(made.reshape(32, -1), axis=0)) == 32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (32, 32, 3)])
 def test_knockoff_takes_images_of_another_kind_into_the_victims_shape(shape):
     images = Others().draw(20, rng(), shape)

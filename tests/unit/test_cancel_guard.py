@@ -288,6 +288,7 @@ def test_a_body_that_is_being_read_is_not_cut_by_one_that_waited(connect):
     assert got == large[100_000:] + data
 
 
+@pytest.mark.slow
 def test_nobody_waits_long_for_abandoned_requests(connect):
     attacker = connect()
     abandon(attacker, MOST_ABANDONED)

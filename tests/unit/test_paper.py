@@ -266,6 +266,7 @@ def test_tables_show_what_has_been_run_and_nothing_else():
     assert number([]) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["smoke", "text"])
 def test_a_report_of_part_of_a_scale_says_once_what_is_not_run(name, tmp_path):
     def known(run):

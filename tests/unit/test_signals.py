@@ -114,6 +114,7 @@ def run(program, *, code=0):
     return out.strip(), err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "raised"),
     [

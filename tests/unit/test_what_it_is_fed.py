@@ -188,6 +188,7 @@ def real_logits(rng, classes, rows):
     return logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("batch", [1, 1000])
 def test_real_logits_raise_no_alarm(dtype, batch):
