@@ -99,8 +99,11 @@ def protect(
             heads = _write_verified(classifier, classifier.heads, staged, name, parameters)
             finish(staged)
             files = _in_order(staged, (*models[1:], name))
-            _refuse_existing(repository, models, anew, force=asked.force)  # it took a while
-            place(staged, repository, files)
+
+            def look() -> None:  # again: it took a while
+                _refuse_existing(repository, models, anew, force=asked.force)
+
+            place(staged, repository, files, look=look)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{error.filename or repository}: cannot be written: {reason}") from None
