@@ -176,13 +176,13 @@ def _wait_for_original(one: Undone, url: str) -> None:
     """Return once a server serves the original, and is not at the load of what stands behind."""
     from tritonclient.utils import InferenceServerException
 
-    reason, start, taken_up_s = "", time.monotonic(), 0.0
+    reason, start, slow_s = "", time.monotonic(), 0.0
     with connect(url) as client:
         while time.monotonic() < start + SERVED_S:
             try:
-                reason = not_yet(client, one, within_s=placing_in.POLL_S + taken_up_s)
-                if reason == _PROTECTED:
-                    taken_up_s = time.monotonic() - start
+                reason = not_yet(client, one, within_s=placing_in.POLL_S + slow_s)
+                if reason == _PROTECTED or reason.startswith(_LOADING):  # it scans after that
+                    slow_s = time.monotonic() - start
                 if not reason:
                     time.sleep(placing_in.SCAN_S)  # requests to the old one end
                     return
@@ -195,8 +195,10 @@ def _wait_for_original(one: Undone, url: str) -> None:
     )
 
 
-#: What is said as long as a server has not taken the original up.
+#: What is said as long as a server has not taken the original up, and while it is seen to load
+#: what stands behind for the first time. It is not seen to load a model again.
 _PROTECTED = "it still serves the protected model"
+_LOADING = "it is loading "
 
 
 def not_yet(client: Any, one: Undone, within_s: float = placing_in.POLL_S) -> str:
@@ -213,11 +215,14 @@ def not_yet(client: Any, one: Undone, within_s: float = placing_in.POLL_S) -> st
     if defence in steps or not client.is_model_ready(name, client_timeout=5):
         return _PROTECTED
     index = client.get_model_repository_index(client_timeout=5).models
-    for step in one.removed:
-        folder = one.folder.parent / step
-        states = {entry.state for entry in index if entry.name == step}
+    there = [step for step in one.removed if (one.folder.parent / step).is_dir()]
+    states = {step: {entry.state for entry in index if entry.name == step} for step in there}
+    for step in there:
+        if "LOADING" in states[step]:
+            return f"{_LOADING}{step}"
+    for step in there:
         # What changed a moment ago it may be about to load, and what it has not seen at all.
-        about_to = placing_in.settles_in_s(folder, within_s) > 0 or "" in states
-        if folder.is_dir() and (about_to or "LOADING" in states):
+        folder = one.folder.parent / step
+        if placing_in.settles_in_s(folder, within_s) > 0 or "" in states[step]:
             return f"it may be loading {step}"
     return ""

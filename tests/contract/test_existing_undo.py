@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -182,7 +183,7 @@ class Index:
         return SimpleNamespace(models=models)
 
 
-LOADING = "it may be loading m_reverse_sigmoid"
+MAY_BE = "it may be loading m_reverse_sigmoid"
 
 
 @pytest.mark.parametrize(
@@ -190,9 +191,9 @@ LOADING = "it may be loading m_reverse_sigmoid"
     [
         ("READY", True, ""),
         ("UNAVAILABLE", True, ""),
-        ("LOADING", True, LOADING),
-        ("", True, LOADING),  # it has not seen it, and will
-        ("READY", False, LOADING),  # it may load again what has changed
+        ("LOADING", True, "it is loading m_reverse_sigmoid"),
+        ("", True, MAY_BE),  # it has not seen it, and will
+        ("READY", False, MAY_BE),  # it may load again what has changed
     ],
 )
 def test_a_defence_is_not_taken_away_while_a_server_may_be_loading_it(tmp_path, state, old, said):
@@ -209,6 +210,30 @@ def test_a_defence_is_not_taken_away_while_a_server_may_be_loading_it(tmp_path, 
     assert undoing.not_yet(client, restored) == "it still serves the protected model"
     (served / "m" / "config.pbtxt").write_text(original)
     assert undoing.not_yet(client, restored) == said
+
+
+def test_a_server_that_is_seen_to_be_slow_is_given_longer(tmp_path, monkeypatch):
+    """Python writes beside model.py while it is loaded, which is seen by the scan after that."""
+    folder = elsewhere(tmp_path / "models", "fil")
+    served = shutil.copytree(folder.parent, tmp_path / "served")
+    protect(folder, "fil")
+    step, asked = folder.parent / "m_reverse_sigmoid", []
+
+    class Slow(Index):
+        def get_model_repository_index(self, **_):
+            asked.append(time.monotonic())
+            if asked[-1] < asked[0] + 1:
+                os.utime(step)
+                return Index(served, {"m_reverse_sigmoid": "LOADING"}).get_model_repository_index()
+            return super().get_model_repository_index()
+
+    client = Slow(served, {"m_classifier": "READY", "m_reverse_sigmoid": "READY"})
+    monkeypatch.setattr(undoing, "connect", lambda url: nullcontext(client))
+    monkeypatch.setattr(placing_in, "POLL_S", 0.5)
+    undo(folder, url="127.0.0.1:1")
+    loading = [at for at in asked if at < asked[0] + 1]  # the change is there from the last on
+    assert asked[-1] > loading[-1] + 0.45 + (loading[-1] - asked[0])
+    assert [one.name for one in folder.parent.iterdir()] == ["m"]
 
 
 def test_undo_changes_nothing_of_a_defence_that_a_server_would_load_again(tmp_path, monkeypatch):
