@@ -13,7 +13,7 @@ from typing import Any
 
 import gevent
 import numpy as np
-from locust import events, task
+from locust import events, runners, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
@@ -33,6 +33,9 @@ from postprocess.errors import InputError, ReverseSigmoidError
 __all__ = ["BurstShape", "RampShape", "SteadyShape"]  # for Locust's class picker
 
 _log = logging.getLogger(__name__)
+#: Seconds without a word from a worker after which its master goes on without it, and ends the test
+#: if it was the last. Locust's 3 pass on a busy machine while users start.
+runners.HEARTBEAT_LIVENESS = 30
 
 
 class NormalUser(TritonUser):
@@ -92,9 +95,9 @@ _own_counts: dict[type[ThiefUser], tuple[float, int]] = {}
 
 
 def load_early(parser: LocustArgumentParser, **_: Any) -> None:
-    """Load the rows before a worker connects: silent for 3 s after that, it is taken for dead.
+    """Load the rows and the modules of a request before a worker connects: no user waits for them.
 
-    So are the modules that the first request needs. What is wrong with the options is said later.
+    What is wrong with the options is said later.
     """
     import tritonclient.grpc  # noqa: F401, without a connection, which no fork may inherit
 

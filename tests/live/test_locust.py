@@ -1,9 +1,11 @@
 """The real Locust, as a person runs it, against the real server."""
 
 import json
+import signal
+import time
 
 import numpy as np
-from commands import PATIENCE_S, call_command
+from commands import PATIENCE_S, call_command, wait_until
 from locusts import ended, locust, statistics, stopped_when_spent
 from ports import free_port
 
@@ -69,9 +71,15 @@ def test_two_workers_steal_what_their_master_counts(server, tmp_path):
     master = locust("--master", *workers, *options, cwd=tmp_path / "master")
     distant = ("--worker", "--master-host", "127.0.0.1", "--master-port", port)
     others = [locust(*distant, cwd=tmp_path / f"worker-{number}") for number in (0, 1)]
+    said = tmp_path / "master" / "locust.txt"
     try:
+        wait_until(lambda: "2 workers connected" in said.read_text())
+        for number, pause in ((signal.SIGSTOP, 6), (signal.SIGCONT, 0)):  # as on a busy machine
+            for worker in others:
+                worker.send_signal(number)
+            time.sleep(pause)
         code = stopped_when_spent(master, tmp_path / "master", requests=4 * BUDGET / BATCH)
-        assert code == 0, (tmp_path / "master" / "locust.txt").read_text()
+        assert code == 0, said.read_text()
         assert [ended(worker) for worker in others] == [0, 0]
     finally:
         for process in (master, *others):
