@@ -56,6 +56,8 @@ class Attacker:
 
 
 def _attack(orders: list[Order], secrets: Secrets, seconds: float, there: Connection) -> None:
+    import tritonclient.grpc  # noqa: F401, before the time of the attacks and of answers counts
+
     os.nice(10)  # a stranger's client does not take the server's processor
     there.send("begun")
     heard = [Heard(secrets) for _ in orders]

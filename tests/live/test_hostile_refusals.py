@@ -1,6 +1,7 @@
 """What hostile and odd clients are told, how soon, and what outlives them."""
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -28,7 +29,11 @@ def test_streams_are_refused_at_once_and_with_the_reason(besieged):
     assert "DEADLINE_EXCEEDED" not in answers(report, "headers alone: ")
     said = report["examples"]["stream: PERMISSION_DENIED"]
     assert "stream" in said
-    assert report["slowest_s"] < AT_ONCE_S
+    # By the gateway's clock: the client, who is nice, may wait for a processor.
+    log = besieged.access_log.read_text().splitlines()
+    took = [json.loads(line)["milliseconds"] for line in log if "/ModelStreamInfer" in line]
+    assert took
+    assert max(took) < AT_ONCE_S * 1000
 
 
 @pytest.mark.parametrize(
