@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,8 @@ def protect(
     anew = {name, f"{name}_{asked.also}"}
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    _refuse_existing(repository, models, anew, force=asked.force)
+    refuse_existing = partial(_refuse_existing, repository, models, anew, force=asked.force)
+    refuse_existing()
     try:
         classifier = understand(path, asked)
         fused.refuse_defended(classifier.model)
@@ -99,11 +101,7 @@ def protect(
             heads = _write_verified(classifier, classifier.heads, staged, name, parameters)
             finish(staged)
             files = _in_order(staged, (*models[1:], name))
-
-            def look() -> None:  # again: it took a while
-                _refuse_existing(repository, models, anew, force=asked.force)
-
-            place(staged, repository, files, look=look)
+            place(staged, repository, files, look=refuse_existing)  # again: it took a while
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{error.filename or repository}: cannot be written: {reason}") from None

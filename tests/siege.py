@@ -140,10 +140,10 @@ class Siege(Gated):
         seconds = max(ATTACKS[name].seconds for name, _ in orders)
         before = self.processes
         self.new_lines()
-        start, others = time.monotonic(), others_seconds()
+        start, used = time.monotonic(), others_seconds()
         calm = self.calm()
         paced, reports, envoy_mib = self.suffer(orders, seconds)
-        others = (others_seconds() - others) / (time.monotonic() - start)
+        others = (others_seconds() - used) / (time.monotonic() - start)
         worst = worst_ms(paced)
         answers, failures = sum(map(len, paced.latencies_ms)), dict(paced.failures)
         print(f"{orders}: honest worst {worst:.0f} ms of {answers}, failed {failures}")
