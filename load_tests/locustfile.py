@@ -16,7 +16,6 @@ import numpy as np
 from locust import events, runners, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
-from locust.runners import MasterRunner, WorkerRunner
 
 from load_tests.asking.endpoint import EndpointError
 from load_tests.stealing.attacks.base import Means
@@ -110,7 +109,9 @@ def prepare(environment: Environment, **_: Any) -> None:
     """Choose the load shape, and refuse at once what a test could not start with."""
     load_shapes.choose(environment)
     options = environment.parsed_options
-    distant = isinstance(environment.runner, WorkerRunner)  # its master's options are to come
+    distant = isinstance(
+        environment.runner, runners.WorkerRunner
+    )  # its master's options are to come
     try:
         if not distant and options is not None and options.headless:
             _check(environment)
@@ -153,7 +154,7 @@ def _check(environment: Environment) -> LoadSettings:
     certificates = settings.access.tls_ca
     if certificates is not None and not certificates.is_file():
         raise InputError(f"--tls-ca {certificates}: no such file")
-    if settings.query_set or not isinstance(environment.runner, MasterRunner):
+    if settings.query_set or not isinstance(environment.runner, runners.MasterRunner):
         for thief, why in _unable(settings).items():
             if settings.thieves is not None and settings.thieves[thief.attack]:
                 raise InputError(f"--{thief.attack}-thieves: {thief.__name__} {why}")

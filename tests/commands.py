@@ -15,7 +15,7 @@ from typing import ClassVar
 COMMAND = str(Path(sys.prefix) / "bin" / "reverse-sigmoid")
 #: How long a command may take, and a condition to come true, where much else runs. Nothing is as
 #: slow as that; without an end, a fault would hang the tests.
-PATIENCE_S, SOON_S = 1800, 300
+PATIENCE_S, SOON_S = 3600, 300
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """The defence of ``postprocess`` in ONNX operators: the same numbers, in float64.
 
 In float64 the closed forms need none of the care that float32 asks for, so that this reads
-like the equations. What is measured from where is as in ``postprocess/pseudo_logits.py``: k is
-a row's top class, m its logit, m2 the runner-up's.
+like the equations: k is a row's top class, m its logit. A graph pays for each operator about as
+much as for a small row's numbers, so there are few.
 """
 
 from dataclasses import replace
@@ -16,9 +16,10 @@ from postprocess.calibration import Calibration
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 
-#: A top logit that leads by less leads by that: the bound on beta is then right to 1e-8. The
-#: top class of a tie leads by nothing.
+#: A top logit that leads by less leads by that: the bound on beta is then right to 1e-8.
 NEAREST = 1e-8
+#: From this gamma on s(gamma x) is 0 or 1 to the last digit where exp(x) has no float64.
+STEEP = 0.06
 #: How far, as a share of the top class, all others stay below it: two steps of the type.
 BELOW = {"TYPE_FP16": 2.0**-9, "TYPE_FP32": 2.0**-22, "TYPE_FP64": 2.0**-40}
 #: How far a yes or no stays from 1/2: a step of the type, above or below.
@@ -105,47 +106,52 @@ def _answer(
 def _rows(nodes: Nodes, scores: str, value: Value, parameters: Parameters) -> str:
     """Append the defence of rows of K >= 2 classes, float64."""
     add, number, reduce = nodes.add, nodes.number, nodes.reduce
+    one, gamma = number("one", 1.0), parameters.gamma or 0.0
     logits, bad = score_nodes.logits(nodes, scores, value, parameters)
-    two = nodes.constant("two", np.array([2]))
-    values, indices = nodes.add_many("TopK", [logits, two], ["", ""], axis=-1)
-    first, second = (nodes.constant(name, np.array([i])) for i, name in enumerate(("k", "k2")))
-    k = add("Gather", indices, first, axis=-1)
-    m, m2 = add("Gather", values, first, axis=-1), add("Gather", values, second, axis=-1)
-    if parameters.scores == "probabilities":
-        m2 = add("Max", m2, number("impossible", IMPOSSIBLE))
-    led = add("Less", m2, m)
-    m2 = add("Where", led, add("Min", m2, add("Sub", m, number("nearest", NEAREST))), m2)
+    single = nodes.constant("single", np.array([1]))
+    m, k = nodes.add_many("TopK", [logits, single], ["", ""], axis=-1)
+    low = behind = add("Sub", logits, m)
+    if parameters.preserve_top1:
+        low = add("Min", behind, number("nearest", -NEAREST))
 
-    # The top class counts as a second runner-up until the end, so that nothing cancels.
-    low = add("Min", logits, m2)
-    weight = add("Exp", add("Sub", low, m2))
-    rest = add("Sub", reduce("ReduceSum", weight), number("one", 1.0))  # sum over i != k
-    behind = add("Sub", m2, m)
-    scale = add("Exp", behind)
-    total = add("Add", add("Mul", rest, scale), number("one", 1.0))
-    y = add("Mul", weight, add("Div", scale, total))
-    y_top = add("Div", number("one", 1.0), total)
+    # The top class never counts as itself, so that nothing cancels: all others are summed.
+    nobody = add("Add", bad, number("no_logit", -np.inf))
+    others = add("ScatterElements", low, k, nobody, axis=-1)
+    weight = add("Exp", others)  # y_j / y_k, 0 for k
+    if gamma < STEEP:
+        # Of rows that begin with -inf ONNX Runtime makes -inf.
+        finite = add("Max", others, number("impossible", IMPOSSIBLE))
+        log_rest = reduce("ReduceLogSumExp", finite)
+        rest = add("Exp", log_rest)
+    else:
+        rest = reduce("ReduceSum", weight)
+        log_rest = add("Log", rest)
+    total = add("Add", rest, one)
+    y, y_top = add("Div", weight, total), add("Div", one, total)
 
-    # s^-1(y_j) = g_j - m - log(1 + sum over i not in {j, k}), s^-1(y_k) = m - m2 - log(rest)
-    remainder = add("Sub", total, add("Mul", weight, scale))
-    x = add("Sub", add("Sub", low, m), add("Log", remainder))
-    x_top = add("Neg", add("Add", behind, add("Log", rest)))
-    gamma = number("gamma", parameters.gamma or 0.0)
-    s, s_top = (add("Sigmoid", add("Mul", one, gamma)) for one in (x, x_top))
+    # s^-1(y_j) = g_j - m - log(1 + sum over i not in {j, k}), s^-1(y_k) = -log_rest; and half of
+    # what s(gamma x) is off from 1/2 by is tanh(gamma x / 2).
+    x = add("Sub", low, add("Log", add("Sub", total, weight)))
+    r = add("Tanh", add("Mul", x, number("half_gamma", gamma / 2)))
+    r_top = add("Tanh", add("Mul", log_rest, number("minus_half_gamma", -gamma / 2)))
 
     # Equation 2: y - beta (s - 1/2); beta is at most the least (y_k - y_j) / (s_k - s_j).
-    beta, half = number("beta", parameters.beta or 0.0), number("half", 0.5)
+    half_beta = number("half_beta", (parameters.beta or 0.0) / 2)
     if parameters.preserve_top1:
-        ratio = add("Div", add("Sub", y_top, y), add("Sub", s_top, s))
-        ratio = add("Where", add("Less", low, m), ratio, number("unbound", np.inf))
-        kept = add("Sub", number("one", 1.0), number("margin", parameters.margin))
-        beta = add("Min", beta, add("Mul", reduce("ReduceMin", ratio), kept))
-    z = add("Sub", y, add("Mul", add("Sub", s, half), beta))
-    z_top = add("Sub", y_top, add("Mul", add("Sub", s_top, half), beta))
+        above = add("Sub", r_top, r)
+        if gamma > 1:  # up to 1 the steepest secant ends at the least class, whatever ties on top
+            above = add("Max", above, number("least", 1e-30))  # both may be -1 to the last digit
+            below = add("Less", behind, number("nothing", 0.0))
+            above = add("Where", below, above, number("nothing", 0.0))
+        ratio = add("Div", add("Sub", y_top, y), above)
+        kept = add("Mul", reduce("ReduceMin", ratio), number("kept", 1.0 - parameters.margin))
+        half_beta = add("Min", half_beta, kept)
+    z = add("Sub", y, add("Mul", r, half_beta))
+    z_top = add("Sub", y_top, add("Mul", r_top, half_beta))
     if parameters.preserve_top1:
-        # ONNX Runtime drops a product with a number that float32 takes for 1.
-        below = add("Mul", z_top, number("below", BELOW[value.data_type]))
-        z = add("Min", z, add("Sub", z_top, below))
+        # ONNX Runtime drops a product with a number that it takes for 1, such as 1 - BELOW.
+        less = add("Mul", z_top, number("below", BELOW[value.data_type]))
+        z = add("Min", z, add("Sub", z_top, less))
     else:
         z_top = add("Max", z_top, number("nothing", 0.0))
     z = add("ScatterElements", z, k, z_top, axis=-1)

@@ -147,7 +147,11 @@ def refuse_altered(model: Any) -> None:
     again.CopyFrom(model)
     retune(again, parameters)
     if _defence(again) != _defence(model):
-        raise InputError("the defence in the graph is not the one that its parameters make")
+        raise InputError(
+            "the defence in the graph is not the one that its parameters make: it was changed by "
+            "hand, or made by another build; reverse-sigmoid retune makes it anew, also with a "
+            "parameter as it is"
+        )
 
 
 def _defence(model: Any) -> list[bytes]:

@@ -9,7 +9,8 @@ import numpy as np
 TYPES = {"TYPE_FP16": 10, "TYPE_FP32": 1, "TYPE_FP64": 11}
 #: Operator sets since which axes are an input and no attribute.
 _AXES_AS_INPUT = {
-    "ReduceSum": 13, "ReduceMax": 18, "ReduceMin": 18, "Squeeze": 13, "Unsqueeze": 13,
+    "ReduceSum": 13, "ReduceMax": 18, "ReduceMin": 18, "ReduceLogSumExp": 18, "Squeeze": 13,
+    "Unsqueeze": 13,
 }  # fmt: skip
 
 

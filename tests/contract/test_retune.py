@@ -78,9 +78,8 @@ def test_check_reads_the_parameters_of_a_fused_model_out_of_its_graph(one_model)
 
 
 def weaken(model):
-    for one in model.graph.initializer:
-        if one.name == "reverse_sigmoid/beta":
-            one.raw_data = np.array(1e-3).tobytes()
+    (beta,) = [one for one in model.graph.initializer if one.name == "reverse_sigmoid/half_beta"]
+    beta.raw_data = np.array(5e-4).tobytes()
 
 
 def take_out(model):
@@ -111,7 +110,7 @@ def test_check_finds_a_graph_that_does_not_defend_as_it_says(one_model, change, 
     (finding,) = json.loads(out)["findings"]
     assert exit_code == 1
     assert (finding["level"], finding["code"], finding["model"]) == ("error", code, "m")
-    assert finding["message"] == f"{path}: {said}"
+    assert finding["message"].startswith(f"{path}: {said}")
 
 
 def test_check_finds_a_raw_output_beside_the_fused_one(one_model):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from clusters import DaskCluster
 from commands import (
+    PATIENCE_S,
     Running,
     call_command,
     processes_naming,
@@ -78,7 +79,7 @@ def test_what_a_lost_worker_did_is_made_again_and_without_any_it_is_said_what_to
         assert told_lost(running)
         running.wait_until(lambda: working(cluster) is not None)  # at the next of them
         cluster.kill(working(cluster))
-        assert running.process.wait(1800) == 1
+        assert running.process.wait(PATIENCE_S) == 1
     said = running.stderr.read_text()
     assert "Traceback" not in said
     assert said.count(f"--scheduler {cluster.address}: all its workers were lost; what had") == 1
@@ -88,7 +89,7 @@ def test_what_a_lost_worker_did_is_made_again_and_without_any_it_is_said_what_to
     with begun(cluster, tmp_path) as running:
         lost = working(cluster)
         cluster.kill(lost)
-        assert running.process.wait(1800) == 0, running.stderr.read_text()
+        assert running.process.wait(PATIENCE_S) == 0, running.stderr.read_text()
     assert len(told_lost(running)) == 1
     assert len(runs(tmp_path)) == 4
     assert all(path.read_bytes() == content for path, content in kept.items())
@@ -123,7 +124,7 @@ def test_a_lost_scheduler_is_one_line_and_what_it_leaves_goes_on_without_it(tmp_
         with begun(own, tmp_path, MORE) as running:
             running.wait_until(lambda: runs(tmp_path))
             own.scheduler.kill()
-            assert running.process.wait(1800) == 1
+            assert running.process.wait(PATIENCE_S) == 1
         wait_for_no_process_naming(own.home(0) / "dask-scratch-space")
     said = running.stderr.read_text()
     assert "Traceback" not in said

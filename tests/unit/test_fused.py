@@ -33,7 +33,7 @@ def answer(scores, given, *, opset=17):
     return session(model).run(None, {"x": scores})[0]
 
 
-def many_rows(classes, scales=(1e-12, 1e-6, 1e-3, 0.1, 1, 5, 30, 300)):
+def many_rows(classes, scales=(1e-12, 1e-6, 1e-3, 0.1, 1, 5, 30, 300, 3000)):
     """Rows from nearly uniform to one-hot; in every seventh the first class ties with the top."""
     rng = np.random.default_rng(classes)
     rows = np.concatenate([rng.normal(size=(200, classes)) * scale for scale in scales])
@@ -42,7 +42,7 @@ def many_rows(classes, scales=(1e-12, 1e-6, 1e-3, 0.1, 1, 5, 30, 300)):
     return rows
 
 
-@pytest.mark.parametrize("classes", [2, 3, 10, 100])
+@pytest.mark.parametrize("classes", [2, 3, 10, 100, 1000])
 @pytest.mark.parametrize(
     "changes",
     [
@@ -51,8 +51,12 @@ def many_rows(classes, scales=(1e-12, 1e-6, 1e-3, 0.1, 1, 5, 30, 300)):
         {"beta": 0.9, "gamma": 0.05, "margin": 0.1},
         {"beta": 1.0, "gamma": 2.5},
         {"beta": 100.0, "gamma": 3.0, "margin": 0.5},
+        {"beta": 100.0, "gamma": 100.0, "margin": 0.0},
         {"beta": 3.0, "gamma": 0.001},
+        {"beta": 3.0, "gamma": 0.059},
+        {"beta": 3.0, "gamma": 0.06},
         {"beta": 1.0, "preserve_top1": False},
+        {"beta": 1.0, "gamma": 4.0, "preserve_top1": False},
     ],
 )
 def test_the_graph_answers_as_the_defence_does(classes, changes):
@@ -64,6 +68,11 @@ def test_the_graph_answers_as_the_defence_does(classes, changes):
         others = np.sort(got, axis=1)
         assert (got.argmax(axis=1) == logits.argmax(axis=1)).all()
         assert (others[:, -1] > others[:, -2]).all()
+
+
+def test_a_tie_stays_one_under_the_steepest_perturbation():
+    given = parameters(beta=100.0, gamma=100.0, preserve_top1=False)
+    assert (answer(np.array([[3, 3]], np.float32), given) == 0.5).all()
 
 
 def test_the_graph_answers_as_the_equations_do():
@@ -254,7 +263,7 @@ def test_a_defence_that_was_changed_by_hand_is_noticed():
         fused.refuse_altered(model)
     fused.fuse(model, "scores", parameters())
     fused.refuse_altered(model)
-    (beta,) = [one for one in model.graph.initializer if one.name.endswith("/beta")]
+    (beta,) = [one for one in model.graph.initializer if one.name.endswith("/half_beta")]
     beta.raw_data = np.array(0.001).tobytes()
     with pytest.raises(InputError, match="not the one that its parameters make"):
         fused.refuse_altered(model)

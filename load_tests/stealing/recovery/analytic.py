@@ -27,7 +27,8 @@ STEPS = 60
 #: The work grows with the third power of the classes. Of more than so many, one starting point in
 #: so many is taken: every lead, with the smaller spread and no class lifted.
 MANY, ONE_IN = 32, 4
-CHUNK = 512  #: answers at a time
+#: Answers, starting points and classes at a time: their product.
+AT_ONCE = 2**17
 #: Squared distances below it are float32's: such a solution is one, not nearly one.
 EXACT = 1e-13
 DONE = 1e-16  #: nothing is gained below it
@@ -217,7 +218,8 @@ def solutions(answers: Answers, parameters: Parameters) -> tuple[Float64, Float6
     if len(_solved) + len(new) > REMEMBERED:
         _solved.clear()
         new = np.arange(len(keys))
-    for some in np.array_split(new, -(-len(new) // CHUNK)) if len(new) else []:
+    chunk = max(1, AT_ONCE // (wanted.shape[1] * 2 * len(LEADS) * len(SPREADS)))
+    for some in np.array_split(new, -(-len(new) // chunk)) if len(new) else []:
         found = _solutions(wanted[some], parameters)
         _solved.update(zip((keys[one] for one in some), found.swapaxes(0, 1), strict=True))
     found = np.stack([_solved[key] for key in keys], axis=1)
@@ -225,9 +227,10 @@ def solutions(answers: Answers, parameters: Parameters) -> tuple[Float64, Float6
 
 
 def _solutions(answers: Float64, parameters: Parameters) -> Float64:
+    starts = np.stack(_starts(answers))
+    led_to = _solve(np.concatenate(starts), np.tile(answers, (len(starts), 1)), parameters)
     as_they_are = np.log(answers.clip(1e-12))
-    led_to = [_solve(start, answers, parameters) for start in _starts(answers)]
-    found: Float64 = log_softmax(np.stack([as_they_are, *led_to]), axis=2)
+    found: Float64 = log_softmax(np.stack([as_they_are, *led_to.reshape(starts.shape)]), axis=2)
     return found
 
 
