@@ -109,9 +109,8 @@ def prepare(environment: Environment, **_: Any) -> None:
     """Choose the load shape, and refuse at once what a test could not start with."""
     load_shapes.choose(environment)
     options = environment.parsed_options
-    distant = isinstance(
-        environment.runner, runners.WorkerRunner
-    )  # its master's options are to come
+    # Its master's options are to come.
+    distant = isinstance(environment.runner, runners.WorkerRunner)
     try:
         if not distant and options is not None and options.headless:
             _check(environment)
