@@ -178,6 +178,7 @@ def test_no_comment_of_a_calibrated_model_says_that_its_answers_are_deceptive(
         assert "Reverse Sigmoid" not in config.read_text()
 
 
+@pytest.mark.slow
 def test_a_classifier_that_gets_no_rows_of_clients_is_not_calibrated_with_them(
     given, tmp_path, no_server_polls
 ):

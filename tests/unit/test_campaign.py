@@ -39,6 +39,7 @@ def campaign(out, asked, settings=SETTINGS, asked_victim=None):
     )
 
 
+@pytest.mark.slow
 def test_a_transfer_set_says_what_attack_it_is_of(tmp_path):
     campaign(tmp_path / "out", []).run([SAMPLE], [80])
     record = attack_record.read(tmp_path / "out" / "sample")
