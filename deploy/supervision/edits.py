@@ -34,9 +34,6 @@ _LOOKS = 60
 #: change it, and never longer than this share of the time since anything changed, as a load that
 #: it started may take as long as that on a busy machine.
 _BELIEVED_S, _BELIEVED_ELSE_S, _BELIEVED_SHARE = {"explicit": 15.0}, 60.0, 0.25
-#: The same of what state it said its models are in, which costs it less: where no request loads
-#: any, a load begins by a change of files, and ends at most that late.
-_STATES_S, _STATES_ELSE_S, _STATES_SHARE = {"explicit": 0.0}, 5.0, 0.1
 
 _TAKES_EFFECT = {
     "none": "when serve is started again",
@@ -66,7 +63,6 @@ class Edits:
         #: Every ready model's configuration, as Triton told it last.
         self.configs: dict[str, Any] = {}
         self._seen: object = None
-        self._states, self._states_at = b"", 0.0
         self._on_disk: tuple[dict[str, Stamp], object] = {}, None
         self._changed_at = self._asked_at = 0.0
         #: Defence to its parameters: those that Triton reports, a fused model's from its graph.
@@ -148,26 +144,17 @@ class Edits:
 
     def _changed(self, plain: PlainHttp) -> bool:
         """Say whether Triton may serve other configurations than it told last."""
-        self._note(self._states, self._on_disk, self._stubs.now())
-        most_s = _STATES_S.get(self._server.control_mode, _STATES_ELSE_S)
-        if not self._is_fresh(self._states_at, most_s, _STATES_SHARE):
-            self._states = plain.repository_index(client_timeout=5)
-            self._states_at = time.monotonic()
-            self._note(self._states, self._on_disk, self._stubs.now())
-        return not self._believed()
-
-    def _note(self, *seen: object) -> None:
+        seen = plain.repository_index(client_timeout=5), self._on_disk, self._stubs.now()
         if seen != self._seen:
             self._seen, self._changed_at = seen, time.monotonic()
+        return not self._believed()
 
     def _believed(self) -> bool:
         """Say whether what Triton told last is still taken for what it serves."""
         most_s = _BELIEVED_S.get(self._server.control_mode, _BELIEVED_ELSE_S)
-        return self._is_fresh(self._asked_at, most_s, _BELIEVED_SHARE)
-
-    def _is_fresh(self, told_at: float, most_s: float, share: float) -> bool:
         now = time.monotonic()
-        return now - told_at < min(most_s, share * (now - self._changed_at))
+        believed_s = min(most_s, _BELIEVED_SHARE * (now - self._changed_at))
+        return now - self._asked_at < believed_s
 
     def _files_now(self) -> tuple[dict[str, Stamp], object]:
         """Return what changes with any file that Triton may load anew."""

@@ -164,6 +164,7 @@ class Supervisor:
 
         good = True
         self._traffic.look(self._plain, self._asked, timeout_s=self._timeout_s)
+        self._asked.clear()
         for one in list(self._watched.values()):
             if not self._traffic.is_due(one.protected.name) and one.unchanged():
                 continue

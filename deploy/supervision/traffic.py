@@ -8,13 +8,12 @@ one, see ``watched.Watched.unchanged``.
 from collections import Counter
 from typing import Any
 
-#: A model is asked in every round until nobody else has asked it for so many, then rarely; and the
-#: counts are looked at in every round until that is so of all models, then in one of a few.
-QUIET_ROUNDS, RARE_ROUNDS, COUNTED_ROUNDS = 5, 10, 3
+#: A model is asked in every round until nobody else has asked it for so many, then rarely.
+QUIET_ROUNDS, RARE_ROUNDS = 5, 10
 
 
 class Traffic:
-    """For how many rounds each model got no requests but our own."""
+    """The requests that each model got since the round before, our own left out."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
@@ -25,18 +24,11 @@ class Traffic:
 
         Args:
             client: ``PlainHttp``, or tritonclient's.
-            ours: how often each model was asked by us since they were taken; emptied with that.
+            ours: how often each model was asked by us since the last look.
             timeout_s: of Triton's answer. Without one, all models count as asked by others.
         """
         from tritonclient.utils import InferenceServerException
 
-        for model in self._quiet:
-            self._quiet[model] += 1
-        least = min(self._quiet.values(), default=0)
-        if least > QUIET_ROUNDS and least % COUNTED_ROUNDS:
-            return
-        asked_by_us = ours.copy()
-        ours.clear()
         try:
             said = client.get_inference_statistics(client_timeout=timeout_s).model_stats
         except InferenceServerException:
@@ -46,8 +38,8 @@ class Traffic:
         for one in said:
             counts[one.name] += one.inference_stats.success.count + one.inference_stats.fail.count
         for model, count in counts.items():
-            quiet = count - self._counts.get(model, -1) == asked_by_us[model]
-            self._quiet[model] = self._quiet[model] if quiet else 0
+            quiet = count - self._counts.get(model, -1) == ours[model]
+            self._quiet[model] = self._quiet[model] + 1 if quiet else 0
         self._counts = counts
 
     def is_due(self, model: str) -> bool:

@@ -18,7 +18,7 @@ from deploy.processes import die_with_parent
 from deploy.repository import version_check
 
 #: How often the files are looked at, at most.
-LOOK_EVERY_S = 4.0
+LOOK_EVERY_S = 2.0
 #: How long one look may take.
 LOOK_S = 300.0
 

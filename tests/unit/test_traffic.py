@@ -3,19 +3,17 @@ from types import SimpleNamespace
 
 from tritonclient.utils import InferenceServerException
 
-from deploy.supervision.traffic import COUNTED_ROUNDS, QUIET_ROUNDS, RARE_ROUNDS, Traffic
+from deploy.supervision.traffic import QUIET_ROUNDS, RARE_ROUNDS, Traffic
 
 
 class Triton:
     """Counts of one model, in two versions."""
 
     def __init__(self):
-        self.success = self.fail = self.told = 0
+        self.success = self.fail = 0
         self.silent = False
-        self.ours = Counter()  #: questions of those that count, since they counted last
 
     def get_inference_statistics(self, client_timeout):
-        self.told += 1
         if self.silent:
             raise InferenceServerException("no answer")
         counts = [(self.success, self.fail), (0, 0)]
@@ -34,13 +32,14 @@ class Triton:
 
 def rounds(traffic, triton, count, *, before_each=lambda: None):
     """Return in which rounds the model was asked; each question is answered."""
-    asked = []
+    asked, ours = [], Counter()
     for _ in range(count):
         before_each()
-        traffic.look(triton, triton.ours, timeout_s=1)
+        traffic.look(triton, ours, timeout_s=1)
+        ours = Counter()
         asked.append(traffic.is_due("m"))
         if asked[-1]:
-            triton.ours["m"] += 1
+            ours["m"] = 1
             triton.success += 1
     return asked
 
@@ -51,20 +50,14 @@ def test_a_model_that_nobody_else_asks_is_asked_in_every_tenth_round():
     assert sum(asked[-4 * RARE_ROUNDS :]) == 4
 
 
-def assert_asked_in_every_round_soon(asked):
-    first = asked.index(True)
-    assert first < COUNTED_ROUNDS
-    assert asked[first:][:QUIET_ROUNDS] == [True] * QUIET_ROUNDS
-
-
 def test_a_request_of_somebody_else_has_it_asked_in_every_round_again():
     triton, traffic = Triton(), Traffic()
     rounds(traffic, triton, 21)
     triton.success += 1
-    assert_asked_in_every_round_soon(rounds(traffic, triton, 8))
+    assert rounds(traffic, triton, 5) == [True] * 5
     rounds(traffic, triton, 20)
     triton.fail += 1
-    assert_asked_in_every_round_soon(rounds(traffic, triton, 8))
+    assert rounds(traffic, triton, 5) == [True] * 5
 
 
 def test_an_answer_to_somebody_is_not_taken_for_our_own():
@@ -80,20 +73,4 @@ def test_a_triton_that_does_not_tell_has_every_model_asked():
     triton, traffic = Triton(), Traffic()
     rounds(traffic, triton, 22)
     triton.silent = True
-    assert all(rounds(traffic, triton, 12)[COUNTED_ROUNDS - 1 :])
-    triton.silent = False
-    rounds(traffic, triton, 12)
-    assert sum(rounds(traffic, triton, 4 * RARE_ROUNDS)) == 4
-
-
-def test_triton_is_asked_for_its_counts_rarely_while_nobody_asks_anything():
-    triton, traffic = Triton(), Traffic()
-    rounds(traffic, triton, 30)
-    before = triton.told
-    rounds(traffic, triton, 30)
-    assert triton.told - before == 30 / COUNTED_ROUNDS
-    triton.success += 1
-    rounds(traffic, triton, COUNTED_ROUNDS)
-    before = triton.told
-    rounds(traffic, triton, QUIET_ROUNDS - 1)
-    assert triton.told - before == QUIET_ROUNDS - 1
+    assert all(rounds(traffic, triton, 12))
