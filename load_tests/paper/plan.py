@@ -53,7 +53,7 @@ class PaperPlan:
         victim = Victim(
             data=data,
             architecture=scale.architecture,
-            steps=scale.victim_steps,
+            steps=scale.steps_of_victim(data),
             seed=scale.seed_of_victim(seed),
         )
         return Run(
@@ -165,9 +165,10 @@ class PaperPlan:
 
     def _defences(self) -> Iterator[Run]:
         for data in self.scale.data:
+            yield self.base(data, seed=PILOT)
             yield from self.repeats(data, {})
-            for capped in (False, True):
-                for defence in NAMES:
+            for defence in NAMES:
+                for capped in (False, True):
                     yield from self.grid(data, defence, capped=capped)
                     yield from self.repeats(data, self.chosen(data, defence, capped=capped))
 

@@ -13,7 +13,7 @@ from load_tests.paper.beyond import Beyond
 from load_tests.paper.facts import facts
 from load_tests.paper.figures import Figures
 from load_tests.paper.measured import number
-from load_tests.paper.plan import PaperPlan
+from load_tests.paper.plan import PARTS, PaperPlan
 from load_tests.paper.scales import SCALES
 from load_tests.paper.tables import Tables
 from load_tests.runs import conditions
@@ -69,6 +69,17 @@ def test_by_halving_few_thieves_are_trained_and_the_same_setting_is_chosen():
                    if one["stolen"]["accuracy"] <= 0.6 + 1e-9]  # fmt: skip
         best = max(one["protected"]["cosine"] for one in passing)
         assert measures(plan.base("cifar10", chosen[0], seed=PILOT))["protected"]["cosine"] == best
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_asked_for_alone_comes_to_its_end(part):
+    made = {}
+    plan = PaperPlan(SCALES["cpu"], lambda run: made.get(run.name))
+    while missing := [run for run in plan.needed(part) if run.name not in made]:
+        made |= {run.name: measures(run) for run in missing}
+    as_if_all_were_known = PaperPlan(SCALES["cpu"], measures)
+    names = [{run.name for run in each.needed(part)} for each in (plan, as_if_all_were_known)]
+    assert names[0] == names[1]
 
 
 def test_a_runs_file_says_all_that_decides_it():
