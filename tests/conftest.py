@@ -4,6 +4,7 @@ import compileall
 import fcntl
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,9 @@ def pytest_xdist_auto_num_workers(config):
 def pytest_configure(config):
     for name in (*THREADS, ONEDNN):  # before a worker starts, and whoever imports Keras
         os.environ.setdefault(name, "1")
+    # The compiler of PyTorch for CUDA ends a process that has loaded TensorFlow, as soon as
+    # PyTorch writes an ONNX file. Nothing here needs it: it is as if it were not installed.
+    sys.modules["triton"] = None
     if not hasattr(config, "workerinput"):
         # Under PYTHONDONTWRITEBYTECODE each of hundreds of processes would compile what it imports.
         for package in PACKAGES:

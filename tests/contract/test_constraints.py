@@ -47,7 +47,7 @@ def test_no_package_is_pinned_twice(python):
 def test_what_is_installed_by_a_pin_takes_every_python_that_the_pin_is_for(python):
     installed = {canonicalize_name(one.name): one for one in metadata.distributions()}
     pinned = [
-        (str(pin), installed[name].metadata["Requires-Python"] or "")
+        (str(pin), installed[name].metadata.get("Requires-Python") or "")
         for name, pin in pins(python)
         if name in installed and installed[name].version in pin.specifier
     ]
