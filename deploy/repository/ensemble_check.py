@@ -1,5 +1,6 @@
 """Ensembles, looked at step by step: whether the tensors fit, and where raw scores come out."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def check_ways_round(
 ) -> list[Finding]:
     """Return where scores come out that no defence has perturbed."""
     found = []
-    ensembles: dict[str, list[str]] = {}  # victim to the ensembles that protect it
+    ensembles: dict[str, list[str]] = {}  # who makes raw scores, to the ensembles that protect them
     used: set[str] = set()
     for name, config in configs.items():
         steps = list(config.ensemble_scheduling.step)
@@ -99,9 +100,14 @@ def check_ways_round(
             is_score = model_config.holds_floats(output)
             if output.name in raw or (is_score and output.name not in made):
                 found.append(raw_output(repository / name / "config.pbtxt", output.name))
-        for step in steps:
-            if raw & set(step.output_map.values()):
-                ensembles.setdefault(step.model_name, []).append(name)
+        sizes = {
+            _size(tensor)
+            for step in defences
+            if step.model_name in configs
+            for tensor in configs[step.model_name].input
+        }
+        for victim in sorted(_score_makers(config, raw, sizes, configs)):
+            ensembles.setdefault(victim, []).append(name)
     for victim, names in ensembles.items():
         message = (
             f"{victim}: whoever reaches Triton can call it and gets raw scores; let clients reach "
@@ -110,10 +116,65 @@ def check_ways_round(
         found.append(warning("raw-reachable", victim, message))
     for name, config in configs.items():
         called = {*model_config.step_names(config)}
-        if not called & defending:
+        if not called & defending and name not in ensembles:
             for victim in sorted(called & set(ensembles)):
                 message = f"{name}: calls {victim}, and no defence after it"
                 found.append(error("raw-ensemble", name, message))
     for name in sorted(defending - used):
         found.append(warning("idle-defence", name, f"{name}: no ensemble uses this defence"))
     return found
+
+
+def _score_makers(
+    ensemble: Any,
+    tensors: set[str],
+    sizes: set[int | None],
+    configs: dict[str, Any],
+    seen: frozenset[str] = frozenset(),
+) -> set[str]:
+    """Return the models of an ensemble's steps, and of theirs, that make raw scores.
+
+    Args:
+        ensemble: its configuration.
+        tensors: those of it that are raw scores.
+        sizes: how many values a row of scores may have. What comes before scores and has another
+            number of them, such as an image made ready, is none; what makes ``tensors`` always is.
+        configs: of all models, by their names.
+        seen: models that are looked into already, should one have itself as a step.
+    """
+    makers: set[str] = set()
+    followed: set[str] = set()
+    ahead = set(tensors)
+    while ahead:
+        followed |= ahead
+        before: set[str] = set()
+        for step in ensemble.ensemble_scheduling.step:
+            model = configs.get(step.model_name)
+            declared = {tensor.name: tensor for tensor in model.output} if model else {}
+            made = {key for key, tensor in step.output_map.items() if tensor in ahead}
+            if not made:
+                continue
+            before |= set(step.input_map.values())
+            scores = {
+                key for key in made
+                if step.output_map[key] in tensors
+                or (key in declared and _is_like(declared[key], sizes))
+            }  # fmt: skip
+            if scores:
+                makers.add(step.model_name)
+                if model and step.model_name not in seen:
+                    inner = seen | {step.model_name}
+                    makers |= _score_makers(model, scores, sizes, configs, inner)
+        ahead = before - followed
+    return makers
+
+
+def _is_like(tensor: Any, sizes: set[int | None]) -> bool:
+    """Say whether a tensor can be scores of so many values a row."""
+    is_open = None in {*sizes, _size(tensor)}
+    return model_config.holds_floats(tensor) and (is_open or _size(tensor) in sizes)
+
+
+def _size(tensor: Any) -> int | None:
+    """Return the values of a tensor's row, None where its dims leave that open."""
+    return None if -1 in tensor.dims else math.prod(tensor.dims)

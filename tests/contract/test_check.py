@@ -174,6 +174,50 @@ def test_an_ensemble_that_leaves_the_defence_out_is_an_error(repository):
     assert ("error", "raw-ensemble") in codes(report)
 
 
+IMAGE, SCORES = "TYPE_FP32 dims: [ 8, 8, 1 ]", "TYPE_FP32 dims: [ 10 ]"
+
+
+def write_model(repository, name, taken, made, steps=()):
+    """Write a model of one input and output; with steps, (model, its tensors), an ensemble."""
+    tensors = [f'{side} [ {{ name: "{tensor}" data_type: {kind} }} ]'
+               for side, (tensor, kind) in (("input", taken), ("output", made))]  # fmt: skip
+    listed = ", ".join(
+        f'{{ model_name: "{model}" model_version: -1 input_map {{ key: "{key}" value: "{got}" }} '
+        f'output_map {{ key: "{out}" value: "{given}" }} }}'
+        for model, (key, got), (out, given) in steps
+    )
+    last = f"ensemble_scheduling {{ step [ {listed} ] }}" if steps else 'backend: "onnxruntime"'
+    (repository / name / "1").mkdir(parents=True)
+    (repository / name / "1" / ("model.onnx" if not steps else ".gitkeep")).touch()
+    lines = (f'name: "{name}"', "max_batch_size: 256", *tensors, last)
+    (repository / name / "config.pbtxt").write_text("\n".join(lines) + "\n")
+
+
+def test_scores_are_raw_in_every_step_before_the_defence(repository):
+    image, scores = ("x", IMAGE), ("y", SCORES)
+    write_model(repository, "scaler", image, image)
+    write_model(repository, "softmaxer", scores, scores)
+    shutil.rmtree(repository / "digits")
+    # A classifier in an ensemble of its own, something before it and something after it.
+    inner = [("scaler", ("x", "x"), ("x", "z")), (VICTIM, ("image", "z"), ("scores", "y"))]
+    write_model(repository, "inner", image, scores, inner)
+    outer = [
+        ("inner", ("x", "image"), ("y", "logits")),
+        ("softmaxer", ("y", "logits"), ("y", "raw")),
+        (DEFENCE, ("victim_scores", "raw"), ("scores", "scores")),
+    ]
+    write_model(repository, "digits", ("image", IMAGE), ("scores", SCORES), outer)
+    write_model(repository, "debug", ("image", IMAGE), ("scores", SCORES),
+                [(VICTIM, ("image", "image"), ("scores", "scores"))])  # fmt: skip
+    write_model(repository, "ready", ("image", IMAGE), ("x", IMAGE),
+                [("scaler", ("x", "image"), ("x", "x"))])  # fmt: skip
+    found = check(repository)["findings"]
+    told = {level: {one["model"] for one in found if one["level"] == level} for level in
+            ("warning", "error")}  # fmt: skip
+    assert {one["code"] for one in found} == {"raw-reachable", "raw-ensemble"}
+    assert told == {"warning": {VICTIM, "inner", "softmaxer"}, "error": {"debug"}}
+
+
 @pytest.mark.parametrize("model", [DEFENCE, "digits"])
 def test_answers_that_triton_keeps_are_warned_of_where_they_were_defended(repository, model):
     for each in (model, VICTIM):  # raw scores may be kept: the defence sees them all the same
