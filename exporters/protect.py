@@ -25,7 +25,7 @@ from exporters.graph import onnx_graph  # fmt: skip
 from exporters.graph.onnx_run import OnnxSession
 from exporters.reading import graph_ending  # fmt: skip
 from exporters.reading.classifier import Classifier, Head, ProtectOptions, understand
-from exporters.repository import model_repository, versions  # fmt: skip
+from exporters.repository import model_repository, record, versions  # fmt: skip
 from exporters.verify import CutError, Verified, verify, verify_fused
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
@@ -83,6 +83,7 @@ def protect(
     where = "--name" if asked.name else f"{path}: its name is no model's, so give --name"
     model_repository.refuse_name(name, where=where)
     servable_path.refuse(repository)
+    _refuse_protected_in_place(repository, name)  # before --layout fused says to remove it
     if asked.layout == "fused":
         _refuse_for_fused(repository, name, parameters, asked)
     elif asked.layout != "ensemble":
@@ -254,11 +255,23 @@ def _refuse_for_fused(
             )
 
 
+def _refuse_protected_in_place(repository: Path, name: str) -> None:
+    """Refuse to write over a model that was protected in place: its original is kept in it."""
+    names = {*model_repository.model_names(name)}
+    for public, where in record.holders(repository).items():
+        if names & {public, *model_repository.model_names(public), where.parent.name}:
+            raise InputError(
+                f"{repository / public}: protected in place, and its original is kept with it; "
+                f"take that back first: reverse-sigmoid protect {repository / public} --undo"
+            )
+
+
 def _refuse_existing(
     repository: Path, models: tuple[str, ...], anew: set[str], *, force: bool
 ) -> None:
     if repository.exists() and not repository.is_dir():
         raise InputError(f"--repository {repository}: expected a folder, got a file")
+    _refuse_protected_in_place(repository, models[0])
     for model in models:
         folder = repository / model
         if folder.exists() and not force:

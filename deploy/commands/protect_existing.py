@@ -93,7 +93,13 @@ def undo(command: "ProtectCommand") -> None:
     why = {path: fail(path, error) for path, error in failed.items()}
     if command.as_json:
         told: list[dict[str, Any]] = [
-            {"model": str(one.folder), "removed": one.removed, "kept": one.kept} for one in done
+            {
+                "model": str(one.folder),
+                "removed": one.removed,
+                "kept": one.kept,
+                "changed": one.changed,
+            }
+            for one in done
         ]
         told += [{"model": str(path), "error": error} for path, error in why.items()]
         print(json.dumps(told[0] if paths == command.models and len(told) == 1 else told))
@@ -102,6 +108,8 @@ def undo(command: "ProtectCommand") -> None:
             say(f"{one.folder} is as it was; {' and '.join(one.removed)} removed")
             for file in one.kept:
                 say(f"  kept       {file}, which came since")
+            for file in one.changed:
+                say(f"  changed    {file}, written since, stays as it is now")
     if failed:
         raise typer.Exit(1)
 

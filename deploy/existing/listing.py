@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.existing import record
 from deploy.repository import model_config, protected
-from exporters.repository import versions
+from exporters.repository import record, versions
 from exporters.repository.model_repository import classifier_name, defence_name
 from postprocess.errors import InputError
 

@@ -12,7 +12,7 @@ import ctypes
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from exporters.files.owned_folders import owned_folder
@@ -76,8 +76,18 @@ def refuse_without_exchange(folder: Path) -> None:
         shutil.rmtree(other)
 
 
-def move_in(staged: Path, repository: Path, steps: list[str], name: str) -> None:
+def move_in(
+    staged: Path, repository: Path, steps: list[str], name: str, *, look: Callable[[Path], object]
+) -> None:
     """Move the steps in, and then exchange the public model; the original is in ``staged`` then.
+
+    Args:
+        staged: the folder of the models.
+        repository: where they go.
+        steps: those that go first, in this order.
+        name: of the public model.
+        look: given the folder of the original, raises InputError if something has changed in it:
+            called before the exchange, and after it, as somebody may have written there meanwhile.
 
     Raises:
         InputError: it stopped; where it did half way, ``--undo`` takes back what was done.
@@ -89,7 +99,15 @@ def move_in(staged: Path, repository: Path, steps: list[str], name: str) -> None
             os.rename(staged / step, repository / step)
             moved += 1
         time.sleep(SCAN_S)
+        look(repository / name)
         exchange(staged / name, repository / name)
+        try:
+            look(staged / name)
+        except InputError:
+            exchange(staged / name, repository / name)
+            raise
+    except InputError as error:
+        raise InputError(f"{error}, after --undo, which takes away what was written") from None
     except OSError as error:
         left = "--undo takes the rest away" if moved else "nothing else was written"
         raise InputError(

@@ -102,14 +102,16 @@ def protect(
         if not known.not_here:
             verified = _verify(model, staged, known, work / "verified")
         if out is None:
-            staging.write_record(model, staged)
+            kept = staging.write_record(model, staged)
+            inodes = staging.linked(staged, kept)
             if reading.backend_of(model.config) == "python":
                 # A server that polls loads it again for the links, which are no older.
                 time.sleep(max(0.0, linked + placing_in.POLL_S - time.monotonic()))
-            staging.refuse_changed(model, staged)
+            look = partial(staging.refuse_changed, model, kept, inodes)
+            look(model.folder)
             public, *behind = staged.models
             # The record is the defence's: it comes first.
-            placing_in.move_in(staged.folder, repository, behind[::-1], public)
+            placing_in.move_in(staged.folder, repository, behind[::-1], public, look=look)
         else:
             _place_out(model, staged, out)
     warnings = [*known.found.warnings, *_warnings(known)]

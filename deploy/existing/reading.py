@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from deploy.existing import record
 from deploy.repository import model_config, protected
 from exporters.graph.onnx_graph import DATA_TYPES, FLOATS, Value
 from exporters.graph.onnx_signature import OnnxTensor
-from exporters.repository import model_repository, versions
+from exporters.repository import model_repository, record, versions
 from postprocess.errors import InputError
 
 #: Backends that the embedded Triton has.

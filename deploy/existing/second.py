@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from deploy.existing import config_text, placing_in, record
+from deploy.existing import config_text, placing_in
 from deploy.repository import answers, model_config
 from exporters.protect import folder_beside
+from exporters.repository import record
 from exporters.repository.model_repository import classifier_name, refuse_name
 from postprocess.errors import InputError
 

@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from deploy.existing import config_text, record
+from deploy.existing import config_text
 from deploy.existing.asking import Understood
 from deploy.existing.reading import ExistingModel
-from deploy.existing.record import Record
 from deploy.repository import model_config
 from exporters import protect
 from exporters.files.linking import link_or_copy
 from exporters.graph.onnx_signature import OnnxTensor, Signature
 from exporters.reading.classifier import ProtectOptions
-from exporters.repository import config_pbtxt, model_repository, versions
+from exporters.repository import config_pbtxt, model_repository, record, versions
+from exporters.repository.record import Record
 from postprocess.errors import InputError
 from postprocess.parameters import Parameters
 from postprocess.question import FILE
@@ -142,8 +142,8 @@ def write(
     return Staged(folder, (name, classifier, *defences), signature)
 
 
-def write_record(model: ExistingModel, staged: Staged) -> None:
-    """Keep with the staged defence what undoing needs."""
+def write_record(model: ExistingModel, staged: Staged) -> Record:
+    """Keep with the staged defence what undoing needs, and return it."""
     files, folders = record.contents(model.folder)
     holder = staged.models[0] if model.is_ensemble else staged.models[1]
     ours = [
@@ -153,27 +153,38 @@ def write_record(model: ExistingModel, staged: Staged) -> None:
     written = {file: record.digest(staged.folder / holder / file) for file in ours}
     defences = [*staged.models[1 if model.is_ensemble else 2 :]]
     where = staged.folder / defences[-1] / record.HOLDER
-    kept = Record(model.original, holder, files, folders, written, model.name, defences)
+    stamps = {file: record.stamp(model.folder / file) for file in files}
+    kept = Record(model.original, holder, files, folders, written, model.name, defences, stamps)
     record.write(where, kept)
     if model.original is not None:
         link(model.folder / "config.pbtxt", where / "config.pbtxt")
+    return kept
 
 
-def refuse_changed(model: ExistingModel, staged: Staged) -> None:
+def linked(staged: Staged, kept: Record) -> dict[str, int]:
+    """Return the files that the staged models share with the original, by their inodes."""
+    behind = staged.folder / kept.holder
+    return {file: (behind / file).lstat().st_ino for file in kept.files if file != "config.pbtxt"}
+
+
+def refuse_changed(
+    model: ExistingModel, kept: Record, inodes: dict[str, int], folder: Path
+) -> None:
     """Refuse to move a model to whose folder something came, or went, in the meantime.
+
+    Args:
+        model: as it was read.
+        kept: its record.
+        inodes: of its files, see ``linked``.
+        folder: where it stands now.
 
     Raises:
         InputError: what stands there is not what is linked.
     """
-    kept = record.read(staged.folder / model.name)
-    behind = staged.folder / kept.holder
-    files, folders = record.contents(model.folder)
-    same = (files, folders) == (kept.files, kept.folders) and all(
-        (model.folder / file).lstat().st_ino == (behind / file).lstat().st_ino
-        for file in files
-        if file != "config.pbtxt"
+    same = record.contents(folder) == (kept.files, kept.folders) and all(
+        (folder / file).lstat().st_ino == inode for file, inode in inodes.items()
     )
-    if not same or record.config_of(model.folder) != model.original:
+    if not same or record.config_of(folder) != model.original:
         raise InputError(f"{model.folder}: changed while it was being protected; try again")
 
 

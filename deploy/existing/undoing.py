@@ -1,5 +1,6 @@
 """A model that was protected in place, as it was before, byte for byte."""
 
+import filecmp
 import os
 import shutil
 import time
@@ -8,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.existing import placing_in, record, second, staging
-from deploy.existing.record import Record
+from deploy.existing import placing_in, second, staging
 from deploy.repository import model_config
 from exporters.graph.onnx_run import one_line
+from exporters.repository import record
 from exporters.repository.model_repository import classifier_name
+from exporters.repository.record import Record
 from load_tests.asking.endpoint import connect
 from postprocess.errors import InputError
+from postprocess.question import FILE
 
 #: Where there is no such folder.
 _MAKE_SO = "make it so, and call --undo again"
@@ -29,6 +32,7 @@ class Undone:
     folder: Path
     removed: list[str]  #: the models that go for it, once no server needs them; the defence last
     kept: list[str]  #: files that came since, which stayed
+    changed: list[str]  #: files that were written since, which are as they are now
 
 
 def undo_each(
@@ -105,10 +109,12 @@ def _give_back(folder: Path, *, force: bool) -> Undone:
     behind = [classifier] if kept.holder == classifier else []
     steps = [*second.written(folder, kept.defences), *behind, *kept.defences]
     if folder.is_dir() and record.config_of(folder) == kept.config:
-        return Undone(folder, steps, [])
+        return Undone(folder, steps, [], [])
     _refuse_another(folder, kept.defences[-1])
     with placing_in.beside(repository, _MAKE_SO) as work:
         more = _restore(folder, kept, work / folder.name, force=force)
+        changed = [file for file, was in kept.stamps.items() if file != "config.pbtxt"
+                   and record.stamp(work / folder.name / file) != was]  # fmt: skip
         placing_in.touch(work / folder.name)
         try:
             if folder.exists():
@@ -120,7 +126,7 @@ def _give_back(folder: Path, *, force: bool) -> Undone:
                 f"{folder}: cannot be moved: {error.strerror}; the protected model stands as it "
                 "was: mend that, and call --undo again"
             ) from None
-    return Undone(folder, steps, more)
+    return Undone(folder, steps, more, changed)
 
 
 def _refuse_another(folder: Path, defence: str) -> None:
@@ -154,22 +160,49 @@ def _restore(folder: Path, kept: Record, target: Path, *, force: bool) -> list[s
         for one in there
         if one not in kept.files and one not in kept.written and "__pycache__" not in one
     ]
-    needed = {str(parent) for one in more for parent in Path(one).parents}
+    beside = _came_beside(folder, kept)
+    needed = {str(parent) for one in (*more, *beside) for parent in Path(one).parents}
     target.mkdir()
-    for one in folders:
+    for one in sorted({*folders, *needed} - {"."}):
         if one in kept.folders or one in needed:
             (target / one).mkdir()
-            staging.copy_mode(holder / one, target / one)
+            staging.copy_mode(holder / one if one in folders else folder / one, target / one)
     for one in (*kept.files, *more):
         if one != "config.pbtxt":
             staging.link(holder / one, target / one)
+    for one in beside:
+        staging.link(folder / one, target / one)
     os.utime(holder)  # a server that polls loads it again for the links
     if kept.config is not None:
         # No link: it will be touched, and what a server sees change in the defence it loads again.
         original = folder.parent / kept.defences[-1] / record.HOLDER / "config.pbtxt"
         shutil.copy2(original, target / "config.pbtxt")
     staging.copy_mode(holder, target)
-    return more
+    return [*more, *beside]
+
+
+def _came_beside(folder: Path, kept: Record) -> list[str]:
+    """Return the files that somebody has put into the public folder of a protected model.
+
+    Raises:
+        InputError: the model has another file of that name.
+    """
+    if kept.holder == folder.name or not folder.is_dir():
+        return []
+    came = []
+    for one in record.contents(folder)[0]:
+        ours = one in ("config.pbtxt", FILE) or Path(one).name == ".gitkeep"
+        if ours or "__pycache__" in one:
+            continue
+        behind = folder.parent / kept.holder / one
+        if not behind.exists():
+            came.append(one)
+        elif not filecmp.cmp(folder / one, behind, shallow=False):
+            raise InputError(
+                f"{folder / one}: came or was edited since the model was protected, and is not "
+                f"{behind}; move one of them away, and call --undo again"
+            )
+    return came
 
 
 def _wait_for_original(one: Undone, url: str) -> None:

@@ -16,7 +16,7 @@ from existing_models import (
     undo,
 )
 
-from deploy.existing import protecting, staging
+from deploy.existing import placing_in, protecting, staging
 from exporters.reading.classifier import ProtectOptions
 from exporters.repository.model_repository import SHIPPED
 from exporters.repository.versions import folders
@@ -192,13 +192,41 @@ def test_a_version_that_comes_while_a_model_is_being_protected_is_not_lost(tmp_p
     write = staging.write_record
 
     def deploy(model, staged):
-        write(model, staged)
+        kept = write(model, staged)
         (folder / "2").mkdir()
         (folder / "2" / "xgboost.json").write_bytes(b"newer")
+        return kept
 
     monkeypatch.setattr(staging, "write_record", deploy)
     with pytest.raises(InputError, match="changed while it was being protected; try again"):
         protect(folder, "fil")
+    assert sorted(one.name for one in folder.parent.iterdir()) == ["m"]
+    assert (folder / "2" / "xgboost.json").read_bytes() == b"newer"
+
+
+@pytest.mark.parametrize("moment", ["before the exchange", "at the exchange"])
+def test_a_version_that_comes_while_a_model_is_moved_in_is_not_lost(tmp_path, monkeypatch, moment):
+    folder = elsewhere(tmp_path / "models", "fil")
+
+    def deploy(*arguments):
+        if not (folder / "2").exists():
+            (folder / "2").mkdir()
+            (folder / "2" / "xgboost.json").write_bytes(b"newer")
+        if arguments[1:]:
+            exchange(*arguments)
+
+    with monkeypatch.context() as patch:
+        if moment == "at the exchange":
+            exchange = placing_in.exchange
+            patch.setattr(placing_in, "refuse_without_exchange", lambda _: None)
+            patch.setattr(placing_in, "exchange", deploy)
+        else:
+            patch.setattr(placing_in.time, "sleep", deploy)
+        with pytest.raises(InputError, match=r"changed while it was .* try again, after --undo"):
+            protect(folder, "fil")
+    assert (folder / "2" / "xgboost.json").read_bytes() == b"newer"
+    assert parsed(folder / "config.pbtxt").backend == "fil"
+    undo(folder, poll_s=0)
     assert sorted(one.name for one in folder.parent.iterdir()) == ["m"]
     assert (folder / "2" / "xgboost.json").read_bytes() == b"newer"
 

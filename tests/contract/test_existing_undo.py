@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import victims
 from commands import call_command
 from existing_models import (
     ELSEWHERE,
@@ -105,7 +106,7 @@ def test_an_attempt_that_stopped_half_way_is_refused_and_undone(tmp_path, state,
     folder = elsewhere(tmp_path / "models", "fil")
     before = contents(tmp_path)
 
-    def stop(staged, repository, steps, name):
+    def stop(staged, repository, steps, name, *, look):
         assert steps == STATES["all steps"]
         for step in STATES[state]:
             os.rename(staged / step, repository / step)
@@ -157,6 +158,50 @@ def test_undo_keeps_versions_that_came_since_and_refuses_to_lose_an_edit(tmp_pat
     assert not behind.exists()
 
 
+def test_undo_keeps_what_came_into_the_public_folder(tmp_path):
+    folder = elsewhere(tmp_path / "models", "tensorrt")
+    protect(folder, "tensorrt")
+    (folder / "2").mkdir()
+    (folder / "2" / "model.plan").write_bytes(b"newer")
+    (folder / "NOTES.txt").write_text("ours")
+    (folder / "1" / "model.plan").write_bytes(b"another")
+    with pytest.raises(InputError, match=r"m/1/model.plan: came or was edited since .* move one"):
+        undo(folder, poll_s=0)
+    (folder / "1" / "model.plan").unlink()
+    done = undo(folder, poll_s=0)
+    assert done.kept == ["2/model.plan", "NOTES.txt"]
+    assert done.changed == []
+    assert (folder / "2" / "model.plan").read_bytes() == b"newer"
+    assert (folder / "NOTES.txt").read_text() == "ours"
+
+
+def test_undo_names_what_was_written_since(tmp_path):
+    folder = elsewhere(tmp_path / "models", "tensorrt")
+    protect(folder, "tensorrt")
+    (tmp_path / "models" / "m_classifier" / "1" / "model.plan").write_bytes(b"trained again")
+    done = call_command("protect", folder, "--undo", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "changed    1/model.plan, written since, stays as it is now" in done.stdout
+    assert (folder / "1" / "model.plan").read_bytes() == b"trained again"
+
+
+@pytest.mark.parametrize("layout", ["ensemble", "fused"])
+@pytest.mark.parametrize("name", ["m", "m_classifier"])
+def test_a_file_does_not_replace_a_model_that_was_protected_in_place(tmp_path, layout, name):
+    folder = elsewhere(tmp_path / "models", "tensorrt")
+    protect(folder, "tensorrt")
+    before = contents(tmp_path / "models")
+    victims.linear_file(tmp_path / f"{name}.onnx")
+    done = call_command(
+        "protect", f"{name}.onnx", "--repository", "models", "--layout", layout, "--force",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "models/m: protected in place" in done.stderr
+    assert "reverse-sigmoid protect models/m --undo" in done.stderr
+    assert contents(tmp_path / "models") == before
+
+
 def test_undo_of_what_was_never_protected_changes_nothing(tmp_path):
     folder = linear(tmp_path / "models")
     before = contents(tmp_path)
@@ -205,7 +250,7 @@ def test_a_defence_is_not_taken_away_while_a_server_may_be_loading_it(tmp_path, 
     for step in steps if old else steps[:1]:
         for path in (folder.parent / step, *(folder.parent / step).rglob("*")):
             os.utime(path, (time.time() - 60,) * 2)
-    restored = undoing.Undone(folder, steps, [])
+    restored = undoing.Undone(folder, steps, [], [])
     client = Index(served, {"m_classifier": "READY", "m_reverse_sigmoid": state})
     assert undoing.not_yet(client, restored) == "it still serves the protected model"
     (served / "m" / "config.pbtxt").write_text(original)

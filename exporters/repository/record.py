@@ -7,7 +7,7 @@ and the last that goes, so that every state in between can be undone.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from exporters.repository.model_repository import defence_name
@@ -29,6 +29,9 @@ class Record:
     written: dict[str, str]  #: files of the holder that are ours, and what they hold, hashed
     model: str  #: the public one
     defences: list[str]  #: the record's own last
+    #: Size and time of last change of each file, by which it is seen whether it was written since;
+    #: records of before have none.
+    stamps: dict[str, list[int]] = field(default_factory=dict)
 
 
 def holders(repository: Path) -> Mapping[str, Path]:
@@ -61,6 +64,12 @@ def config_of(folder: Path) -> bytes | None:
     """Return a model's config.pbtxt, None where it has none."""
     path = folder / _CONFIG
     return path.read_bytes() if path.is_file() else None
+
+
+def stamp(file: Path) -> list[int]:
+    """Return what changes when a file is written: its size, and when that was, in ns."""
+    status = file.lstat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def digest(file: Path) -> str:
