@@ -21,7 +21,7 @@ from exporters.reading.classifier import AXIS_CALLS, Head, ProtectOptions, label
 from exporters.reading.evidence import Evidence
 from exporters.reading.graph_ending import Ending
 from exporters.reading.score_kind import ScoreKind
-from exporters.reading.score_output import NAMES, several
+from exporters.reading.score_output import NAMES, refuse_columns, several
 from exporters.repository import versions
 from postprocess.arrays import Array
 from postprocess.errors import InputError
@@ -82,6 +82,7 @@ def ask(model: ExistingModel, runner: GraphRunner, asked: ProtectOptions) -> Und
         source = onnx_run.random_source(runner, given, names, model.batched, words)
     most = asked.max_client_batch or config.max_batch_size or 2
     results = runner(next(source.feeds(min(2, most))), names)
+    refuse_columns(results, [one.name for one in found])
     run = _Run(model, asked, runner, graph, source, made, most, results)
     heads, how, warnings = [], [], []
     for value in found:

@@ -19,6 +19,8 @@ NAMES = (
 #: Top scores closer than this share of the top, or of FLOOR if that is more, are a tie whose
 #: winner rounding decides: onnxruntime's own Sigmoid is off by 1e-8 where it is nearly 0.
 FLOOR = 1e-2
+#: How far from 1 the sum of a row of float16 probabilities may be.
+SUM_IS_ONE = 1e-2
 TIE = {"TYPE_FP16": 1e-2, "TYPE_FP32": 1e-5, "TYPE_FP64": 1e-5}
 
 
@@ -53,6 +55,7 @@ def find(
                 f"{results.get(name, np.empty(0)).shape}"
             )
     if wanted:
+        refuse_columns(results, wanted)
         return [values[names.index(name)] for name in wanted]
     floats = [
         value
@@ -74,7 +77,40 @@ def find(
     for candidates in (floats, ends, named):
         if len(candidates) == 1:
             return candidates
+    refuse_columns(results, [value.name for value in floats])
     raise InputError(several([value.name for value in floats]))
+
+
+def refuse_columns(results: dict[str, Array], names: Sequence[str]) -> None:
+    """Refuse outputs of one number a row that are one answer, a column for each class.
+
+    Each would have a defence of its own, which knows nothing of the others: it keeps the side of
+    1/2 that its number is on, and not which of them is the top class.
+
+    Args:
+        results: what one call gave, by output name.
+        names: of the outputs that would be defended.
+
+    Raises:
+        InputError: two of them or more are among outputs whose numbers sum to 1 in each row.
+    """
+    columns = {
+        name: rows.astype(np.float64).reshape(-1)
+        for name, rows in results.items()
+        if rows.dtype.kind == "f" and rows.ndim > 0 and rows.size == len(rows) > 0
+    }
+    meant = [name for name in names if name in columns]
+    if len(meant) < 2 or len({len(column) for column in columns.values()}) > 1:
+        return
+    rows = np.stack([*columns.values()], axis=1)
+    shared = ((rows > 0) & (rows < 1)).any(axis=1)  # else numbers of 0 and 1 would do by chance
+    if shared.all() and (np.abs(rows.sum(axis=1) - 1) < SUM_IS_ONE).all():
+        first, *_, last = columns
+        raise InputError(
+            f"the {len(columns)} outputs from {first} to {last} sum to 1 in each row: one answer, in a column for "
+            "each class, and columns that are defended one by one lose its top class; make them "
+            "one output of all classes (skl2onnx: options={id(model): {'zipmap': False}})"
+        )
 
 
 def several(names: Sequence[str]) -> str:

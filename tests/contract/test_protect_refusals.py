@@ -7,7 +7,17 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from victims import FLOAT, INT64, SIGMOID, SOFTMAX, graph_file, linear_file, node, protected
+from victims import (
+    FLOAT,
+    INT64,
+    SIGMOID,
+    SOFTMAX,
+    graph_file,
+    linear_file,
+    node,
+    protected,
+    sklearn_file,
+)
 
 from exporters.files import placing
 from exporters.protect import protect
@@ -62,6 +72,12 @@ def two_floats(path):
         path, SOFTMAX, output="a", more=[node("Softmax", ["h0"], ["b"])],
         more_outputs=[("b", FLOAT, ("N", 4))],
     )  # fmt: skip
+
+
+def columns(path):
+    from sklearn.linear_model import LogisticRegression
+
+    sklearn_file(path, LogisticRegression(C=0.02), zipmap="columns")
 
 
 def renamed(path, name):
@@ -191,6 +207,15 @@ REFUSED = {
         "--output a: the others are dropped, for scores beside the protected ones would leak the "
         "model. To serve several, each with a defence of its own, name them all: --output a "
         "--output b",
+    ),
+    "a column for each class": (
+        columns, {},
+        "{path}: the 10 outputs from i0 to i9 sum to 1 in each row: one answer, in a column for each "
+        "class, and columns that are defended one by one lose its top class; make them one output "
+        "of all classes (skl2onnx: options={id(model): {'zipmap': False}})",
+    ),
+    "some of the columns": (
+        columns, {"output": ("i0", "i2")}, "{path}: the 10 outputs from i0 to i9 sum to 1 in each row: *",
     ),
     "no float": (
         lambda path: graph_file(
