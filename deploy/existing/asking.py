@@ -9,7 +9,8 @@ import itertools
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from deploy.existing.reading import ExistingModel, backend_of
+from deploy.existing.reading import ExistingModel
+from deploy.repository import model_config
 from exporters.fusing import fused
 from exporters.graph import onnx_graph, onnx_run
 from exporters.graph.onnx_graph import FLOATS, Value
@@ -205,7 +206,7 @@ def _axis(
 
 def _graph(model: ExistingModel) -> Any:
     """Return the ONNX graph that the model serves, None where it is none, or a large one."""
-    if backend_of(model.config) != "onnxruntime":
+    if model_config.backend_of(model.config) != "onnxruntime":
         return None
     file = versions.graph(versions.served(model.folder, model.config)[-1], model.config)
     if not file.is_file() or file.stat().st_size > READ_BYTES:

@@ -104,7 +104,7 @@ def protect(
         if out is None:
             kept = staging.write_record(model, staged)
             inodes = staging.linked(staged, kept)
-            if reading.backend_of(model.config) == "python":
+            if model_config.backend_of(model.config) == "python":
                 # A server that polls loads it again for the links, which are no older.
                 time.sleep(max(0.0, linked + placing_in.POLL_S - time.monotonic()))
             look = partial(staging.refuse_changed, model, kept, inodes)

@@ -58,7 +58,7 @@ class ExistingModel:
     def backends(self) -> list[str]:
         """Return the backends of all that it runs."""
         return [
-            backend_of(self.others[name])
+            model_config.backend_of(self.others[name])
             for name in self.closure()
             if not self.others[name].ensemble_scheduling.step
         ]
@@ -73,11 +73,6 @@ class ExistingModel:
         kind = model_config.data_type_name(declared)
         dims = tuple("" if size < 0 else size for size in declared.dims)
         return Value(declared.name, kind, ("", *dims) if self.batched else dims, kind)
-
-
-def backend_of(config: Any) -> str:
-    """Return a model's backend, which older configs call a platform."""
-    return str(config.backend or config.platform.partition("_")[0])
 
 
 def read(

@@ -168,7 +168,7 @@ def _check_model(folder: Path, config: Any) -> list[Finding]:
 
 def _files(folder: Path, config: Any) -> list[Path]:
     """Return where the file of each version is expected; none for backends of other files."""
-    name = {"python": "model.py", "onnxruntime": "model.onnx"}.get(config.backend)
+    name = {"python": "model.py", "onnxruntime": "model.onnx"}.get(model_config.backend_of(config))
     if name is None:
         return []
     return [

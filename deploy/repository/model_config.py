@@ -72,6 +72,11 @@ def parse(text: str, path: Path) -> Any:
         raise InputError(f"{path}: {place}{' '.join(reason.split())}") from None
 
 
+def backend_of(config: Any) -> str:
+    """Return a model's backend, which older configs call a platform: ``onnxruntime_onnx``."""
+    return str(config.backend or config.platform.partition("_")[0])
+
+
 def step_names(config: Any) -> list[str]:
     """Return the models that an ensemble runs, in the order of its steps; none of another."""
     return [step.model_name for step in config.ensemble_scheduling.step]
@@ -100,7 +105,7 @@ def may_be_defence(config: Any) -> bool:
 
 def fused_output(config: Any) -> str | None:
     """Return the output that a defence in the model's own graph makes, None without one."""
-    if config.backend != "onnxruntime" or FUSED_MARK not in config.parameters:
+    if backend_of(config) != "onnxruntime" or FUSED_MARK not in config.parameters:
         return None
     return str(config.parameters[FUSED_MARK].string_value)
 

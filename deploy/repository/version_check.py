@@ -60,7 +60,7 @@ def look(repository: Path, configs: dict[str, Any]) -> list[Finding]:
     ]
     for fed in fed_outputs(configs):
         config = configs[fed.model]
-        if config.backend != "onnxruntime":
+        if model_config.backend_of(config) != "onnxruntime":
             what = config.backend or config.platform or "no backend"
             message = (
                 f"{repository / fed.model}: {what}: its versions cannot be looked into; see for "
@@ -89,7 +89,7 @@ def _graphs(configs: dict[str, Any], repository: Path) -> Iterator[_Graph]:
                 yield _Graph(name, file, served, partial(_check_fused, file, config, output))
     for fed in fed_outputs(configs):
         config = configs[fed.model]
-        if config.backend == "onnxruntime":
+        if model_config.backend_of(config) == "onnxruntime":
             for file, served in _files(repository / fed.model, config, fed.version):
                 yield _Graph(fed.model, file, served, partial(_check, file, config, fed))
 

@@ -51,7 +51,7 @@ def find(repository: Path, name: str, output: str = "") -> tuple[OnnxVictim, Par
     for step in steps:
         victim = model_config.read(repository / step.model_name / "config.pbtxt")
         for made, tensor in step.output_map.items():
-            if tensor in read and victim.backend == "onnxruntime":
+            if tensor in read and model_config.backend_of(victim) == "onnxruntime":
                 _refuse_processed(path, step, {given.name for given in config.input})
                 file = _file(repository / step.model_name, victim)
                 model = onnx_graph.load(file)

@@ -210,12 +210,12 @@ REFUSED = {
     ),
     "a column for each class": (
         columns, {},
-        "{path}: the 10 outputs from i0 to i9 sum to 1 in each row: one answer, in a column for each "
-        "class, and columns that are defended one by one lose its top class; make them one output "
-        "of all classes (skl2onnx: options={id(model): {'zipmap': False}})",
+        "{path}: the 10 outputs from i0 to i9 sum to 1 in each row: one answer, in a column "
+        "for each class, and columns that are defended one by one lose its top class; make them "
+        "one output of all classes (skl2onnx: options={id(model): {'zipmap': False}})",
     ),
     "some of the columns": (
-        columns, {"output": ("i0", "i2")}, "{path}: the 10 outputs from i0 to i9 sum to 1 in each row: *",
+        columns, {"output": ("i0", "i2")}, "{path}: the 10 outputs from i0 to i9 sum to 1 in *",
     ),
     "no float": (
         lambda path: graph_file(

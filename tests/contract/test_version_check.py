@@ -113,9 +113,15 @@ def test_versions_that_give_what_the_defence_expects_are_no_finding(tmp_path, sc
     assert found(repository) == ([], "")
 
 
+@pytest.mark.parametrize("backend", ['backend: "onnxruntime"', 'platform: "onnxruntime_onnx"'])
 @pytest.mark.parametrize("ending", ["softmax", "sigmoid", "quantised", "averaged"])
-def test_a_version_of_probabilities_under_a_defence_of_logits_is_an_error(tmp_path, ending):
+def test_a_version_of_probabilities_under_a_defence_of_logits_is_an_error(
+    tmp_path, ending, backend
+):
     repository = served(tmp_path)
+    config = repository / VICTIM / "config.pbtxt"
+    config.write_text(config.read_text().replace('backend: "onnxruntime"', backend))
+    assert backend in config.read_text()
     put(repository, VICTIM, 2, graph(ending, classes=6))
     levels, said = found(repository)
     assert levels == [("error", "version-probabilities")]
