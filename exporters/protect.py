@@ -104,8 +104,8 @@ def protect(
             files = _in_order(staged, (*models[1:], name))
             place(staged, repository, files, look=refuse_existing)  # again: it took a while
     except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{error.filename or repository}: cannot be written: {reason}") from None
+        which = error.filename2 or error.filename or repository  # the second is a copy's target
+        raise InputError(f"{which}: cannot be written: {error.strerror or error}") from None
     except InputError as error:
         if str(error).startswith(str(path)):
             raise

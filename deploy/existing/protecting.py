@@ -102,12 +102,10 @@ def protect(
         if not known.not_here:
             verified = _verify(model, staged, known, work / "verified")
         if out is None:
-            kept = staging.write_record(model, staged)
-            inodes = staging.linked(staged, kept)
+            look = staging.watch(model, staged, staging.write_record(model, staged))
             if model_config.backend_of(model.config) == "python":
                 # A server that polls loads it again for the links, which are no older.
                 time.sleep(max(0.0, linked + placing_in.POLL_S - time.monotonic()))
-            look = partial(staging.refuse_changed, model, kept, inodes)
             look(model.folder)
             public, *behind = staged.models
             # The record is the defence's: it comes first.
@@ -269,7 +267,8 @@ def _place_out(model: ExistingModel, staged: Staged, out: Path) -> None:
     except OSError as error:
         for name in names:
             shutil.rmtree(out / name, ignore_errors=True)
-        raise InputError(f"{error.filename or out}: cannot be written: {error.strerror}") from None
+        where = error.filename2 or error.filename or out
+        raise InputError(f"{where}: cannot be written: {error.strerror}") from None
 
 
 def _warnings(known: _Known) -> list[str]:

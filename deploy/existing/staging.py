@@ -161,31 +161,23 @@ def write_record(model: ExistingModel, staged: Staged) -> Record:
     return kept
 
 
-def linked(staged: Staged, kept: Record) -> dict[str, int]:
-    """Return the files that the staged models share with the original, by their inodes."""
-    behind = staged.folder / kept.holder
-    return {file: (behind / file).lstat().st_ino for file in kept.files if file != "config.pbtxt"}
+def watch(model: ExistingModel, staged: Staged, kept: Record) -> Callable[[Path], None]:
+    """Return what refuses to move a model to whose folder something came, or went, meanwhile.
 
-
-def refuse_changed(
-    model: ExistingModel, kept: Record, inodes: dict[str, int], folder: Path
-) -> None:
-    """Refuse to move a model to whose folder something came, or went, in the meantime.
-
-    Args:
-        model: as it was read.
-        kept: its record.
-        inodes: of its files, see ``linked``.
-        folder: where it stands now.
-
-    Raises:
-        InputError: what stands there is not what is linked.
+    It is called with the folder that the model stands in then, and raises InputError where what
+    is there is not what the staged models are linked to.
     """
-    same = record.contents(folder) == (kept.files, kept.folders) and all(
-        (folder / file).lstat().st_ino == inode for file, inode in inodes.items()
-    )
-    if not same or record.config_of(folder) != model.original:
-        raise InputError(f"{model.folder}: changed while it was being protected; try again")
+    behind = staged.folder / kept.holder
+    inodes = {one: (behind / one).lstat().st_ino for one in kept.files if one != "config.pbtxt"}
+
+    def refuse_changed(folder: Path) -> None:
+        same = record.contents(folder) == (kept.files, kept.folders) and all(
+            (folder / file).lstat().st_ino == inode for file, inode in inodes.items()
+        )
+        if not same or record.config_of(folder) != model.original:
+            raise InputError(f"{model.folder}: changed while it was being protected; try again")
+
+    return refuse_changed
 
 
 def _write(path: Path, text: str) -> None:

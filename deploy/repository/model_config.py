@@ -36,6 +36,11 @@ def of_model(folder: Path) -> Any:
         InputError: its config.pbtxt cannot be read, or there is no such model, but others.
     """
     path = folder / "config.pbtxt"
+    if folder.is_file():
+        inside = folder.name == path.name or folder.parent.name.isdigit()
+        model = folder.parent.parent if folder.parent.name.isdigit() else folder.parent
+        said = f"give {model}" if inside else "protect makes one of an ONNX file"
+        raise InputError(f"{folder}: expected a model's folder REPOSITORY/NAME, got a file; {said}")
     if not path.exists() and not folder.exists():
         there = ", ".join(sorted(one.parent.name for one in folder.parent.glob("*/config.pbtxt")))
         raise InputError(

@@ -39,9 +39,12 @@ def refresh(folder: Path) -> list[str]:
             for before, after in zip(old, new, strict=True):
                 if before.looks.tells_raw and not after.looks.tells_raw:
                     which = name if len(old) == 1 else f"{name}, output {after.looks.output}"
+                    # A confident raw answer is near the label alone, and near the surest level.
+                    levels = after.parameters["defense"] == "calibrated"
+                    rows = "rows that it is unsure of" if levels else "confident rows"
                     warnings.append(
                         f"{which}: health checks cannot tell its answers from raw ones now; "
-                        "protect it again with confident rows of --sample"
+                        f"protect it again with {rows} in --sample"
                     )
         except InputError as error:
             warnings.append(f"{path} is left as it was: {error}")

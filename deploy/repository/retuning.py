@@ -143,7 +143,8 @@ def refuse_other_output(where: Path, output: str, made: Collection[str]) -> None
 def _plan_text(path: Path, changes: Mapping[str, str | None]) -> Retuning:
     strings = model_config.strings(model_config.read(path))
     after = Parameters.from_strings(_changed(strings, changes), where=str(path))
-    old = path.read_text(encoding="utf-8")
+    as_it_is = path.read_bytes().decode("utf-8")
+    old = as_it_is.replace("\r\n", "\n")
     new = set_parameters(old, changes)
     read = model_config.strings(model_config.parse(new, path))
     keys = model_config.parameter_keys(new)
@@ -155,7 +156,8 @@ def _plan_text(path: Path, changes: Mapping[str, str | None]) -> Retuning:
     lines = difflib.unified_diff(
         old.splitlines(keepends=True), new.splitlines(keepends=True), str(path), str(path), n=1
     )
-    return Retuning(path, _before(strings, after, changes), after, new, "".join(lines))
+    text = new.replace("\n", "\r\n") if "\r\n" in as_it_is else new
+    return Retuning(path, _before(strings, after, changes), after, text, "".join(lines))
 
 
 def _plan_graph(

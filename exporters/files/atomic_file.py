@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,8 @@ _SUFFIX = ".part"
 
 def told(error: OSError) -> str:
     """Return an error in one line: which file, and what is wrong with it."""
-    if error.filename:
-        return f"{error.filename}: {error.strerror}"
+    if error.filename:  # of a copy that failed, the second
+        return f"{error.filename2 or error.filename}: {error.strerror}"
     return " ".join(str(error).split())
 
 
@@ -40,8 +41,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``, moved onto it when the block succeeds.
 
     If the block raises, Ctrl-C included, the temporary file is removed and whatever stood at
-    ``path`` still stands there. The folder is created if need be.
+    ``path`` still stands there. The folder is created if need be. Where ``path`` is a link, the
+    file that it leads to is replaced; the new file has the permissions of the old one.
     """
+    if path.is_symlink():
+        path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     with naming(path):
         descriptor, name = tempfile.mkstemp(
@@ -53,7 +57,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
             yield part
             umask = os.umask(0)
             os.umask(umask)
-            part.chmod(0o666 & ~umask)
+            part.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~umask)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)

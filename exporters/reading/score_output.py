@@ -109,7 +109,8 @@ def refuse_columns(results: dict[str, Array], names: Sequence[str]) -> None:
         raise InputError(
             f"the {len(columns)} outputs from {first} to {last} sum to 1 in each row: one answer, "
             "in a column for each class, and columns that are defended one by one lose its top "
-            "class; make them one output of all classes (skl2onnx: options={id(model): {'zipmap': False}})"
+            "class; make them one output of all classes (skl2onnx: options={id(model): {'zipmap': "
+            "False}})"
         )
 
 

@@ -197,6 +197,21 @@ def test_an_operators_own_way_of_writing_is_kept(ensemble, text):
     assert "OLD" not in after
 
 
+def test_a_linked_config_with_ends_of_lines_and_permissions_of_its_own_keeps_them(ensemble):
+    config, managed = config_of(ensemble), ensemble.parents[1] / "managed.pbtxt"
+    managed.write_bytes(config.read_bytes().replace(b"\n", b"\r\n"))
+    managed.chmod(0o600)
+    config.unlink()
+    config.symlink_to(managed)
+    before = managed.read_bytes()
+    code, _, err = command("retune", ensemble, "--beta", "1.2", cwd=ensemble)
+    assert (code, err) == (0, "")
+    assert config.is_symlink()
+    assert managed.stat().st_mode & 0o777 == 0o600
+    assert managed.read_bytes() == before.replace(b'"1.5"', b'"1.2"')
+    assert before != managed.read_bytes()
+
+
 def test_a_way_of_writing_that_cannot_be_edited_is_refused(ensemble):
     config = config_of(ensemble)
     shipped = 'parameters { key: "beta" value: { string_value: "1.5" } }\n'
@@ -317,6 +332,14 @@ def test_protect_with_force_keeps_the_threads_that_were_chosen_and_says_so(tmp_p
     code, _, err = command(*words, "--force", cwd=tmp_path)
     assert code == 0, err
     assert "threads" not in err
+
+
+@pytest.mark.parametrize("file", ["config.pbtxt", "1/.gitkeep"])
+def test_a_file_in_place_of_a_model_is_told_with_the_model(ensemble, file):
+    code, out, err = command("retune", ensemble / file, "--beta", "1.2", cwd=ensemble)
+    assert (code, out) == (1, "")
+    assert f"{ensemble / file}: expected a model's folder REPOSITORY/NAME, got a file; " in err
+    assert err.endswith(f"give {ensemble}\n")
 
 
 def test_a_model_that_is_not_there_is_told_with_those_that_are(ensemble):

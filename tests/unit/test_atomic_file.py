@@ -1,6 +1,11 @@
 import pytest
 
-from exporters.files.atomic_file import atomic_file, write_text
+from exporters.files.atomic_file import atomic_file, told, write_text
+
+
+def test_of_a_copy_that_failed_the_target_is_told():
+    full = OSError(28, "No space left on device", "source", None, "target")
+    assert told(full) == "target: No space left on device"
 
 
 def test_a_file_appears_whole_with_ordinary_permissions(tmp_path):
