@@ -14,7 +14,7 @@ from deploy.commands import asking, options
 from deploy.commands.console import command_line, err_console, say, show
 from deploy.commands.progress import stages
 from deploy.repository import model_config
-from exporters.files.atomic_file import write_json
+from exporters.files.atomic_file import refuse_unwritable, write_json
 from load_tests.reporting.page import digits
 from postprocess.errors import InputError
 
@@ -75,6 +75,8 @@ class BenchmarkCommand:
 
         if self.out is not None and self.out.exists():
             raise InputError(f"--out {self.out}: exists; choose another")
+        if self.out is not None:
+            refuse_unwritable(self.out, "--out")
         asked = options.settings(ServingOptions, self, ways=self._ways(), **asking.cells(self))
 
         def keep(report: dict[str, Any]) -> None:

@@ -15,6 +15,8 @@ from postprocess.errors import InputError
 #: In the folder that it writes: our module for Envoy, and what clients have spent.
 _LIBRARY = "bounds.so"
 _SPENT = "spent"
+#: The fewest characters of the secret that Triton demands; we make 64.
+_KEY_LENGTH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,13 @@ class GatewayCommand:
             address(self.triton_http, "--triton-http"),
             self.inner or (),
         )
-        secret = key_file.read_text().strip()
+        secret = key_file.read_text(errors="replace").strip()
+        if len(secret) < _KEY_LENGTH or not (secret.isascii() and secret.isalnum()):
+            raise InputError(
+                f"{key_file}: expected at least {_KEY_LENGTH} letters and digits, got "
+                f"{len(secret)} characters, as where a disk was full; remove it, and a new one is "
+                "made, which Triton has to be given"
+            )
         write_private(self.out / _LIBRARY, installed().read_bytes())
         (self.out / "budgets").mkdir(mode=0o700, exist_ok=True)
         # Checked where it is written, then written for where it will be read.

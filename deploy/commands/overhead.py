@@ -11,7 +11,7 @@ from rich.table import Table
 from deploy.commands import asking, options
 from deploy.commands.console import command_line, out_console, say
 from deploy.commands.progress import stages
-from exporters.files.atomic_file import write_json
+from exporters.files.atomic_file import refuse_unwritable, write_json
 from load_tests.reporting.page import digits
 from postprocess.errors import InputError
 
@@ -67,6 +67,8 @@ class OverheadCommand:
 
         if self.out is not None and self.out.exists() and not self.force:
             raise InputError(f"{self.out} exists; give --force to replace it")
+        if self.out is not None:
+            refuse_unwritable(self.out, "--out")
         access = Access(self.api_key, self.tls_ca)
         asked = options.settings(OverheadOptions, self, access=access, **asking.cells(self))
         report = measure(asked, stages=stages)

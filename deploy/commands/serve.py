@@ -1,7 +1,7 @@
 """``reverse-sigmoid serve``: Triton, with or without the gateway before it."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +12,8 @@ from rich.table import Table
 
 from deploy.commands.console import err_console, out_console, say
 from deploy.commands.signals import Terminated, heard
+from exporters.files.atomic_file import refuse_unwritable
+from postprocess.errors import InputError
 
 if TYPE_CHECKING:
     from deploy.gateway.door import GatedTriton
@@ -125,7 +127,11 @@ class ServeCommand:
     def _gated(self) -> "GatedTriton | None":
         """Return what runs the gateway, None if there is to be none."""
         if self.gateway is None:
+            if self.access_log is not None:
+                raise InputError("--access-log: the gateway writes it; give --gateway too")
             return None
+        if self.access_log is not None:
+            refuse_unwritable(self.access_log, "--access-log")
         from deploy.gateway.door import GatedTriton
         from deploy.triton import cancel_guard
 
@@ -213,5 +219,7 @@ def _say_ready(server: "TritonServer", behind: list[str] | None) -> None:
 
 
 def _report(text: str) -> None:
-    """Print one line of a long run, with its time."""
-    say(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}", console=err_console)
+    """Print one line of a long run, with its time, where it can be: serving goes on without."""
+    at = datetime.now().astimezone().isoformat(timespec="seconds")
+    with suppress(OSError):  # a full disk, a reader that is gone
+        say(f"{at} {text}", console=err_console)

@@ -20,10 +20,13 @@ from deploy.gateway.operator_file import PROBE, Operator
 from deploy.processes import log_files
 from deploy.processes.child import Child
 from deploy.processes.listening import listens, refuse_taken
+from exporters.files.atomic_file import told
 from load_tests.asking.address import Address
-from postprocess.errors import ReverseSigmoidError
+from postprocess.errors import InputError, ReverseSigmoidError
 
 STARTUP_S = 30.0
+#: How long after a start in vain the next one is tried.
+AGAIN_S = 10.0
 #: Begins whatever our module says on standard error.
 COMPLAINT = "reverse-sigmoid: "
 #: Lines of Envoy's logs are in their files after this.
@@ -148,6 +151,8 @@ class Gateway(Child):
         self.operator, self._upstream, self._secret = operator, upstream, secret
         self._access_log = access_log
         self._valid = False
+        #: Why it did not start again, "" where it runs; and when it is tried once more.
+        self._failed, self._again_at = "", 0.0
 
     def check(self, *, instead_of: Operator) -> None:
         """Refuse a gateway that could not take the place of one that runs.
@@ -193,17 +198,28 @@ class Gateway(Child):
 
         What clients have spent stays spent. Logs that have grown give way.
         """
-        if self._process is None:
+        if self._process is None and not self._failed:
             return
-        if self._process.poll() is None:
+        if self._process is not None and self._process.poll() is None:
             self._rotate_logs(self._process)
             return
-        say(f"Envoy exited with {self._process.returncode}; starting it again")
+        if not self._failed:
+            say(f"Envoy exited with {self.exit_code}; starting it again")
+        elif time.monotonic() < self._again_at:
+            return
         self.stop()
         try:
             self.start()
-        except ReverseSigmoidError as error:
-            raise GatewayError(f"the gateway does not start again: {error}") from None
+        except (ReverseSigmoidError, OSError) as error:
+            # Its cause may pass, such as a full disk; nobody comes in meanwhile.
+            self.stop()
+            self._valid, self._again_at = False, time.monotonic() + AGAIN_S
+            why = told(error) if isinstance(error, OSError) else str(error)
+            if why != self._failed:
+                say(f"the GATEWAY does not start; tried again every {AGAIN_S:g} s: {why}")
+            self._failed = why
+            return
+        self._failed = ""
         say("the gateway listens again")
 
     def suspects(self, since: float) -> list[str]:
@@ -283,7 +299,17 @@ def _binary() -> str:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that nobody else may read."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
+    """Write a file that nobody else may read, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.unlink(missing_ok=True)
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None

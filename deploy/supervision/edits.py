@@ -16,7 +16,7 @@ from typing import Any
 from deploy.repository import protected
 from deploy.repository.model_config import fused_output, in_words, is_defence, read, strings
 from deploy.supervision.stubs import Stubs
-from deploy.supervision.versions import version_files
+from deploy.supervision.versions import Files, version_files
 from deploy.triton import server_log
 from deploy.triton.plain_http import PlainHttp
 from deploy.triton.server import TritonServer
@@ -28,8 +28,11 @@ from postprocess.parameters import Parameters
 
 Stamp = tuple[tuple[int, int, int], ...]
 
-#: How many looks an edited file is followed for, a second or so each.
-_LOOKS = 60
+#: How many looks an edited file is followed for, a second or so each; after how many it is late
+#: to be in force; and for how many a file has to be gone to be missed.
+_LOOKS, _LATE, _MISSED = 60, 30, 2
+#: How much of the end of Triton's log tells what it is at.
+_LAST_BYTES = 100_000
 #: How long, in seconds, what Triton said it serves is believed: less where a load request may
 #: change it, and never longer than this share of the time since anything changed, as a load that
 #: it started may take as long as that on a busy machine.
@@ -48,6 +51,7 @@ class _File:
     stamp: Stamp
     looks_left: int = 0
     log_start: int = 0
+    looks_gone: int = 0
     problem: str | None = None
     #: What was wrong with it when it was read here: Triton may log that much later.
     known: set[str] = field(default_factory=set)
@@ -63,7 +67,7 @@ class Edits:
         #: Every ready model's configuration, as Triton told it last.
         self.configs: dict[str, Any] = {}
         self._seen: object = None
-        self._on_disk: tuple[dict[str, Stamp], object] = {}, None
+        self._on_disk: tuple[dict[str, Stamp], dict[str, Files]] = {}, {}
         self._changed_at = self._asked_at = 0.0
         #: Defence to its parameters: those that Triton reports, a fused model's from its graph.
         self.in_force: dict[str, dict[str, str]] = {}
@@ -126,8 +130,18 @@ class Edits:
             self.configs = protected.read_configs(client)
             self._asked_at = time.monotonic()
             lines = self._changes_in_force()
-        for model, stamp in stamps.items():
+        for model in [one for one in self._files if one not in stamps]:
+            if not self._path(model).parent.is_dir():  # as somebody meant it
+                del self._files[model]
+        for model in {**stamps, **self._files}:
+            stamp = stamps.get(model, ())
             file = self._files.setdefault(model, _File(stamp))
+            if missed := self._missed(model, file):
+                lines.append(f"{model}: {missed}")
+            if file.problem and file.looks_gone == 0 and not self._differs(model):
+                file.problem = None
+            if not stamp:
+                continue
             if stamp != file.stamp:  # judged once it has stopped changing
                 file.stamp, file.looks_left = stamp, _LOOKS
                 file.log_start = server_log.size(self._server.log)
@@ -136,6 +150,23 @@ class Edits:
             if line:
                 lines.append(f"{model}: {line}")
         return lines
+
+    def hung(self) -> str:
+        """Return why Triton cannot take up what was edited, "" where nothing is known of that."""
+        followed = [
+            model for model, file in self._files.items()
+            if file.looks_left and self._differs(model)
+        ]  # fmt: skip
+        missing = any(file.looks_gone for file in self._files.values())
+        if not followed or missing or self._server.control_mode != "poll":
+            return ""
+        log = self._server.log
+        if not server_log.hangs(log, max(0, server_log.size(log) - _LAST_BYTES)):
+            return ""
+        return (
+            f"{followed[0]}: edited, and Triton hangs at the load of a model.py that was not there "
+            "for a moment: it would take up nothing any more"
+        )
 
     @property
     def unsettled(self) -> bool:
@@ -156,9 +187,23 @@ class Edits:
         believed_s = min(most_s, _BELIEVED_SHARE * (now - self._changed_at))
         return now - self._asked_at < believed_s
 
-    def _files_now(self) -> tuple[dict[str, Stamp], object]:
+    def _files_now(self) -> tuple[dict[str, Stamp], dict[str, Files]]:
         """Return what changes with any file that Triton may load anew."""
         return self._stamps(), version_files(self._server.repository)
+
+    def _missed(self, model: str, file: _File) -> str | None:
+        """Return what is to be said about a file without which a model cannot be loaded again."""
+        path, (stamps, every) = self._path(model), self._on_disk
+        gone = None if model in stamps else path
+        if not gone and model in self.in_force and model not in self._loaded:
+            there = every.get(model, frozenset())
+            if not any(name.endswith("/model.py") for name, *_ in there):
+                gone = path.with_name("1") / "model.py"
+        file.looks_gone = file.looks_gone + 1 if gone else 0
+        if not gone or file.looks_gone != _MISSED:
+            return None
+        file.problem = f"{gone}: gone; Triton could not load the model again; put it back"
+        return f"FILE GONE: {file.problem}"
 
     def _judge(self, model: str, file: _File) -> str | None:
         """Return what is to be said about a file that has not changed since the last look."""
@@ -168,7 +213,10 @@ class Edits:
         file.looks_left -= 1
         if fresh:
             file.problem = self.refused_on_disk(model)
-            file.known |= {file.problem} if file.problem else set()
+            # Triton logs whole paths, whatever was given here.
+            given, whole = (str(one) for one in (self._path(model), self._path(model).absolute()))
+            if file.problem:
+                file.known |= {file.problem, file.problem.replace(given, whole)}
         if file.problem is None and self._differs(model):
             # The file reads well, and yet Triton may refuse what it says.
             refusal = server_log.refusal(self._server.log, file.log_start, model)
@@ -178,6 +226,14 @@ class Edits:
             serving = in_words(self.in_force.get(model, {}))
             kept = f"; still serving {serving}" if serving else ""
             return f"EDIT REFUSED: {file.problem}{kept}"
+        late = file.looks_left == _LOOKS - _LATE and self._server.control_mode == "poll"
+        if late and model in self.in_force and self._differs(model):
+            file.looks_left = 0
+            file.problem = (
+                f"{self._path(model)}: reads well, and is not in force after {_LATE} looks: Triton "
+                f"is still at a load, or at none any more; {self._server.log} says what it does"
+            )
+            return f"NOT IN FORCE: {file.problem}"
         takes_effect = _TAKES_EFFECT.get(self._server.control_mode)
         if fresh and takes_effect and self._differs(model):
             what = "its graph" if model in self._loaded else "config.pbtxt"

@@ -94,6 +94,7 @@ class Supervisor:
         self._all_good_at = time.time()
         self._last_suspects: list[str] = []
         self._restarted_for = ""  #: the model that Triton was restarted for last
+        self._remind_at = 0.0  #: that the status file cannot be written
         self._unheard = 0  #: questions in a row that Triton left unanswered although it computed
         self._learn()
         if status_file is not None:
@@ -177,6 +178,8 @@ class Supervisor:
         try:
             for line in self._edits.look(self._client(), self._plain):
                 self._say(line)
+            if hung := self._edits.hung():
+                self._restart(hung)
             if self._failed or self._edits.configs is not self._discovered:
                 self._discovered = self._edits.configs
                 self._discover(self._client())
@@ -300,7 +303,7 @@ class Supervisor:
                 self._restart(f"{one.name}: {said}", died=True)
             return
         # Its own words show that it lives: one that was alive at the last answer may end a reload.
-        refuses = _refuses(one, error)
+        refuses = one.refuses(error)
         dead = {} if refuses else one.dead_models(self._client())
         one.down(f"DOWN: {error}; at fault: {', '.join(dead) or 'none of its models alone'}")
         held = self._held(one, error)
@@ -391,10 +394,6 @@ class Supervisor:
             try:
                 self._status(state).write(self._status_file)
             except InputError as error:
-                self._say(str(error))
-
-
-def _refuses(one: Watched, error: ProbeError) -> bool:
-    """Say whether the defence runs and refuses the scores that it is fed."""
-    said = f"{one.protected.defence}: " in str(error)
-    return said and not one.protected.fused and "internal error" not in str(error)
+                if time.monotonic() >= self._remind_at:
+                    self._remind_at = time.monotonic() + REMIND_S
+                    self._say(str(error))

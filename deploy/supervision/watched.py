@@ -190,6 +190,11 @@ class Watched:
         """Whether an outage was reported that has not ended."""
         return self._down_since is not None
 
+    def refuses(self, error: ProbeError) -> bool:
+        """Say whether the defence runs and refuses the scores that it is fed."""
+        said = f"{self.protected.defence}: " in str(error)
+        return said and not self.protected.fused and "internal error" not in str(error)
+
     def down(self, text: str, *, state: str = "recovering") -> None:
         """Report an outage, unless that was just said."""
         self.status.state, self.status.reason = state, text

@@ -9,6 +9,9 @@ _PARSE_ERROR = "Error parsing text-format inference.ModelConfig: "
 _ERROR = re.compile(r"E[0-9]{4} ")
 # Which models there are, and why one did not load, is logged by these files of Triton's.
 _MANAGERS = ("model_lifecycle.cc", "model_repository_manager.cc")
+# How a load ends, and how one begins that does not: it waits for a process that is gone.
+_LOAD_ENDED = "successfully loaded '", "failed to load '"
+_LOAD_HANGS = "Failed to preinitialize Python stub: Python model file not found"
 # Errors by their mark that every start without a GPU logs.
 _HARMLESS = ("CudaDriverHelper has not been initialized",)
 
@@ -38,6 +41,16 @@ def refusal(log: Path, start: int, model: str) -> str | None:
         rf"failed to load '{name}' version [0-9]+: (.*)|Poll failed for model directory '{name}': "
         rf"(.*)|(in ensemble {name}, .*)",
     )
+
+
+def hangs(log: Path, start: int) -> bool:
+    """Say whether the last load that Triton began found no model.py, and so never ends."""
+    for line in reversed(_lines(log, start)):
+        if any(end in line for end in _LOAD_ENDED):
+            return False
+        if _LOAD_HANGS in line:
+            return True
+    return False
 
 
 def missing_step(log: Path, start: int, ensemble: str) -> str | None:

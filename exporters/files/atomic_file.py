@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from postprocess.errors import InputError
+
 #: Of a file that is not whole yet.
 _SUFFIX = ".part"
 
@@ -61,6 +63,26 @@ def atomic_file(path: Path) -> Iterator[Path]:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def refuse_unwritable(path: Path, where: str) -> None:
+    """Refuse a file that could not be written, before long work is done for it.
+
+    Args:
+        path: of the file; its folder is created if need be.
+        where: what names it, for the message.
+
+    Raises:
+        InputError: it is a folder, or nothing can be written beside it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"{where} {path}: cannot be written: {error.strerror}") from None
+    if path.is_dir():
+        raise InputError(f"{where} {path}: expected a file, got a folder")
 
 
 def remove_parts(folder: Path) -> None:

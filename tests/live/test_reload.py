@@ -63,6 +63,33 @@ def test_in_poll_mode_good_edits_take_effect_and_bad_ones_are_refused_aloud(serv
         assert serving.status["state"] == "stopped"
 
 
+def test_in_poll_mode_what_is_gone_is_missed_and_a_poller_that_hangs_is_told(serve):
+    with serve("--model-control-mode", "poll") as serving:
+        kept = serving.config.rename(serving.config.with_name("kept"))
+        gone = f"FILE GONE: {serving.config}: gone; Triton could not load the model again"
+        serving.wait_for(f"{DEFENCE}: {gone}")
+        serving.wait_until(lambda: serving.status["models"]["digits"]["rejected_edit"] is not None)
+        kept.rename(serving.config)
+        serving.wait_until(lambda: serving.status["models"]["digits"]["rejected_edit"] is None)
+
+        # A load that does not find its code hangs, and Triton's poller with it.
+        code = serving.config.with_name("1") / "model.py"
+        text = code.read_text()
+        code.unlink()
+        serving.wait_for(f"{DEFENCE}: FILE GONE: {code}: gone")
+        log = serving.status_file.with_name("triton.log")
+        serving.wait_until(lambda: "Python model file not found" in log.read_text())
+        assert serving.answers_with(beta=1.5)
+        code.write_text(text)
+        serving.edit('"1.5"', '"1.2"')
+        serving.wait_until(lambda: serving.answers_with(beta=1.2))
+        assert f"digits: DOWN: {DEFENCE}: edited, and Triton hangs at the load of" in serving.said
+        serving.edit('"1.2"', '"1.3"')
+        serving.wait_until(lambda: serving.answers_with(beta=1.3))
+        assert serving.status["restarts"] == 1
+        assert serving.stop() == 0
+
+
 def test_in_explicit_mode_an_edit_takes_effect_when_it_is_loaded(serve):
     with serve("--model-control-mode", "explicit") as serving, Load(serving) as clients:
         serving.edit('"1.5"', '"0.5"')
