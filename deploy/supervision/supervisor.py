@@ -22,7 +22,7 @@ from deploy.supervision.recovery import RELOAD_S, Restarts, reload
 from deploy.supervision.status_file import ModelStatus, Status
 from deploy.supervision.stubs import Stubs
 from deploy.supervision.traffic import Traffic
-from deploy.supervision.watched import DefenceOffError, Watched
+from deploy.supervision.watched import REMIND_S, DefenceOffError, Watched
 from deploy.triton import server_log
 from deploy.triton.server import ServerError, TritonServer
 from postprocess.errors import InputError
