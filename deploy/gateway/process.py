@@ -151,6 +151,7 @@ class Gateway(Child):
         self.operator, self._upstream, self._secret = operator, upstream, secret
         self._access_log = access_log
         self._valid = False
+        self._counts_in: int | None = None  #: the inode of the budgets' file
         #: Why it did not start again, "" where it runs; and when it is tried once more.
         self._failed, self._again_at = "", 0.0
 
@@ -187,6 +188,7 @@ class Gateway(Child):
             self._valid = True
         self._run(self._command(configuration), folder)
         if self._comes_up(self._listens, STARTUP_S):
+            self._counts_in = self._inode()
             return
         if self.exit_code is None:
             raise GatewayError(f"Envoy does not listen after {STARTUP_S:g} s; see {self.log}")
@@ -202,12 +204,13 @@ class Gateway(Child):
             return
         if self._process is not None and self._process.poll() is None:
             self._rotate_logs(self._process)
-            return
-        if not self._failed:
+            if self._inode() == self._counts_in or not self._keep_budgets(self._process.pid, say):
+                return
+        elif not self._failed:
             say(f"Envoy exited with {self.exit_code}; starting it again")
         elif time.monotonic() < self._again_at:
             return
-        self.stop()
+        self.stop(kill_after_s=0 if self.running else None)
         try:
             self.start()
         except (ReverseSigmoidError, OSError) as error:
@@ -221,6 +224,39 @@ class Gateway(Child):
             return
         self._failed = ""
         say("the gateway listens again")
+
+    def _inode(self) -> int | None:
+        """Return which file has the budgets' name, None where none has, or none is counted in."""
+        path = self.operator.budgets_file
+        if path is None or self.operator.ratelimit_service is not None:
+            return None
+        try:
+            return path.stat().st_ino
+        except OSError:
+            return None
+
+    def _keep_budgets(self, pid: int, say: Callable[[str], None]) -> bool:
+        """Write again what Envoy counts in, whose name was taken away, and return whether it is.
+
+        Envoy stands still from then on: it has to be started again, and count in that.
+        """
+        path = self.operator.budgets_file
+        held = [one for one in Path(f"/proc/{pid}/fd").iterdir() if one.exists()
+                and one.stat().st_ino == self._counts_in]  # fmt: skip
+        if path is None or not held:
+            return False
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            write_private(path, held[0].read_bytes())
+        except (InputError, OSError) as error:
+            os.kill(pid, signal.SIGCONT)
+            if time.monotonic() >= self._again_at:
+                self._again_at = time.monotonic() + AGAIN_S
+                say(f"BUDGETS GONE: {path}, and with the gateway's end what is spent: {error}")
+            return False
+        say(f"BUDGETS GONE: {path} was taken away while it was counted in; it is written again, "
+            "with all that is spent, and the gateway starts again with it")  # fmt: skip
+        return True
 
     def suspects(self, since: float) -> list[str]:
         """Return which clients' requests Triton was at when it broke off, most requests first.

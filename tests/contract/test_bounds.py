@@ -3,8 +3,10 @@
 import contextlib
 import http.client
 import json
+import os
 import resource
 import select
+import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -270,6 +272,45 @@ def test_a_damaged_file_shuts_the_door_and_says_what_to_do(door):
     kept.unlink()
     opened.gateway.start()
     assert opened.granted(1) == 1
+
+
+def test_a_gateway_that_does_not_start_is_tried_again(door):
+    opened = door()
+    kept = opened.files.path.with_suffix(".budgets")
+    whole = kept.read_bytes()
+    os.kill(opened.gateway.pid, signal.SIGKILL)
+    wait_until(lambda: not opened.gateway.running)
+    kept.write_bytes(whole[:-1])
+    opened.gateway.tend(opened.said.append)
+    assert opened.said[0] == "Envoy exited with -9; starting it again"
+    assert opened.said[1].startswith("the GATEWAY does not start; tried again every 10 s: ")
+    assert "operator.budgets: is damaged" in opened.said[1]
+    kept.write_bytes(whole)
+    opened.gateway.tend(opened.said.append)  # not at once
+    assert not opened.gateway.running
+    opened.gateway._again_at = 0.0
+    opened.gateway.tend(opened.said.append)
+    assert opened.said[2:] == ["the gateway listens again"]
+    assert opened.granted(1) == 1
+
+
+@pytest.mark.parametrize("another", [None, b"", b"anything"])
+def test_what_is_spent_stays_spent_where_the_file_is_taken_away(door, another):
+    opened = door()
+    assert opened.granted(BUDGET - 1) == BUDGET - 1
+    kept = opened.files.path.with_suffix(".budgets")
+    kept.unlink()
+    if another is not None:
+        kept.write_bytes(another)
+    opened.gateway.tend(opened.said.append)
+    assert opened.said[0].startswith(f"BUDGETS GONE: {kept} was taken away")
+    assert opened.said[1:] == ["the gateway listens again"]
+    assert kept.stat().st_mode & 0o077 == 0
+    assert opened.granted(BUDGET) == 1
+    opened.kill()
+    assert opened.granted(1) == 0
+    opened.gateway.tend(opened.said.append)
+    assert sum("BUDGETS GONE" in line for line in opened.said) == 1
 
 
 def test_a_place_that_cannot_be_written_is_named_before_anything_starts(tmp_path):

@@ -236,6 +236,14 @@ def test_gateway_writes_what_envoy_prometheus_and_the_rate_limit_service_read(tm
     assert (out / "triton.key").read_text() == key
     for private in ("envoy.yaml", "triton.key", "triton_key.yaml", "tls.key"):
         assert (out / private).stat().st_mode & 0o077 == 0, private
+    for half in ("", key[:20]):  # as where a disk was full
+        (out / "triton.key").write_text(half)
+        refused = call_command(*command, "--force", cwd=tmp_path)
+        assert refused.returncode == 1
+        assert f"{out / 'triton.key'}: expected at least 32 letters and digits" in refused.stderr
+    (out / "triton.key").unlink()
+    assert call_command(*command, "--force", cwd=tmp_path).returncode == 0
+    assert (out / "triton.key").read_text() != key
 
 
 def test_envoys_heap_fits_its_container_with_room_to_spare():

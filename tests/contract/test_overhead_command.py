@@ -1,5 +1,8 @@
 import pytest
 from commands import call_command
+from rich.console import Console
+
+from deploy.commands import serve
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +53,43 @@ def test_bad_input_exits_with_1_and_one_line_and_writes_nothing(tmp_path, argume
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+NOWHERE = "/proc/no/out: cannot be written: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("overhead", *NOBODY, "--out", "/proc/no/out"), f"--out {NOWHERE}"),
+        (("benchmark", "--repository", ".", "--model", "m", "--out", "/proc/no/out"),
+         f"--out {NOWHERE}"),
+        (("serve", ".", "--gateway", "o.yaml", "--access-log", "/proc/no/out"),
+         f"--access-log {NOWHERE}"),
+        (("serve", ".", "--gateway", "o.yaml", "--access-log", "."),
+         "--access-log .: expected a file, got a folder"),
+    ],
+)  # fmt: skip
+def test_what_could_not_be_written_is_refused_before_anything_is_done(tmp_path, arguments, said):
+    done = call_command(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, f"reverse-sigmoid: {said}\n")
+
+
+def test_an_access_log_without_a_gateway_is_refused(tmp_path):
+    done = call_command("serve", ".", "--access-log", "access.jsonl", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "reverse-sigmoid: --access-log: the gateway writes it; give --gateway too\n"
+    )
+
+
+def test_a_line_that_cannot_be_said_stops_nothing(monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(serve, "err_console", Console(file=full))
+        serve._report("the disk is full")
+        monkeypatch.undo()
+        with pytest.raises(OSError, match="No space left"):
+            full.close()
 
 
 def test_a_report_is_not_overwritten_silently(tmp_path):

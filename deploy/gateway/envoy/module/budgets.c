@@ -45,6 +45,7 @@ struct head {
 
 struct budgets {
   int lock;  /* an open file as long as we count; -1 in memory */
+  int file;  /* what is mapped: whoever started us reads it if its name is taken away; -1 */
   struct head *head;
   size_t bytes;
   struct slot *slots;
@@ -239,7 +240,7 @@ static bool map(struct budgets *all, const char *path, char *error) {
   void *memory = reason ? MAP_FAILED : mmap(NULL, all->bytes, PROT_READ | PROT_WRITE, flags, file,
                                             0);
   if (!reason && memory == MAP_FAILED) reason = errno;
-  if (file >= 0) close(file);
+  all->file = file;  // closed with all else
   if (reason) {
     fail(error, path ? path : "budgets in memory", "cannot be written: %s", strerror(reason));
     return false;
@@ -268,7 +269,7 @@ struct budgets *budgets_open(const char *path, const struct wanted *wanted, size
   const char *to = path && !only_look ? beside : NULL;
   snprintf(beside, sizeof beside, "%s.new", path ? path : "");
   error[0] = 0;
-  all->lock = -1;
+  all->lock = all->file = -1;
   all->index = calloc(count + 1, sizeof *all->index);
   if (path) {
     if (only_look ? !replaceable(path, error) : (all->lock = lock(path, error)) < 0) goto failed;
@@ -293,6 +294,7 @@ failed:
 void budgets_close(struct budgets *all) {
   if (!all) return;
   if (all->head) munmap(all->head, all->bytes);
+  if (all->file >= 0) close(all->file);
   if (all->lock >= 0) close(all->lock);
   free(all->index);
   free(all);
