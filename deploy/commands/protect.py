@@ -229,6 +229,8 @@ class ProtectCommand:
         from deploy.commands.many import Told
         from exporters.protect import protect
 
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
         if self.url:
             raise InputError("--url: goes with a folder REPOSITORY/NAME, not with a file")
         if self.repository is None:

@@ -161,6 +161,14 @@ def _check_model(folder: Path, config: Any) -> list[Finding]:
     for file in _files(folder, config):
         if not file.is_file():
             found.append(error("no-file", name, f"{file}: no such file"))
+    if config.ensemble_scheduling.step:
+        steps = " or ".join(model_config.step_names(config))
+        found += [
+            warning("not-served", name, f"{file}: no file of an ensemble is served; a new version "
+                    f"is one of its steps': {steps}")
+            for version in versions.folders(folder)
+            for file in sorted(version.iterdir()) if file.name[0] != "."
+        ]  # fmt: skip
     # By its config alone it is one to serve and the gateway.
     defends = _defends(folder, config) or model_config.is_defence(config)
     return found + (_check_code(folder, config) if defends else [])

@@ -174,6 +174,17 @@ def test_an_ensemble_that_leaves_the_defence_out_is_an_error(repository):
     assert ("error", "raw-ensemble") in codes(report)
 
 
+def test_a_version_that_is_put_into_the_ensemble_is_told_to_have_no_effect(repository):
+    (repository / "digits" / "2").mkdir()
+    (repository / "digits" / "2" / "model.onnx").write_bytes(b"newer")
+    found = [one for one in check(repository)["findings"] if one["code"] == "not-served"]
+    (said,) = [one["message"] for one in found if one["level"] == "warning"]
+    assert said == (
+        f"{repository / 'digits' / '2' / 'model.onnx'}: no file of an ensemble is served; a new "
+        f"version is one of its steps': {VICTIM} or {DEFENCE}"
+    )
+
+
 IMAGE, SCORES = "TYPE_FP32 dims: [ 8, 8, 1 ]", "TYPE_FP32 dims: [ 10 ]"
 
 
