@@ -204,7 +204,7 @@ class Gateway(Child):
             return
         if self._process is not None and self._process.poll() is None:
             self._rotate_logs(self._process)
-            if self._inode() == self._counts_in or not self._keep_budgets(self._process.pid, say):
+            if self._counts_in in (None, self._inode()) or not self._keep_budgets(self._process.pid, say):
                 return
         elif not self._failed:
             say(f"Envoy exited with {self.exit_code}; starting it again")
@@ -241,18 +241,21 @@ class Gateway(Child):
         Envoy stands still from then on: it has to be started again, and count in that.
         """
         path = self.operator.budgets_file
-        held = [one for one in Path(f"/proc/{pid}/fd").iterdir() if one.exists()
-                and one.stat().st_ino == self._counts_in]  # fmt: skip
-        if path is None or not held:
+        if path is None:
             return False
         os.kill(pid, signal.SIGSTOP)
         try:
-            write_private(path, held[0].read_bytes())
+            held = [one for one in Path(f"/proc/{pid}/fd").iterdir() if one.exists()
+                    and one.stat().st_ino == self._counts_in]  # fmt: skip
+            if held:
+                write_private(path, held[0].read_bytes())
         except (InputError, OSError) as error:
-            os.kill(pid, signal.SIGCONT)
+            held = []
             if time.monotonic() >= self._again_at:
                 self._again_at = time.monotonic() + AGAIN_S
                 say(f"BUDGETS GONE: {path}, and with the gateway's end what is spent: {error}")
+        if not held:
+            os.kill(pid, signal.SIGCONT)
             return False
         say(f"BUDGETS GONE: {path} was taken away while it was counted in; it is written again, "
             "with all that is spent, and the gateway starts again with it")  # fmt: skip

@@ -52,6 +52,7 @@ class _File:
     looks_left: int = 0
     log_start: int = 0
     looks_gone: int = 0
+    had_code: bool = False  #: a model.py, in any version
     problem: str | None = None
     #: What was wrong with it when it was read here: Triton may log that much later.
     known: set[str] = field(default_factory=set)
@@ -195,10 +196,10 @@ class Edits:
         """Return what is to be said about a file without which a model cannot be loaded again."""
         path, (stamps, every) = self._path(model), self._on_disk
         gone = None if model in stamps else path
-        if not gone and model in self.in_force and model not in self._loaded:
-            there = every.get(model, frozenset())
-            if not any(name.endswith("/model.py") for name, *_ in there):
-                gone = path.with_name("1") / "model.py"
+        has_code = any(name.endswith("/model.py") for name, *_ in every.get(model, ()))
+        if not gone and file.had_code and not has_code:
+            gone = path.with_name("1") / "model.py"
+        file.had_code |= has_code
         file.looks_gone = file.looks_gone + 1 if gone else 0
         if not gone or file.looks_gone != _MISSED:
             return None

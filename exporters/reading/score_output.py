@@ -19,8 +19,8 @@ NAMES = (
 #: Top scores closer than this share of the top, or of FLOOR if that is more, are a tie whose
 #: winner rounding decides: onnxruntime's own Sigmoid is off by 1e-8 where it is nearly 0.
 FLOOR = 1e-2
-#: How far from 1 the sum of a row of float16 probabilities may be.
-SUM_IS_ONE = 1e-2
+#: How far from 1 the sum of a row of probabilities may be.
+SUM_IS_ONE = {"float16": 1e-2, "float32": 1e-4, "float64": 1e-4}
 TIE = {"TYPE_FP16": 1e-2, "TYPE_FP32": 1e-5, "TYPE_FP64": 1e-5}
 
 
@@ -104,7 +104,8 @@ def refuse_columns(results: dict[str, Array], names: Sequence[str]) -> None:
         return
     rows = np.stack([*columns.values()], axis=1)
     shared = ((rows > 0) & (rows < 1)).any(axis=1)  # else numbers of 0 and 1 would do by chance
-    if shared.all() and (np.abs(rows.sum(axis=1) - 1) < SUM_IS_ONE).all():
+    off = max(SUM_IS_ONE[results[name].dtype.name] for name in columns)
+    if shared.all() and (np.abs(rows.sum(axis=1) - 1) < off).all():
         first, *_, last = columns
         raise InputError(
             f"the {len(columns)} outputs from {first} to {last} sum to 1 in each row: one answer, "
