@@ -204,7 +204,8 @@ class Gateway(Child):
             return
         if self._process is not None and self._process.poll() is None:
             self._rotate_logs(self._process)
-            if self._counts_in in (None, self._inode()) or not self._keep_budgets(self._process.pid, say):
+            there = self._counts_in in (None, self._inode())
+            if there or not self._keep_budgets(self._process.pid, say):
                 return
         elif not self._failed:
             say(f"Envoy exited with {self.exit_code}; starting it again")
