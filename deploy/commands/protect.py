@@ -229,14 +229,12 @@ class ProtectCommand:
         from deploy.commands.many import Told
         from exporters.protect import protect
 
-        if not path.is_file():
-            raise InputError(f"{path}: no such file")
         if self.url:
             raise InputError("--url: goes with a folder REPOSITORY/NAME, not with a file")
         if self.repository is None:
             raise InputError(
                 "Missing option '--repository': without it, expected a folder REPOSITORY/NAME, got "
-                f"{path}"
+                f"{path}{'' if path.exists() else ', which does not exist'}"
             )
         repository = self.repository
         asked, defence = self.understood()

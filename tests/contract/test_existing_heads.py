@@ -80,7 +80,7 @@ def test_an_attempt_that_stopped_after_any_step_is_undone(tmp_path, count, monke
     folder = heads(tmp_path / "models", backend="fil")
     before = contents(tmp_path)
 
-    def stop(staged, repository, steps, name):
+    def stop(staged, repository, steps, name, *, look):
         assert steps == STEPS
         for step in STEPS[:count]:
             os.rename(staged / step, repository / step)
