@@ -20,7 +20,7 @@ from deploy.gateway.operator_file import PROBE, Operator
 from deploy.processes import log_files
 from deploy.processes.child import Child
 from deploy.processes.listening import listens, refuse_taken
-from exporters.files.atomic_file import told
+from exporters.files.atomic_file import atomic_file, told
 from load_tests.asking.address import Address
 from postprocess.errors import InputError, ReverseSigmoidError
 
@@ -211,7 +211,7 @@ class Gateway(Child):
             say(f"Envoy exited with {self.exit_code}; starting it again")
         elif time.monotonic() < self._again_at:
             return
-        self.stop(kill_after_s=0 if self.running else None)
+        self.stop()
         try:
             self.start()
         except (ReverseSigmoidError, OSError) as error:
@@ -239,7 +239,7 @@ class Gateway(Child):
     def _keep_budgets(self, pid: int, say: Callable[[str], None]) -> bool:
         """Write again what Envoy counts in, whose name was taken away, and return whether it is.
 
-        Envoy stands still from then on: it has to be started again, and count in that.
+        Envoy has ended then: it has to be started again, and count in that.
         """
         path = self.operator.budgets_file
         if path is None:
@@ -258,6 +258,7 @@ class Gateway(Child):
         if not held:
             os.kill(pid, signal.SIGCONT)
             return False
+        self.stop(kill_after_s=0)  # not a query more
         say(f"BUDGETS GONE: {path} was taken away while it was counted in; it is written again, "
             "with all that is spent, and the gateway starts again with it")  # fmt: skip
         return True
@@ -344,12 +345,8 @@ def write_private(path: Path, content: bytes) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.unlink(missing_ok=True)
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-        part.replace(path)
+        with atomic_file(path, private=True) as part:
+            part.write_bytes(content)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None

@@ -31,8 +31,6 @@ Stamp = tuple[tuple[int, int, int], ...]
 #: How many looks an edited file is followed for, a second or so each; after how many it is late
 #: to be in force; and for how many a file has to be gone to be missed.
 _LOOKS, _LATE, _MISSED = 60, 30, 2
-#: How much of the end of Triton's log tells what it is at.
-_LAST_BYTES = 100_000
 #: How long, in seconds, what Triton said it serves is believed: less where a load request may
 #: change it, and never longer than this share of the time since anything changed, as a load that
 #: it started may take as long as that on a busy machine.
@@ -161,8 +159,7 @@ class Edits:
         missing = any(file.looks_gone for file in self._files.values())
         if not followed or missing or self._server.control_mode != "poll":
             return ""
-        log = self._server.log
-        if not server_log.hangs(log, max(0, server_log.size(log) - _LAST_BYTES)):
+        if not server_log.hangs(self._server.log):
             return ""
         return (
             f"{followed[0]}: edited, and Triton hangs at the load of a model.py that was not there "

@@ -336,7 +336,7 @@ class Supervisor:
             if problem:
                 return problem
         if error.unknown and self._server.control_mode != "none":
-            start = max(0, server_log.size(self._server.log) - 100_000)
+            start = server_log.recent(self._server.log)
             return server_log.refusal(self._server.log, start, one.protected.name) or str(error)
         return None
 

@@ -12,6 +12,7 @@ _MANAGERS = ("model_lifecycle.cc", "model_repository_manager.cc")
 # How a load ends, and how one begins that does not: it waits for a process that is gone.
 _LOAD_ENDED = "successfully loaded '", "failed to load '"
 _LOAD_HANGS = "Failed to preinitialize Python stub: Python model file not found"
+_RECENT_BYTES = 100_000
 # Errors by their mark that every start without a GPU logs.
 _HARMLESS = ("CudaDriverHelper has not been initialized",)
 
@@ -21,6 +22,11 @@ def size(log: Path) -> int:
     with contextlib.suppress(OSError):
         return log.stat().st_size
     return 0
+
+
+def recent(log: Path) -> int:
+    """Return where the part of the log begins that tells what Triton is at."""
+    return max(0, size(log) - _RECENT_BYTES)
 
 
 def first_error(log: Path, start: int) -> str:
@@ -43,9 +49,9 @@ def refusal(log: Path, start: int, model: str) -> str | None:
     )
 
 
-def hangs(log: Path, start: int) -> bool:
+def hangs(log: Path) -> bool:
     """Say whether the last load that Triton began found no model.py, and so never ends."""
-    for line in reversed(_lines(log, start)):
+    for line in reversed(_lines(log, recent(log))):
         if any(end in line for end in _LOAD_ENDED):
             return False
         if _LOAD_HANGS in line:

@@ -39,14 +39,15 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, *, private: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``path``, moved onto it when the block succeeds.
 
     If the block raises, Ctrl-C included, the temporary file is removed and whatever stood at
     ``path`` still stands there. The folder is created if need be. Where ``path`` is a link, the
-    file that it leads to is replaced; the new file has the permissions of the old one.
+    file that it leads to is replaced; the new file has the permissions of the old one. A
+    ``private`` file takes a link's own place, and nobody else may read it.
     """
-    if path.is_symlink():
+    if path.is_symlink() and not private:
         path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     with naming(path):
@@ -57,9 +58,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
         part = Path(name)
         try:
             yield part
-            umask = os.umask(0)
-            os.umask(umask)
-            part.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~umask)
+            if not private:  # as it was made
+                umask = os.umask(0)
+                os.umask(umask)
+                part.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~umask)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
