@@ -19,9 +19,10 @@ NAMES = (
 #: Top scores closer than this share of the top, or of FLOOR if that is more, are a tie whose
 #: winner rounding decides: onnxruntime's own Sigmoid is off by 1e-8 where it is nearly 0.
 FLOOR = 1e-2
-#: How far from 1 the sum of a row of probabilities may be.
-SUM_IS_ONE = {"float16": 1e-2, "float32": 1e-4, "float64": 1e-4}
 TIE = {"TYPE_FP16": 1e-2, "TYPE_FP32": 1e-5, "TYPE_FP64": 1e-5}
+#: How far from 1 the sum of a row of columns may be; nearer than ``postprocess.scores`` allows, as
+#: it may be of one row alone, and two heads of their own come to .99 to 1.01 by chance.
+SUM_IS_ONE = {"float16": 1e-2, "float32": 1e-4, "float64": 1e-4}
 
 
 def find(
